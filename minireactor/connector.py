@@ -1,0 +1,268 @@
+"""Connecting to a TCP server, once or again and again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Union
+
+from minireactor import flow
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.error import (
+    ConnectBindError,
+    ConnectError,
+    DNSLookupError,
+    NotConnectingError,
+    ServiceNameUnknownError,
+    TimeoutError,
+    UserError,
+    getConnectError,
+)
+from minireactor.failure import Failure
+from minireactor.handler import Handler
+from minireactor.protocol import Protocol
+from minireactor.tcp import Connection
+from minireactor.timers import DelayedCall
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+
+Resolved = Union["list[Any]", Exception]  # what getaddrinfo gave, or why it gave nothing
+
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+
+
+def resolve(host: str, port: Any, flags: int = 0) -> Resolved:
+    """The addresses of `host`. It blocks, unless `flags` has AI_NUMERICHOST."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_SERVICE:
+            return ServiceNameUnknownError(string=f"no such service: {port!r}")
+        return DNSLookupError(f"cannot resolve {host!r}: {error.strerror}")
+    except (OSError, UnicodeError, ValueError, OverflowError) as error:
+        return DNSLookupError(f"cannot resolve {host!r}, port {port!r}: {error}")
+
+
+class Attempt(Handler):
+    """One attempt to connect: resolve the name, then try its addresses one after the other."""
+
+    def __init__(self, connector: Connector) -> None:
+        super().__init__(-1)
+        self._connector = connector
+        self._reactor = connector.reactor
+        self._addresses: list[Any] = []
+        self._socket: socket.socket | None = None
+        self._over = False
+        self._reactor.call_soon(self._resolve)
+
+    def _resolve(self) -> None:
+        if self._over:
+            return
+        host, port = self._connector.host, self._connector.port
+        found = resolve(host, port, socket.AI_NUMERICHOST)
+        if isinstance(found, DNSLookupError):
+            self._reactor.callInThread(self._resolve_in_thread, host, port)
+        else:
+            self._resolved(found)
+
+    def _resolve_in_thread(self, host: str, port: Any) -> None:
+        self._reactor.callFromThread(self._resolved, resolve(host, port))
+
+    def _resolved(self, found: Resolved) -> None:
+        if self._over:
+            return
+        if isinstance(found, Exception):
+            self._fail(found)
+            return
+        self._addresses = found
+        self._try_next(ConnectError(string="no address to connect to"))
+
+    def _try_next(self, error: Exception) -> None:
+        """Connect to the next address; without one, `error` is how the last one failed."""
+        while self._addresses:
+            family, kind, proto, _, address = self._addresses.pop(0)
+            try:
+                self._socket = socket.socket(family, kind, proto)
+                self._socket.setblocking(False)
+                self._bind()
+                code = self._socket.connect_ex(address)
+            except ConnectBindError as bind_error:
+                error, code = bind_error, -1
+            except (OSError, OverflowError) as system_error:
+                error = getConnectError(system_error)
+                code = -1
+            if code in _UNDER_WAY:
+                self.fd = self._socket.fileno()  # type: ignore[union-attr]
+                self.writing = True
+                self._reactor.attach(self)
+                self._reactor.arm(self)
+                return
+            if code != -1:
+                error = getConnectError(OSError(code, os.strerror(code)))
+            self._drop_socket()
+        self._fail(error)
+
+    def _bind(self) -> None:
+        if self._connector.bindAddress is None:
+            return
+        try:
+            self._socket.bind(self._connector.bindAddress)  # type: ignore[union-attr]
+        except (OSError, OverflowError) as error:
+            raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
+
+    def doWrite(self) -> None:
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
+        if code:
+            self._drop_socket()
+            self._try_next(getConnectError(OSError(code, os.strerror(code))))
+            return
+        self._over = True
+        self._reactor.detach(self)
+        sock, self._socket = self._socket, None
+        self._connector.connected(sock)  # type: ignore[arg-type]
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            if self.armed is not None:
+                self._reactor.detach(self)
+            self._socket.close()
+            self._socket = None
+
+    def _fail(self, error: BaseException) -> None:
+        self.abandon()
+        self._connector.connectionFailed(Failure(error))
+
+    def abandon(self) -> None:
+        self._over = True
+        self._drop_socket()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self._over:
+            self._fail(reason.value)
+
+
+class Connector:
+    """Connects to one place, and knows how that stands; made by `connectTCP`.
+
+    `state` is "disconnected", "connecting" or "connected"; `transport` is set while connected.
+    `setWriteBufferLimits(high, low)` gives the marks, 64 and 16 KiB by default, of the
+    connections that come about from then on.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: Any,
+        factory: Any,
+        timeout: float | None,
+        bindAddress: tuple[str, int] | None,
+        reactor: Reactor,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.factory = factory
+        self.timeout = timeout
+        self.bindAddress = bindAddress
+        self.reactor = reactor
+        self.state = "disconnected"
+        self.transport: Connection | None = None
+        self._marks = (flow.HIGH, flow.LOW)
+        self._factory_started = False
+        self._attempt: Attempt | None = None
+        self._timer: DelayedCall | None = None
+
+    def setWriteBufferLimits(self, high: int, low: int | None = None) -> None:
+        """The marks of connections to come, in bytes; ValueError unless 0 <= low < high."""
+        self._marks = flow.checked_marks(high, low)
+
+    def connect(self) -> None:
+        """Begin an attempt: at first, and again once the last connection or attempt has ended."""
+        if self.state != "disconnected":
+            raise RuntimeError(f"{self!r} cannot connect: it is {self.state} already")
+        self.state = "connecting"
+        if not self._factory_started:
+            self.factory.doStart()
+            self._factory_started = True
+        self._attempt = Attempt(self)
+        if self.timeout is not None:
+            self._timer = self.reactor.callLater(self.timeout, self._time_out)
+        self.factory.startedConnecting(self)
+
+    def stopConnecting(self) -> None:
+        """Give the attempt up: clientConnectionFailed with UserError. NotConnectingError."""
+        if self.state != "connecting":
+            raise NotConnectingError(f"{self!r} is not connecting, it is {self.state}")
+        self._give_up(UserError())
+
+    def disconnect(self) -> None:
+        """End whatever there is: give up the attempt, or close the connection."""
+        if self.state == "connecting":
+            self.stopConnecting()
+        elif self.transport is not None:
+            self.transport.loseConnection()
+
+    def getDestination(self) -> IPv4Address | IPv6Address:
+        """Where it connects to, as it was asked for: `host` may be a name."""
+        kind = IPv6Address if ":" in self.host else IPv4Address
+        return kind("TCP", self.host, self.port)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._give_up(TimeoutError(string=f"no connection within {self.timeout} seconds"))
+
+    def _give_up(self, error: Exception) -> None:
+        if self._attempt is not None:
+            self._attempt.abandon()
+        self.connectionFailed(Failure(error))
+
+    def connected(self, sock: socket.socket) -> None:
+        """The attempt has succeeded."""
+        self._end_attempt()
+        self.state = "connected"
+        try:
+            peer = from_sockaddr(sock.getpeername())
+            protocol = self.factory.buildProtocol(peer)
+        except OSError as error:
+            sock.close()
+            self.connectionFailed(Failure(getConnectError(error)))
+            return
+        except Exception:
+            sock.close()
+            failure = Failure()
+            self.reactor.log_failure(failure, f"in buildProtocol of {self.factory!r}")
+            self.connectionFailed(failure)
+            return
+        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
+        self.transport = connection
+        connection.start(Protocol() if protocol is None else protocol)
+        if protocol is None:
+            connection.loseConnection()
+
+    def connectionFailed(self, reason: Failure) -> None:
+        self._end_attempt()
+        self.state = "disconnected"
+        self.factory.clientConnectionFailed(self, reason)
+        self._release_factory()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.transport = None
+        self.state = "disconnected"
+        self.factory.clientConnectionLost(self, reason)
+        self._release_factory()
+
+    def _end_attempt(self) -> None:
+        self._attempt = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _release_factory(self) -> None:
+        # Unless the factory has just asked for another attempt.
+        if self.state == "disconnected" and self._factory_started:
+            self._factory_started = False
+            self.factory.doStop()
+
+    def __repr__(self) -> str:
+        return f"<Connector to {self.host}:{self.port}, {self.state}>"

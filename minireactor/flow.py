@@ -1,0 +1,107 @@
+"""Flow control: when a producer is paused, resumed and stopped. One table says it all.
+
+A consumer counts *pending*, the bytes that it has been given and has not passed on. Two marks
+divide it: over the high mark the consumer has too much, at or under the low mark it wants more.
+The distance between them keeps a producer from being called for every few bytes.
+
+This module neither reads nor writes: its caller fires the events, and makes the call that an
+event leads to, last of all, when the state has changed and may change again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+HIGH = 64 * 1024  # bytes; a few sends' worth on a local network, and what Twisted buffers
+LOW = HIGH // 4
+
+# States.
+NONE = "none"  # no producer
+FLOWING = "flowing"  # a push producer that may write
+PAUSED = "paused"  # a push producer that has been told to wait
+PULL = "pull"  # a pull producer: it writes when it is asked
+CLOSED = "closed"  # nothing will be taken any more
+
+# Events.
+PUSH_REGISTERED = "push registered"
+PULL_REGISTERED = "pull registered"
+UNREGISTERED = "unregistered"
+ABOVE = "above high"  # a write has left pending over the high mark
+BELOW = "at or under low"  # the write pass has left pending at or under the low mark
+ENDED = "ended"  # the connection, or its write side, is gone
+
+PAUSE = "pauseProducing"
+RESUME = "resumeProducing"
+STOP = "stopProducing"
+
+# (state, event) -> (next state, call on the producer). A missing row is an error.
+TRANSITIONS: dict[tuple[str, str], tuple[str, str | None]] = {
+    (NONE, PUSH_REGISTERED): (FLOWING, None),
+    (NONE, PULL_REGISTERED): (PULL, RESUME),
+    (NONE, UNREGISTERED): (NONE, None),
+    (NONE, ABOVE): (NONE, None),
+    (NONE, BELOW): (NONE, None),
+    (NONE, ENDED): (CLOSED, None),
+    (FLOWING, UNREGISTERED): (NONE, None),
+    (FLOWING, ABOVE): (PAUSED, PAUSE),
+    (FLOWING, BELOW): (FLOWING, None),
+    (FLOWING, ENDED): (CLOSED, STOP),
+    (PAUSED, UNREGISTERED): (NONE, None),
+    (PAUSED, ABOVE): (PAUSED, None),
+    (PAUSED, BELOW): (FLOWING, RESUME),
+    (PAUSED, ENDED): (CLOSED, STOP),
+    (PULL, UNREGISTERED): (NONE, None),
+    (PULL, ABOVE): (PULL, None),
+    (PULL, BELOW): (PULL, RESUME),
+    (PULL, ENDED): (CLOSED, STOP),
+    (CLOSED, PUSH_REGISTERED): (CLOSED, STOP),
+    (CLOSED, PULL_REGISTERED): (CLOSED, STOP),
+    (CLOSED, UNREGISTERED): (CLOSED, None),
+    (CLOSED, ENDED): (CLOSED, None),
+}
+
+
+def checked_marks(high: Any, low: Any = None) -> tuple[int, int]:
+    """(high, low) in bytes, low being high // 4 unless given; a ValueError that names both."""
+    if low is None and isinstance(high, int):
+        low = high // 4
+    if isinstance(high, int) and isinstance(low, int) and 0 <= low < high:
+        return high, low
+    raise ValueError(
+        f"high={high!r} and low={low!r} will not do: marks are bytes, with 0 <= low < high"
+    )
+
+
+class FlowControl:
+    """The producer of one consumer, and its state."""
+
+    __slots__ = ("high", "low", "producer", "state", "streaming")
+
+    def __init__(self, high: int = HIGH, low: int = LOW) -> None:
+        self.high = high
+        self.low = low
+        self.producer: Any = None
+        self.streaming = False
+        self.state = NONE
+
+    def register(self, producer: Any, streaming: bool) -> Callable[[], Any] | None:
+        """Take a producer, push if `streaming`, else pull; the call to make, as for `fire`.
+
+        RuntimeError while another is registered, which goes on undisturbed."""
+        if self.producer is not None:
+            raise RuntimeError(
+                f"cannot register {producer!r}: {self.producer!r} is still registered; "
+                "call unregisterProducer() first"
+            )
+        self.producer = producer
+        self.streaming = bool(streaming)
+        return self.fire(PUSH_REGISTERED if streaming else PULL_REGISTERED)
+
+    def fire(self, event: str) -> Callable[[], Any] | None:
+        """Change state; the call on the producer that the caller has to make now, or None."""
+        self.state, name = TRANSITIONS[self.state, event]
+        producer = self.producer
+        if self.state is NONE or self.state is CLOSED:
+            self.producer = None
+            self.streaming = False
+        return getattr(producer, name) if name else None

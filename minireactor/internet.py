@@ -1,0 +1,198 @@
+"""The reactor: the loop, with TCP, threads and other people's descriptors."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from minireactor import log
+from minireactor.connector import Connector
+from minireactor.descriptors import DescriptorSet
+from minireactor.error import ReactorAlreadyRunning, ReactorNotRunning
+from minireactor.failure import Failure
+from minireactor.loop import Loop
+from minireactor.port import Port
+from minireactor.triggers import SystemEvent
+
+MOST_THREADS = 10
+
+
+class Reactor(Loop):
+    """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin.
+
+    `tap`, if set, is called as `tap(event, connection)`, event being "connectionMade",
+    "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost", just before the
+    call of that name. It must not raise.
+    """
+
+    def __init__(self, poller: Any = None, **injected: Any) -> None:
+        super().__init__(poller, **injected)
+        self.tap: Callable[[str, Any], None] | None = None
+        self.running = False
+        self._started = False  # inside run()
+        self._stopping = False  # stop() was called
+        self._ended = False  # for good
+        self._events = {
+            "startup": SystemEvent("startup", self._now_running),
+            "shutdown": SystemEvent("shutdown", self._end),
+        }
+        self._descriptors = DescriptorSet(self)
+        self._threads: Any = None
+
+    def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
+        """Call it now if the loop runs, else when it starts, in order."""
+        if self.running:
+            return f(*a, **k)
+        return self.addSystemEventTrigger("after", "startup", f, *a, **k)
+
+    def addSystemEventTrigger(
+        self, phase: str, eventType: str, f: Callable[..., Any], *a: Any, **k: Any
+    ) -> tuple[Any, ...]:
+        """Call `f` in that phase, "before", "during" or "after", of "startup", "shutdown" or an
+        event of your own. What removeSystemEventTrigger() takes. KeyError, TypeError."""
+        event = self._events.get(eventType) or SystemEvent(eventType)
+        trigger = event.add(phase, f, a, k)
+        self._events[eventType] = event
+        return trigger
+
+    def removeSystemEventTrigger(self, triggerID: Any) -> None:
+        """TypeError, ValueError or KeyError for what is not, or no longer, a trigger."""
+        if not isinstance(triggerID, tuple) or len(triggerID) != 5:
+            raise TypeError(f"{triggerID!r} does not come from addSystemEventTrigger()")
+        self._events[triggerID[0]].remove(triggerID)
+
+    def fireSystemEvent(self, eventType: str) -> None:
+        event = self._events.get(eventType)
+        if event is not None:
+            event.fire()
+
+    # The life of the loop.
+
+    def run(self, installSignalHandlers: bool = True) -> None:
+        """Run until `stop()` or `crash()`. ReactorAlreadyRunning, ReactorNotRestartable.
+
+        With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop it."""
+        if self._started:
+            raise ReactorAlreadyRunning("this reactor is running; run() cannot be nested")
+        waker = self.open()
+        undo = waker.take_signals(self._on_signal if installSignalHandlers else None)
+        self._started = True
+        try:
+            self.fireSystemEvent("startup")
+            while self._started:
+                self.tick()
+            if self._ended:
+                self.settle()
+        finally:
+            self._started = self.running = False
+            undo()
+            if self._ended:
+                self.close()
+
+    def iterate(self, delay: float = 0) -> None:
+        """One pass, which waits for `delay` seconds at the most."""
+        self.open()
+        self.tick(delay)
+
+    def stop(self) -> None:
+        """End `run()`: on a later pass the "shutdown" triggers fire, then connections are lost.
+
+        ReactorNotRunning."""
+        if not self._started or self._stopping:
+            raise ReactorNotRunning("this reactor is not running, so it cannot be stopped")
+        self._stopping = True
+        self.call_soon(self._shut_down)
+
+    def crash(self) -> None:
+        """End `run()` after this pass, without triggers. It may run again."""
+        self._started = self.running = False
+        self.call_soon(_nothing)  # so that this pass does not sleep
+
+    def _now_running(self) -> None:
+        self.running = self._started
+
+    def _shut_down(self) -> None:
+        self._flush()  # what was written before stop() goes out before connections are lost
+        self.fireSystemEvent("shutdown")
+
+    def _end(self) -> None:
+        self._ended = True
+        self.crash()
+        self.disconnect_all()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.callFromThread(self._stop_unless_stopping)
+
+    def _stop_unless_stopping(self) -> None:
+        if self._started and not self._stopping:
+            self.stop()
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+        """Listen on a port number (0: any free one) of an address, or of all. CannotListenError."""
+        listening = Port(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int | str,
+        factory: Any,
+        timeout: float | None = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> Connector:
+        """Connect to a host, name or number, and a port, number or service name.
+
+        Gives up after `timeout` seconds. Every failure comes as clientConnectionFailed."""
+        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def addReader(self, reader: Any) -> None:
+        """Call `reader.doRead()` whenever its descriptor is readable, until it is removed."""
+        self._descriptors.change(reader, reading=True)
+
+    def addWriter(self, writer: Any) -> None:
+        """Call `writer.doWrite()` whenever its descriptor is writable, until it is removed."""
+        self._descriptors.change(writer, writing=True)
+
+    def removeReader(self, reader: Any) -> None:
+        self._descriptors.change(reader, reading=False)
+
+    def removeWriter(self, writer: Any) -> None:
+        self._descriptors.change(writer, writing=False)
+
+    def removeAll(self) -> list[Any]:
+        """Remove all readers and writers; which they were."""
+        return self._descriptors.remove_all()
+
+    def getReaders(self) -> list[Any]:
+        return [handler.owner() for handler in self.shown() if handler.reading]
+
+    def getWriters(self) -> list[Any]:
+        return [handler.owner() for handler in self.shown() if handler.writing]
+
+    def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
+        """Call `f(*a, **k)` in another thread, of which there are 10 at most. What it raises is
+        logged; to come back, it uses callFromThread()."""
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor  # slow to import, seldom needed
+
+            self._threads = ThreadPoolExecutor(MOST_THREADS, "minireactor")
+        self._threads.submit(self._call, f, a, k)
+
+    def close(self) -> None:
+        super().close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    def tell(self, event: str, connection: Any) -> None:
+        if self.tap is not None:
+            self.tap(event, connection)
+
+    def log_failure(self, failure: Failure, why: str) -> None:
+        log.err(failure, why)
+
+
+def _nothing() -> None:
+    pass

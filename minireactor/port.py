@@ -1,0 +1,210 @@
+"""A listening TCP port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from minireactor import flow
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.defer import Deferred, succeed
+from minireactor.error import CannotListenError
+from minireactor.failure import Failure
+from minireactor.handler import Handler
+from minireactor.log import logger
+from minireactor.tcp import Connection
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+
+MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
+REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_OUT_OF_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
+
+
+class Port(Handler):
+    """Accepts connections and has `factory` build their protocols; made by `listenTCP`.
+
+    `setWriteBufferLimits(high, low)` gives the marks, 64 and 16 KiB by default, of the
+    connections that are accepted from then on.
+    """
+
+    def __init__(
+        self, port: int, factory: Any, backlog: int, interface: str, reactor: Reactor
+    ) -> None:
+        super().__init__(-1)
+        self.port = port
+        self.factory = factory
+        self.backlog = backlog
+        self.interface = interface
+        self.reactor = reactor
+        self.socket: socket.socket | None = None
+        self.connected = False
+        self.disconnected = False
+        self._marks = (flow.HIGH, flow.LOW)
+        self._host: IPv4Address | IPv6Address | None = None
+        self._batch = 1
+        self._spare = -1
+
+    def setWriteBufferLimits(self, high: int, low: int | None = None) -> None:
+        """The marks of connections to come, in bytes; ValueError unless 0 <= low < high."""
+        self._marks = flow.checked_marks(high, low)
+
+    def startListening(self) -> None:
+        """Bind and listen; also again after `stopListening()`. CannotListenError."""
+        if self.socket is not None:
+            return
+        try:
+            sock = self._bound_socket()
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise CannotListenError(self.interface, self.port, error) from None
+        self.socket = sock
+        self.fd = sock.fileno()
+        self._host = from_sockaddr(sock.getsockname())
+        self._take_spare()
+        self.connected, self.disconnected = True, False
+        self.factory.doStart()
+        self.reading = True
+        self.reactor.attach(self)
+        self.reactor.arm(self)
+
+    def _bound_socket(self) -> socket.socket:
+        found = socket.getaddrinfo(
+            self.interface or "0.0.0.0", self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, proto, _, address = found[0]
+        sock = socket.socket(family, kind, proto)
+        try:
+            if os.name == "posix":
+                # Lets the number be bound again while old connections are in TIME_WAIT.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(self.backlog)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def stopListening(self) -> Deferred[None]:
+        """Close the port, at once; what it has accepted stays. A Deferred that has fired."""
+        self.connectionLost(None)
+        return succeed(None)
+
+    loseConnection = stopListening
+
+    def connectionLost(self, reason: Failure | None) -> None:
+        if self.socket is None:
+            return
+        sock, self.socket = self.socket, None
+        self.connected, self.disconnected = False, True
+        self.reactor.detach(self)
+        sock.close()
+        if self._spare != -1:
+            os.close(self._spare)
+            self._spare = -1
+        self.factory.doStop()
+
+    def failed(self, failure: Failure) -> None:
+        """What the factory raised concerns the one connection, and the port goes on."""
+
+    def doRead(self) -> None:
+        """Accept those who wait, some at a time: more while there are always more."""
+        for _ in range(self._batch):
+            if self.socket is None or not self.reading:
+                return
+            try:
+                sock, address = self.socket.accept()
+            except BlockingIOError:
+                self._batch = 1
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    self._turn_away()
+                    return
+                if error.errno in _OUT_OF_MEMORY:
+                    self._rest(error)
+                    return
+                continue  # this peer has gone again, before it was accepted
+            self._serve(sock, address)
+        self._batch = min(self._batch * 2, MOST_ACCEPTED)
+
+    def _serve(self, sock: socket.socket, address: Any) -> None:
+        sock.setblocking(False)
+        peer = from_sockaddr(address)
+        try:
+            protocol = self.factory.buildProtocol(peer)
+        except BaseException:
+            sock.close()
+            raise
+        if protocol is None:
+            sock.close()
+            return
+        connection = Connection(self.reactor, sock, peer, self._marks)
+        connection.start(protocol)
+
+    # Without a free descriptor accept() fails and the waiting peer stays where it is: a listener
+    # that is readable for ever, and a client that hangs. One spare descriptor lets us take each
+    # peer and close it, which both sides can understand.
+
+    def _take_spare(self) -> None:
+        try:
+            self._spare = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            self._spare = -1
+
+    def _turn_away(self) -> None:
+        if self._spare == -1:
+            self._take_spare()
+        turned_away = 0
+        for _ in range(MOST_ACCEPTED):
+            if self._spare == -1:
+                break
+            os.close(self._spare)
+            self._spare = -1
+            try:
+                self.socket.accept()[0].close()  # type: ignore[union-attr]
+                turned_away += 1
+            except OSError:
+                self._take_spare()
+                break
+            self._take_spare()
+        logger.warning("%r: no descriptor left; %d peers turned away", self, turned_away)
+        if not turned_away:
+            self._rest(None)
+
+    def _rest(self, error: OSError | None) -> None:
+        """Leave the door alone for a moment: trying again at once would keep the CPU busy."""
+        if error is not None:
+            logger.warning("%r: cannot accept: %s; trying again soon", self, error)
+        self.reading = False
+        self.reactor.arm(self)
+        self.reactor.call_later_hidden(REST_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        if self.socket is not None:
+            self.reading = True
+            self.reactor.arm(self)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """The address that it listens on, with the real port number where 0 was asked for."""
+        if self._host is None:
+            raise RuntimeError(f"{self!r} has not been listening yet, so it has no address")
+        return self._host
+
+    def getHandle(self) -> socket.socket | None:
+        return self.socket
+
+    def fileno(self) -> int:
+        return -1 if self.socket is None else self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        return f"{type(self.factory).__name__} (port)"
+
+    def __repr__(self) -> str:
+        number = self._host.port if self._host is not None else self.port
+        return f"<Port {self.interface or '*'}:{number} of {type(self.factory).__name__}>"

@@ -1,0 +1,466 @@
+"""A TCP connection: the transport that a protocol writes to, and reads through.
+
+It is a consumer of what the application writes, see `flow`, and itself a push producer of what
+it reads. Its life, in which it never goes back:
+
+    OPEN     bytes go both ways
+    CLOSING  loseConnection() was called: nothing is read any more; what is pending, and what a
+             registered producer still has, goes out first
+    ENDING   aborted, or a callback has failed: the next pass ends it
+    CLOSED   the protocol has been told, and is let go
+
+`write()` only appends. The write pass sends, once for each connection and just before the loop
+sleeps, so that a thousand small writes cost one system call; only when the kernel takes less
+than all of it does the connection wait to be told that it is writable.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor import flow
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.buffer import LARGE, WriteBuffer, as_bytes
+from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from minireactor.failure import Failure
+from minireactor.handler import Handler
+from minireactor.linger import Lingering
+from minireactor.poller import READ, WRITE
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+
+# A connection's share of one pass, in bytes, so that a fast peer starves nobody. Reads start
+# small and grow while they come back full: 64-byte messages want no 256 KiB to land in.
+SMALLEST_READ = 4 * 1024
+LARGEST_READ = 256 * 1024
+LARGEST_SEND = 1024 * 1024
+
+OPEN, CLOSING, ENDING, CLOSED = "open", "closing", "ending", "closed"
+
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection(Handler):
+    """The transport of one protocol. Made by a Port or a Connector; see `interfaces.ITransport`.
+
+    `on_lost(reason)` is called last of all, after the protocol's connectionLost.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_flow",
+        "_flush_due",
+        "_half_closing",
+        "_host",
+        "_on_lost",
+        "_peer",
+        "_read_ended",
+        "_read_size",
+        "_reason",
+        "_room",
+        "_state",
+        "_tail",
+        "_write_ended",
+        "bytes_in",
+        "bytes_out",
+        "highest_pending",
+        "pauses",
+        "protocol",
+        "reactor",
+        "socket",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        peer: IPv4Address | IPv6Address,
+        marks: tuple[int, int] = (flow.HIGH, flow.LOW),
+        on_lost: Callable[[Failure], None] | None = None,
+        host: IPv4Address | IPv6Address | None = None,
+    ) -> None:
+        super().__init__(sock.fileno())
+        self.reactor = reactor
+        self.socket = sock
+        self.protocol: Any = None
+        self._peer = peer
+        self._host = host
+        self._on_lost = on_lost
+        self._state = OPEN
+        self._reason: Failure | None = None  # why it is ENDING
+        self._read_ended = False  # the peer has sent its end of the stream
+        self._write_ended = False  # we have sent ours
+        self._half_closing = False  # loseWriteConnection() was called
+        self._read_size = SMALLEST_READ
+        self._flow = flow.FlowControl(*marks)
+        self._buffer = WriteBuffer()
+        self._tail = self._buffer.tail
+        self._room = self._flow.high  # how long the tail may grow before pending is above high
+        self._flush_due = False  # a write pass will come: asked for, or when it is writable
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.highest_pending = 0
+        self.pauses = 0
+
+    def start(self, protocol: Any) -> None:
+        """Introduce the two to each other, then begin to read."""
+        self.protocol = protocol
+        self.reading = True
+        self.reactor.attach(self)
+        self.reactor.tell("connectionMade", self)
+        self.reactor.guard(self, protocol.makeConnection, self)
+        if self.reactor.knows(self):
+            self.reactor.guard(self, self.reactor.arm, self)
+
+    # Writing.
+
+    def write(self, data: Any) -> None:
+        """Queue bytes, bytearray or memoryview, which may change afterwards. TypeError.
+
+        Never sends on the spot; does nothing once the connection or its write side has ended.
+        Calls the registered producer's pauseProducing() if this takes pending over the high mark.
+        """
+        # One call, one append, two comparisons: `bench` has more writes than all else together.
+        if self._flush_due and len(data) < LARGE:
+            tail = self._tail
+            try:
+                tail += data
+            except (TypeError, BufferError):
+                self._write_first_or_large(as_bytes(data))
+                return
+            if len(tail) > self._room:
+                self._signal(flow.ABOVE)
+        else:
+            self._write_first_or_large(as_bytes(data))
+
+    def _write_first_or_large(self, data: bytes) -> None:
+        if not data or self._write_ended or self._state is ENDING or self._state is CLOSED:
+            return
+        if len(data) < LARGE:
+            self._tail += data
+        else:
+            self._buffer.append(data)
+            self._room = self._flow.high - self._buffer.sealed
+        if not self._flush_due:
+            self._flush_due = True
+            self.reactor.flush_soon(self)
+        if len(self._tail) > self._room:
+            self._signal(flow.ABOVE)
+
+    def writeSequence(self, iovec: Any) -> None:
+        """Write all of an iterable of bytes or, on a TypeError, none of it."""
+        self.write(b"".join(map(as_bytes, iovec)))
+
+    def doWrite(self) -> None:
+        """The write pass: one send, then whatever has been waiting for it."""
+        if not self._flush_due:
+            return
+        before = len(self._buffer)
+        if before > self.highest_pending:
+            self.highest_pending = before
+        try:
+            sent = self._send() if before else 0
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self.connectionLost(Failure(ConnectionLost(error)))
+            return
+        self.bytes_out += sent
+        pending = self._buffer.advance(sent)
+        self._room = self._flow.high - self._buffer.sealed
+        self._flush_due = self.writing = pending > 0
+        if pending and (self.armed is None or not self.armed & WRITE):
+            self.reactor.arm(self)
+        if before and pending <= self._flow.low and self._flow.producer is not None:
+            self._signal(flow.BELOW)
+        if self._state is CLOSING or self._half_closing:
+            self._end_of_writing()
+
+    def _send(self) -> int:
+        if self._buffer.sealed:
+            chunks = self._buffer.peek(LARGEST_SEND)
+            return self.socket.sendmsg(chunks) if _HAS_SENDMSG else self.socket.send(chunks[0])
+        if len(self._tail) > LARGEST_SEND:
+            return self.socket.send(self._tail[:LARGEST_SEND])
+        return self.socket.send(self._tail)
+
+    def _end_of_writing(self) -> None:
+        if len(self._buffer) or self._flow.producer is not None:
+            return
+        if self._state is CLOSING:
+            self.connectionLost(Failure(ConnectionDone()))
+        elif self._state is OPEN:
+            self._end_write_side()
+
+    def _end_write_side(self) -> None:
+        self._half_closing = False
+        self._write_ended = True
+        self._flow.fire(flow.ENDED)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.connectionLost(Failure(ConnectionLost(error)))
+            return
+        if self._is_half_closeable():
+            self.protocol.writeConnectionLost()
+        if self._read_ended and self._state is not CLOSED:
+            self.connectionLost(Failure(ConnectionDone()))
+
+    # Flow control: see `flow`.
+
+    @property
+    def producer(self) -> Any:
+        return self._flow.producer
+
+    @property
+    def streamingProducer(self) -> bool:
+        return self._flow.streaming
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the application has written and the kernel has not yet taken."""
+        return len(self._buffer)
+
+    @property
+    def bufferSize(self) -> int:
+        """The high mark; setting it sets the low mark to a quarter of it."""
+        return self._flow.high
+
+    @bufferSize.setter
+    def bufferSize(self, high: int) -> None:
+        self.setWriteBufferLimits(high)
+
+    def setWriteBufferLimits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks, in bytes, 0 <= low < high, from now on: a ValueError otherwise.
+
+        Only `high`: low is a quarter of it. Only `low`: high stays. Neither: the defaults."""
+        if high is None:
+            high, low = (flow.HIGH, flow.LOW) if low is None else (self._flow.high, low)
+        self._flow.high, self._flow.low = flow.checked_marks(high, low)
+        self._room = self._flow.high - self._buffer.sealed
+        pending = len(self._buffer)
+        if pending > self._flow.high:
+            self._signal(flow.ABOVE)
+        elif 0 < pending <= self._flow.low:
+            self.reactor.flush_soon(self)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let `producer` supply the bytes: pushing if `streaming`, else pulled. RuntimeError if
+        there is one already. On a connection that has ended, it gets stopProducing() at once."""
+        self._call_producer(self._flow.register(producer, streaming))
+        if len(self._buffer) > self._flow.high:
+            self._signal(flow.ABOVE)
+
+    def unregisterProducer(self) -> None:
+        """The producer has finished. Without one, nothing happens."""
+        self._flow.fire(flow.UNREGISTERED)
+        self._finish_soon()
+
+    def stopConsuming(self) -> None:
+        self.unregisterProducer()
+        self.loseConnection()
+
+    def _signal(self, event: str) -> None:
+        if self._flow.state is not flow.CLOSED:
+            self._call_producer(self._flow.fire(event))
+
+    def _call_producer(self, call: Callable[[], Any] | None) -> None:
+        if call is not None:
+            name = call.__name__
+            if name == flow.PAUSE:
+                self.pauses += 1
+            self.reactor.tell(name, self)
+            self.reactor.guard(self, call)
+
+    # Reading.
+
+    def doRead(self) -> None:
+        size = self._read_size
+        try:
+            data = self.socket.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.connectionLost(Failure(ConnectionLost(error)))
+            return
+        count = len(data)
+        if count == size:
+            self._read_size = min(size * 4, LARGEST_READ)
+        elif count * 4 < size:
+            self._read_size = max(size // 2, SMALLEST_READ)
+        if data:
+            self.bytes_in += count
+            self.protocol.dataReceived(data)
+        else:
+            self._end_of_reading()
+
+    def _end_of_reading(self) -> None:
+        if getattr(self.protocol, "holds_input", False):
+            self.protocol.dataReceived(b"")
+            if not self.reading:
+                return  # paused again: what it holds comes before the end, which waits to be read
+        self._read_ended = True
+        self.reading = False
+        if self._is_half_closeable():
+            self.protocol.readConnectionLost()
+            if not self._write_ended or self._state is CLOSED:
+                return
+        self.connectionLost(Failure(ConnectionDone()))
+
+    def _is_half_closeable(self) -> bool:
+        protocol = self.protocol
+        return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
+
+    def pauseProducing(self) -> None:
+        """Stop reading at once, until `resumeProducing()`. The peer's end of the stream waits with
+        the bytes before it; a reset does not."""
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """Read again; nothing happens unless the connection is open and its peer may send."""
+        if self._state is not OPEN or self.reading:
+            return
+        if not self._read_ended:
+            self.reading = True
+            if self.armed is None or not self.armed & READ:
+                self.reactor.arm(self)
+        if getattr(self.protocol, "holds_input", False):
+            self.reactor.call_soon(self._deliver_held)
+
+    def _deliver_held(self) -> None:
+        # A receiver that was paused in the middle of a chunk goes on where it stopped.
+        if self._state is OPEN and self.reading:
+            self.reactor.guard(self, self.protocol.dataReceived, b"")
+
+    startReading = resumeProducing
+    stopReading = pauseProducing
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    # Endings.
+
+    def loseConnection(self) -> None:
+        """Close once all that was written has been sent and no producer is registered.
+
+        Nothing more is delivered to the protocol but connectionLost, on a later pass."""
+        if self._state is OPEN:
+            self._state = CLOSING
+            self.reading = False
+            self._finish_soon()
+
+    def loseWriteConnection(self) -> None:
+        """Close the write side in the same manner; reading goes on."""
+        if self._state is OPEN and not self._write_ended:
+            self._half_closing = True
+            self._finish_soon()
+
+    def _finish_soon(self) -> None:
+        if (self._half_closing or self._state is CLOSING) and not self._flush_due:
+            self._flush_due = True
+            self.reactor.flush_soon(self)
+
+    def abortConnection(self) -> None:
+        """Close on the next pass, with a reset; what is pending is dropped."""
+        self._end_soon(Failure(ConnectionAborted()))
+
+    def failed(self, failure: Failure) -> None:
+        self._end_soon(failure)
+
+    def _end_soon(self, reason: Failure) -> None:
+        if self._state is OPEN or self._state is CLOSING:
+            self._state = ENDING
+            self._reason = reason
+            self.reading = self.writing = self._flush_due = False
+            self._buffer.clear()
+            self.reactor.call_soon(self.connectionLost, reason)
+
+    def hungUp(self) -> None:
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self.connectionLost(Failure(ConnectionLost(OSError(error, os.strerror(error)))))
+        else:
+            # Both directions have ended in order. Nothing more can come but what waits to be read.
+            self.reactor.disarm(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The end: the one way into CLOSED."""
+        if self._state is CLOSED:
+            return
+        reason = self._reason or reason
+        self._state = CLOSED
+        self._flush_due = False
+        self._buffer.clear()
+        self.reactor.detach(self)
+        self._close_socket(reason)
+        protocol, self.protocol = self.protocol, None
+        on_lost, self._on_lost = self._on_lost, None
+        self._call_producer(self._flow.fire(flow.ENDED))
+        self.reactor.tell("connectionLost", self)
+        self.reactor.guard(self, protocol.connectionLost, reason)
+        if on_lost is not None:
+            self.reactor.guard(self, on_lost, reason)
+
+    def _close_socket(self, reason: Failure) -> None:
+        self.getHost()  # which can be asked for later still
+        if reason.check(ConnectionAborted):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        elif not self._read_ended:
+            Lingering.take_over(self.reactor, self.socket)
+        self.socket.close()
+
+    # Inspection.
+
+    @property
+    def connected(self) -> bool:
+        return self._state is not CLOSED
+
+    @property
+    def disconnected(self) -> bool:
+        return self._state is CLOSED
+
+    @property
+    def disconnecting(self) -> bool:
+        """Whether this side has begun to close, or the connection has ended."""
+        return self._state is not OPEN
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """The peer's address, in numbers; also after the end."""
+        return self._peer
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Our end's address; also after the end."""
+        if self._host is None:
+            self._host = from_sockaddr(self.socket.getsockname())
+        return self._host
+
+    def getHandle(self) -> socket.socket:
+        """The socket. It is closed when the protocol's connectionLost is called."""
+        return self.socket
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        prefix = getattr(self.protocol, "logPrefix", None)
+        return prefix() if prefix else type(self.protocol).__name__
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
+
+    def __repr__(self) -> str:
+        return f"<{self.logPrefix()} with {self._peer.host}:{self._peer.port}, {self._state}>"

@@ -1,0 +1,158 @@
+"""What the tests of transports share: a reactor to pump, recording protocols, plain sockets."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+from minireactor.protocol import ClientFactory, Factory, Protocol
+
+PATIENCE = 10.0  # seconds until a test that waits for something gives up
+
+
+def pump(reactor, until, what="the condition"):
+    """Run passes until `until()` is true; an AssertionError if it stays false."""
+    deadline = time.monotonic() + PATIENCE
+    while not until():
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain for {what}"
+        reactor.iterate(0.02)
+
+
+def passes(reactor, count=10):
+    """Run some passes, for what should have happened by then, or should not happen at all."""
+    for _ in range(count):
+        reactor.iterate(0)
+
+
+class Recorder(Protocol):
+    """Keeps the bytes, and a list of the calls in order."""
+
+    def __init__(self):
+        self.calls = []
+        self.received = bytearray()
+        self.reason = None
+
+    def connectionMade(self):
+        self.calls.append("made")
+
+    def dataReceived(self, data):
+        self.calls.append("data")
+        self.received += data
+
+    def connectionLost(self, reason):
+        self.calls.append("lost")
+        self.reason = reason
+
+
+class HalfCloseable(Recorder):
+    def readConnectionLost(self):
+        self.calls.append("read lost")
+
+    def writeConnectionLost(self):
+        self.calls.append("write lost")
+
+
+class RecordingClientFactory(ClientFactory):
+    """Builds `made` (or `protocol()`); `calls` has the names, `reason` the last failure or loss."""
+
+    def __init__(self, protocol=None):
+        self.calls = []
+        self.reason = None
+        self.connection = None
+        self._protocol = protocol
+
+    def startFactory(self):
+        self.calls.append("startFactory")
+
+    def stopFactory(self):
+        self.calls.append("stopFactory")
+
+    def startedConnecting(self, connector):
+        self.calls.append("started")
+
+    def buildProtocol(self, addr):
+        self.calls.append("build")
+        self.connection = self._protocol if self._protocol is not None else Recorder()
+        return self.connection
+
+    def clientConnectionFailed(self, connector, reason):
+        self.calls.append("failed")
+        self.reason = reason
+
+    def clientConnectionLost(self, connector, reason):
+        self.calls.append("lost")
+        self.reason = reason
+
+
+class OneFactory(Factory):
+    """Gives each connection the next of the protocols it was made with, then Recorders."""
+
+    noisy = False
+
+    def __init__(self, *protocols):
+        self.waiting = list(protocols)
+        self.built = []
+
+    def buildProtocol(self, addr):
+        protocol = self.waiting.pop(0) if self.waiting else Recorder()
+        protocol.factory = self
+        self.built.append(protocol)
+        return protocol
+
+
+def connect(port, **options):
+    """A plain blocking socket, connected to a Port of ours; closed by whoever asked."""
+    client = socket.create_connection(("127.0.0.1", port.getHost().port), timeout=PATIENCE)
+    for name, value in options.items():
+        client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+    return client
+
+
+def served(reactor, protocol=None):
+    """(protocol, client): a connection of ours, made by listenTCP, and its plain peer."""
+    protocol = protocol if protocol is not None else Recorder()
+    port = reactor.listenTCP(0, OneFactory(protocol), interface="127.0.0.1")
+    client = connect(port)
+    pump(reactor, lambda: protocol.transport is not None, "the connection")
+    port.stopListening()
+    return protocol, client
+
+
+def reset(sock):
+    """Close with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def drain(reactor, client):
+    """What the client gets until the end of the stream, the reactor running in between."""
+    client.setblocking(False)
+    received = bytearray()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            data = client.recv(1 << 20)
+        except BlockingIOError:
+            reactor.iterate(0.001)
+            continue
+        if not data:
+            return bytes(received)
+        received += data
+    raise AssertionError(f"no end of the stream after {len(received)} bytes")
+
+
+def receive(reactor, client, count):
+    """Exactly `count` bytes from the client's end."""
+    client.setblocking(False)
+    received = bytearray()
+
+    def enough():
+        try:
+            received.extend(client.recv(count - len(received)))
+        except BlockingIOError:
+            pass
+        return len(received) >= count
+
+    pump(reactor, enough, f"{count} bytes")
+    return bytes(received)
