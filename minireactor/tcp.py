@@ -198,7 +198,7 @@ class Connection(Handler):
             self._end_write_side()
 
     def _end_write_side(self) -> None:
-        self._half_closing = False
+        self._half_closing = self._flush_due = False
         self._write_ended = True
         self._flow.fire(flow.ENDED)
         try:
@@ -246,7 +246,8 @@ class Connection(Handler):
         pending = len(self._buffer)
         if pending > self._flow.high:
             self._signal(flow.ABOVE)
-        elif 0 < pending <= self._flow.low:
+        elif 0 < pending <= self._flow.low and self.writing:
+            self.writing = False  # the write pass will come first
             self.reactor.flush_soon(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from scripted import Wire
 
 from minireactor import Reactor
 
@@ -27,3 +28,11 @@ def closing():
             return resource
 
         yield later
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    """A reactor whose kernel is scripted."""
+    own = Wire(monkeypatch)
+    yield own
+    own.reactor.close()

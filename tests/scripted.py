@@ -1,0 +1,136 @@
+"""A kernel of our own: sockets whose room, input and faults the test decides, and their poller."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import time
+
+from minireactor import Reactor, tcp
+from minireactor.address import IPv4Address
+from minireactor.poller import HANGUP, READ, WRITE
+
+PEER = IPv4Address("TCP", "192.0.2.1", 4321)
+
+
+class ScriptedSocket:
+    """`room`: bytes that send() takes before it would block; `inbox`: chunks for recv(), b"" being
+    the end of the stream; `error`: an errno that send() and recv() raise from then on."""
+
+    numbers = itertools.count(1_000_000)
+
+    def __init__(self, room=0):
+        self.number = next(self.numbers)
+        self.room = room
+        self.inbox = []
+        self.error = 0
+        self.taken = bytearray()
+        self.sends = 0
+        self.shut = False
+        self.closed = False
+        self.was_reset = False
+
+    def fileno(self):
+        return -1 if self.closed else self.number
+
+    def _check(self):
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+
+    def send(self, data):
+        return self.sendmsg([data])
+
+    def sendmsg(self, chunks):
+        self._check()
+        assert not self.shut, "sent after the write side was shut"
+        self.sends += 1
+        data = b"".join(chunks)[: self.room]
+        if not data:
+            raise BlockingIOError(errno.EAGAIN, "no room")
+        self.room -= len(data)
+        self.taken += data
+        return len(data)
+
+    def recv(self, size):
+        if not self.inbox:
+            self._check()
+            raise BlockingIOError(errno.EAGAIN, "nothing there")
+        chunk = self.inbox[0][:size]
+        rest = self.inbox[0][size:]
+        if rest:
+            self.inbox[0] = rest
+        elif chunk:
+            del self.inbox[0]
+        return chunk
+
+    def getsockopt(self, level, name):
+        return self.error
+
+    def setsockopt(self, level, name, value):
+        self.was_reset = True
+
+    def getsockname(self):
+        return ("192.0.2.2", 1234)
+
+    def shutdown(self, how):
+        self._check()
+        self.shut = True
+
+    def close(self):
+        self.closed = True
+
+    def ready(self):
+        hung_up = HANGUP if self.error else 0
+        return (READ if self.inbox else 0) | (WRITE if self.room else 0) | hung_up
+
+
+class ScriptedPoller:
+    """Level-triggered, like epoll: what it knows of is ready for as long as it is."""
+
+    def __init__(self):
+        self.masks = {}
+        self.sockets = {}
+        self.polls = 0
+
+    def watch(self, fd, events, before):
+        assert (fd in self.masks) == (before is not None), "the loop has lost count"
+        self.masks[fd] = events
+
+    def forget(self, fd, before):
+        del self.masks[fd]
+
+    def poll(self, timeout):
+        self.polls += 1
+        ready = []
+        for fd, mask in list(self.masks.items()):
+            sock = self.sockets.get(fd)
+            events = sock.ready() & (mask | HANGUP) if sock else 0
+            if events:
+                ready.append((fd, events))
+        return ready
+
+    def close(self):
+        pass
+
+
+class Wire:
+    """A reactor on scripted readiness, and connections on scripted sockets."""
+
+    def __init__(self, monkeypatch, seconds=time.monotonic):
+        self.poller = ScriptedPoller()
+        self.reactor = Reactor(self.poller, seconds=seconds)
+        monkeypatch.setattr(tcp.Lingering, "take_over", lambda reactor, sock: None)
+
+    def connect(self, protocol, room=0):
+        """(transport, socket)"""
+        sock = ScriptedSocket(room)
+        self.poller.sockets[sock.number] = sock
+        transport = tcp.Connection(self.reactor, sock, PEER)
+        transport.start(protocol)
+        return transport, sock
+
+    def run(self, passes=4):
+        """Enough passes for one thing to lead to another."""
+        for _ in range(passes):
+            self.reactor.iterate()
