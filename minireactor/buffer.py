@@ -14,6 +14,7 @@ The tail is one object for the buffer's whole life, so that a hot path may hold 
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Any, Union
 
 # Bytes. From here on, copying a chunk costs more than handing it to sendmsg() by itself.
@@ -39,7 +40,7 @@ def as_bytes(data: Any) -> bytes:
 
 
 class WriteBuffer:
-    """A queue of bytes: `tail += data` or `append(data)` at one end, peek and advance at the other."""
+    """A queue of bytes: `tail += data` or `append(data)` fill it, peek and advance empty it."""
 
     __slots__ = ("_chunks", "sealed", "tail")
 
@@ -66,14 +67,14 @@ class WriteBuffer:
     def peek(self, limit: int) -> list[Chunk]:
         """The first chunks, of `limit` bytes together at most; the buffer keeps them."""
         chunks: list[Chunk] = []
-        for chunk in self._chunks or ():
-            if len(chunk) >= limit or len(chunks) == _MOST_CHUNKS:
+        for chunk in islice(self._chunks or (), _MOST_CHUNKS):
+            if len(chunk) >= limit:
                 # A copy of a huge chunk's head for every send would be quadratic: a view is not.
                 chunks.append(chunk if len(chunk) <= limit else memoryview(chunk)[:limit])
                 return chunks
             chunks.append(chunk)
             limit -= len(chunk)
-        if self.tail:
+        if self.tail and len(chunks) < _MOST_CHUNKS:
             chunks.append(self.tail if len(self.tail) <= limit else self.tail[:limit])
         return chunks
 

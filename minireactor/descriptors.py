@@ -5,7 +5,8 @@ This is what `addReader` and its kin stand on. The grammar of the calls that suc
     (doRead | doWrite)*  connectionLost?
 
 doRead and doWrite return None, or an exception or Failure that disconnects the object; so does
-raising one, or a `fileno()` of -1.
+raising one, or a `fileno()` that is no longer what it was. An object that has been removed gets
+no further call.
 """
 
 from __future__ import annotations
@@ -38,10 +39,18 @@ class Foreign(Handler):
         self._call(self._object.doWrite)
 
     def _call(self, do: Callable[[], Any]) -> None:
-        why = do() if self._object.fileno() != -1 else ConnectionFdescWentAway()
-        if not why:
+        why = do() if self._has_its_descriptor() else ConnectionFdescWentAway()
+        if not self._set.holds(self):
             return
-        reason = why if isinstance(why, Failure) else Failure(why)
+        if not why and not self._has_its_descriptor():
+            why = ConnectionFdescWentAway()
+        if why:
+            self._disconnect(why if isinstance(why, Failure) else Failure(why), do)
+
+    def _has_its_descriptor(self) -> bool:
+        return bool(self._object.fileno() == self.fd)
+
+    def _disconnect(self, reason: Failure, do: Callable[[], Any]) -> None:
         half = getattr(self._object, "readConnectionLost", None)
         if half is not None and do == self._object.doRead and reason.check(ConnectionDone):
             self._set.change(self._object, reading=False)
@@ -50,8 +59,8 @@ class Foreign(Handler):
             self.connectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._set.drop(self._object)
-        self._object.connectionLost(reason)
+        if self._set.drop(self):
+            self._object.connectionLost(reason)
 
 
 class DescriptorSet:
@@ -62,56 +71,72 @@ class DescriptorSet:
         self._foreign: dict[int, Foreign] = {}
 
     def change(self, obj: Any, **flags: bool) -> None:
-        """Set `reading` or `writing` of an object: the reactor's own, or a foreign one."""
+        """Set `reading` or `writing` of an object: the reactor's own, or a foreign one.
+
+        ValueError if another object has the same descriptor, OSError if the system cannot watch
+        it."""
         handler = obj if isinstance(obj, Handler) else self._foreign.get(id(obj))
         if handler is None:
             if not any(flags.values()):
                 return
             handler = self._adopt(obj)
-        if not self._loop.knows(handler):
-            return
-        for name, value in flags.items():
-            setattr(handler, name, value)
-        if isinstance(handler, Foreign) and not handler.wanted():
-            self.drop(obj)
-            return
+        known = self._loop.knows(handler)
+        if isinstance(handler, Foreign):
+            _set(handler, flags)
+            if not handler.wanted():
+                self.drop(handler)
+            elif known:
+                self._arm(handler)
+        elif known:
+            _set(handler, flags)
+            self._loop.arm(handler)
+
+    def _arm(self, handler: Foreign) -> None:
         try:
             self._loop.arm(handler)
         except OSError:
-            self.drop(obj)
+            self.drop(handler)
             raise
 
-    def _adopt(self, obj: Any) -> Handler:
+    def _adopt(self, obj: Any) -> Foreign:
         fd = obj.fileno()
-        handler = Foreign(self, obj, fd)
         other = self._loop.handler_of(fd)
+        if other is not None and _still_has(other, fd):
+            raise ValueError(f"{obj!r} and {other.owner()!r} share descriptor {fd}; remove one")
+        handler = Foreign(self, obj, fd)
         if fd < 0:
-            self._end_soon(handler)
-            return handler
-        if other is not None:
-            if other.owner().fileno() == fd:
-                raise ValueError(f"{obj!r} and {other.owner()!r} share descriptor {fd}; remove one")
-            other.armed = None  # closed behind our back, and its number taken again
-            self._end_soon(other)
-        self._loop.attach(handler)
+            self._loop.end_soon(handler)
+        else:
+            self._loop.attach(handler)
         self._foreign[id(obj)] = handler
         return handler
 
-    def _end_soon(self, handler: Handler) -> None:
-        reason = Failure(ConnectionFdescWentAway())
-        self._loop.call_soon(self._loop.guard, handler, handler.connectionLost, reason)
+    def holds(self, handler: Foreign) -> bool:
+        return self._foreign.get(id(handler.owner())) is handler
 
-    def drop(self, obj: Any) -> None:
-        """Forget an object, which may have closed its descriptor already."""
-        handler = self._foreign.pop(id(obj), None)
-        if handler is not None:
-            try:
-                self._loop.detach(handler)
-            except (OSError, ValueError, KeyError):
-                self._loop.forget(handler)
+    def drop(self, handler: Foreign) -> bool:
+        """Forget an object; False if that has been done already."""
+        if not self.holds(handler):
+            return False
+        del self._foreign[id(handler.owner())]
+        self._loop.detach(handler)
+        return True
 
     def remove_all(self) -> list[Any]:
         removed = [handler for handler in self._loop.shown() if handler.wanted()]
         for handler in removed:
             self.change(handler.owner(), reading=False, writing=False)
         return [handler.owner() for handler in removed]
+
+
+def _set(handler: Handler, flags: dict[str, bool]) -> None:
+    for name, value in flags.items():
+        setattr(handler, name, value)
+
+
+def _still_has(handler: Handler, fd: int) -> bool:
+    """Whether it has not closed its descriptor behind our back."""
+    try:
+        return handler.hidden or bool(handler.owner().fileno() == fd)
+    except Exception:
+        return False

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _Wanted = TypeVar("_Wanted", bound="_ExceptionType | str")
 
 # Python 3.10 and older have no such thing, and nothing is an instance of ().
-_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
+_GROUP = getattr(builtins, "BaseExceptionGroup", ())
 
 
 class NoCurrentExceptionError(Exception):

@@ -104,4 +104,14 @@ class FlowControl:
         if self.state is NONE or self.state is CLOSED:
             self.producer = None
             self.streaming = False
-        return getattr(producer, name) if name else None
+        return _call_of(producer, name) if name else None
+
+
+def _call_of(producer: Any, name: str) -> Callable[[], Any]:
+    # The method is looked up within the call: a producer that lacks it then fails where one that
+    # raises does, and not in the middle of somebody's write() or of an ending.
+    def call() -> Any:
+        return getattr(producer, name)()
+
+    call.__name__ = name
+    return call

@@ -79,7 +79,7 @@ class Lingering(Handler):
 
     def unsettled(self) -> bool:
         """Whether bytes are still on their way, as far as the system can tell."""
-        if not hasattr(termios, "TIOCOUTQ"):
-            return True
-        unsent = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return any(unsent)
+        try:
+            return any(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0" * 4))
+        except (AttributeError, OSError):
+            return True  # a system that cannot tell, or not of sockets

@@ -6,6 +6,7 @@ Facts about epoll that the loop depends on:
   errors are reported whatever the mask. That is how a connection that neither reads nor writes
   learns that its peer has gone. Reported again and again: whoever is told must act, or `disarm`.
 - Closing a descriptor removes it silently, and its number may be a new socket's a moment later.
+  So `forget` takes it calmly when there is nothing left to forget.
 - `selectors` makes a key object for each registration and a tuple for each event, and hides
   events outside READ and WRITE. `EpollPoller` does neither.
 
@@ -54,8 +55,11 @@ class Poller:
 
     def forget(self, fd: int, before: int) -> None:
         self._silent_fds.discard(fd)
-        if before:
-            self._selector.unregister(fd)
+        try:
+            if before:
+                self._selector.unregister(fd)
+        except KeyError:
+            pass  # a failed `watch` has removed it
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready, after `timeout` seconds at the latest (None: without end)."""
@@ -68,12 +72,23 @@ class Poller:
                 (READ if mask & selectors.EVENT_READ else 0)
                 | (WRITE if mask & selectors.EVENT_WRITE else 0),
             )
-            for key, mask in self._selector.select(timeout)
+            for key, mask in self._select(timeout)
         ]
         if looking and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             ready += self._look()
         return ready
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return self._selector.select(timeout)
+        except OSError:
+            # One descriptor that was closed behind our back, and select() serves nobody. Whoever
+            # owns it finds out by using it.
+            closed = [key for key in self._selector.get_map().values() if _is_closed(key.fd)]
+            if not closed:
+                raise
+            return [(key, key.events) for key in closed]
 
     def _look(self) -> list[tuple[int, int]]:
         for fd in self._silent_fds:
@@ -85,6 +100,14 @@ class Poller:
 
     def close(self) -> None:
         self._selector.close()
+
+
+def _is_closed(fd: int) -> bool:
+    try:
+        select.select([fd], [], [], 0)
+    except OSError:
+        return True
+    return False
 
 
 if hasattr(selectors, "EpollSelector"):
@@ -104,7 +127,10 @@ if hasattr(selectors, "EpollSelector"):
                 self._epoll.modify(fd, events)
 
         def forget(self, fd: int, before: int) -> None:
-            self._epoll.unregister(fd)
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass
 
 
 class AfterFork:

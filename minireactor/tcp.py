@@ -52,27 +52,9 @@ class Connection(Handler):
     """
 
     __slots__ = (
-        "_buffer",
-        "_flow",
-        "_flush_due",
-        "_half_closing",
-        "_host",
-        "_on_lost",
-        "_peer",
-        "_read_ended",
-        "_read_size",
-        "_reason",
-        "_room",
-        "_state",
-        "_tail",
-        "_write_ended",
-        "bytes_in",
-        "bytes_out",
-        "highest_pending",
-        "pauses",
-        "protocol",
-        "reactor",
-        "socket",
+        *("reactor", "socket", "protocol", "bytes_in", "bytes_out", "highest_pending", "pauses"),
+        *("_state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_peer", "_host"),
     )
 
     def __init__(

@@ -17,16 +17,24 @@ from minireactor.error import AlreadyCalled, AlreadyCancelled
 _WORTH_REBUILDING = 64  # dead entries; below it, a rebuild costs more than the entries do
 
 
+def _seconds(number: float) -> float:
+    """Any real number as a float, infinite if it is too large: TypeError, ValueError for NaN."""
+    try:
+        if not math.isnan(number):
+            return float(number)
+    except TypeError:
+        raise TypeError(f"a delay is a number of seconds, not {number!r}") from None
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+    raise ValueError(f"a delay is a number of seconds, not {number!r}")
+
+
 def checked_delay(delay: float) -> float:
     """`delay` as float seconds: a ValueError if negative or NaN, a TypeError if no number."""
-    try:
-        if delay >= 0:
-            return float(delay)
-    except TypeError:
-        raise TypeError(f"a delay is a number of seconds, not {delay!r}") from None
-    except OverflowError:
-        return float("inf")
-    raise ValueError(f"a delay is 0 seconds or more, not {delay!r}")
+    seconds = _seconds(delay)
+    if seconds < 0:
+        raise ValueError(f"a delay is 0 seconds or more, not {delay!r}")
+    return seconds
 
 
 class DelayedCall:
@@ -73,9 +81,10 @@ class DelayedCall:
 
         AlreadyCancelled, AlreadyCalled."""
         self._check_active()
-        if math.isnan(secondsLater):
-            raise ValueError(f"a delay is a number of seconds, not {secondsLater!r}")
-        self.queue.reschedule(self, self.time + secondsLater)
+        when = self.time + _seconds(secondsLater)
+        if math.isnan(when):
+            raise ValueError(f"{secondsLater!r} seconds from {self.time} is no time; use reset()")
+        self.queue.reschedule(self, when)
 
     def _check_active(self) -> None:
         if self.cancelled:

@@ -35,10 +35,13 @@ class SystemEvent:
 
     def remove(self, trigger: tuple[Any, ...]) -> None:
         """ValueError if it has fired, or has been removed, already."""
-        try:
-            self._of(trigger[1]).remove(trigger)
-        except ValueError:
-            raise ValueError(f"{trigger!r} is not, or no longer, a trigger") from None
+        triggers = self._of(trigger[1])
+        for index, other in enumerate(triggers):
+            # By identity: two may be equal in all, and arguments need not be comparable.
+            if other is trigger:
+                del triggers[index]
+                return
+        raise ValueError(f"{trigger!r} is not, or no longer, a trigger")
 
     def _of(self, phase: str) -> list[tuple[Any, ...]]:
         try:

@@ -9,6 +9,8 @@ from typing import Any, Callable
 
 from minireactor.handler import Handler
 
+_BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
 
 class Waker(Handler):
     """A socket to oneself: a byte into it ends the wait, from any thread or signal handler."""
@@ -35,12 +37,14 @@ class Waker(Handler):
             pass  # full, so the loop is about to wake; or closed, so there is none to wake
 
     def doRead(self) -> None:
-        # First the flag: what is asked for after this line finds it down and sends a new byte.
-        self._asked = False
         try:
             self._inside.recv(4096)
         except BlockingIOError:
             pass
+        # Last of all. Who asks until here sends no byte, and needs none: the next pass is about
+        # to begin. Were it the first line, the byte of one who asks in between would be taken
+        # out with the flag left up, and nobody would send another, ever.
+        self._asked = False
 
     def close(self) -> None:
         self._inside.close()
@@ -49,21 +53,23 @@ class Waker(Handler):
     def take_signals(self, on_signal: Callable[[int, Any], None] | None) -> Callable[[], None]:
         """Let signals wake the loop and, if `on_signal`, let SIGINT and SIGTERM call that.
 
-        What undoes it. Only the main thread gets signals: in others, nothing happens."""
+        A handler that the program has set itself stays, and an ignored signal stays ignored.
+        Returns what undoes it. Only the main thread gets signals: in others, nothing happens."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         # Without this, a signal that comes just before the loop sleeps is noticed when it wakes.
         before_fd = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
-        before = {}
+        taken = {}
         if on_signal is not None:
             for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    before[number] = signal.signal(number, on_signal)
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) in _BY_DEFAULT:
+                    taken[number] = signal.signal(number, on_signal)
 
         def undo() -> None:
             signal.set_wakeup_fd(before_fd)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number, handler in taken.items():
+                if signal.getsignal(number) is on_signal:
+                    signal.signal(number, handler)
 
         return undo

@@ -17,6 +17,22 @@ from support import HalfCloseable, Recorder
 
 STEPS = 200_000
 MARKS = [(100, 20), (1, 0), (50, 49), (5000, 0), (20_000, 10_000)]
+ACTIONS = {  # and how often each is taken
+    "write": 30,
+    "register": 6,
+    "unregister": 3,
+    "room": 25,
+    "limits": 3,
+    "pause": 4,
+    "resume": 6,
+    "input": 6,
+    "eof": 0.3,
+    "lose": 1,
+    "half": 0.7,
+    "abort": 0.5,
+    "reset": 0.3,
+    "nothing": 5,
+}
 SIZES = [0, 1, 2, 7, 30, 99, 100, 101, 500, 8192, 30_000]
 
 
@@ -204,9 +220,9 @@ class Model:
             self.sent += sent
             self.pending -= sent
         self.waits_writable = self.pending > 0
-        if before and self.pending <= self.low and self.script is not None:
-            if self.push and self.paused or not self.push:
-                self._resume()
+        wants_more = self.script is not None and (self.paused or not self.push)
+        if before and self.pending <= self.low and wants_more:
+            self._resume()
         if self.lost or self.aborted or self.pending or self.script is not None:
             return
         if self.lose:
@@ -264,11 +280,7 @@ class Walk:
 
     def act(self):
         rng, model, transport, sock = self.rng, self.model, self.transport, self.sock
-        action = rng.choices(
-            "write register unregister room limits pause resume input eof lose half abort reset "
-            "nothing".split(),
-            [30, 6, 3, 25, 3, 4, 6, 6, 0.3, 1, 0.7, 0.5, 0.3, 5],
-        )[0]
+        action = rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         argument = None
         if action == "write":
             argument = rng.choice(SIZES)

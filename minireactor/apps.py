@@ -1,0 +1,216 @@
+"""The four servers that `minireactor serve` has built in. Four ways of being a good producer:
+
+    random   a push producer: it writes until it is told to pause
+    echo     its own input is the producer: a peer that does not read is not read from either
+    discard  no producer at all: nothing is written
+    chargen  a pull producer: it writes when it is asked
+
+None of them keeps more than the high mark and a little for a peer that does not read, however
+much that peer has asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from minireactor.basic import LineReceiver
+from minireactor.protocol import Factory, Protocol
+
+LARGEST = 10000  # integers are 0 to this one
+MOST = 10**18  # integers for one request: more than anybody can wait for
+# Lines a write. Enough to make the cost of write() itself vanish; few enough (1.2 KB) for a pause
+# to come almost as soon as pending is above the high mark.
+BATCH = 200
+
+
+class BadRequest(ValueError):
+    """What a client has sent is no request; says in one line what is wrong with it."""
+
+
+def parse_request(line: bytes) -> int:
+    """How many integers `line` asks for: decimal digits, 0 to MOST. BadRequest."""
+    text = line.strip()
+    if not text:
+        raise BadRequest("the line is empty")
+    if text.isdigit():
+        # Their number is looked at first: Python takes long, or refuses, to read thousands.
+        digits = text.lstrip(b"0") or b"0"
+        if len(digits) <= len(str(MOST)) and int(digits) <= MOST:
+            return int(digits)
+        raise BadRequest(f"{_quoted(text)} is too large")
+    if text[:1] == b"-" and text[1:].isdigit():
+        raise BadRequest(f"{_quoted(text)} is negative")
+    raise BadRequest(f"{_quoted(text)} is not a number in decimal digits")
+
+
+def _quoted(text: bytes) -> str:
+    """Safe to send back and to print: ASCII, no control characters, and short."""
+    shown = repr(text[:20])[1:]
+    return shown if len(text) <= 20 else f"{shown}... ({len(text)} bytes)"
+
+
+class RandomIntegers:
+    """A push producer of `count` integers, one a line."""
+
+    def __init__(self, consumer: Any, count: int, generator: Any, lines: list[bytes]) -> None:
+        self.paused = False
+        self._consumer = consumer
+        self._left = count
+        self._choices = generator.choices
+        self._lines = lines
+
+    def pauseProducing(self) -> None:
+        """Called from within our own write() below: all it can do is to leave word."""
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """Write until paused again; after the last integer, close."""
+        self.paused = False
+        while self._left and not self.paused:
+            count = min(self._left, BATCH)
+            self._left -= count
+            self._consumer.write(b"".join(self._choices(self._lines, k=count)))
+        if not self._left:
+            self._consumer.unregisterProducer()
+            self._consumer.loseConnection()
+
+    def stopProducing(self) -> None:
+        self._left = 0
+        self.paused = True
+
+
+class ServeRandom(LineReceiver):
+    """Asks how many integers are wanted, sends them, closes.
+
+    What is no request gets a line that says why, and the question again. Once the integers are on
+    their way, all further input is dropped. A client may shut its write side after its request,
+    which then needs no newline.
+    """
+
+    delimiter = b"\n"  # and a b"\r" before it is stripped: people type one, programs send both
+    question = b"how many random integers do you want?\r\n"
+
+    def connectionMade(self) -> None:
+        # A peer that sends bad requests and reads no answers must not fill our memory with them:
+        # while answers wait above the high mark, its input waits too.
+        self.transport.registerProducer(self.transport, True)
+        self.transport.write(self.question)
+
+    def lineReceived(self, line: bytes) -> None:
+        try:
+            count = parse_request(line)
+        except BadRequest as error:
+            self._refuse(error)
+            self.transport.write(self.question)
+        else:
+            self._stream(count)
+
+    def _stream(self, count: int) -> None:
+        self.setRawMode()
+        self.transport.unregisterProducer()
+        factory = self.factory
+        producer = RandomIntegers(self.transport, count, factory.generator(), factory.lines)
+        self.transport.registerProducer(producer, True)
+        if not producer.paused:
+            producer.resumeProducing()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """The request has been made; the rest is dropped."""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuse(f"the line is longer than {self.MAX_LENGTH} bytes")
+        self._close()
+
+    def readConnectionLost(self) -> None:
+        if not self.line_mode:
+            return
+        last = self.clearLineBuffer()
+        try:
+            count = parse_request(last)
+        except BadRequest as error:
+            if last:
+                self._refuse(error)
+            self._close()
+        else:
+            self._stream(count)
+
+    def writeConnectionLost(self) -> None:
+        """Only its presence counts: it makes the protocol half-closeable."""
+
+    def _refuse(self, why: object) -> None:
+        self.transport.write(f"error: {why}; send a number from 0 to {MOST}\r\n".encode("ascii"))
+
+    def _close(self) -> None:
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+
+class RandomFactory(Factory):
+    """Serves random integers; with a `seed`, the same ones to every client."""
+
+    protocol = ServeRandom
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.lines = [b"%d\r\n" % number for number in range(LARGEST + 1)]
+        self._seed = seed
+        self._shared = random.Random()
+
+    def generator(self) -> random.Random:
+        """For one connection."""
+        return self._shared if self._seed is None else random.Random(self._seed)
+
+
+class Echo(Protocol):
+    """Sends back what comes in, as fast as it is taken back."""
+
+    def connectionMade(self) -> None:
+        # What we read is what we write: so our writing side governs our reading side.
+        self.transport.registerProducer(self.transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Only its presence counts: a peer that has sent its end still gets all of its bytes."""
+
+
+class Discard(Protocol):
+    """Reads, and forgets."""
+
+
+def _rotation() -> bytes:
+    """RFC 864's pattern: lines of 72 of the 95 printable characters, each one step further."""
+    ring = bytes(range(ord(" "), ord("~") + 1))
+    return b"".join((ring + ring)[start : start + 72] + b"\r\n" for start in range(len(ring)))
+
+
+class Chargen(Protocol):
+    """An endless stream of characters. The protocol itself is the pull producer."""
+
+    # Four turns of the pattern, 28 KB: as one large object that every connection shares, a write
+    # of it copies nothing.
+    block = _rotation() * 4
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        """Asked for more, unless the server is leaving: a stream without end has to be ended."""
+        if self.transport.disconnecting:
+            self.transport.unregisterProducer()
+        else:
+            self.transport.write(self.block)
+
+    def stopProducing(self) -> None:
+        """The connection is gone; nobody will ask again."""
+
+    def readConnectionLost(self) -> None:
+        """A peer that has no more to say may still want to listen."""
+
+    def writeConnectionLost(self) -> None:
+        """Only its presence counts."""

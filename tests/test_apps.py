@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import random
+import socket
+
+import pytest
+from support import connect, drain, passes, pump, receive
+
+from minireactor import apps
+from minireactor.apps import BadRequest, Chargen, Discard, Echo, RandomFactory, parse_request
+from minireactor.protocol import Factory
+
+QUESTION = b"how many random integers do you want?\r\n"
+MEGABYTE = 1024 * 1024
+
+
+class Watched:
+    """Wraps a factory, and keeps the protocols."""
+
+    def __init__(self, factory):
+        self.factory = factory
+        self.built = []
+
+    def __getattr__(self, name):
+        return getattr(self.factory, name)
+
+    def buildProtocol(self, addr):
+        self.built.append(self.factory.buildProtocol(addr))
+        return self.built[-1]
+
+
+@pytest.fixture
+def serve(reactor, closing):
+    """serve(factory) -> (protocol, client): one connection to an app."""
+
+    def serve(factory):
+        watched = Watched(factory)
+        port = reactor.listenTCP(0, watched, interface="127.0.0.1")
+        client = closing(connect(port, SO_RCVBUF=8192))
+        pump(reactor, lambda: watched.built and watched.built[0].connected, "the connection")
+        port.stopListening()
+        return watched.built[0], client
+
+    return serve
+
+
+@pytest.fixture
+def ask(reactor, serve):
+    """ask(request, shut=False) -> what a client of random gets for it, up to the end."""
+
+    def ask(request, shut=False, seed=None):
+        _, client = serve(RandomFactory(seed))
+        client.sendall(request)
+        if shut:
+            client.shutdown(socket.SHUT_WR)
+        return drain(reactor, client)
+
+    return ask
+
+
+def integers(answer):
+    """Those in an answer that has the question before them and nothing else."""
+    assert answer.startswith(QUESTION)
+    lines = answer[len(QUESTION) :].split(b"\r\n")
+    assert lines.pop() == b""
+    return [int(line) for line in lines]
+
+
+def answers(reactor, client, count):
+    """The next `count` lines."""
+    lines = b""
+    while lines.count(b"\n") < count:
+        lines += receive(reactor, client, 1)
+    return lines.decode("ascii").splitlines()
+
+
+# random: requests.
+
+
+@pytest.mark.parametrize(
+    "line, count",
+    [
+        (b"0", 0),
+        (b"7", 7),
+        (b"007", 7),
+        (b" 7 \r", 7),
+        (b"0" * 5000 + b"7", 7),
+        (b"1000000000000000", 10**15),
+        (b"1000000000000000000", 10**18),
+    ],
+)
+def test_a_request_is_a_number_in_decimal_digits(line, count):
+    assert parse_request(line) == count
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (b"", "the line is empty"),
+        (b" \r", "the line is empty"),
+        (b"-5", "'-5' is negative"),
+        (b"abc", "'abc' is not a number in decimal digits"),
+        (b"+5", "'+5' is not a number in decimal digits"),
+        (b"1e6", "'1e6' is not a number in decimal digits"),
+        (b"1_000", "'1_000' is not a number in decimal digits"),
+        (b"2.5", "'2.5' is not a number in decimal digits"),
+        (b"5 6", "'5 6' is not a number in decimal digits"),
+        (b"1000000000000000001", "'1000000000000000001' is too large"),
+        (b"9" * 5000, "'99999999999999999999'... (5000 bytes) is too large"),
+        ("٣".encode(), r"'\xd9\xa3' is not a number in decimal digits"),
+        (b"\xff\x00\x1b[2J", r"'\xff\x00\x1b[2J' is not a number in decimal digits"),
+        (b"x" * 30, "'xxxxxxxxxxxxxxxxxxxx'... (30 bytes) is not a number in decimal digits"),
+    ],
+)
+def test_case_43_what_is_no_request_is_named_safely_and_in_short(line, message):
+    with pytest.raises(BadRequest) as caught:
+        parse_request(line)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("line", [b"-5", b"abc", b"", b"9" * 5000, b"\xff\xfe", b"1e6"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_case_43_a_bad_request_gets_one_error_line_and_the_question_again(
+    reactor, serve, line, newline
+):
+    _, client = serve(RandomFactory())
+    receive(reactor, client, len(QUESTION))
+
+    client.sendall(line + newline)
+    error, question = answers(reactor, client, 2)
+
+    assert error.startswith("error: ")
+    assert error.endswith("; send a number from 0 to 1000000000000000000")
+    assert question.encode() + b"\r\n" == QUESTION
+
+    client.sendall(b"3" + newline)
+    assert drain(reactor, client).count(b"\r\n") == 3
+
+
+def test_a_megabyte_without_a_newline_gets_one_error_line_and_is_closed(reactor, serve):
+    _, client = serve(RandomFactory())
+    client.setblocking(False)
+    left = memoryview(b"5" * MEGABYTE)
+    received = b""
+
+    while left and not received.endswith(b"1000000000000000000\r\n"):
+        try:
+            left = left[client.send(left) :]
+        except BlockingIOError:
+            pass
+        reactor.iterate(0.001)
+        try:
+            received += client.recv(4096)
+        except BlockingIOError:
+            pass
+    received += drain(reactor, client)
+
+    assert received == QUESTION + (
+        b"error: the line is longer than 16384 bytes; "
+        b"send a number from 0 to 1000000000000000000\r\n"
+    )
+
+
+def test_bad_requests_of_a_client_that_never_reads_do_not_pile_up(reactor, serve):
+    protocol, client = serve(RandomFactory())
+    transport = protocol.transport
+    client.setblocking(False)
+    refused = 0
+
+    # More than all buffers on the way: each two bytes make a hundred to send back.
+    while refused < 50:
+        try:
+            client.send(b"x\n" * 4096)
+            refused = 0
+        except BlockingIOError:
+            refused += 1
+        reactor.iterate(0)
+
+    assert not transport.reading
+    assert 64 * 1024 < transport.highest_pending < 64 * 1024 + 256
+
+
+# random: the stream.
+
+
+def test_integers_come_one_a_line_from_0_to_10000(ask):
+    numbers = integers(ask(b"100000\r\n"))
+    assert len(numbers) == 100000
+    assert (min(numbers), max(numbers)) == (0, 10000)
+
+
+def test_a_line_may_end_without_a_carriage_return(ask):
+    assert len(integers(ask(b"5\n"))) == 5
+
+
+def test_no_integers_are_an_empty_stream(ask):
+    assert integers(ask(b"0\n")) == []
+
+
+def test_case_43_a_second_line_in_the_same_packet_is_ignored(ask):
+    assert len(integers(ask(b"2000000\n5\n"))) == 2000000
+
+
+def test_case_43_a_second_line_while_streaming_is_ignored(reactor, serve):
+    protocol, client = serve(RandomFactory())
+    client.sendall(b"200000\n")
+    pump(reactor, lambda: protocol.transport.pauses, "a pause")
+
+    client.sendall(b"5\n" + b"x" * 100000 + b"\n-1")
+
+    assert len(integers(drain(reactor, client))) == 200000
+
+
+def test_E7_a_client_that_shuts_its_write_side_after_asking_gets_the_whole_stream(ask):
+    assert len(integers(ask(b"200000\r\n", shut=True))) == 200000
+
+
+def test_a_request_may_end_with_the_clients_end_of_stream(ask):
+    assert len(integers(ask(b"5", shut=True))) == 5
+
+
+def test_a_client_that_shuts_its_write_side_before_asking_is_closed(ask):
+    assert ask(b"", shut=True) == QUESTION
+
+
+def test_a_bad_request_that_ends_with_the_stream_gets_its_error_line(ask):
+    answer = ask(b"abc", shut=True)
+    assert answer.startswith(QUESTION + b"error: 'abc' is not")
+    assert answer.count(b"\n") == 2
+
+
+def test_P2_the_producer_stops_within_a_batch_of_the_pause(reactor, serve):
+    protocol, client = serve(RandomFactory())
+    transport = protocol.transport
+
+    client.sendall(b"1000000000000000\n")
+    pump(reactor, lambda: transport.writing and transport.pending > 64 * 1024, "a full buffer")
+    passes(reactor)
+
+    assert transport.highest_pending <= 64 * 1024 + apps.BATCH * len("10000\r\n")
+
+
+def test_E3_a_client_that_goes_away_stops_its_producer(reactor, serve):
+    protocol, client = serve(RandomFactory())
+    client.sendall(b"1000000000\n")
+    pump(reactor, lambda: protocol.transport.pauses, "a pause")
+    producer = protocol.transport.producer
+
+    client.close()
+    pump(reactor, lambda: protocol.transport.disconnected, "the end")
+
+    assert producer.paused
+    producer.resumeProducing()
+    assert protocol.transport.pending == 0
+
+
+def test_a_seed_gives_every_client_the_same_integers(ask):
+    first, second = ask(b"1000\n", seed=7), ask(b"1000\n", seed=7)
+    assert first == second
+    expected = random.Random(7)
+    assert integers(first)[:200] == expected.choices(range(10001), k=200)
+
+
+def test_without_a_seed_clients_get_different_integers(ask):
+    assert ask(b"1000\n") != ask(b"1000\n")
+
+
+# echo.
+
+
+def test_echo_sends_back_what_comes_in(reactor, serve):
+    _, client = serve(Factory.forProtocol(Echo))
+    client.sendall(b"\x00one\r\ntwo")
+    assert receive(reactor, client, 9) == b"\x00one\r\ntwo"
+
+
+def test_echo_does_not_read_from_a_peer_that_does_not_read(reactor, serve):
+    protocol, client = serve(Factory.forProtocol(Echo))
+    client.setblocking(False)
+    sent = refused = 0
+
+    while refused < 50:
+        try:
+            sent += client.send(bytes(65536))
+            refused = 0
+        except BlockingIOError:
+            refused += 1
+        reactor.iterate(0)
+
+    assert not protocol.transport.reading
+    assert protocol.transport.pending <= (64 + 256) * 1024
+    assert len(receive(reactor, client, sent)) == sent
+
+
+def test_E7_echo_returns_everything_after_the_clients_end_of_stream(reactor, serve):
+    _, client = serve(Factory.forProtocol(Echo))
+    data = random.Random(1).getrandbits(8 * 100000).to_bytes(100000, "big")
+    client.setblocking(False)
+    received, left = b"", memoryview(data)
+
+    while left:
+        try:
+            left = left[client.send(left) :]
+        except BlockingIOError:
+            pass
+        reactor.iterate(0.001)
+        try:
+            received += client.recv(1 << 16)
+        except BlockingIOError:
+            pass
+    client.shutdown(socket.SHUT_WR)
+
+    assert received + drain(reactor, client) == data
+
+
+# discard.
+
+
+def test_discard_reads_and_answers_nothing(reactor, serve):
+    protocol, client = serve(Factory.forProtocol(Discard))
+    transport = protocol.transport
+    client.sendall(b"x" * 5000)
+    client.shutdown(socket.SHUT_WR)
+
+    assert drain(reactor, client) == b""
+    assert transport.bytes_in == 5000
+
+
+# chargen.
+
+
+def test_chargen_sends_lines_of_72_characters_each_one_step_further(reactor, serve):
+    _, client = serve(Factory.forProtocol(Chargen))
+
+    lines = receive(reactor, client, 74 * 96).split(b"\r\n")[:-1]
+
+    assert lines[0] == bytes(range(32, 32 + 72))
+    assert lines[1] == bytes(range(33, 33 + 72))
+    assert lines[94] == b"~" + bytes(range(32, 32 + 71))
+    assert lines[95] == lines[0]
+    assert set(map(len, lines)) == {72}
+
+
+def test_U1_chargen_writes_only_when_asked(reactor, serve):
+    protocol, client = serve(Factory.forProtocol(Chargen))
+    transport = protocol.transport
+    pump(reactor, lambda: transport.writing, "a full kernel buffer")
+    passes(reactor)
+    before = transport.pending
+
+    passes(reactor)
+
+    assert transport.pending == before <= 16 * 1024 + len(Chargen.block)
+
+
+def test_chargen_goes_on_for_a_client_that_has_shut_its_write_side(reactor, serve):
+    _, client = serve(Factory.forProtocol(Chargen))
+    client.shutdown(socket.SHUT_WR)
+    assert len(receive(reactor, client, MEGABYTE)) == MEGABYTE
+
+
+def test_chargen_ends_when_its_server_leaves(reactor, serve):
+    protocol, client = serve(Factory.forProtocol(Chargen))
+    receive(reactor, client, 1000)
+
+    protocol.transport.loseConnection()
+
+    assert drain(reactor, client).endswith(b"\r\n")
