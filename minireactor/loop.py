@@ -135,12 +135,12 @@ class Loop:
             handler.armed = None
 
     def detach(self, handler: Handler) -> None:
-        """Forget a handler whose descriptor is still open."""
+        """Forget a handler."""
         handler.reading = handler.writing = False
-        self.disarm(handler)
-        self.forget(handler)
-
-    def forget(self, handler: Handler) -> None:
+        try:
+            self.disarm(handler)
+        except (OSError, ValueError, KeyError):
+            pass  # its descriptor is closed already, and the kernel has forgotten it
         if self.knows(handler):
             del self._handlers[handler.fd]
 

@@ -107,14 +107,11 @@ class Connection(Handler):
         Never sends on the spot; does nothing once the connection or its write side has ended.
         Calls the registered producer's pauseProducing() if this takes pending over the high mark.
         """
-        # One call, one append, two comparisons: `bench` has more writes than all else together.
-        if self._flush_due and len(data) < LARGE:
+        # No call but this one for all but the first small write of a pass: when every integer is
+        # a write of its own, a million of them, a second call would cost as much as the append.
+        if self._flush_due and data.__class__ is bytes and len(data) < LARGE:
             tail = self._tail
-            try:
-                tail += data
-            except (TypeError, BufferError):
-                self._write_first_or_large(as_bytes(data))
-                return
+            tail += data
             if len(tail) > self._room:
                 self._signal(flow.ABOVE)
         else:
@@ -390,11 +387,14 @@ class Connection(Handler):
             self.reactor.guard(self, on_lost, reason)
 
     def _close_socket(self, reason: Failure) -> None:
-        self.getHost()  # which can be asked for later still
-        if reason.check(ConnectionAborted):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        elif not self._read_ended:
-            Lingering.take_over(self.reactor, self.socket)
+        try:
+            self.getHost()  # which can be asked for later still
+            if reason.check(ConnectionAborted):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            elif not self._read_ended:
+                Lingering.take_over(self.reactor, self.socket)
+        except OSError:
+            pass  # the application has closed the handle itself
         self.socket.close()
 
     # Inspection.

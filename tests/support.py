@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 import socket
 import struct
+import subprocess
+import sys
+import textwrap
 import time
 
+from minireactor import poller
+from minireactor.poller import Poller, default_poller
 from minireactor.protocol import ClientFactory, Factory, Protocol
 
 PATIENCE = 10.0  # seconds until a test that waits for something gives up
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def pump(reactor, until, what="the condition"):
@@ -16,7 +25,7 @@ def pump(reactor, until, what="the condition"):
     deadline = time.monotonic() + PATIENCE
     while not until():
         assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain for {what}"
-        reactor.iterate(0.02)
+        reactor.iterate(0.005)
 
 
 def passes(reactor, count=10):
@@ -156,3 +165,81 @@ def receive(reactor, client, count):
 
     pump(reactor, enough, f"{count} bytes")
     return bytes(received)
+
+
+# Of the loop's own tests.
+
+
+def open_descriptors():
+    """The numbers that this process has open."""
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    return {int(name) for name in os.listdir(folder) if is_open(int(name))}
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class Watched:
+    """Another poller, watched: `timeouts` has one entry for each poll, `returned` each event.
+
+    With a `clock`, nobody waits: it is moved on by what the wait would have taken."""
+
+    def __init__(self, poller=None, clock=None):
+        self._poller = poller if poller is not None else default_poller()
+        self._clock = clock
+        self.timeouts = []
+        self.returned = []
+        self.watch = self._poller.watch
+        self.forget = self._poller.forget
+        self.close = self._poller.close
+
+    def poll(self, timeout):
+        self.timeouts.append(timeout)
+        ready = self._poller.poll(timeout if self._clock is None else 0)
+        if self._clock is not None and not ready:
+            self._clock.advance(timeout)
+        self.returned += ready
+        return ready
+
+
+def pollers():
+    """(name, maker) of each kind of poller that this system has."""
+    kinds = {"select": selectors.SelectSelector}
+    if hasattr(selectors, "PollSelector"):
+        kinds["poll"] = selectors.PollSelector
+    if hasattr(selectors, "KqueueSelector"):
+        kinds["kqueue"] = selectors.KqueueSelector
+    makers = {name: lambda kind=kind: Poller(kind()) for name, kind in kinds.items()}
+    if hasattr(poller, "EpollPoller"):
+        makers["epoll"] = poller.EpollPoller
+    return makers.items()
+
+
+def python(code, *arguments, **options):
+    """A child that runs `code`, with text pipes; it can import what is tested here."""
+    environment = {**os.environ, "PYTHONPATH": _ROOT, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def output(code, *arguments):
+    """What a child that runs `code` prints; an AssertionError with its errors if it fails."""
+    with python(code, *arguments) as child:
+        try:
+            out, err = child.communicate(timeout=6 * PATIENCE)
+        finally:
+            child.kill()
+    assert child.returncode == 0, err
+    return out

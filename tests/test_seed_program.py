@@ -48,8 +48,8 @@ class Run:
 
     @staticmethod
     def _ask(port, count, most):
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-            stream = client.makefile("rb")
+        client = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with client, client.makefile("rb") as stream:
             assert stream.readline() == b"how many random integers do you want?\r\n"
             client.sendall(b"%d\r\n" % count)
             return stream.read() if most is None else stream.read(most)

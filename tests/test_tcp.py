@@ -1320,3 +1320,23 @@ def test_E7_a_producer_that_ends_inside_resume_leaves_a_closed_write_side_closed
     assert sock.shut
     transport.write(b"too late")
     assert transport.pending == 0
+
+
+@pytest.mark.parametrize("ending", ["loseConnection", "abortConnection"])
+def test_E8_a_handle_that_the_application_closed_does_not_spoil_the_end(reactor, closing, ending):
+    protocol, client = served(reactor)
+    closing(client)
+    protocol.transport.getHandle().close()
+    getattr(protocol.transport, ending)()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert protocol.calls == ["made", "lost"]
+
+
+def test_B3_a_producer_without_the_method_is_logged_like_one_that_raises(wire, caplog):
+    protocol = Recorder()
+    transport, _ = wire.connect(protocol)
+    transport.registerProducer(object(), True)
+    transport.abortConnection()
+    wire.run()
+    assert protocol.calls == ["made", "lost"]
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [AttributeError]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import logging
 import math
@@ -306,7 +307,7 @@ def test_a_cancelled_call_lets_go_of_what_it_held(at):
     call.cancel()
     del held
     for _ in range(3):
-        __import__("gc").collect()
+        gc.collect()
     assert gone() is None
 
 
