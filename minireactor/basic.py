@@ -51,6 +51,10 @@ class _Gate:
         return not getattr(self._transport, "disconnecting", False)
 
 
+# A delimiter, and up to where `_Held.later` is known not to hold it.
+_NOTHING_SOUGHT = (b"", 0)
+
+
 class _Held:
     """Bytes that have come in and are not delivered: `chunk` from `offset` on, then `later`.
 
@@ -65,7 +69,7 @@ class _Held:
         self.chunk = b""
         self.offset = 0
         self.later = bytearray()
-        self.sought = (b"", 0)  # a delimiter that `later` does not hold before this place
+        self.sought = _NOTHING_SOUGHT
         self.busy = False
 
     def __bool__(self) -> bool:
@@ -79,6 +83,7 @@ class _Held:
         held = self.peek()
         self.chunk, self.offset = data, 0
         self.later.clear()
+        self.sought = _NOTHING_SOUGHT
         return held
 
     def gather(self, size: int) -> bool:
@@ -96,7 +101,6 @@ class _Held:
         later = self.later
         if self.offset < len(self.chunk):
             later[:0] = self.chunk[self.offset :]
-            self.sought = (delimiter, 0)
         self.chunk = b""
         self.offset = 0
         sought, start = self.sought
@@ -106,6 +110,7 @@ class _Held:
             return False
         self.chunk = bytes(later)
         later.clear()
+        self.sought = _NOTHING_SOUGHT
         return True
 
 
@@ -250,6 +255,7 @@ class LineReceiver(_Lines, _Pauseable):
             start = held.offset
             end = chunk.find(delimiter, start)
             if end < 0:
+                # The short way out, for most reads end with a line.
                 if start == len(chunk) and not held.later:
                     held.chunk, held.offset = b"", 0
                     return

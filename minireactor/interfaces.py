@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Iterable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Callable, Protocol, TypeVar, Union
 
 if TYPE_CHECKING:
@@ -64,25 +65,19 @@ class _Interface(_ProtocolMeta):
     ) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         if Protocol not in bases:
-            cls._unhide()
-            return
+            return  # not an interface, but a class that inherits from one
         own = frozenset(member for member in namespace if not member.startswith("_"))
         attributes = frozenset(name for name in own if isinstance(namespace[name], property))
+        methods = own - attributes
         parents = [base for base in bases if isinstance(base, _Interface)]
-        cls.__methods = (own - attributes).union(*(base.__methods for base in parents))
+        cls.__methods = methods.union(*(base.__methods for base in parents))
         cls.__attributes = attributes.union(*(base.__attributes for base in parents))
+        for method in methods:
+            setattr(cls, method, _standing_back(cls, namespace[method]))
         # To a type checker an attribute is a property, so that one will do. At run time that
         # would keep a subclass from setting it.
         for attribute in attributes:
             delattr(cls, attribute)
-
-    def _unhide(cls) -> None:
-        """Of two bases, an interface and a class with the method, the class is to give it."""
-        for method in cls.__methods:
-            first, *others = (base for base in cls.__mro__ if method in vars(base))
-            real = next((base for base in others if not _is_interface(base)), None)
-            if _is_interface(first) and real is not None:
-                setattr(cls, method, vars(real)[method])
 
     def providedBy(cls, obj: object) -> bool:
         """Whether `obj` has everything that is named here."""
@@ -93,8 +88,15 @@ class _Interface(_ProtocolMeta):
         return all(hasattr(other, member) for member in cls.__methods or cls.__attributes)
 
 
-def _is_interface(cls: type) -> bool:
-    return isinstance(cls, _Interface) and Protocol in cls.__bases__
+def _standing_back(interface: type, method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` of an interface, which is to hide no other: it calls the next one there is."""
+
+    @wraps(method)
+    def call_next(self: object, *args: Any, **kwargs: Any) -> Any:
+        behind = getattr(super(interface, self), method.__name__, None)
+        return None if behind is None else behind(*args, **kwargs)
+
+    return call_next
 
 
 # --- Producers and consumers ----------------------------------------------------------------------
@@ -468,8 +470,7 @@ class IHalfCloseableDescriptor(Protocol, metaclass=_Interface):
         """Comes instead of connectionLost when `doRead` returns ConnectionDone."""
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """The same for the other direction, for an object to call on itself: the reactor knows
-        only that the descriptor is unusable."""
+        """The other direction has ended. The reactor, which cannot tell, never calls this."""
 
 
 class IReactorCore(Protocol, metaclass=_Interface):

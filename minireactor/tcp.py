@@ -54,7 +54,8 @@ class Connection(Handler):
     __slots__ = (
         *("reactor", "socket", "protocol", "bytes_in", "bytes_out", "highest_pending", "pauses"),
         *("_state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
-        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_peer", "_host"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_held_first"),
+        *("_peer", "_host"),
     )
 
     def __init__(
@@ -79,6 +80,7 @@ class Connection(Handler):
         self._write_ended = False  # we have sent ours
         self._half_closing = False  # loseWriteConnection() was called
         self._read_size = SMALLEST_READ
+        self._held_first = False  # resumed; the protocol has input of its own to go on with
         self._flow = flow.FlowControl(*marks)
         self._buffer = WriteBuffer()
         self._tail = self._buffer.tail
@@ -260,6 +262,10 @@ class Connection(Handler):
     # Reading.
 
     def doRead(self) -> None:
+        if self._held_first:
+            self._deliver_held()
+            if not self.reading:
+                return
         size = self._read_size
         try:
             data = self.socket.recv(size)
@@ -280,10 +286,6 @@ class Connection(Handler):
             self._end_of_reading()
 
     def _end_of_reading(self) -> None:
-        if getattr(self.protocol, "holds_input", False):
-            self.protocol.dataReceived(b"")
-            if not self.reading:
-                return  # paused again: what it holds comes before the end, which waits to be read
         self._read_ended = True
         self.reading = False
         if self._is_half_closeable():
@@ -309,13 +311,16 @@ class Connection(Handler):
             self.reading = True
             if self.armed is None or not self.armed & READ:
                 self.reactor.arm(self)
+        # A receiver of lines that was paused in the middle of a chunk goes on where it stopped,
+        # and nothing more is read before it has: or it might come to hold more and more.
         if getattr(self.protocol, "holds_input", False):
-            self.reactor.call_soon(self._deliver_held)
+            self._held_first = True
+            self.reactor.call_soon(self.reactor.guard, self, self._deliver_held)
 
     def _deliver_held(self) -> None:
-        # A receiver that was paused in the middle of a chunk goes on where it stopped.
-        if self._state is OPEN and self.reading:
-            self.reactor.guard(self, self.protocol.dataReceived, b"")
+        if self._held_first and self.reading:
+            self._held_first = False
+            self.protocol.dataReceived(b"")
 
     startReading = resumeProducing
     stopReading = pauseProducing

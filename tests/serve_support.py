@@ -1,4 +1,4 @@
-"""What the tests of the command and its server share: a real process, and time of the test's own."""
+"""What the tests of the command and its server share: a real process, and their own time."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ class Command:
         )
         self._unread = {self._process.stdout: b"", self._process.stderr: b""}
         self.port = None
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def lines_until_quiet(self, seconds):
+        """How many lines it prints before it is silent for so long."""
+        stream = self._process.stdout
+        count = 0
+        while select.select([stream], [], [], seconds)[0]:
+            data = stream.read(1 << 20)
+            assert data, f"ended: {self.end()}"
+            count += data.count(b"\n")
+        return count
 
     def line(self):
         """The next line of its standard output."""
@@ -89,18 +103,26 @@ class Command:
         streams = self._process.stdout, self._process.stderr
         unread = [self._unread[stream] for stream in streams]
         self._unread = dict.fromkeys(streams, b"")
-        return self._process.returncode, (unread[0] + output).decode(), (unread[1] + errors).decode()
+        return (
+            self._process.returncode,
+            (unread[0] + output).decode(),
+            (unread[1] + errors).decode(),
+        )
 
     def close_stdout(self):
         self._process.stdout.close()
-        self._process.stdout = None
+
+    def end_without_output(self):
+        """(exit status, the rest of its standard error), after `close_stdout`"""
+        with self._process.stderr as stream:
+            errors = stream.read()
+        return self._process.wait(timeout=PATIENCE), errors.decode()
 
     def close(self):
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        self._process.stdout.close()
+        self._process.stderr.close()
 
 
 class FakeTime:

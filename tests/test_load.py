@@ -5,15 +5,23 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import platform
 import socket
 
 import pytest
+from serve_support import Command, read_line
 from support import Recorder, connect, passes, pump, reset
 
 from minireactor import tcp
 from minireactor.protocol import Factory
 
 ROUNDS, CROWD = 200, 50  # 10,000 connections
+STALLED = 1000
+QUESTION = b"how many random integers do you want?\r\n"
+
+needs_proc = pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="no /proc to read memory and CPU time from"
+)
 
 
 class Served(Recorder):
@@ -77,3 +85,130 @@ def test_a_connection_to_a_port_that_is_gone_is_refused(reactor):
     port.stopListening()
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", number)) == errno.ECONNREFUSED
+
+
+@pytest.fixture
+def serve(tmp_path, closing):
+    """serve(*arguments) -> a Command that listens; ended with the test."""
+
+    def serve(*arguments):
+        server = closing(Command("serve", "--port", "0", *arguments, cwd=tmp_path))
+        server.listening()
+        return server
+
+    return serve
+
+
+@pytest.fixture
+def many_descriptors():
+    """As many as the system lets us have, for this test; how many connections that allows."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield STALLED if before[1] < 0 else min(STALLED, before[1] - 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def resident(pid):
+    """Memory of a process, in bytes."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+
+def cpu_ticks(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def ask(client, count):
+    """The integers that a well-behaved client gets."""
+    assert read_line(client) == QUESTION
+    client.sendall(b"%d\r\n" % count)
+    return [int(read_line(client)) for _ in range(count)]
+
+
+# Random integers, through small buffers of the kernel: those are not what is tested, and fill up
+# sooner than the usual ones, which take 2.5 MB a connection.
+SMALL_BUFFERS = """
+import socket
+from minireactor.apps import RandomFactory, ServeRandom
+
+class Narrow(ServeRandom):
+    def connectionMade(self):
+        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        super().connectionMade()
+
+class Server(RandomFactory):
+    protocol = Narrow
+"""
+
+
+@needs_proc
+def test_a_thousand_clients_that_never_read_cost_little_memory_and_no_cpu(
+    serve, closing, tmp_path, many_descriptors
+):
+    (tmp_path / "narrow.py").write_text(SMALL_BUFFERS)
+    server = serve("-v", "narrow:Server")
+    ask(closing(server.connect()), 3)
+    before = resident(server.pid)
+    for _ in range(many_descriptors):
+        client = closing(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"1000000000\r\n")
+    # A line for each connection and each pause: when they cease, all are paused.
+    assert server.lines_until_quiet(0.5) >= 2 * many_descriptors
+    bound = many_descriptors * (64 + 8) * 1024
+    # A tracing collector's heap holds several times what is alive.
+    slack = 5 if platform.python_implementation() == "PyPy" else 1
+    assert resident(server.pid) - before < bound * slack
+    assert len(ask(closing(server.connect()), 10)) == 10
+    server.lines_until_quiet(0.2)
+    ticks = cpu_ticks(server.pid)
+    assert server.lines_until_quiet(1.0) == 0
+    assert cpu_ticks(server.pid) - ticks <= 1
+
+
+def wake_ups(pid):
+    """How often a process has gone to sleep so far, which is how often it has woken up."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt"))
+
+
+@needs_proc
+def test_case_32_an_idle_server_sleeps(serve, closing):
+    server = serve()
+    ask(closing(server.connect()), 1)
+    assert read_line(closing(server.connect())) == QUESTION
+    assert server.lines_until_quiet(0.2) == 0
+    before = wake_ups(server.pid)
+    assert server.lines_until_quiet(2.0) == 0
+    assert wake_ups(server.pid) - before <= 1
+
+
+@needs_proc
+def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_turned_away(
+    serve, closing
+):
+    resource = pytest.importorskip("resource")
+    server = serve()
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+    inside = []
+    while True:
+        client = closing(server.connect())
+        try:
+            assert read_line(client) == QUESTION
+        except (AssertionError, ConnectionResetError):
+            break  # turned away
+        inside.append(client)
+    assert 40 < len(inside) < 64
+    assert "no descriptor left" in server.error_line()
+    inside[0].sendall(b"3\r\n")
+    assert [b"\r\n" in read_line(inside[0]) for _ in range(3)] == [True] * 3
+    assert inside[0].recv(1) == b""
+    inside[0].close()
+    ticks = cpu_ticks(server.pid)
+    assert server.lines_until_quiet(0.5) == 0
+    assert cpu_ticks(server.pid) - ticks <= 1
+    assert len(ask(closing(server.connect()), 2)) == 2

@@ -21,7 +21,8 @@ COUNT = 100_000  # integers: some 590 KB, nine times the high mark
 PAUSE, RESUME, STOP = "pauseProducing", "resumeProducing", "stopProducing"
 
 needs_twisted = pytest.mark.skipif(
-    importlib.util.find_spec("twisted") is None, reason="Twisted is not installed: nothing to compare"
+    importlib.util.find_spec("twisted") is None,
+    reason="Twisted is not installed: nothing to compare",
 )
 
 

@@ -806,6 +806,22 @@ def test_R1_held_lines_come_before_the_end_of_the_stream(reactor, closing):
     assert protocol.lines == [b"one", b"two", b"three"]
 
 
+def test_R1_nothing_is_read_while_held_lines_wait_for_their_turn(wire):
+    class Slow(Lines):
+        def lineReceived(self, line):
+            super().lineReceived(line)
+            wire.reactor.callLater(0, self.transport.resumeProducing)
+
+    protocol = Slow()
+    transport, sock = wire.connect(protocol)
+    sock.inbox = [b"line\n" * 100_000]
+    for count in range(1, 1000):
+        wire.run(2)
+        assert len(protocol.lines) >= count / 2
+        held = transport.bytes_in - len(protocol.lines) * len("line\n")
+        assert held <= tcp.LARGEST_READ  # that of one read
+
+
 def test_R1_an_exception_in_a_held_line_ends_its_own_connection(reactor, closing):
     class Bad(Lines):
         def lineReceived(self, line):
