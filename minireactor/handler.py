@@ -34,7 +34,7 @@ class Handler:
         """There is something to read, or an end or an error to find by reading."""
 
     def doWrite(self) -> None:
-        """There is room to write. Called also by the write pass, after `flush_soon`."""
+        """There is room to write; or the write pass has come, for a handler in `loop.flushes`."""
 
     def hungUp(self) -> None:
         """An error, or both directions have ended, while it wants neither to read nor to write."""

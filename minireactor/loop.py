@@ -34,15 +34,17 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self._timers = TimerQueue(seconds)
         self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
-        self._flushes: deque[Handler] = deque()
+        self.flushes: deque[Handler] = deque()  # whose doWrite() the next write pass calls
         self._closed = False
 
     def tick(self, longest: float = LONGEST_WAIT) -> None:
         """One pass: run what is due, send what was written, wait, dispatch."""
         if self._soon:
             self._run_soon()
-        self._timers.run_due(self.seconds(), self._call)
-        if self._flushes:
+        timers = self._timers
+        if timers.heap or timers.due:
+            timers.run_due(self.seconds(), self._call)
+        if self.flushes:
             self._flush()
         self._wait_and_dispatch(self._patience(longest))
 
@@ -51,18 +53,20 @@ class Loop:
             self._call(*self._soon.popleft())
 
     def _flush(self) -> None:
-        for _ in range(len(self._flushes)):
-            handler = self._flushes.popleft()
+        flushes = self.flushes
+        for _ in range(len(flushes)):
+            handler = flushes.popleft()
             try:
                 handler.doWrite()
             except Exception:
                 self._fail(handler)
 
     def _patience(self, longest: float) -> float:
-        if self._soon or self._flushes:
+        if self._soon or self.flushes:
             return 0.0
-        due = self._timers.timeout(self.seconds())
-        return min(longest, LONGEST_WAIT, LONGEST_WAIT if due is None else due)
+        timers = self._timers
+        due = timers.timeout(self.seconds()) if timers.heap or timers.due else None
+        return min(longest, LONGEST_WAIT if due is None else due)
 
     def _wait_and_dispatch(self, timeout: float) -> None:
         handlers = self._handlers
@@ -153,10 +157,6 @@ class Loop:
     def shown(self) -> list[Handler]:
         """All handlers but the reactor's own housekeeping."""
         return [handler for handler in self._handlers.values() if not handler.hidden]
-
-    def flush_soon(self, handler: Handler) -> None:
-        """Have `handler.doWrite()` called in the next write pass, before the loop sleeps."""
-        self._flushes.append(handler)
 
     # Calls that come later.
 

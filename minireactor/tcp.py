@@ -111,27 +111,23 @@ class Connection(Handler):
         """
         # No call but this one for all but the first small write of a pass: when every integer is
         # a write of its own, a million of them, a second call would cost as much as the append.
-        if self._flush_due and data.__class__ is bytes and len(data) < LARGE:
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
+        if not self._flush_due:
+            if not data or self._write_ended or self._state is ENDING or self._state is CLOSED:
+                return
+            self._flush_due = True
+            self.reactor.flushes.append(self)
+        if len(data) < LARGE:
             tail = self._tail
             tail += data
             if len(tail) > self._room:
                 self._signal(flow.ABOVE)
         else:
-            self._write_first_or_large(as_bytes(data))
-
-    def _write_first_or_large(self, data: bytes) -> None:
-        if not data or self._write_ended or self._state is ENDING or self._state is CLOSED:
-            return
-        if len(data) < LARGE:
-            self._tail += data
-        else:
             self._buffer.append(data)
             self._room = self._flow.high - self._buffer.sealed
-        if not self._flush_due:
-            self._flush_due = True
-            self.reactor.flush_soon(self)
-        if len(self._tail) > self._room:
-            self._signal(flow.ABOVE)
+            if self._room < 0:
+                self._signal(flow.ABOVE)
 
     def writeSequence(self, iovec: Any) -> None:
         """Write all of an iterable of bytes or, on a TypeError, none of it."""
@@ -141,34 +137,38 @@ class Connection(Handler):
         """The write pass: one send, then whatever has been waiting for it."""
         if not self._flush_due:
             return
-        before = len(self._buffer)
+        tail = self._tail
+        before = len(tail) + self._buffer.sealed
         if before > self.highest_pending:
             self.highest_pending = before
         try:
-            sent = self._send() if before else 0
+            if self._buffer.sealed or before > LARGEST_SEND:
+                sent = self._send_chunks()
+            else:
+                sent = self.socket.send(tail) if before else 0
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self.connectionLost(Failure(ConnectionLost(error)))
             return
         self.bytes_out += sent
-        pending = self._buffer.advance(sent)
-        self._room = self._flow.high - self._buffer.sealed
+        if sent == before and not self._buffer.sealed:
+            tail.clear()
+            pending = 0
+        else:
+            pending = self._buffer.advance(sent)
+            self._room = self._flow.high - self._buffer.sealed
         self._flush_due = self.writing = pending > 0
         if pending and (self.armed is None or not self.armed & WRITE):
             self.reactor.arm(self)
-        if before and pending <= self._flow.low and self._flow.producer is not None:
+        if before and self._flow.producer is not None and pending <= self._flow.low:
             self._signal(flow.BELOW)
         if self._state is CLOSING or self._half_closing:
             self._end_of_writing()
 
-    def _send(self) -> int:
-        if self._buffer.sealed:
-            chunks = self._buffer.peek(LARGEST_SEND)
-            return self.socket.sendmsg(chunks) if _HAS_SENDMSG else self.socket.send(chunks[0])
-        if len(self._tail) > LARGEST_SEND:
-            return self.socket.send(self._tail[:LARGEST_SEND])
-        return self.socket.send(self._tail)
+    def _send_chunks(self) -> int:
+        chunks = self._buffer.peek(LARGEST_SEND)
+        return self.socket.sendmsg(chunks) if _HAS_SENDMSG else self.socket.send(chunks[0])
 
     def _end_of_writing(self) -> None:
         if len(self._buffer) or self._flow.producer is not None:
@@ -229,7 +229,7 @@ class Connection(Handler):
             self._signal(flow.ABOVE)
         elif 0 < pending <= self._flow.low and self.writing:
             self.writing = False  # the write pass will come first
-            self.reactor.flush_soon(self)
+            self.reactor.flushes.append(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let `producer` supply the bytes: pushing if `streaming`, else pulled. RuntimeError if
@@ -275,15 +275,20 @@ class Connection(Handler):
             self.connectionLost(Failure(ConnectionLost(error)))
             return
         count = len(data)
-        if count == size:
-            self._read_size = min(size * 4, LARGEST_READ)
-        elif count * 4 < size:
-            self._read_size = max(size // 2, SMALLEST_READ)
+        if count == size or size > SMALLEST_READ:
+            self._adapt(count)
         if data:
             self.bytes_in += count
             self.protocol.dataReceived(data)
         else:
             self._end_of_reading()
+
+    def _adapt(self, count: int) -> None:
+        size = self._read_size
+        if count == size:
+            self._read_size = min(size * 4, LARGEST_READ)
+        elif count * 4 < size:
+            self._read_size = max(size // 2, SMALLEST_READ)
 
     def _end_of_reading(self) -> None:
         self._read_ended = True
@@ -348,7 +353,7 @@ class Connection(Handler):
     def _finish_soon(self) -> None:
         if (self._half_closing or self._state is CLOSING) and not self._flush_due:
             self._flush_due = True
-            self.reactor.flush_soon(self)
+            self.reactor.flushes.append(self)
 
     def abortConnection(self) -> None:
         """Close on the next pass, with a reset; what is pending is dropped."""

@@ -100,13 +100,13 @@ class DelayedCall:
 class TimerQueue:
     """Delayed calls by time. `seconds` tells the time that `reset()` counts from."""
 
-    __slots__ = ("_dead", "_due", "_heap", "_serial", "seconds")
+    __slots__ = ("_dead", "_serial", "due", "heap", "seconds")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.seconds = seconds
         # An entry is alive while its call still carries its serial number.
-        self._heap: list[tuple[float, int, DelayedCall]] = []
-        self._due: deque[tuple[float, int, DelayedCall]] = deque()
+        self.heap: list[tuple[float, int, DelayedCall]] = []
+        self.due: deque[tuple[float, int, DelayedCall]] = deque()
         self._serial = 0
         self._dead = 0
 
@@ -126,21 +126,21 @@ class TimerQueue:
     def _push(self, call: DelayedCall) -> None:
         self._serial += 1
         call.serial = self._serial
-        heappush(self._heap, (call.time, call.serial, call))
+        heappush(self.heap, (call.time, call.serial, call))
 
     def bury(self) -> None:
         """One more entry is dead; rebuild when the dead outnumber the living."""
         self._dead += 1
-        if self._dead > _WORTH_REBUILDING and self._dead * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[1] == entry[2].serial]
-            heapify(self._heap)
+        if self._dead > _WORTH_REBUILDING and self._dead * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[1] == entry[2].serial]
+            heapify(self.heap)
             self._dead = 0
 
     def timeout(self, now: float) -> float | None:
         """Seconds until the next call is due, 0 if it is, None if there is none."""
-        if self._due:
+        if self.due:
             return 0.0
-        heap = self._heap
+        heap = self.heap
         while heap and heap[0][1] != heap[0][2].serial:
             heappop(heap)
             self._dead -= 1
@@ -152,7 +152,7 @@ class TimerQueue:
         Only those that are due at the start: what they ask for in turn waits for the next time,
         however little delay it asked for, so that no chain of calls can keep the loop to itself.
         """
-        heap, due = self._heap, self._due
+        heap, due = self.heap, self.due
         while heap and heap[0][0] <= now:
             due.append(heappop(heap))
         while due:
@@ -165,5 +165,5 @@ class TimerQueue:
 
     def calls(self) -> list[DelayedCall]:
         """The calls to come, in no order; not those that are the loop's own housekeeping."""
-        entries = [*self._due, *self._heap]
+        entries = [*self.due, *self.heap]
         return [c for _, serial, c in entries if serial == c.serial and not c.hidden]

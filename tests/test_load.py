@@ -76,7 +76,7 @@ def test_ten_thousand_connections_leave_nothing_over(reactor, caplog):
     assert (descriptors(), objects()) == before
     assert reactor.getDelayedCalls() == []
     assert reactor.getReaders() == [port] and reactor.getWriters() == []
-    assert not reactor._timers._heap or reactor._timers._dead == len(reactor._timers._heap)
+    assert not reactor._timers.heap or reactor._timers._dead == len(reactor._timers.heap)
 
 
 def test_a_connection_to_a_port_that_is_gone_is_refused(reactor):

@@ -367,7 +367,7 @@ def test_a_late_call_is_not_waited_for(at):
 def test_100_000_cancelled_calls_leave_a_small_heap(at):
     for _ in range(100_000):
         at.add(3600, "x").cancel()
-    assert len(at.queue._heap) < 200
+    assert len(at.queue.heap) < 200
     assert at.queue.calls() == []
 
 
@@ -376,7 +376,7 @@ def test_100_000_moves_leave_a_small_heap(at):
     for _ in range(50_000):
         call.reset(3600)
         call.delay(1)
-    assert len(at.queue._heap) < 200
+    assert len(at.queue.heap) < 200
     assert at.queue.calls() == [call]
 
 
@@ -384,7 +384,7 @@ def test_the_dead_never_outnumber_the_living(at):
     living = [at.add(3600, "x") for _ in range(1000)]
     for _ in range(100_000):
         at.add(1800, "y").cancel()
-    assert len(at.queue._heap) < 2 * len(living) + 200
+    assert len(at.queue.heap) < 2 * len(living) + 200
     assert set(at.queue.calls()) == set(living)
 
 
@@ -409,7 +409,7 @@ def test_calls_cancelled_while_they_were_due_are_accounted_for(at):
         assert at.run() == []
     for _ in range(10_000):
         at.add(3600, "x").cancel()
-    assert len(at.queue._heap) < 1000
+    assert len(at.queue.heap) < 1000
 
 
 # --- One pass
