@@ -8,9 +8,11 @@ Importing the package opens no descriptor and starts nothing; `Reactor()` makes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# What `typing` has under this name; loading that takes longer than all the rest of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minireactor.internet import Reactor as Reactor
 
     reactor: Reactor

@@ -6,7 +6,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # Ctrl-C while the rest is being imported is an end, not a traceback.
+    # As `main` does, only earlier: importing takes long enough for a Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     from minireactor.cli import main

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
@@ -23,7 +23,7 @@ from minireactor.failure import Failure
 from minireactor.handler import Handler
 from minireactor.protocol import Protocol
 from minireactor.tcp import Connection
-from minireactor.timers import DelayedCall
+from minireactor.timers import DelayedCall, checked_delay
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
@@ -35,18 +35,23 @@ _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 def resolve(host: str, port: Any, flags: int = 0) -> Resolved:
     """The addresses of `host`. It blocks, unless `flags` has AI_NUMERICHOST."""
+    if str(port).isdigit() and int(port) > 65535:
+        # Some systems would take it modulo 65,536, and connect to another port.
+        return ConnectError(string=f"{port} is no port number: they go from 0 to 65535")
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as error:
         if error.errno == socket.EAI_SERVICE:
             return ServiceNameUnknownError(string=f"no such service: {port!r}")
         return DNSLookupError(f"cannot resolve {host!r}: {error.strerror}")
-    except (OSError, UnicodeError, ValueError, OverflowError) as error:
+    except Exception as error:
         return DNSLookupError(f"cannot resolve {host!r}, port {port!r}: {error}")
 
 
 class Attempt(Handler):
-    """One attempt to connect: resolve the name, then try its addresses one after the other."""
+    """One attempt to connect: resolve the name, then try its addresses one after the other.
+
+    It is over when it is no longer among `reactor.attempts`."""
 
     def __init__(self, connector: Connector) -> None:
         super().__init__(-1)
@@ -54,11 +59,14 @@ class Attempt(Handler):
         self._reactor = connector.reactor
         self._addresses: list[Any] = []
         self._socket: socket.socket | None = None
-        self._over = False
-        self._reactor.call_soon(self._resolve)
+        self._reactor.attempts.add(self)
+        self._reactor.call_soon(self._reactor.guard, self, self._resolve)
+
+    def _is_over(self) -> bool:
+        return self not in self._reactor.attempts
 
     def _resolve(self) -> None:
-        if self._over:
+        if self._is_over():
             return
         host, port = self._connector.host, self._connector.port
         found = resolve(host, port, socket.AI_NUMERICHOST)
@@ -68,10 +76,11 @@ class Attempt(Handler):
             self._resolved(found)
 
     def _resolve_in_thread(self, host: str, port: Any) -> None:
-        self._reactor.callFromThread(self._resolved, resolve(host, port))
+        found = resolve(host, port)
+        self._reactor.callFromThread(self._reactor.guard, self, self._resolved, found)
 
     def _resolved(self, found: Resolved) -> None:
-        if self._over:
+        if self._is_over():
             return
         if isinstance(found, Exception):
             self._fail(found)
@@ -90,11 +99,10 @@ class Attempt(Handler):
                 code = self._socket.connect_ex(address)
             except ConnectBindError as bind_error:
                 error, code = bind_error, -1
-            except (OSError, OverflowError) as system_error:
-                error = getConnectError(system_error)
-                code = -1
+            except OSError as system_error:
+                error, code = getConnectError(system_error), -1
             if code in _UNDER_WAY:
-                self.fd = self._socket.fileno()  # type: ignore[union-attr]
+                self.fd = self.fileno()
                 self.writing = True
                 self._reactor.attach(self)
                 self._reactor.arm(self)
@@ -118,29 +126,34 @@ class Attempt(Handler):
             self._drop_socket()
             self._try_next(getConnectError(OSError(code, os.strerror(code))))
             return
-        self._over = True
+        self._reactor.attempts.discard(self)
         self._reactor.detach(self)
         sock, self._socket = self._socket, None
         self._connector.connected(sock)  # type: ignore[arg-type]
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
-            if self.armed is not None:
-                self._reactor.detach(self)
+            self._reactor.detach(self)
             self._socket.close()
             self._socket = None
 
     def _fail(self, error: BaseException) -> None:
-        self.abandon()
-        self._connector.connectionFailed(Failure(error))
+        if not self._is_over():
+            self.abandon()
+            self._connector.connectionFailed(Failure(error))
 
     def abandon(self) -> None:
-        self._over = True
+        self._reactor.attempts.discard(self)
         self._drop_socket()
 
+    def failed(self, failure: Failure) -> None:
+        self._fail(failure.value)
+
     def connectionLost(self, reason: Failure) -> None:
-        if not self._over:
-            self._fail(reason.value)
+        self._fail(ConnectError(string=reason.value))
+
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
 
 
 class Connector:
@@ -163,7 +176,7 @@ class Connector:
         self.host = host
         self.port = port
         self.factory = factory
-        self.timeout = timeout
+        self.timeout = None if timeout is None else checked_delay(timeout)
         self.bindAddress = bindAddress
         self.reactor = reactor
         self.state = "disconnected"
@@ -181,10 +194,11 @@ class Connector:
         """Begin an attempt: at first, and again once the last connection or attempt has ended."""
         if self.state != "disconnected":
             raise RuntimeError(f"{self!r} cannot connect: it is {self.state} already")
-        self.state = "connecting"
+        self.reactor.open()
         if not self._factory_started:
             self.factory.doStart()
             self._factory_started = True
+        self.state = "connecting"
         self._attempt = Attempt(self)
         if self.timeout is not None:
             self._timer = self.reactor.callLater(self.timeout, self._time_out)
@@ -223,11 +237,12 @@ class Connector:
         self.state = "connected"
         try:
             peer = from_sockaddr(sock.getpeername())
-            protocol = self.factory.buildProtocol(peer)
-        except OSError as error:
+        except OSError as error:  # gone again
             sock.close()
             self.connectionFailed(Failure(getConnectError(error)))
             return
+        try:
+            protocol = self.factory.buildProtocol(peer)
         except Exception:
             sock.close()
             failure = Failure()
@@ -242,15 +257,11 @@ class Connector:
 
     def connectionFailed(self, reason: Failure) -> None:
         self._end_attempt()
-        self.state = "disconnected"
-        self.factory.clientConnectionFailed(self, reason)
-        self._release_factory()
+        self._ended(self.factory.clientConnectionFailed, reason)
 
     def connectionLost(self, reason: Failure) -> None:
         self.transport = None
-        self.state = "disconnected"
-        self.factory.clientConnectionLost(self, reason)
-        self._release_factory()
+        self._ended(self.factory.clientConnectionLost, reason)
 
     def _end_attempt(self) -> None:
         self._attempt = None
@@ -258,11 +269,15 @@ class Connector:
         if timer is not None:
             timer.cancel()
 
-    def _release_factory(self) -> None:
-        # Unless the factory has just asked for another attempt.
-        if self.state == "disconnected" and self._factory_started:
-            self._factory_started = False
-            self.factory.doStop()
+    def _ended(self, tell: Callable[[Connector, Failure], Any], reason: Failure) -> None:
+        self.state = "disconnected"
+        try:
+            tell(self, reason)
+        finally:
+            # Unless the factory has just asked for another attempt.
+            if self.state == "disconnected" and self._factory_started:
+                self._factory_started = False
+                self.factory.doStop()
 
     def __repr__(self) -> str:
         return f"<Connector to {self.host}:{self.port}, {self.state}>"

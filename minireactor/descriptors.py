@@ -80,23 +80,25 @@ class DescriptorSet:
             if not any(flags.values()):
                 return
             handler = self._adopt(obj)
-        known = self._loop.knows(handler)
-        if isinstance(handler, Foreign):
-            _set(handler, flags)
-            if not handler.wanted():
-                self.drop(handler)
-            elif known:
-                self._arm(handler)
-        elif known:
-            _set(handler, flags)
-            self._loop.arm(handler)
+        if not (isinstance(handler, Foreign) or self._loop.knows(handler)):
+            return  # a connection or port that has ended
+        for name, value in flags.items():
+            setattr(handler, name, value)
+        if isinstance(handler, Foreign) and not handler.wanted():
+            self.drop(handler)
+        elif self._loop.knows(handler):
+            self._arm(handler, adding=any(flags.values()))
 
-    def _arm(self, handler: Foreign) -> None:
+    def _arm(self, handler: Handler, adding: bool) -> None:
         try:
             self._loop.arm(handler)
         except OSError:
-            self.drop(handler)
-            raise
+            if adding:
+                self.drop(handler)
+                raise
+            # Half of it was removed after its descriptor had been closed.
+            self._loop.disarm(handler)
+            self.end_soon(handler)
 
     def _adopt(self, obj: Any) -> Foreign:
         fd = obj.fileno()
@@ -105,16 +107,21 @@ class DescriptorSet:
             raise ValueError(f"{obj!r} and {other.owner()!r} share descriptor {fd}; remove one")
         handler = Foreign(self, obj, fd)
         if fd < 0:
-            self._loop.end_soon(handler)
+            self.end_soon(handler)
         else:
             self._loop.attach(handler)
         self._foreign[id(obj)] = handler
         return handler
 
-    def holds(self, handler: Foreign) -> bool:
+    def end_soon(self, handler: Handler) -> None:
+        """Its descriptor is gone: tell it on the next pass."""
+        reason = Failure(ConnectionFdescWentAway())
+        self._loop.call_soon(self._loop.guard, handler, handler.connectionLost, reason)
+
+    def holds(self, handler: Handler) -> bool:
         return self._foreign.get(id(handler.owner())) is handler
 
-    def drop(self, handler: Foreign) -> bool:
+    def drop(self, handler: Handler) -> bool:
         """Forget an object; False if that has been done already."""
         if not self.holds(handler):
             return False
@@ -127,11 +134,6 @@ class DescriptorSet:
         for handler in removed:
             self.change(handler.owner(), reading=False, writing=False)
         return [handler.owner() for handler in removed]
-
-
-def _set(handler: Handler, flags: dict[str, bool]) -> None:
-    for name, value in flags.items():
-        setattr(handler, name, value)
 
 
 def _still_has(handler: Handler, fd: int) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from minireactor import log
-from minireactor.connector import Connector
+from minireactor.connector import Attempt, Connector
 from minireactor.descriptors import DescriptorSet
-from minireactor.error import ReactorAlreadyRunning, ReactorNotRunning
+from minireactor.error import ConnectionLost, ReactorAlreadyRunning, ReactorNotRunning
 from minireactor.failure import Failure
+from minireactor.handler import Handler
 from minireactor.loop import Loop
 from minireactor.port import Port
 from minireactor.triggers import SystemEvent
@@ -19,23 +20,26 @@ MOST_THREADS = 10
 class Reactor(Loop):
     """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin.
 
-    `tap`, if set, is called as `tap(event, connection)`, event being "connectionMade",
+    `tap`, if set, is called as `tap(event, connection, reason)`, event being "connectionMade",
     "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost", just before the
-    call of that name. It must not raise.
+    call of that name; `reason` is a Failure for "connectionLost", else None. It must not raise.
     """
 
     def __init__(self, poller: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
-        self.tap: Callable[[str, Any], None] | None = None
+        self.tap: Callable[[str, Any, Failure | None], None] | None = None
         self.running = False
         self._started = False  # inside run()
         self._stopping = False  # stop() was called
+        self._shutdown_due = False  # ... and the triggers have not been fired yet
         self._ended = False  # for good
+        self._undo_signals: Callable[[], None] = _nothing
         self._events = {
             "startup": SystemEvent("startup", self._now_running),
             "shutdown": SystemEvent("shutdown", self._end),
         }
         self._descriptors = DescriptorSet(self)
+        self.attempts: set[Attempt] = set()  # to connect; some have no descriptor yet
         self._threads: Any = None
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
@@ -70,21 +74,25 @@ class Reactor(Loop):
     def run(self, installSignalHandlers: bool = True) -> None:
         """Run until `stop()` or `crash()`. ReactorAlreadyRunning, ReactorNotRestartable.
 
-        With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop it."""
+        With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop it, unless the
+        program has handlers of its own for them."""
         if self._started:
             raise ReactorAlreadyRunning("this reactor is running; run() cannot be nested")
-        waker = self.open()
-        undo = waker.take_signals(self._on_signal if installSignalHandlers else None)
+        on_signal = self._on_signal if installSignalHandlers else None
+        self._undo_signals = self.open().take_signals(on_signal)
         self._started = True
         try:
             self.fireSystemEvent("startup")
             while self._started:
-                self.tick()
+                if self._shutdown_due:
+                    self._shut_down()
+                else:
+                    self.tick()
             if self._ended:
                 self.settle()
         finally:
             self._started = self.running = False
-            undo()
+            self._undo_signals()
             if self._ended:
                 self.close()
 
@@ -94,13 +102,12 @@ class Reactor(Loop):
         self.tick(delay)
 
     def stop(self) -> None:
-        """End `run()`: on a later pass the "shutdown" triggers fire, then connections are lost.
-
-        ReactorNotRunning."""
+        """End `run()`: after this pass the "shutdown" triggers fire, then connections are lost.
+        Delayed calls that are left are not made. ReactorNotRunning."""
         if not self._started or self._stopping:
             raise ReactorNotRunning("this reactor is not running, so it cannot be stopped")
-        self._stopping = True
-        self.call_soon(self._shut_down)
+        self._stopping = self._shutdown_due = True
+        self.call_soon(_nothing)  # so that this pass does not sleep
 
     def crash(self) -> None:
         """End `run()` after this pass, without triggers. It may run again."""
@@ -111,13 +118,34 @@ class Reactor(Loop):
         self.running = self._started
 
     def _shut_down(self) -> None:
-        self._flush()  # what was written before stop() goes out before connections are lost
+        # Outside of any pass: nothing that is due comes after the connections are lost. What was
+        # asked for, or written, before stop() comes first.
+        self._shutdown_due = False
+        self._run_soon()
+        self._flush()
         self.fireSystemEvent("shutdown")
 
     def _end(self) -> None:
         self._ended = True
         self.crash()
         self.disconnect_all()
+
+    def disconnect_all(self) -> None:
+        for attempt in list(self.attempts):
+            self.guard(attempt, attempt.connectionLost, Failure(ConnectionLost()))
+        super().disconnect_all()
+
+    def attach(self, handler: Handler) -> None:
+        other = self.handler_of(handler.fd)
+        if other is not None:
+            # It was closed behind our back, and its number is taken again.
+            self.disarm(other)
+            self._descriptors.end_soon(other)
+        super().attach(handler)
+
+    def disown(self) -> None:
+        super().disown()
+        self._undo_signals()  # what is sent to the child concerns the child
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.callFromThread(self._stop_unless_stopping)
@@ -186,9 +214,9 @@ class Reactor(Loop):
             self._threads.shutdown(wait=False)
             self._threads = None
 
-    def tell(self, event: str, connection: Any) -> None:
+    def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
         if self.tap is not None:
-            self.tap(event, connection)
+            self.tap(event, connection, reason)
 
     def log_failure(self, failure: Failure, why: str) -> None:
         log.err(failure, why)

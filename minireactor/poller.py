@@ -61,11 +61,11 @@ class Poller:
         except KeyError:
             pass  # a failed `watch` has removed it
 
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        """What is ready, after `timeout` seconds at the latest (None: without end)."""
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """What is ready, after `timeout` seconds at the latest."""
         looking = self._silent_fds and self._silent is not None
         if looking:
-            timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
+            timeout = min(timeout, LOOK_SECONDS)
         ready = [
             (
                 key.fd,
@@ -79,7 +79,7 @@ class Poller:
             ready += self._look()
         return ready
 
-    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         try:
             return self._selector.select(timeout)
         except OSError:

@@ -13,6 +13,7 @@ from minireactor.defer import Deferred, succeed
 from minireactor.error import CannotListenError
 from minireactor.failure import Failure
 from minireactor.handler import Handler
+from minireactor.linger import Lingering
 from minireactor.log import logger
 from minireactor.tcp import Connection
 
@@ -23,7 +24,7 @@ MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves tim
 REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-_OUT_OF_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
+_PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
 
 
 class Port(Handler):
@@ -58,32 +59,36 @@ class Port(Handler):
         """Bind and listen; also again after `stopListening()`. CannotListenError."""
         if self.socket is not None:
             return
+        self.reactor.open()
         try:
             sock = self._bound_socket()
         except (OSError, OverflowError, UnicodeError) as error:
             raise CannotListenError(self.interface, self.port, error) from None
+        try:
+            self.factory.doStart()
+        except BaseException:
+            sock.close()
+            raise
         self.socket = sock
         self.fd = sock.fileno()
         self._host = from_sockaddr(sock.getsockname())
         self._take_spare()
         self.connected, self.disconnected = True, False
-        self.factory.doStart()
         self.reading = True
         self.reactor.attach(self)
         self.reactor.arm(self)
 
     def _bound_socket(self) -> socket.socket:
-        found = socket.getaddrinfo(
-            self.interface or "0.0.0.0", self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, proto, _, address = found[0]
+        # Without the port: some systems would take one that is too large modulo 65,536.
+        found = socket.getaddrinfo(self.interface or "0.0.0.0", None, type=socket.SOCK_STREAM)
+        family, kind, proto, _, (host, _, *scope) = found[0]
         sock = socket.socket(family, kind, proto)
         try:
             if os.name == "posix":
                 # Lets the number be bound again while old connections are in TIME_WAIT.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setblocking(False)
-            sock.bind(address)
+            sock.bind((host, self.port, *scope))
             sock.listen(self.backlog)
         except BaseException:
             sock.close()
@@ -104,9 +109,7 @@ class Port(Handler):
         self.connected, self.disconnected = False, True
         self.reactor.detach(self)
         sock.close()
-        if self._spare != -1:
-            os.close(self._spare)
-            self._spare = -1
+        self._drop_spare()
         self.factory.doStop()
 
     def failed(self, failure: Failure) -> None:
@@ -123,25 +126,27 @@ class Port(Handler):
                 self._batch = 1
                 return
             except OSError as error:
+                if error.errno in _PEER_GONE:
+                    continue
                 if error.errno in _OUT_OF_DESCRIPTORS:
                     self._turn_away()
-                    return
-                if error.errno in _OUT_OF_MEMORY:
+                else:
                     self._rest(error)
-                    return
-                continue  # this peer has gone again, before it was accepted
+                return
             self._serve(sock, address)
         self._batch = min(self._batch * 2, MOST_ACCEPTED)
 
     def _serve(self, sock: socket.socket, address: Any) -> None:
-        sock.setblocking(False)
-        peer = from_sockaddr(address)
         try:
+            sock.setblocking(False)
+            peer = from_sockaddr(address)
             protocol = self.factory.buildProtocol(peer)
         except BaseException:
             sock.close()
             raise
         if protocol is None:
+            # The end of the stream, and not a reset even if the peer has sent something already.
+            Lingering.take_over(self.reactor, sock)
             sock.close()
             return
         connection = Connection(self.reactor, sock, peer, self._marks)
@@ -152,37 +157,40 @@ class Port(Handler):
     # peer and close it, which both sides can understand.
 
     def _take_spare(self) -> None:
-        try:
-            self._spare = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
-            self._spare = -1
+        if self._spare == -1:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except OSError:
+                pass
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, -1
+        if spare != -1:
+            os.close(spare)
 
     def _turn_away(self) -> None:
-        if self._spare == -1:
-            self._take_spare()
         turned_away = 0
-        for _ in range(MOST_ACCEPTED):
-            if self._spare == -1:
-                break
-            os.close(self._spare)
-            self._spare = -1
-            try:
-                self.socket.accept()[0].close()  # type: ignore[union-attr]
+        try:
+            while turned_away < MOST_ACCEPTED:
+                self._drop_spare()
+                try:
+                    self.socket.accept()[0].close()  # type: ignore[union-attr]
+                finally:
+                    self._take_spare()
                 turned_away += 1
-            except OSError:
-                self._take_spare()
-                break
-            self._take_spare()
-        logger.warning("%r: no descriptor left; %d peers turned away", self, turned_away)
-        if not turned_away:
-            self._rest(None)
+        except BlockingIOError:
+            pass  # That was all. Some accept() want a descriptor even when nobody waits.
+        except OSError as error:
+            if not turned_away:
+                self._rest(error)
+        if turned_away:
+            logger.warning("%r: no descriptor left; %d peers turned away", self, turned_away)
 
-    def _rest(self, error: OSError | None) -> None:
+    def _rest(self, error: OSError) -> None:
         """Leave the door alone for a moment: trying again at once would keep the CPU busy."""
-        if error is not None:
-            logger.warning("%r: cannot accept: %s; trying again soon", self, error)
+        logger.warning("%r: cannot accept: %s; trying again soon", self, error)
         self.reading = False
-        self.reactor.arm(self)
+        self.reactor.disarm(self)
         self.reactor.call_later_hidden(REST_SECONDS, self._go_on)
 
     def _go_on(self) -> None:

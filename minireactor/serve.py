@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
-from functools import partial
 from operator import attrgetter
 from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
@@ -257,7 +256,7 @@ class Server:
             )
             self._unreported = 0
 
-    def _tap(self, event: str, connection: Connection) -> None:
+    def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionMade":
             if connection.protocol is self.expected:
                 self._arrived(connection)
@@ -269,19 +268,19 @@ class Server:
         elif event == "resumeProducing" and connection in self.paused:
             self.paused.discard(connection)
             self._tell(event, connection)
+        elif event == "connectionLost":
+            self._gone(connection, reason)
 
     def _arrived(self, connection: Connection) -> None:
         self.expected = None
         self.connections.add(connection)
-        # Not the tap, which does not know the reason.
-        connection._on_lost = partial(self._gone, connection)
         if self._idle_timeout or self._stall_timeout:
             self._activity[connection] = _Activity(self.reactor.seconds())
             if self._sweeping is None:
                 self._sweep_later()
         self._tell("connectionMade", connection)
 
-    def _gone(self, connection: Connection, reason: Failure) -> None:
+    def _gone(self, connection: Connection, reason: Failure | None) -> None:
         self.connections.discard(connection)
         self.paused.discard(connection)
         self._activity.pop(connection, None)
@@ -307,7 +306,7 @@ class Server:
         self._sweep_later()
 
     def _look_at(self, connection: Connection, activity: _Activity, now: float) -> None:
-        in_kernel = _not_taken(connection)
+        in_kernel = not_taken(connection)
         waiting = connection.pending + in_kernel
         bytes_taken = connection.bytes_out - in_kernel
         if bytes_taken != activity.bytes_taken or not waiting:
@@ -369,7 +368,7 @@ def _lose(connection: Connection) -> None:
     connection.loseConnection()
 
 
-def _not_taken(connection: Connection) -> int:
+def not_taken(connection: Connection) -> int:
     """Bytes that the kernel still holds for the peer, where it can tell.
 
     It says that there is room again only when a third of its buffer is free. A slow peer may

@@ -382,7 +382,7 @@ class Connection(Handler):
         """The end: the one way into CLOSED."""
         if self._state is CLOSED:
             return
-        reason = self._reason or reason
+        reason, self._reason = self._reason or reason, None
         self._state = CLOSED
         self._flush_due = False
         self._buffer.clear()
@@ -391,7 +391,7 @@ class Connection(Handler):
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._call_producer(self._flow.fire(flow.ENDED))
-        self.reactor.tell("connectionLost", self)
+        self.reactor.tell("connectionLost", self, reason)
         self.reactor.guard(self, protocol.connectionLost, reason)
         if on_lost is not None:
             self.reactor.guard(self, on_lost, reason)

@@ -21,7 +21,7 @@ ORDER = [
     "defer", "factory", "protocol", "linger", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "testing",
-    "apps", "serve", "cli", "__main__",
+    "apps", "serve", "options", "cli", "__main__",
 ]
 # fmt: on
 

@@ -1298,7 +1298,7 @@ def test_counters_tell_what_went_through(open_wire, wire):
 
 def test_the_tap_is_told_before_each_call(wire):
     seen = []
-    wire.reactor.tap = lambda event, connection: seen.append(event)
+    wire.reactor.tap = lambda event, connection, reason: seen.append((event, reason))
     protocol = Recorder()
     transport, sock = wire.connect(protocol)
     transport.setWriteBufferLimits(10)
@@ -1309,11 +1309,11 @@ def test_the_tap_is_told_before_each_call(wire):
     transport.abortConnection()
     wire.run()
     assert seen == [
-        "connectionMade",
-        "pauseProducing",
-        "resumeProducing",
-        "stopProducing",
-        "connectionLost",
+        ("connectionMade", None),
+        ("pauseProducing", None),
+        ("resumeProducing", None),
+        ("stopProducing", None),
+        ("connectionLost", protocol.reason),
     ]
 
 

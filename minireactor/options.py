@@ -1,0 +1,206 @@
+"""What may be given on the command line: commands, options, their values and their help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from minireactor import __version__, flow
+
+_UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; says why, beginning with the command's name."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; `command` names the command. Refused; SystemExit for --help and --version."""
+    return _parser().parse_args(argv)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refused(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="minireactor",
+        description="A TCP reactor with flow control that can be read, run and watched.",
+        allow_abbrev=False,
+    )
+    _add_version(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    _add_serve(commands)
+    return parser
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"minireactor {__version__}",
+        help="print the version and exit",
+    )
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="serve an app on a TCP port",
+        description="Serve an app on a TCP port, until SIGINT or SIGTERM.",
+        allow_abbrev=False,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
+    )
+    add = parser.add_argument
+    add(
+        "app",
+        metavar="APP",
+        nargs="?",
+        default="random",
+        help="random: asks how many random integers you want, and sends them, one a line; echo: "
+        "sends back what comes in; discard: drops it; chargen: sends characters without end; "
+        "module:name: serves what the module, which may be in the current directory, calls so: "
+        "a Factory instance or class, or a Protocol class (default: %(default)s)",
+    )
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address or name to listen on, IPv4 or IPv6 (default: %(default)s)",
+    )
+    add(
+        "--port",
+        type=_port,
+        default=1234,
+        help="port number to listen on; 0: any free one (default: %(default)s)",
+    )
+    add(
+        "--high",
+        type=_size,
+        metavar="BYTES",
+        help="pause the producer of a connection when more bytes than this wait to be sent; with "
+        f"K or M: KiB or MiB (default: {flow.HIGH // 1024}K)",
+    )
+    add(
+        "--low",
+        type=_size,
+        metavar="BYTES",
+        help="resume it when so many bytes are left; less than --high; with K or M: KiB or MiB "
+        "(default: a quarter of --high)",
+    )
+    add(
+        "--max-connections",
+        type=_count,
+        metavar="N",
+        help="number of connections at a time; further clients are closed at once (default: no "
+        "limit)",
+    )
+    add(
+        "--idle-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        help="seconds without a byte in either direction after which a connection is closed "
+        "(default: never)",
+    )
+    add(
+        "--stall-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        help="seconds in which a peer takes none of the bytes that wait for it after which its "
+        "connection is aborted (default: never)",
+    )
+    add(
+        "--grace",
+        type=_grace,
+        default=5.0,
+        metavar="SECONDS",
+        help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
+        "a second signal aborts them at once (default: 5)",
+    )
+    add(
+        "--seed",
+        type=_integer,
+        metavar="N",
+        help="random only: an integer; every client gets the same integers, which are repeatable "
+        "(default: none)",
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print a line for each connection made or lost, each pause and each resume "
+        "(default: no)",
+    )
+    loudness.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing but errors (default: no)",
+    )
+    _add_version(parser)
+
+
+# Option values. What these raise, argparse reports together with the option's name.
+
+
+def _bad(text: str, fix: str) -> argparse.ArgumentTypeError:
+    shown = text if len(text) <= 40 else f"{text[:40]}..."
+    return argparse.ArgumentTypeError(f"{shown!r} will not do: {fix}")
+
+
+def _integer(text: str, fix: str = "give an integer, such as 42") -> int:
+    # Twenty digits are enough for anything here, and Python refuses to read thousands.
+    if re.fullmatch("[+-]?[0-9]{1,20}", text):
+        return int(text)
+    raise _bad(text, fix)
+
+
+def _port(text: str) -> int:
+    fix = "give a port number from 1 to 65535, or 0 for any free one"
+    port = _integer(text, fix)
+    if 0 <= port <= 65535:
+        return port
+    raise _bad(text, fix)
+
+
+def _count(text: str) -> int:
+    fix = "give a number of connections, 1 or more"
+    count = _integer(text, fix)
+    if count >= 1:
+        return count
+    raise _bad(text, fix)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,20})([kKmM]?)", text)
+    if match:
+        return int(match[1]) * _UNITS[match[2].lower()]
+    raise _bad(text, "give a number of bytes, such as 65536, 64K or 1M")
+
+
+def _seconds(text: str, fix: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isfinite(seconds) and seconds >= 0:
+        return seconds
+    raise _bad(text, fix)
+
+
+def _timeout(text: str) -> float:
+    fix = "give a number of seconds above 0, or leave the option out for none"
+    seconds = _seconds(text, fix)
+    if seconds > 0:
+        return seconds
+    raise _bad(text, fix)
+
+
+def _grace(text: str) -> float:
+    return _seconds(text, "give a number of seconds, 0 or more")

@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import re
+import socket
+import sys
+
+import pytest
+from serve_support import Command, read_all, read_line
+
+import minireactor
+from minireactor.cli import main
+
+QUESTION = b"how many random integers do you want?\r\n"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """command(*arguments) -> a Command in an empty directory, ended with the test."""
+    running = []
+
+    def command(*arguments):
+        running.append(Command(*arguments, cwd=tmp_path))
+        return running[-1]
+
+    yield command
+    for process in running:
+        process.close()
+
+
+@pytest.fixture
+def serve(command):
+    """serve(*arguments) -> a Command that serves on a free port, and listens."""
+
+    def serve(*arguments):
+        process = command("serve", "--port", "0", *arguments)
+        process.listening()
+        return process
+
+    return serve
+
+
+@pytest.fixture
+def client(closing):
+    """client(command) -> a plain socket connected to it."""
+    return lambda process: closing(process.connect())
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty directory to be in; what is done to sys.path is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+# What is wrong on the command line.
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ("serve --port 65536", "argument --port: '65536' will not do"),
+        ("serve --port -1", "argument --port: '-1' will not do"),
+        ("serve --port http", "argument --port: 'http' will not do"),
+        ("serve --port 1.5", "argument --port: '1.5' will not do"),
+        ("serve --port " + "9" * 5000, "will not do: give a port number"),
+        ("serve --port ٣", "argument --port: '٣' will not do"),
+        ("serve --high 64G", "argument --high: '64G' will not do: give a number of bytes"),
+        ("serve --high=-5K", "argument --high: '-5K' will not do"),
+        ("serve --high 1.5K", "argument --high: '1.5K' will not do"),
+        ("serve --high 0", "high=0 and low=0 will not do"),
+        ("serve --high 1K --low 2K", "high=1024 and low=2048 will not do"),
+        ("serve --high 1K --low 1K", "high=1024 and low=1024 will not do"),
+        ("serve --low 1M", "high=65536 and low=1048576 will not do"),
+        ("serve --max-connections 0", "argument --max-connections: '0' will not do"),
+        ("serve --idle-timeout 0", "argument --idle-timeout: '0' will not do"),
+        ("serve --idle-timeout -1", "argument --idle-timeout: '-1' will not do"),
+        ("serve --idle-timeout nan", "argument --idle-timeout: 'nan' will not do"),
+        ("serve --stall-timeout inf", "argument --stall-timeout: 'inf' will not do"),
+        ("serve --stall-timeout soon", "argument --stall-timeout: 'soon' will not do"),
+        ("serve --grace -1", "argument --grace: '-1' will not do"),
+        ("serve --grace nan", "argument --grace: 'nan' will not do"),
+        ("serve --seed x", "argument --seed: 'x' will not do"),
+        ("serve echo --seed 1", "--seed is for random only"),
+        ("serve -v -q", "not allowed with argument"),
+        ("serve --prot 80", "unrecognized arguments: --prot"),
+        ("serve echo discard", "unrecognized arguments: discard"),
+        ("serve --port", "argument --port: expected one argument"),
+        ("sevre", "invalid choice: 'sevre'"),
+        ("", "required: COMMAND"),
+        ("serve ranodm", "no app 'ranodm'"),
+        ("serve no_such_module:app", "no module 'no_such_module'"),
+        ("serve string:no_such_name", "module 'string' has no name 'no_such_name'"),
+        ("serve string:digits", "string:digits is '0123456789'; name a Factory"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_status_2(arguments, named, elsewhere, capsys):
+    status = main(arguments.split())
+
+    output, errors = capsys.readouterr()
+    assert status == 2
+    assert output == ""
+    assert errors.startswith("minireactor")
+    assert errors.count("\n") == 1
+    assert len(errors) < 300
+    assert named in errors
+
+
+def test_a_module_that_raises_is_named_with_its_exception_in_one_line(elsewhere, capsys):
+    (elsewhere / "broken_on_import.py").write_text("raise ValueError('one\\ntwo')")
+
+    assert main(["serve", "broken_on_import:app"]) == 2
+
+    assert capsys.readouterr().err == (
+        "minireactor serve: importing 'broken_on_import' raised ValueError: one two\n"
+    )
+
+
+def test_a_port_that_is_taken_is_one_line_with_status_2(command, closing):
+    taken = closing(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+
+    status, output, errors = command("serve", "--port", str(taken)).end()
+
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert f"Cannot listen on 127.0.0.1:{taken}" in errors
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "999.1.1.1", "x" * 300, "192.0.2.1"])
+def test_a_host_that_is_not_ours_is_one_line_with_status_2(host, command):
+    status, output, errors = command("serve", "--host", host, "--port", "0").end()
+
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert f"Cannot listen on {host}:0" in errors
+
+
+def test_a_factory_that_does_not_start_is_one_line_with_status_2(command, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from minireactor.protocol import Factory\n"
+        "class Broken(Factory):\n"
+        "    def startFactory(self):\n"
+        "        raise OSError('no database')\n"
+    )
+    status, _, errors = command("serve", "app:Broken", "--port", "0").end()
+    assert status == 2
+    assert errors == "minireactor serve: starting app:Broken raised OSError('no database')\n"
+
+
+# Help.
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["serve", "--version"]])
+def test_the_version_is_told_at_both_levels(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"minireactor {minireactor.__version__}\n"
+
+
+def test_each_option_has_help_with_its_default(capsys):
+    assert main(["serve", "--help"]) == 0
+
+    text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    entries = re.split("\n  (?=-|APP)", text)[1:]
+    assert len(entries) == 14
+    for entry in entries:
+        words = " ".join(entry.split())
+        assert "(default: " in words or words.endswith("and exit"), words
+
+
+def test_the_first_level_names_the_commands(capsys):
+    assert main(["--help"]) == 0
+    assert "serve an app on a TCP port" in capsys.readouterr().out
+
+
+# A server that runs.
+
+
+def test_it_says_where_it_listens(command):
+    process = command("serve", "--port", "0")
+    line = process.listening()
+    assert line == f"minireactor: random listening on 127.0.0.1:{process.port}"
+    assert process.connect().close() is None
+
+
+def test_an_ipv6_address_is_shown_in_brackets(command):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    process = command("serve", "echo", "--host", "::1", "--port", "0")
+    assert process.listening() == f"minireactor: echo listening on [::1]:{process.port}"
+
+
+def test_random_is_what_it_serves_by_default(serve, client):
+    peer = client(serve())
+    assert read_line(peer) == QUESTION
+    peer.sendall(b"1000\r\n")
+    assert read_all(peer).count(b"\r\n") == 1000
+
+
+def test_a_seed_repeats_the_integers_in_another_process(serve, client):
+    answers = []
+    for _ in range(2):
+        peer = client(serve("--seed", "42"))
+        peer.sendall(b"100\n")
+        answers.append(read_all(peer))
+    assert answers[0] == answers[1]
+    assert answers[0].count(b"\n") == 101
+
+
+def test_marks_hold_for_its_connections(serve, client):
+    process = serve("chargen", "--high", "1K", "--low", "0")
+    peer = client(process)
+    read_line(peer)
+    peer.close()
+    process.terminate()
+    assert 0 < highest_pending(process) < 64 * 1024
+
+
+def highest_pending(process):
+    _, output, _ = process.end()
+    return int(re.search("highest pending ([0-9]+) bytes", output)[1])
+
+
+APP = """
+from minireactor import reactor
+from minireactor.protocol import Factory, Protocol
+
+class Greeter(Protocol):
+    def connectionMade(self):
+        assert self.transport.reactor is reactor
+        self.transport.write(b"hello\\n")
+
+    def dataReceived(self, data):
+        raise RuntimeError(f"what is {data!r}?")
+
+class Greeters(Factory):
+    protocol = Greeter
+
+greeters = Greeters()
+"""
+
+
+@pytest.mark.parametrize("name", ["greeters", "Greeters", "Greeter"])
+def test_an_app_of_the_users_is_served(name, serve, client, tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    assert read_line(client(serve(f"app:{name}"))) == b"hello\n"
+
+
+def test_B3_an_exception_in_an_app_is_logged_and_ends_its_own_connection(serve, client, tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    process = serve("app:Greeter")
+    first, second = client(process), client(process)
+    read_line(first)
+
+    first.sendall(b"x")
+    assert read_all(first) == b""
+
+    assert read_line(second) == b"hello\n"
+    process.terminate()
+    status, _, errors = process.end()
+    assert status == 0
+    assert "RuntimeError: what is b'x'?" in errors
+
+
+def test_a_further_client_is_turned_away_with_a_warning(serve, client):
+    process = serve("echo", "--max-connections", "1")
+    inside = client(process)
+    inside.sendall(b"x")
+    assert inside.recv(1) == b"x"
+
+    assert read_all(client(process)) == b""
+
+    assert "at the limit of 1 connections" in process.error_line()
+
+
+def test_an_idle_client_is_closed(serve, client):
+    assert read_all(client(serve("--idle-timeout", "0.05"))) == QUESTION
+
+
+def test_a_stalled_client_is_aborted(serve, client):
+    process = serve("-v", "--stall-timeout", "0.2")
+    client(process).sendall(b"1000000000000000\n")
+    assert process.line_with("connection lost").endswith("This side aborted the connection.")
+
+
+def test_verbose_tells_of_connections_pauses_and_resumes(serve, client):
+    process = serve("-v")
+    peer = client(process)
+    address = "{}:{}".format(*peer.getsockname())
+    assert process.line() == f"connection made from {address}"
+
+    peer.sendall(b"100000\n")
+    assert process.line() == f"pausing connection from {address}"
+    read_all(peer)
+    assert process.line() == f"resuming connection from {address}"
+
+    last = process.line_with("lost")
+    assert last == f"connection lost from {address}: The connection was closed in good order."
+
+
+def test_quiet_prints_nothing(command, tmp_path, closing):
+    (tmp_path / "app.py").write_text(
+        "import sys\n"
+        "from minireactor import reactor\n"
+        "from minireactor.apps import Echo\n"
+        "def tell():\n"
+        "    (port,) = reactor.getReaders()\n"
+        "    print(port.getHost().port, file=sys.stderr, flush=True)\n"
+        "reactor.callWhenRunning(tell)\n"
+    )
+    process = command("serve", "app:Echo", "--port", "0", "-q")
+    process.port = int(process.error_line())
+    peer = closing(process.connect())
+    peer.sendall(b"x")
+    assert peer.recv(1) == b"x"
+
+    process.terminate()
+
+    assert process.end() == (0, "", "")
+
+
+def test_case_38_it_survives_the_end_of_whoever_read_its_output(serve, client):
+    process = serve("echo", "-v")
+    process.close_stdout()
+
+    for _ in range(3):
+        peer = client(process)
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        peer.close()
+
+    process.terminate()
+    assert process.end_without_output() == (0, "")
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("signal", ["interrupt", "terminate"])
+def test_case_36_a_signal_ends_an_idle_server_with_a_summary(signal, serve, client):
+    process = serve("echo")
+    peer = client(process)
+    peer.sendall(b"12345")
+    assert peer.recv(5) == b"12345"
+
+    getattr(process, signal)()
+
+    assert read_all(peer) == b""
+    assert process.end() == (
+        0,
+        "minireactor: connections 1, bytes in 5, bytes out 5, pauses 0, highest pending 5 bytes\n",
+        "",
+    )
+
+
+def test_a_signal_lets_a_transfer_finish(serve, client):
+    process = serve("-v", "--grace", "600")
+    peer = client(process)
+    peer.sendall(b"1000000\n")
+    process.line_with("pausing")
+
+    process.terminate()
+    process.wait_until_it_refuses()
+
+    assert read_all(peer).count(b"\r\n") == 1000001
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    assert "good order" in output
+
+
+def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(serve, client):
+    process = serve("-v", "--grace", "0.1")
+    peer = client(process)
+    peer.sendall(b"1000000000000000\n")
+    process.line_with("pausing")
+
+    process.terminate()
+
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    assert "This side aborted the connection." in output
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def test_a_second_signal_aborts_at_once(serve, client):
+    process = serve("-v", "--grace", "600")
+    client(process).sendall(b"1000000000000000\n")
+    process.line_with("pausing")
+
+    process.interrupt()
+    process.wait_until_it_refuses()
+    process.interrupt()
+
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    assert "This side aborted the connection." in output
+
+
+def test_many_signals_are_no_more_than_two(serve, client):
+    process = serve("-v", "--grace", "600")
+    client(process).sendall(b"1000000000000000\n")
+    process.line_with("pausing")
+
+    process.interrupt()
+    process.wait_until_it_refuses()
+    for _ in range(50):
+        process.interrupt()
+
+    status, _, errors = process.end()
+    assert (status, errors) == (0, "")
+
+
+def test_a_signal_while_it_starts_is_an_end_without_a_traceback(command, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n"
+    )
+    status, output, errors = command("serve", "app:app").end()
+    assert status != 0
+    assert (output, errors) == ("", "")
+
+
+def test_an_app_that_stops_the_reactor_ends_the_server(serve, client, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from minireactor import reactor\n"
+        "from minireactor.protocol import Protocol\n"
+        "class Once(Protocol):\n"
+        "    def connectionMade(self):\n"
+        "        reactor.stop()\n"
+    )
+    process = serve("app:Once")
+    client(process)
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    assert output.startswith("minireactor: connections 1,")

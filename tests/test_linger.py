@@ -1,0 +1,195 @@
+"""Closing without losing what was sent, and without anybody waiting for it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from support import OneFactory, Recorder, connect, drain, passes, pump, receive, served
+
+from minireactor import Reactor, linger
+from minireactor.linger import Lingering
+
+SIZE = 4_000_000
+UNREAD = b"u" * 50_000
+
+
+class Sender(Recorder):
+    """Sends SIZE bytes and closes, and never reads a byte."""
+
+    def connectionMade(self):
+        super().connectionMade()
+        self.transport.pauseProducing()
+        self.transport.write(b"d" * SIZE)
+        self.transport.loseConnection()
+
+
+def lingering(reactor):
+    return [h for h in reactor._handlers.values() if isinstance(h, Lingering)]
+
+
+def closed_with_the_client_open(reactor, closing):
+    """(protocol, client): closed on our side; the client has neither read nor closed."""
+    protocol, client = served(reactor)
+    closing(client)
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    return protocol, client
+
+
+def test_C1_case_26_four_megabytes_arrive_fifty_times_out_of_fifty(reactor, closing):
+    port = reactor.listenTCP(0, OneFactory(*[Sender() for _ in range(50)]), interface="127.0.0.1")
+    for _ in range(50):
+        client = closing(connect(port))
+        client.sendall(UNREAD)
+        assert len(drain(reactor, client)) == SIZE
+
+
+def test_C1_a_slow_reader_gets_everything_too(reactor, closing):
+    _, client = served(reactor, Sender())
+    closing(client)
+    client.sendall(UNREAD)
+    received = 0
+    while received < SIZE:
+        received += len(receive(reactor, client, 8_000))
+        reactor.iterate()
+    assert drain(reactor, client) == b""
+
+
+def test_C1_input_that_goes_on_after_the_close_does_not_reset_the_peer(reactor, closing):
+    _, client = closed_with_the_client_open(reactor, closing)
+    for _ in range(20):
+        client.sendall(UNREAD)
+        passes(reactor)
+    assert drain(reactor, client) == b""
+
+
+def test_C2_the_protocol_is_told_although_the_peer_has_not_ended(reactor, closing):
+    protocol, _ = closed_with_the_client_open(reactor, closing)
+    assert protocol.calls == ["made", "lost"]
+    assert len(lingering(reactor)) == 1
+
+
+def test_C2_what_lingers_is_not_shown(reactor, closing):
+    closed_with_the_client_open(reactor, closing)
+    assert lingering(reactor)
+    assert reactor.getReaders() == reactor.getWriters() == reactor.removeAll() == []
+    assert reactor.getDelayedCalls() == []
+
+
+def test_C2_it_ends_with_the_peers_end(reactor, closing):
+    _, client = closed_with_the_client_open(reactor, closing)
+    client.close()
+    pump(reactor, lambda: not lingering(reactor), "the end of the lingering")
+    assert not reactor._timers.calls() and reactor._timers.timeout(0) is None
+
+
+def test_C2_there_is_none_where_the_peers_end_has_been_seen(reactor):
+    protocol, client = served(reactor)
+    client.close()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert lingering(reactor) == []
+
+
+def test_C2_it_is_bounded_in_time(closing):
+    now = [0.0]
+    reactor = closing(Reactor(seconds=lambda: now[0]))
+    closed_with_the_client_open(reactor, closing)
+    now[0] += linger.LINGER_SECONDS - 1
+    passes(reactor)
+    assert lingering(reactor)
+    now[0] += 1
+    passes(reactor)
+    assert lingering(reactor) == []
+
+
+def test_C2_it_is_bounded_in_bytes(reactor, closing, monkeypatch):
+    monkeypatch.setattr(linger, "LINGER_BYTES", 100_000)
+    _, client = closed_with_the_client_open(reactor, closing)
+    client.setblocking(False)
+
+    def sent_too_much():
+        try:
+            client.send(UNREAD)
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            return True
+        return not lingering(reactor)
+
+    pump(reactor, sent_too_much, "the end of the lingering")
+    assert lingering(reactor) == []
+
+
+def test_C2_stopping_waits_for_bytes_on_their_way(reactor, closing):
+    sender = Sender()
+    port = reactor.listenTCP(0, OneFactory(sender), interface="127.0.0.1")
+    client = closing(connect(port))
+    client.sendall(UNREAD)
+    client.setblocking(False)
+    received = bytearray()
+
+    def read_more():
+        try:
+            received.extend(client.recv(1 << 19))
+        except BlockingIOError:
+            pass
+
+    def read_on():
+        read_more()
+        if sender.reason is None:
+            reactor.callLater(0, read_on)
+        else:
+            reactor.stop()
+
+    clock = reactor.seconds
+
+    def seconds():
+        # While the stopped reactor waits, it looks at the clock again and again.
+        if sender.reason is not None:
+            read_more()
+        return clock()
+
+    reactor.seconds = seconds
+    reactor.callWhenRunning(read_on)
+    reactor.run()
+    client.setblocking(True)
+    while len(received) < SIZE:
+        data = client.recv(1 << 20)
+        assert data, f"lost all after {len(received)} bytes"
+        received += data
+    assert client.recv(1) == b""
+
+
+@pytest.mark.skipif(not hasattr(linger.termios, "TIOCOUTQ"), reason="the system cannot tell")
+def test_C2_stopping_does_not_wait_when_nothing_is_unsent(reactor, closing):
+    closed_with_the_client_open(reactor, closing)
+    assert lingering(reactor)
+    polls = []
+    poll = reactor._poller.poll
+    reactor._poller.poll = lambda timeout: polls.append(timeout) or poll(timeout)
+    reactor.callWhenRunning(reactor.stop)
+    reactor.run()
+    assert all(timeout == 0 for timeout in polls)
+
+
+def test_C2_stopping_waits_a_second_at_most(closing):
+    now = [0.0]
+
+    def seconds():
+        now[0] += 0.05
+        return now[0]
+
+    reactor = closing(Reactor(seconds=seconds))
+    protocol, client = served(reactor)
+    closing(client)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    protocol.transport.write(bytes(200_000))
+    pump(reactor, lambda: protocol.transport.pending == 0)
+    protocol.transport.loseConnection()
+    stopped_at = []
+    reactor.addSystemEventTrigger("after", "shutdown", lambda: stopped_at.append(now[0]))
+    reactor.callWhenRunning(reactor.stop)
+    reactor.run()
+    assert now[0] - stopped_at[0] < 1.5
+    assert protocol.calls == ["made", "lost"]

@@ -1,0 +1,648 @@
+"""The loop: what one pass does, in which order, how much of it, and what an error ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import socket
+import time
+
+import pytest
+from scripted import ScriptedPoller
+from support import (
+    OneFactory,
+    Recorder,
+    Watched,
+    connect,
+    is_open,
+    open_descriptors,
+    output,
+    passes,
+    pump,
+    receive,
+    served,
+)
+
+from minireactor import Reactor
+from minireactor.error import ReactorNotRestartable
+from minireactor.handler import Handler
+from minireactor.loop import LONGEST_WAIT, Loop
+from minireactor.poller import HANGUP, READ, WRITE
+from minireactor.testing import Clock
+
+
+class Script:
+    """A poller that reports what the test says, once for each entry of `passes`."""
+
+    def __init__(self):
+        self.passes = []
+        self.timeouts = []
+        self.masks = {}
+        self.closed = False
+
+    def watch(self, fd, events, before):
+        assert self.masks.get(fd) == before, "the loop has lost count"
+        self.masks[fd] = events
+
+    def forget(self, fd, before):
+        assert self.masks.pop(fd) == before
+
+    def poll(self, timeout):
+        self.timeouts.append(timeout)
+        return self.passes.pop(0) if self.passes else []
+
+    def close(self):
+        self.closed = True
+
+
+class Listed(Handler):
+    """A handler without a descriptor, which keeps its calls and may act in them."""
+
+    def __init__(self, fd, on_read=None, on_write=None, on_lost=None):
+        super().__init__(fd)
+        self.calls = []
+        self._acts = {"read": on_read, "write": on_write, "lost": on_lost}
+
+    def _act(self, name):
+        self.calls.append(name)
+        if self._acts[name] is not None:
+            self._acts[name]()
+
+    def doRead(self):
+        self._act("read")
+
+    def doWrite(self):
+        self._act("write")
+
+    def hungUp(self):
+        self.calls.append("hung up")
+
+    def connectionLost(self, reason):
+        self.reason = reason
+        self._act("lost")
+
+
+@pytest.fixture
+def script():
+    return Script()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def loop(script, clock, closing):
+    return closing(Loop(script, seconds=clock.seconds))
+
+
+def add(loop, handler, reading=True, writing=False):
+    handler.reading, handler.writing = reading, writing
+    loop.attach(handler)
+    loop.arm(handler)
+    return handler
+
+
+# --- One pass
+
+
+def test_a_pass_runs_what_is_due_then_flushes_then_waits_then_dispatches(loop, script):
+    order = []
+    script.poll = lambda timeout: [order.append("wait")] and [(7, READ)]
+    add(loop, Listed(7, on_read=lambda: order.append("dispatch")))
+    loop.flushes.append(Listed(8, on_write=lambda: order.append("flush")))
+    loop.callLater(0, order.append, "timer")
+    loop.callFromThread(order.append, "call")
+    loop.tick()
+    assert order == ["call", "timer", "flush", "wait", "dispatch"]
+
+
+def test_what_a_timer_writes_is_flushed_before_the_loop_sleeps(loop, script):
+    flushed = Listed(8)
+    loop.callLater(0, loop.flushes.append, flushed)
+    loop.tick()
+    assert flushed.calls == ["write"]
+    assert script.timeouts == [LONGEST_WAIT]
+
+
+def test_what_is_asked_for_while_dispatching_keeps_the_loop_from_sleeping(loop, script):
+    add(loop, Listed(7, on_read=lambda: loop.callFromThread(lambda: None)))
+    script.passes = [[(7, READ)]]
+    loop.tick()
+    loop.tick()
+    loop.flushes.append(Listed(8, on_write=lambda: loop.flushes.append(Listed(9))))
+    loop.tick()
+    assert script.timeouts == [LONGEST_WAIT, LONGEST_WAIT, 0]
+
+
+def test_a_loop_sleeps_until_the_next_call_is_due(loop, script):
+    loop.callLater(30, lambda: None)
+    loop.callLater(20, lambda: None)
+    loop.tick()
+    loop.tick(longest=5)
+    assert script.timeouts == [20, 5]
+
+
+@pytest.mark.parametrize("delay", [10**9, 1e300, 10**400, math.inf])
+def test_delays_of_any_size_are_taken(loop, script, delay):
+    call = loop.callLater(delay, lambda: None)
+    loop.tick()
+    assert call.active()
+    assert script.timeouts == [LONGEST_WAIT]
+
+
+def test_calls_are_made_in_order_and_never_within_the_pass_that_asked(loop):
+    order = []
+
+    def first():
+        order.append("first")
+        loop.callFromThread(order.append, "third")
+
+    loop.callFromThread(first)
+    loop.callFromThread(order.append, "second")
+    loop.tick()
+    assert order == ["first", "second"]
+    loop.tick()
+    assert order == ["first", "second", "third"]
+
+
+def test_callFromThread_takes_callables_only(loop):
+    with pytest.raises(TypeError, match="takes a callable, not 'stop'"):
+        loop.callFromThread("stop")
+
+
+def test_callFromThread_before_the_loop_has_opened_anything_waits_for_it(closing):
+    loop = closing(Loop())
+    called = []
+    loop.callFromThread(called.append, 1)
+    loop.open()
+    loop.tick(0)
+    assert called == [1]
+
+
+# --- callLater, through a reactor (its own tests: test_timers.py)
+
+
+@pytest.mark.parametrize("delay", [math.nan, -1, -math.inf, "1", None, [], 1j])
+def test_case_33_a_delay_that_is_none_is_rejected(reactor, delay):
+    """twisted #3884."""
+    with pytest.raises((TypeError, ValueError)):
+        reactor.callLater(delay, lambda: None)
+    assert reactor.getDelayedCalls() == []
+
+
+def test_case_34_callLater_0_from_a_callback_runs_on_the_next_pass(reactor):
+    """twisted #3293."""
+    order = []
+    reactor.callLater(0, lambda: reactor.callLater(0, order.append, "next"))
+    reactor.iterate()
+    assert order == []
+    reactor.iterate()
+    assert order == ["next"]
+
+
+def test_case_34_a_call_that_always_asks_for_another_keeps_no_one_from_io(reactor, closing):
+    """tornado #947."""
+    rounds = []
+
+    def again():
+        rounds.append(1)
+        reactor.callLater(0, again)
+
+    protocol, client = served(reactor)
+    closing(client)
+    again()
+    client.sendall(b"heard")
+    pump(reactor, lambda: protocol.received == b"heard")
+    before = len(rounds)
+    passes(reactor, 10)
+    assert len(rounds) == before + 10
+
+
+def test_case_34_calls_from_threads_that_always_ask_for_more_keep_no_one_from_io(reactor, closing):
+    def again():
+        reactor.callFromThread(again)
+
+    protocol, client = served(reactor)
+    closing(client)
+    again()
+    client.sendall(b"heard")
+    pump(reactor, lambda: protocol.received == b"heard")
+
+
+def test_case_42_the_wall_clock_concerns_nobody(reactor, monkeypatch):
+    """twisted #2424."""
+    called = []
+    reactor.callLater(3600, called.append, "too early")
+    reactor.callLater(0, called.append, "on time")
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    passes(reactor)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    passes(reactor)
+    assert called == ["on time"]
+
+
+def test_seconds_is_the_clock_of_delayed_calls(closing, clock):
+    reactor = closing(Reactor(ScriptedPoller(), seconds=clock.seconds))
+    call = reactor.callLater(5, lambda: None)
+    clock.advance(2)
+    assert (reactor.seconds(), call.getTime()) == (2, 5)
+
+
+# --- Fairness
+
+
+def test_R4_case_29_timers_are_on_time_under_an_endless_stream(closing):
+    """tornado #2997. Each read takes a millisecond of the clock that the timers go by."""
+    clock = Clock()
+    reactor = closing(Reactor(seconds=clock.seconds))
+
+    class Sink(Recorder):
+        def dataReceived(self, data):
+            clock.advance(0.001)
+            reads.append(clock.seconds())
+
+    reads = []
+    _, flood = served(reactor, Sink())
+    closing(flood)
+    flood.setblocking(False)
+    late = []
+
+    def tick(due):
+        late.append(sum(1 for at in reads if at > due + 1e-9))
+        reactor.callLater(0.01, tick, clock.seconds() + 0.01)
+
+    reactor.callLater(0.01, tick, 0.01)
+
+    def flooded():
+        try:
+            flood.send(b"f" * 1_000_000)
+        except BlockingIOError:
+            pass
+        return len(late) >= 20
+
+    pump(reactor, flooded)
+    assert max(late) - min(late) <= 1  # at most one read between the moment and the call
+    assert len(reads) <= 20 * 12
+
+
+def test_R4_case_29_a_second_client_is_served_under_an_endless_stream(reactor, closing):
+    class Sink(Recorder):
+        def dataReceived(self, data):
+            order.append("flood")
+
+    class Echo(Recorder):
+        def dataReceived(self, data):
+            order.append("echo")
+            self.transport.write(data)
+
+    order = []
+    _, flood = served(reactor, Sink())
+    _, client = served(reactor, Echo())
+    closing(flood)
+    closing(client)
+    flood.setblocking(False)
+    client.setblocking(False)
+
+    for _ in range(20):
+        client.send(b"?")
+        seen = len(order)
+        while True:
+            try:
+                flood.send(b"f" * 4_000_000)
+            except BlockingIOError:
+                pass
+            reactor.iterate(0.005)
+            if "echo" in order[seen:]:
+                break
+        assert order[seen:].count("flood") <= 2
+    assert receive(reactor, client, 20) == b"?" * 20
+
+
+def test_a_handler_that_always_asks_to_be_flushed_is_flushed_once_a_pass(loop):
+    def again():
+        loop.flushes.append(busy)
+
+    busy = Listed(7, on_write=again)
+    loop.flushes.append(busy)
+    loop.tick()
+    loop.tick()
+    assert busy.calls == ["write", "write"]
+
+
+# --- Idleness
+
+
+def test_case_32_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
+    polling = Watched(clock=clock)
+    reactor = closing(Reactor(polling, seconds=clock.seconds))
+    _, client = served(reactor)
+    closing(client)
+    passes(reactor, 3)
+    del polling.timeouts[:]
+    reactor.callLater(3600, reactor.crash)
+    reactor.run(installSignalHandlers=False)
+    # Asleep for an hour; then the pass in which crash() is called, which does not sleep.
+    assert polling.timeouts == [3600, 0]
+
+
+def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
+    protocol, client = served(reactor)
+    closing(client)
+    protocol.transport.write(b"d" * 10_000_000)
+    pump(reactor, lambda: reactor.getWriters() == [protocol.transport])
+    assert len(receive(reactor, client, 10_000_000)) == 10_000_000
+    passes(reactor)
+    assert reactor.getWriters() == []
+
+
+# --- Dispatch
+
+
+def test_case_31_a_number_that_is_taken_again_within_a_pass_gets_no_stale_event(loop, script):
+    """joyent/libuv #968: A closes B and opens C, which gets B's number."""
+
+    def replace():
+        loop.detach(b)
+        add(loop, c)
+
+    a = add(loop, Listed(7, on_read=replace))
+    b = add(loop, Listed(8))
+    c = Listed(8)
+    script.passes = [[(7, READ), (8, READ)], [(8, READ)]]
+    loop.tick()
+    assert (a.calls, b.calls, c.calls) == (["read"], [], [])
+    loop.tick()
+    assert (b.calls, c.calls) == ([], ["read"])
+
+
+def test_an_event_for_nobody_is_dropped(loop, script):
+    handler = add(loop, Listed(7))
+    script.passes = [[(99, READ), (7, READ)]]
+    loop.tick()
+    assert handler.calls == ["read"]
+
+
+def test_a_handler_that_is_paused_within_the_pass_is_not_called(loop, script):
+    def pause():
+        b.reading = False
+
+    add(loop, Listed(7, on_read=pause))
+    b = add(loop, Listed(8))
+    script.passes = [[(7, READ), (8, READ)]]
+    loop.tick()
+    assert b.calls == []
+
+
+def test_reading_comes_before_writing_and_its_end_prevents_it(loop, script):
+    both = add(loop, Listed(7), writing=True)
+    ended = Listed(8, on_read=lambda: loop.detach(ended))
+    add(loop, ended, writing=True)
+    script.passes = [[(7, READ | WRITE), (8, READ | WRITE)]]
+    loop.tick()
+    assert both.calls == ["read", "write"]
+    assert ended.calls == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("reading", "writing", "expected"),
+    [
+        (True, False, ["read"]),
+        (False, True, ["write"]),
+        (True, True, ["read", "write"]),
+        (False, False, ["hung up"]),
+    ],
+)
+def test_a_hangup_is_found_by_whatever_the_handler_does(loop, script, reading, writing, expected):
+    handler = add(loop, Listed(7), reading, writing)
+    script.passes = [[(7, HANGUP)]]
+    loop.tick()
+    assert handler.calls == expected
+
+
+def test_interest_that_is_gone_is_told_to_the_poller_when_an_event_shows_it(loop, script):
+    handler = add(loop, Listed(7))
+    handler.reading = False
+    loop.tick()
+    before = script.masks[7]
+    script.passes = [[(7, READ)]]
+    loop.tick()
+    assert (before, script.masks[7]) == (READ, 0)
+    assert handler.calls == []
+
+
+def test_a_pause_and_resume_between_two_events_costs_the_poller_nothing(loop, script):
+    handler = add(loop, Listed(7))
+    script.watch = script.forget = None
+    handler.reading = False
+    handler.reading = True
+    loop.arm(handler)
+    script.passes = [[(7, READ)]]
+    loop.tick()
+    assert handler.calls == ["read"]
+    script.forget = lambda fd, before: None
+
+
+# --- Errors
+
+
+def test_B3_an_exception_in_a_handler_ends_it_and_no_other(loop, script, caplog):
+    def fail():
+        raise ZeroDivisionError("in doRead")
+
+    bad = add(loop, Listed(7, on_read=fail))
+    good = add(loop, Listed(8))
+    script.passes = [[(7, READ), (8, READ)]]
+    loop.tick()
+    assert bad.calls == ["read", "lost"]
+    assert bad.reason.check(ZeroDivisionError)
+    assert good.calls == ["read"]
+    (record,) = caplog.records
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_B3_an_exception_in_the_write_pass_ends_that_handler_and_no_other(loop, caplog):
+    def fail():
+        raise ZeroDivisionError("in doWrite")
+
+    bad, good = Listed(7, on_write=fail), Listed(8)
+    loop.flushes.append(bad)
+    loop.flushes.append(good)
+    loop.tick()
+    assert bad.calls == ["write", "lost"]
+    assert good.calls == ["write"]
+    assert len(caplog.records) == 1
+
+
+def test_B3_an_exception_in_the_end_itself_is_logged_and_the_loop_goes_on(loop, script, caplog):
+    def fail():
+        raise ZeroDivisionError("everywhere")
+
+    bad = add(loop, Listed(7, on_read=fail, on_lost=fail))
+    good = add(loop, Listed(8))
+    script.passes = [[(7, READ), (8, READ)]]
+    loop.tick()
+    assert bad.calls == ["read", "lost"]
+    assert good.calls == ["read"]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("how", ["callLater", "callFromThread"])
+def test_B3_an_exception_in_a_call_is_one_record_and_the_next_call_is_made(reactor, caplog, how):
+    def fail():
+        raise ZeroDivisionError("in a call")
+
+    called = []
+    ask = {"callLater": lambda f, *a: reactor.callLater(0, f, *a)}.get(how, reactor.callFromThread)
+    ask(fail)
+    ask(called.append, 1)
+    reactor.iterate()
+    assert called == [1]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("minireactor", logging.ERROR)
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["timer", "call", "read", "write"])
+def test_B3_ctrl_c_goes_through_and_nothing_else_is_lost(loop, script, error, where):
+    def interrupt():
+        if interrupts:
+            raise interrupts.pop()
+
+    interrupts = [error()]
+    called = []
+    if where == "timer":
+        loop.callLater(0, interrupt)
+    elif where == "call":
+        loop.callFromThread(interrupt)
+    add(loop, Listed(7, on_read=interrupt if where == "read" else None))
+    if where == "write":
+        loop.flushes.append(Listed(9, on_write=interrupt))
+    loop.callLater(0, called.append, "timer")
+    loop.callFromThread(called.append, "call")
+    loop.flushes.append(Listed(8, on_write=lambda: called.append("write")))
+    script.passes = [[(7, READ)]]
+    with pytest.raises(error):
+        loop.tick()
+    loop.tick()
+    assert sorted(called) == ["call", "timer", "write"]
+
+
+def test_guard_ends_the_handler_on_whose_behalf_it_calls(loop, caplog):
+    handler = Listed(7)
+    loop.guard(handler, int, "not a number")
+    assert handler.calls == ["lost"]
+    assert handler.reason.check(ValueError)
+    assert len(caplog.records) == 1
+
+
+def test_case_10_a_producer_that_raises_ends_its_own_connection(reactor, closing, caplog):
+    class Bad:
+        def resumeProducing(self):
+            raise ZeroDivisionError("in resumeProducing")
+
+        def stopProducing(self):
+            pass
+
+    bad, its_client = served(reactor)
+    good, client = served(reactor)
+    closing(its_client)
+    closing(client)
+    bad.transport.registerProducer(Bad(), False)
+    pump(reactor, lambda: bad.reason is not None)
+    client.sendall(b"fine")
+    pump(reactor, lambda: good.received == b"fine")
+    assert bad.reason.check(ZeroDivisionError)
+    assert len(caplog.records) == 1
+
+
+# --- Opening and closing
+
+
+def test_a_loop_opens_nothing_until_it_is_used():
+    before = open_descriptors()
+    loop = Loop()
+    loop.callLater(1, lambda: None)
+    loop.callFromThread(lambda: None)
+    assert open_descriptors() == before
+    loop.close()
+    assert open_descriptors() == before
+
+
+def test_importing_opens_nothing_and_makes_nothing():
+    out = output(
+        """
+        import os, sys, threading
+        folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+        before = os.listdir(folder)
+        import minireactor
+        print("minireactor.internet" in sys.modules)
+        from minireactor import reactor
+        print(os.listdir(folder) == before, threading.active_count())
+        import minireactor
+        print(minireactor.reactor is reactor, type(reactor).__name__)
+        """
+    )
+    assert out == "False\nTrue 1\nTrue Reactor\n"
+
+
+def test_closing_gives_everything_back_and_is_idempotent(closing):
+    before = open_descriptors()
+    reactor = Reactor()
+    protocol, client = served(reactor)
+    closing(client)
+    number = protocol.transport.fileno()
+    reactor.listenTCP(0, OneFactory(), interface="127.0.0.1")
+    reactor.close()
+    reactor.close()
+    assert protocol.calls == ["made", "lost"]
+    assert not is_open(number)
+    assert open_descriptors() == before | {client.fileno()}
+
+
+def test_a_closed_loop_says_so(closing):
+    reactor = Reactor()
+    reactor.iterate()
+    reactor.close()
+    for use in (
+        reactor.iterate,
+        lambda: reactor.listenTCP(0, OneFactory(), interface="127.0.0.1"),
+        lambda: reactor.connectTCP("127.0.0.1", 1, OneFactory()),
+        lambda: reactor.addReader(closing(socket.socket())),
+    ):
+        with pytest.raises(ReactorNotRestartable, match=r"make a new Reactor\(\)"):
+            use()
+
+
+def test_a_poller_that_is_injected_is_closed_too(script):
+    loop = Loop(script)
+    loop.open()
+    loop.close()
+    assert script.closed
+    assert script.masks == {}
+
+
+def test_a_selector_that_fails_is_not_hidden(loop, script):
+    def fail(timeout):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    script.poll = fail
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        loop.tick()
+
+
+def test_a_connection_that_has_ended_leaves_nothing_in_the_loop(reactor, closing):
+    reactor.iterate()
+    before = dict(reactor._handlers)
+    factory = OneFactory()
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    for _ in range(10):
+        connect(port).close()
+    pump(reactor, lambda: [p.reason for p in factory.built if p.reason].__len__() == 10)
+    port.stopListening()
+    assert reactor._handlers == before
+    assert reactor.getReaders() == reactor.getWriters() == reactor.getDelayedCalls() == []

@@ -1,0 +1,608 @@
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+from serve_support import FakeTime
+from support import Recorder, connect, drain, passes, pump, receive, reset
+
+from minireactor import Reactor
+from minireactor.apps import Chargen, Echo, RandomFactory
+from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
+from minireactor.protocol import ClientFactory, Factory, Protocol
+from minireactor.serve import LoadError, Server, load_app, not_taken
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def time():
+    return FakeTime()
+
+
+@pytest.fixture
+def timed(time):
+    """A reactor on time of the test's own."""
+    own = Reactor(seconds=time)
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def start(reactor):
+    """start(factory, **options) -> a Server that listens, and keeps its `events`."""
+
+    def start(factory, on=reactor, **options):
+        events = []
+        server = Server(
+            on,
+            factory,
+            on_event=lambda event, connection, reason: events.append((event, reason)),
+            on_stopped=lambda: events.append(("stopped", None)),
+            **options,
+        )
+        server.events = events
+        server.listen("127.0.0.1", 0)
+        return server
+
+    return start
+
+
+@pytest.fixture
+def join(closing):
+    """join(server) -> a plain client whose connection the server has made."""
+
+    def join(server):
+        before = server.totals().connections
+        client = closing(connect(server.port))
+        pump(server.reactor, lambda: server.totals().connections > before, "the connection")
+        return client
+
+    return join
+
+
+class Sender(Protocol):
+    """Has written all it has to say before a byte of it has left, and closes."""
+
+    SIZE = 24 * MEGABYTE
+
+    def connectionMade(self):
+        self.transport.write(bytes(self.SIZE))
+        self.transport.loseConnection()
+
+
+def names(server):
+    return [name for name, _ in server.events]
+
+
+def only(server):
+    (connection,) = server.connections
+    return connection
+
+
+def fill(server, client):
+    """Have the kernel's buffers full of integers that `client` does not read."""
+    client.sendall(b"1000000000000000\n")
+    pump(server.reactor, lambda: only(server).writing, "a full kernel buffer")
+
+
+def read_until_some_is_taken(server, client):
+    """The peer's kernel says so only when there is plenty of room, which may need megabytes."""
+    before = taken(server)
+    received = 0
+    while server.connections and taken(server) == before:
+        received += len(receive(server.reactor, client, 64 * 1024))
+    return received
+
+
+def taken(server):
+    return only(server).bytes_out - not_taken(only(server))
+
+
+def let_pass(time, reactor, seconds, step):
+    """Time goes by, in steps, the reactor running."""
+    until = time() + seconds
+    while time() < until:
+        time.advance(step)
+        passes(reactor, 3)
+
+
+# The port, and who is connected.
+
+
+def test_listening_tells_the_address_with_the_real_port_number(start):
+    server = start(Factory.forProtocol(Echo))
+    address = server.port.getHost()
+    assert address.host == "127.0.0.1"
+    assert address.port != 0
+
+
+def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
+    taken = start(Factory.forProtocol(Echo)).port.getHost().port
+    with pytest.raises(CannotListenError):
+        Server(reactor, Factory.forProtocol(Echo)).listen("127.0.0.1", taken)
+
+
+def test_M1_marks_that_will_not_do_are_refused_before_listening(reactor):
+    server = Server(reactor, Factory.forProtocol(Echo))
+    with pytest.raises(ValueError, match="high=100 and low=100"):
+        server.listen("127.0.0.1", 0, 100, 100)
+    assert server.port is None
+
+
+def test_M1_marks_hold_for_each_connection(reactor, join):
+    server = Server(reactor, Factory.forProtocol(Recorder))
+    server.listen("127.0.0.1", 0, 1000)
+    join(server)
+    assert only(server).bufferSize == 1000
+
+
+def test_connections_are_known_while_they_last(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    first, second = join(server), join(server)
+    assert len(server.connections) == 2
+
+    first.close()
+    reset(second)
+    pump(reactor, lambda: not server.connections, "the ends")
+
+    assert server.paused == set()
+    assert reactor.getDelayedCalls() == []
+
+
+def test_totals_count_connections_that_are_open_and_that_have_ended(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    first, second = join(server), join(server)
+    for client in (first, second):
+        client.sendall(b"12345")
+        receive(reactor, client, 5)
+    first.close()
+    pump(reactor, lambda: len(server.connections) == 1, "the end of the first")
+
+    totals = server.totals()
+
+    assert (totals.connections, totals.bytes_in, totals.bytes_out) == (2, 10, 10)
+    assert totals.highest_pending == 5
+    assert str(totals) == (
+        "connections 2, bytes in 10, bytes out 10, pauses 0, highest pending 5 bytes"
+    )
+
+
+def test_events_tell_of_connections_pauses_and_resumes(start, join, reactor):
+    server = start(RandomFactory())
+    client = join(server)
+    fill(server, client)
+    assert only(server) in server.paused
+
+    while "resumeProducing" not in names(server):
+        receive(reactor, client, 65536)
+    client.close()
+    pump(reactor, lambda: not server.connections, "the end")
+
+    told = names(server)
+    assert told[0] == "connectionMade"
+    assert told[-1] == "connectionLost"
+    middle = told[1:-1]
+    pairs = ["pauseProducing", "resumeProducing"] * len(middle)
+    assert middle == pairs[: len(middle)]
+    assert len(middle) >= 2
+
+
+def test_asking_a_pull_producer_is_not_told_as_a_resume(start, join, reactor):
+    server = start(Factory.forProtocol(Chargen))
+    client = join(server)
+    receive(reactor, client, MEGABYTE)
+    assert names(server) == ["connectionMade"]
+
+
+def test_the_end_of_a_connection_is_told_with_its_reason(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    join(server).close()
+    pump(reactor, lambda: not server.connections, "the end")
+    name, reason = server.events[-1]
+    assert name == "connectionLost"
+    assert reason.check(ConnectionDone)
+
+
+def test_connections_that_the_app_makes_are_not_the_servers(start, join, reactor, closing):
+    server = start(Factory.forProtocol(Echo))
+    client = Recorder()
+    factory = ClientFactory.forProtocol(lambda: client)
+    reactor.connectTCP("127.0.0.1", server.port.getHost().port, factory)
+    pump(reactor, lambda: server.connections and client.transport, "both ends")
+
+    assert client.transport not in server.connections
+    assert names(server) == ["connectionMade"]
+    client.transport.loseConnection()
+    pump(reactor, lambda: client.reason and not server.connections, "both losses")
+    assert names(server) == ["connectionMade", "connectionLost"]
+
+
+def test_an_app_that_turns_a_client_away_leaves_nothing_behind(start, reactor, closing):
+    class Closed(Factory):
+        def buildProtocol(self, addr):
+            return None
+
+    server = start(Closed())
+    assert drain(reactor, closing(connect(server.port))) == b""
+    assert server.totals().connections == 0
+
+
+def test_the_apps_factory_is_started_and_stopped_once(reactor):
+    class Counted(Factory):
+        protocol = Echo
+        calls = ""
+
+        def startFactory(self):
+            self.calls += "start "
+
+        def stopFactory(self):
+            self.calls += "stop "
+
+    factory = Counted()
+    server = Server(reactor, factory)
+    server.listen("127.0.0.1", 0)
+    assert factory.calls == "start "
+    server.stop(0)
+    assert factory.calls == "start stop "
+
+
+# Limits.
+
+
+def test_clients_beyond_the_limit_are_closed_at_once(start, join, reactor, closing):
+    server = start(Factory.forProtocol(Echo), max_connections=1)
+    inside = join(server)
+
+    assert drain(reactor, closing(connect(server.port))) == b""
+
+    inside.sendall(b"still here")
+    assert receive(reactor, inside, 10) == b"still here"
+    assert (server.turned_away, server.totals().connections) == (1, 1)
+
+
+def test_the_place_of_a_client_that_has_left_is_free_again(start, join, reactor):
+    server = start(Factory.forProtocol(Echo), max_connections=1)
+    join(server).close()
+    pump(reactor, lambda: not server.connections, "the end")
+
+    second = join(server)
+
+    second.sendall(b"x")
+    assert receive(reactor, second, 1) == b"x"
+
+
+def test_the_warning_names_the_limit_and_comes_at_most_every_ten_seconds(
+    start, join, time, timed, closing, caplog
+):
+    server = start(Factory.forProtocol(Echo), on=timed, max_connections=1)
+    join(server)
+
+    def knock():
+        drain(timed, closing(connect(server.port)))
+
+    with caplog.at_level(logging.WARNING, "minireactor"):
+        for _ in range(5):
+            knock()
+        time.advance(10)
+        knock()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "at the limit of 1 connections (max-connections): clients turned away: 1",
+        "at the limit of 1 connections (max-connections): clients turned away: 5",
+    ]
+
+
+def test_an_idle_connection_is_closed_after_the_timeout(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, idle_timeout=100)
+    client = join(server)
+    passes(timed)
+
+    let_pass(time, timed, 99, step=25)
+    assert server.connections
+
+    let_pass(time, timed, 50, step=25)
+    pump(timed, lambda: not server.connections, "the end")
+    assert server.events[-1][1].check(ConnectionDone)
+    assert drain(timed, client).startswith(b"how many")
+
+
+def test_a_byte_now_and_then_keeps_a_connection(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, idle_timeout=100)
+    client = join(server)
+    for _ in range(10):
+        client.sendall(b" ")
+        before = only(server).bytes_in
+        pump(timed, lambda before=before: only(server).bytes_in > before, "the byte")
+        let_pass(time, timed, 75, step=25)
+    assert server.connections
+
+
+def test_case_41_a_long_drain_outlives_the_idle_timeout(start, join, time, timed):
+    server = start(Factory.forProtocol(Sender), on=timed, idle_timeout=10)
+    client = join(server)
+    received = 0
+
+    while server.connections:
+        received += read_until_some_is_taken(server, client)
+        let_pass(time, timed, 7.5, step=2.5)
+
+    assert received > 4 * MEGABYTE
+    assert received + len(drain(timed, client)) == Sender.SIZE
+    assert server.events[-1][1].check(ConnectionDone)
+
+
+def test_an_idle_peer_with_bytes_waiting_for_it_is_aborted(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, idle_timeout=10)
+    client = join(server)
+    fill(server, client)
+
+    let_pass(time, timed, 20, step=2.5)
+
+    assert server.events[-1][1].check(ConnectionAborted)
+
+
+def test_a_connection_whose_producer_never_ends_is_aborted_in_the_end(start, join, time, timed):
+    class Forgetful(Protocol):
+        def connectionMade(self):
+            self.transport.registerProducer(self, True)
+
+        def stopProducing(self):
+            pass
+
+    server = start(Factory.forProtocol(Forgetful), on=timed, idle_timeout=10)
+    join(server)
+
+    let_pass(time, timed, 20, step=2.5)
+
+    assert server.events[-1][1].check(ConnectionAborted)
+
+
+def test_a_peer_that_takes_nothing_is_aborted_after_the_stall_timeout(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, stall_timeout=10)
+    client = join(server)
+    fill(server, client)
+
+    let_pass(time, timed, 7.5, step=2.5)
+    assert server.connections
+
+    let_pass(time, timed, 10, step=2.5)
+    assert server.events[-1][1].check(ConnectionAborted)
+
+
+def test_a_peer_that_sends_but_takes_nothing_is_stalled_all_the_same(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, stall_timeout=10)
+    client = join(server)
+    fill(server, client)
+
+    for _ in range(5):
+        client.sendall(b"x")
+        let_pass(time, timed, 2.5, step=2.5)
+
+    assert server.events[-1][1].check(ConnectionAborted)
+
+
+def test_a_slow_peer_is_not_stalled(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, stall_timeout=10)
+    client = join(server)
+    fill(server, client)
+
+    for _ in range(20):
+        read_until_some_is_taken(server, client)
+        let_pass(time, timed, 7.5, step=2.5)
+
+    assert server.connections
+
+
+def test_a_quiet_peer_without_bytes_waiting_is_not_stalled(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, stall_timeout=10)
+    client = join(server)
+    receive(timed, client, 39)
+    let_pass(time, timed, 100, step=2.5)
+    assert server.connections
+
+
+def test_case_32_without_connections_no_timer_wakes_the_loop(start, join, timed):
+    server = start(RandomFactory(), on=timed, idle_timeout=10, stall_timeout=5)
+    assert timed.getDelayedCalls() == []
+
+    client = join(server)
+    assert len(timed.getDelayedCalls()) == 1
+
+    client.close()
+    pump(timed, lambda: not server.connections, "the end")
+    assert timed.getDelayedCalls() == []
+
+
+# The end.
+
+
+def test_stopping_with_no_connections_is_done_at_once(start):
+    server = start(RandomFactory())
+    server.stop(5)
+    assert names(server) == ["stopped"]
+    assert not server.port.connected
+
+
+def test_stopping_closes_idle_connections_and_then_is_done(start, join, reactor):
+    server = start(RandomFactory())
+    client = join(server)
+    server.stop(5)
+
+    assert drain(reactor, client).startswith(b"how many")
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+    assert names(server) == ["connectionMade", "connectionLost", "stopped"]
+    assert reactor.getDelayedCalls() == []
+
+
+def test_stopping_lets_a_transfer_finish(start, join, reactor):
+    server = start(RandomFactory())
+    client = join(server)
+    client.sendall(b"200000\n")
+    pump(reactor, lambda: server.paused, "a pause")
+
+    server.stop(60)
+
+    assert drain(reactor, client).count(b"\r\n") == 200001
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+    assert server.events[-2][1].check(ConnectionDone)
+
+
+def test_stopping_ends_an_echo_after_its_bytes_have_gone(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    client = join(server)
+    client.sendall(b"x" * 5000)
+    pump(reactor, lambda: only(server).bytes_in == 5000, "the bytes")
+
+    server.stop(60)
+
+    assert drain(reactor, client) == b"x" * 5000
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+
+
+def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(start, join, time, timed):
+    server = start(RandomFactory(), on=timed)
+    fill(server, join(server))
+
+    server.stop(60)
+    let_pass(time, timed, 59, step=1)
+    assert "stopped" not in names(server)
+
+    let_pass(time, timed, 2, step=1)
+    assert names(server)[-2:] == ["connectionLost", "stopped"]
+    assert server.events[-2][1].check(ConnectionAborted)
+
+
+def test_case_39_without_grace_it_is_aborted_at_once(start, join, reactor):
+    server = start(RandomFactory())
+    fill(server, join(server))
+    server.stop(0)
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+    assert server.events[-2][1].check(ConnectionAborted)
+
+
+def test_stopping_twice_aborts_at_once(start, join, reactor):
+    server = start(RandomFactory())
+    fill(server, join(server))
+
+    server.stop(600)
+    passes(reactor)
+    assert server.connections
+
+    server.stop(600)
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+    assert server.events[-2][1].check(ConnectionAborted)
+    assert reactor.getDelayedCalls() == []
+
+
+def test_it_is_told_once_that_all_have_gone(start, join, reactor):
+    server = start(RandomFactory())
+    join(server)
+    for _ in range(3):
+        server.stop(0)
+    passes(reactor)
+    server.stop(0)
+    assert names(server).count("stopped") == 1
+
+
+# Finding the app.
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """module(source) -> the name of a new module in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = []
+
+    def module(source):
+        made.append(f"app_{len(made)}_of_a_test")
+        (tmp_path / f"{made[-1]}.py").write_text(source)
+        return made[-1]
+
+    yield module
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+SOURCE = """
+from minireactor.protocol import Factory, Protocol
+
+class Greeter(Protocol):
+    def connectionMade(self):
+        self.transport.write(b"hello\\r\\n")
+        self.transport.loseConnection()
+
+class Greeters(Factory):
+    protocol = Greeter
+
+class Demanding(Factory):
+    def __init__(self, needed):
+        pass
+
+greeters = Greeters()
+greeter = Greeter()
+number = 5
+
+class Box:
+    inner = greeters
+"""
+
+
+@pytest.mark.parametrize("name", ["random", "echo", "discard", "chargen"])
+def test_built_in_apps_have_factories(name):
+    assert load_app(name).buildProtocol(None) is not None
+
+
+@pytest.mark.parametrize("name", ["greeters", "Greeters", "Greeter", "Box.inner"])
+def test_an_app_is_a_factory_a_factory_class_or_a_protocol_class(
+    name, module, start, join, reactor
+):
+    server = start(load_app(f"{module(SOURCE)}:{name}"))
+    assert drain(reactor, join(server)) == b"hello\r\n"
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("absent", "has no name 'absent'"),
+        ("", "has no name ''"),
+        ("number", "is 5; name a Factory instance or class, or a Protocol class"),
+        ("greeter", "name a Factory instance or class"),
+        ("Box", "name a Factory instance or class"),
+        ("Demanding", r"Demanding\(\) raised TypeError"),
+    ],
+)
+def test_a_name_that_is_no_app_is_refused(name, message, module):
+    with pytest.raises(LoadError, match=message):
+        load_app(f"{module(SOURCE)}:{name}")
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("1 / 0", "raised ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "raised SystemExit: 3"),
+        ("def", "raised SyntaxError"),
+        ("import no_such_module_inside", "raised ModuleNotFoundError"),
+    ],
+)
+def test_a_module_that_raises_is_refused_with_the_exception(source, message, module):
+    with pytest.raises(LoadError, match=message):
+        load_app(f"{module(source)}:app")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("ranodm", "no app 'ranodm'; give random, echo, discard, chargen or module:name"),
+        ("no_such_module:app", "no module 'no_such_module'"),
+        ("no_such.module:app", "no module 'no_such'"),
+        (":app", "importing '' raised ValueError"),
+        (".relative:app", "importing '.relative' raised TypeError"),
+    ],
+)
+def test_a_module_that_is_not_there_is_refused(name, message, module):
+    with pytest.raises(LoadError, match=message):
+        load_app(name)
