@@ -206,8 +206,9 @@ class Model:
             self._receive()
         if writable and self.waits_writable and not (self.lost or self.aborted):
             self._flush()
-        if self.reset and not (self.aborted or received):
-            self._end()  # what came before the reset is still read first
+        # What came before the reset is read first, as long as anything is to be read.
+        if self.reset and not self.aborted and not (received and self.reading):
+            self._end()
 
     def _flush(self):
         before = self.pending
