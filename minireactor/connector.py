@@ -35,7 +35,7 @@ _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 def resolve(host: str, port: Any, flags: int = 0) -> Resolved:
     """The addresses of `host`. It blocks, unless `flags` has AI_NUMERICHOST."""
-    if str(port).isdigit() and int(port) > 65535:
+    if str(port).isdecimal() and int(port) > 65535:
         # Some systems would take it modulo 65,536, and connect to another port.
         return ConnectError(string=f"{port} is no port number: they go from 0 to 65535")
     try:
@@ -117,7 +117,7 @@ class Attempt(Handler):
             return
         try:
             self._socket.bind(self._connector.bindAddress)  # type: ignore[union-attr]
-        except (OSError, OverflowError) as error:
+        except Exception as error:
             raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
 
     def doWrite(self) -> None:
@@ -246,7 +246,7 @@ class Connector:
         except Exception:
             sock.close()
             failure = Failure()
-            self.reactor.log_failure(failure, f"in buildProtocol of {self.factory!r}")
+            self.reactor.log_failure(failure, f"in buildProtocol of {type(self.factory).__name__}")
             self.connectionFailed(failure)
             return
         connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)

@@ -22,6 +22,8 @@ PAUSED = "paused"  # a push producer that has been told to wait
 PULL = "pull"  # a pull producer: it writes when it is asked
 CLOSED = "closed"  # nothing will be taken any more
 
+WAITING = (PAUSED, PULL)  # those that BELOW leads to a call in
+
 # Events.
 PUSH_REGISTERED = "push registered"
 PULL_REGISTERED = "pull registered"

@@ -10,7 +10,7 @@ from minireactor.descriptors import DescriptorSet
 from minireactor.error import ConnectionLost, ReactorAlreadyRunning, ReactorNotRunning
 from minireactor.failure import Failure
 from minireactor.handler import Handler
-from minireactor.loop import Loop
+from minireactor.loop import LONGEST_WAIT, Loop
 from minireactor.port import Port
 from minireactor.triggers import SystemEvent
 
@@ -99,7 +99,7 @@ class Reactor(Loop):
     def iterate(self, delay: float = 0) -> None:
         """One pass, which waits for `delay` seconds at the most."""
         self.open()
-        self.tick(delay)
+        self.tick(max(0.0, min(delay, LONGEST_WAIT)))
 
     def stop(self) -> None:
         """End `run()`: after this pass the "shutdown" triggers fire, then connections are lost.

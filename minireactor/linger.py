@@ -9,6 +9,7 @@ dropped until its own end comes, within bounds. Nobody waits for this but the re
 from __future__ import annotations
 
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 from minireactor.handler import Handler
@@ -80,6 +81,8 @@ class Lingering(Handler):
     def unsettled(self) -> bool:
         """Whether bytes are still on their way, as far as the system can tell."""
         try:
-            return any(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0" * 4))
+            answer = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0" * 4)
         except (AttributeError, OSError):
             return True  # a system that cannot tell, or not of sockets
+        # Linux counts what the peer has not acknowledged yet, and our end of the stream as one.
+        return bool(struct.unpack("i", answer)[0] > 1)

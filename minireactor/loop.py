@@ -9,6 +9,7 @@ import os
 import time
 import weakref
 from collections import deque
+from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
 
 from minireactor import log
@@ -84,9 +85,10 @@ class Loop:
                 self._fail(handler)
 
     def _dispatch(self, handler: Handler, events: int) -> None:
+        waited_to_write = handler.writing and events & ~READ
         if handler.reading and events & ~WRITE:
             handler.doRead()
-        if handler.writing and events & ~READ:
+        if waited_to_write and handler.writing:
             handler.doWrite()
         if handler.armed is None:
             return
@@ -106,17 +108,17 @@ class Loop:
 
     def _fail(self, handler: Handler) -> None:
         failure = Failure()
-        log.err(failure, f"in a callback of {handler.owner()!r}")
+        log.err(failure, f"in a callback of {repr(handler.owner())}")
         try:
             handler.failed(failure)
         except Exception as error:
-            log.err(error, f"while ending {handler.owner()!r}")
+            log.err(error, f"while ending {repr(handler.owner())}")
 
     def _call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
         try:
             f(*args, **kw)
         except Exception as error:
-            log.err(error, f"in a call of {f!r}")
+            log.err(error, f"in a call of {repr(f)}")
 
     # Handlers. The kernel is told first, our own tables second.
 

@@ -48,6 +48,7 @@ class Port(Handler):
         self.disconnected = False
         self._marks = (flow.HIGH, flow.LOW)
         self._host: IPv4Address | IPv6Address | None = None
+        self._own_host: IPv4Address | IPv6Address | None = None
         self._batch = 1
         self._spare = -1
 
@@ -72,6 +73,8 @@ class Port(Handler):
         self.socket = sock
         self.fd = sock.fileno()
         self._host = from_sockaddr(sock.getsockname())
+        # Bound to one address, it is that of each connection too: `churn` need not ask for it.
+        self._own_host = None if self._host.host in ("0.0.0.0", "::") else self._host
         self._take_spare()
         self.connected, self.disconnected = True, False
         self.reading = True
@@ -149,7 +152,7 @@ class Port(Handler):
             Lingering.take_over(self.reactor, sock)
             sock.close()
             return
-        connection = Connection(self.reactor, sock, peer, self._marks)
+        connection = Connection(self.reactor, sock, peer, self._marks, host=self._own_host)
         connection.start(protocol)
 
     # Without a free descriptor accept() fails and the waiting peer stays where it is: a listener

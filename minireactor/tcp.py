@@ -11,7 +11,8 @@ it reads. Its life, in which it never goes back:
 
 `write()` only appends. The write pass sends, once for each connection and just before the loop
 sleeps, so that a thousand small writes cost one system call; only when the kernel takes less
-than all of it does the connection wait to be told that it is writable.
+than all of it does the connection wait to be told that it is writable. What a connection writes
+while its own input is handled does not even wait for the pass, but goes out right after that.
 """
 
 from __future__ import annotations
@@ -152,23 +153,28 @@ class Connection(Handler):
             self.connectionLost(Failure(ConnectionLost(error)))
             return
         self.bytes_out += sent
-        if sent == before and not self._buffer.sealed:
-            tail.clear()
+        if sent == before:
             pending = 0
+            tail.clear()
+            if self._buffer.sealed:
+                self._buffer.clear()
+                self._room = self._flow.high
         else:
             pending = self._buffer.advance(sent)
             self._room = self._flow.high - self._buffer.sealed
         self._flush_due = self.writing = pending > 0
         if pending and (self.armed is None or not self.armed & WRITE):
             self.reactor.arm(self)
-        if before and self._flow.producer is not None and pending <= self._flow.low:
+        if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._signal(flow.BELOW)
         if self._state is CLOSING or self._half_closing:
             self._end_of_writing()
 
     def _send_chunks(self) -> int:
         chunks = self._buffer.peek(LARGEST_SEND)
-        return self.socket.sendmsg(chunks) if _HAS_SENDMSG else self.socket.send(chunks[0])
+        if len(chunks) == 1 or not _HAS_SENDMSG:
+            return self.socket.send(chunks[0])
+        return self.socket.sendmsg(chunks)
 
     def _end_of_writing(self) -> None:
         if len(self._buffer) or self._flow.producer is not None:
@@ -279,9 +285,29 @@ class Connection(Handler):
             self._adapt(count)
         if data:
             self.bytes_in += count
-            self.protocol.dataReceived(data)
+            if self._flush_due or self._write_ended:
+                self.protocol.dataReceived(data)
+            else:
+                self._answer(data)
         else:
             self._end_of_reading()
+
+    def _answer(self, data: bytes) -> None:
+        """Deliver, and send at once what the protocol writes meanwhile.
+
+        The socket and the bytes are still in the processor's caches then: the work `echo` costs a
+        tenth less than with the write pass, and `stream-back`, which would hold many large reads
+        until that comes, two fifths."""
+        self._flush_due = True  # it is: below
+        try:
+            self.protocol.dataReceived(data)
+        except BaseException:
+            self.reactor.flushes.append(self)
+            raise
+        if self._tail or self._buffer.sealed or self._half_closing or self._state is CLOSING:
+            self.doWrite()
+        elif self._state is OPEN:
+            self._flush_due = False
 
     def _adapt(self, count: int) -> None:
         size = self._read_size
@@ -351,7 +377,11 @@ class Connection(Handler):
             self._finish_soon()
 
     def _finish_soon(self) -> None:
-        if (self._half_closing or self._state is CLOSING) and not self._flush_due:
+        if not (self._half_closing or self._state is CLOSING):
+            return
+        if self._write_ended:
+            self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
+        elif not self._flush_due:
             self._flush_due = True
             self.reactor.flushes.append(self)
 

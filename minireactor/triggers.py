@@ -9,6 +9,7 @@ with `addBoth`, a Deferred, the phases after it wait until that has fired.
 
 from __future__ import annotations
 
+from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
 
 from minireactor import log
@@ -73,5 +74,5 @@ class SystemEvent:
             try:
                 results.append(f(*args, **kw))
             except Exception as error:
-                log.err(error, f"in a trigger {phase} {self.name}: {f!r}")
+                log.err(error, f"in a trigger {phase} {self.name}: {repr(f)}")
         return results

@@ -418,3 +418,12 @@ def test_no_sequence_of_events_breaks_the_contract(seed):
             assert ended in ("stopped", "unregistered")
         producer.check()
         assert flow.STOP not in producer.calls[:-1]
+
+
+def test_the_states_that_wait_are_those_that_a_falling_buffer_calls():
+    called = {
+        state
+        for (state, event), (_, call) in flow.TRANSITIONS.items()
+        if event == flow.BELOW and call
+    }
+    assert called == set(flow.WAITING)

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
-from support import OneFactory, Recorder, connect, drain, passes, pump, receive, served
+from scripted import ScriptedPoller
+from support import (
+    OneFactory,
+    Recorder,
+    connect,
+    drain,
+    is_open,
+    open_descriptors,
+    passes,
+    pollers,
+    pump,
+    receive,
+    reset,
+    served,
+)
 
 from minireactor import Reactor, linger
 from minireactor.linger import Lingering
@@ -43,6 +58,15 @@ def test_C1_case_26_four_megabytes_arrive_fifty_times_out_of_fifty(reactor, clos
         client = closing(connect(port))
         client.sendall(UNREAD)
         assert len(drain(reactor, client)) == SIZE
+
+
+@pytest.mark.parametrize("make", [make for _, make in pollers()], ids=[n for n, _ in pollers()])
+def test_C1_case_26_four_megabytes_arrive_with_every_poller(make, closing):
+    reactor = closing(Reactor(make()))
+    _, client = served(reactor, Sender())
+    closing(client)
+    client.sendall(UNREAD)
+    assert drain(reactor, client) == b"d" * SIZE
 
 
 def test_C1_a_slow_reader_gets_everything_too(reactor, closing):
@@ -103,8 +127,9 @@ def test_C2_it_is_bounded_in_time(closing):
     assert lingering(reactor) == []
 
 
-def test_C2_it_is_bounded_in_bytes(reactor, closing, monkeypatch):
+def test_C2_it_is_bounded_in_bytes(closing, monkeypatch):
     monkeypatch.setattr(linger, "LINGER_BYTES", 100_000)
+    reactor = closing(Reactor(seconds=lambda: 0.0))  # its time does not run out
     _, client = closed_with_the_client_open(reactor, closing)
     client.setblocking(False)
 
@@ -193,3 +218,116 @@ def test_C2_stopping_waits_a_second_at_most(closing):
     reactor.run()
     assert now[0] - stopped_at[0] < 1.5
     assert protocol.calls == ["made", "lost"]
+
+
+def test_C2_its_descriptor_is_given_back_with_the_peers_end(reactor, closing):
+    protocol, client = served(reactor)
+    number = protocol.transport.fileno()
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert is_open(number)
+    client.close()
+    pump(reactor, lambda: not is_open(number), "the end of the lingering")
+    assert number not in open_descriptors()
+
+
+def test_C2_a_reset_ends_it_without_noise(reactor, caplog):
+    protocol, client = served(reactor)
+    number = protocol.transport.fileno()
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    client.sendall(UNREAD)
+    reset(client)
+    pump(reactor, lambda: not is_open(number), "the end of the lingering")
+    assert caplog.records == []
+
+
+def test_C2_there_is_none_after_an_abort(reactor, closing):
+    protocol, client = served(reactor)
+    closing(client)
+    number = protocol.transport.fileno()
+    protocol.transport.abortConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert not is_open(number)
+
+
+def test_C2_there_is_none_where_the_peer_has_reset(reactor):
+    protocol, client = served(reactor)
+    number = protocol.transport.fileno()
+    protocol.transport.pauseProducing()
+    reset(client)
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert lingering(reactor) == []
+    assert not is_open(number)
+
+
+def test_C2_a_paused_connection_lingers_no_longer_than_its_peer(reactor):
+    protocol, client = served(reactor)
+    protocol.transport.pauseProducing()
+    client.sendall(UNREAD)
+    client.close()
+    passes(reactor)
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    pump(reactor, lambda: not lingering(reactor), "the end of the lingering")
+    assert protocol.received == b""
+
+
+def test_C2_a_socket_that_cannot_be_watched_is_closed(closing, caplog):
+    class Full(ScriptedPoller):
+        def watch(self, fd, events, before):
+            if self.masks:
+                raise OSError("no room left")
+            super().watch(fd, events, before)
+
+    reactor = closing(Reactor(Full()))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = closing(socket.create_connection(server.getsockname()))
+        ours, _ = server.accept()
+    number = ours.fileno()
+    Lingering.take_over(reactor, ours)
+    assert not is_open(number)
+    assert client.recv(1) == b""
+    assert len(caplog.records) == 1
+    assert lingering(reactor) == []
+
+
+def test_C2_closing_a_reactor_does_not_wait(reactor, closing):
+    protocol, client = served(reactor)
+    closing(client)
+    number = protocol.transport.fileno()
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    reactor.close()
+    assert not is_open(number)
+
+
+@pytest.mark.parametrize("unable", ["error", "no such call"])
+def test_C2_where_the_system_cannot_tell_it_counts_as_unsent(reactor, closing, monkeypatch, unable):
+    def refuse(*a):
+        raise OSError("not of sockets")
+
+    closed_with_the_client_open(reactor, closing)
+    (own,) = lingering(reactor)
+    if unable == "error":
+        monkeypatch.setattr(linger, "fcntl", type("fcntl", (), {"ioctl": refuse}))
+    else:
+        monkeypatch.setattr(linger, "termios", None)
+    assert own.unsettled()
+
+
+@pytest.mark.skipif(not hasattr(linger.termios, "TIOCOUTQ"), reason="the system cannot tell")
+@pytest.mark.parametrize(
+    ("count", "unsettled"), [(0, False), (1, False), (2, True), (70_000, True)]
+)
+def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
+    reactor, closing, monkeypatch, count, unsettled
+):
+    def answer(fd, request, buffer):
+        return struct.pack("i", count)
+
+    closed_with_the_client_open(reactor, closing)
+    (own,) = lingering(reactor)
+    monkeypatch.setattr(linger, "fcntl", type("fcntl", (), {"ioctl": answer}))
+    assert own.unsettled() is unsettled

@@ -77,6 +77,31 @@ class Producer:
         self.stopped = True
 
 
+ANSWERS = [None] * 20 + SIZES * 2 + ["lose", "half"]
+
+
+class Answering:
+    """Mixed into a protocol: what it does with its input comes from a seed, as in the model."""
+
+    def dataReceived(self, data):
+        super().dataReceived(data)
+        answer = self.answers.choice(ANSWERS)
+        if answer == "lose":
+            self.transport.loseConnection()
+        elif answer == "half":
+            self.transport.loseWriteConnection()
+        elif answer is not None:
+            self.transport.write(b"a" * answer)
+
+
+class AnsweringRecorder(Answering, Recorder):
+    pass
+
+
+class AnsweringHalfCloseable(Answering, HalfCloseable):
+    pass
+
+
 class Script:
     def __init__(self, rng):
         self.on_pause = rng.choice([None] * 30 + ["abort", "lose"])
@@ -96,7 +121,8 @@ class Script:
 class Model:
     """What the rules say, in numbers."""
 
-    def __init__(self, half_closeable):
+    def __init__(self, half_closeable, answers):
+        self.answers = answers
         self.high, self.low = 65536, 16384
         self.pending = self.sent = self.room = self.read = 0
         self.inbox = []
@@ -200,7 +226,8 @@ class Model:
         if self.flush_asked and not self.lost:
             self.flush_asked = False
             self._flush()
-        readable, writable = bool(self.inbox) or self.reset, self.room > 0 or self.reset
+        readable = bool(self.inbox) or self.reset
+        writable = self.waits_writable and (self.room > 0 or self.reset)
         received = readable and self.reading and not self.lost
         if received:
             self._receive()
@@ -247,6 +274,7 @@ class Model:
             self.read += chunk
             self.calls.append("data")
             self.inbox.pop(0)
+            self._answer(self.answers.choice(ANSWERS))
             return
         self.read_shut, self.reading = True, False
         if self.half_closeable:
@@ -254,6 +282,18 @@ class Model:
             if not self.write_shut:
                 return
         self._end()
+
+    def _answer(self, answer):
+        flush_comes_anyway = self.flush_asked or self.waits_writable or self.write_shut
+        if answer == "lose":
+            self.lose_connection()
+        elif answer == "half":
+            self.lose_write()
+        elif answer is not None:
+            self.write(answer)
+        if not (flush_comes_anyway or self.lost or self.aborted):
+            self.flush_asked = False
+            self._flush()
 
     def _end(self):
         if self.lost:
@@ -273,9 +313,11 @@ class Walk:
     def __init__(self, wire, rng):
         self.wire, self.rng = wire, rng
         half = rng.random() < 0.5
-        self.protocol = HalfCloseable() if half else Recorder()
+        self.protocol = AnsweringHalfCloseable() if half else AnsweringRecorder()
+        seed = rng.random()
+        self.protocol.answers = random.Random(seed)
         self.transport, self.sock = wire.connect(self.protocol)
-        self.model = Model(half)
+        self.model = Model(half, random.Random(seed))
         self.producer = None
         self.steps = []
 

@@ -571,6 +571,19 @@ def test_E7_writes_after_the_write_side_closed_are_dropped(reactor, closing):
     assert drain(reactor, client) == b""
 
 
+def test_E7_writes_between_the_half_close_and_the_close_are_dropped_too(wire):
+    protocol = HalfCloseable()
+    transport, sock = wire.connect(protocol, room=1000)
+    transport.loseWriteConnection()
+    wire.run()
+    transport.loseConnection()
+    transport.write(b"too late")
+    assert transport.pending == 0
+    wire.run()
+    assert protocol.calls == ["made", "write lost", "lost"]
+    assert protocol.reason.check(ConnectionDone)
+
+
 def test_E7_an_exception_in_a_half_close_notification_is_logged_once_and_closes(
     reactor, closing, caplog
 ):

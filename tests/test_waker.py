@@ -73,7 +73,6 @@ def test_case_35_no_wakeup_is_lost_after_one_that_came_in_the_middle(waker, when
     waker._inside = Meanwhile(real, **{when: waker.wake_threadsafe})
     waker.doRead()
     waker._inside = real
-    waker.doRead()
     waker.wake_threadsafe()
     assert is_awake(waker)
 
@@ -287,7 +286,24 @@ def test_in_another_thread_a_reactor_runs_without_signals(reactor):
 
 
 @posix
-def test_case_36_ctrl_c_ends_an_idle_loop(closing):
+def test_case_36_any_signal_wakes_the_loop_even_if_it_comes_just_before_it_sleeps(closing):
+    # Its Python handler runs before the poll; only what the signal itself has sent ends that.
+    polling = Watched()
+    reactor = closing(Reactor(polling))
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        overslept = reactor.callLater(PATIENCE, reactor.crash)
+        reactor.callLater(0, os.kill, os.getpid(), signal.SIGUSR1)
+        reactor.callLater(0, reactor.callLater, 0.01, reactor.stop)
+        reactor.run(installSignalHandlers=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert overslept.active()
+    assert polling.returned
+
+
+@posix
+def test_case_36_ctrl_c_ends_an_idle_loop():
     """python/cpython #101166."""
     with python(
         """

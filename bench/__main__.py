@@ -1,0 +1,249 @@
+"""`python -m bench`: the comparison. Options and the order of things."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench import measure, page, report
+from bench.engines import ENGINES, Engine, serving
+from bench.works import WORKS, Work
+
+ROUNDS = 5
+MOST_QUICK_ROUNDS = 3
+QUICK_SECONDS = 105.0  # of --quick; no round is begun that would probably take longer than this
+LAST_SECONDS = 112.0  # of --quick; no run is begun after that
+TIMEOUT, QUICK_TIMEOUT = 180.0, 40.0  # seconds, of one run
+
+
+class Options(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def options() -> Options:
+    parser = Options(
+        prog="python -m bench",
+        description="Compare minireactor with its peers, on this machine. Progress is shown on "
+        "stderr; the tables come at the end.",
+        epilog="A full run takes about half an hour. NAMES are separated by commas; "
+        "--list shows them.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="everything within two minutes, less exactly")
+    add("--engines", metavar="NAMES", help="these engines only")
+    add("--work", metavar="NAMES", help="these works only")
+    add("--rounds", metavar="N", type=_positive, help=f"repeat N times (default: {ROUNDS})")
+    add("--json", metavar="FILE", help="write every figure")
+    add("--html", metavar="FILE", help="write a page with charts")
+    add("--chart", metavar="FILE", help="write a picture (SVG) of the ratios")
+    add("--readme", metavar="FILE", help="put the summary between its two bench marks")
+    add("--from", metavar="FILE", dest="earlier", help="show what an earlier --json has, only")
+    add("--list", action="store_true", help="show the works and the engines, and end")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds, from 1 on")
+    return number
+
+
+def chosen(kind: str, names: str | None, among: Sequence[Any]) -> list[Any]:
+    """Those of that name, in their own order; ValueError names one that there is not."""
+    if names is None:
+        return list(among)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = [each.name for each in among]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"no {kind} {name!r}; there are: {', '.join(known)}")
+    if not wanted:
+        raise ValueError(f"no {kind} is named; there are: {', '.join(known)}")
+    return [each for each in among if each.name in wanted]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = options()
+    given = parser.parse_args(arguments)
+    try:
+        engines = chosen("engine", given.engines, ENGINES)
+        works = chosen("work", given.work, WORKS)
+        check_writable(given)
+        if given.list:
+            show_lists(works, engines)
+            return 0
+        earlier = report.load(Path(given.earlier)) if given.earlier else None
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if os.name != "posix":
+        parser.error("needs a POSIX system")
+    if not earlier and all(measure.installed(engine) for engine in engines):
+        parser.error("; ".join(f"{e.title}: {measure.installed(e)}" for e in engines))
+    measure.signals.install()
+    try:
+        results = earlier or compare(engines, works, given.quick, given.rounds)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    print(report.text(results))
+    for path, content in (
+        (given.json, report.as_json),
+        (given.html, page.html),
+        (given.chart, page.chart),
+    ):
+        if path:
+            Path(path).write_text(content(results), encoding="utf-8")
+    if given.readme:
+        readme = Path(given.readme)
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(report.with_summary(text, results), encoding="utf-8")
+    return 1 if results.failures() else 0
+
+
+def check_writable(given: argparse.Namespace) -> None:
+    """Better now than after half an hour. OSError, ValueError."""
+    for path in filter(None, (given.json, given.html, given.chart)):
+        folder = Path(path).resolve().parent
+        if Path(path).is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"cannot write {path!r}")
+    if given.readme:
+        report.block(Path(given.readme).read_text(encoding="utf-8"))
+
+
+def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
+    print("works:")
+    for work in works:
+        print(f"  {work.name:14} {work.title} ({work.unit})")
+    print("engines:")
+    for engine in engines:
+        reason = measure.installed(engine)
+        print(f"  {engine.name:14} {engine.title}{f' ({reason})' if reason else ''}")
+
+
+def compare(
+    engines: Sequence[Engine], works: Sequence[Work], quick: bool, rounds: int | None
+) -> report.Results:
+    """Round after round, in each of them work after work, in each of them engine after engine."""
+    absent = {engine: reason for engine in engines if (reason := measure.installed(engine))}
+    for engine, reason in absent.items():
+        print(f"{engine.title} is left out: {reason}", file=sys.stderr)
+    engines = [engine for engine in engines if engine not in absent]
+    results = report.Results(header(engines, absent, quick), [])
+    bounded = quick and rounds is None
+    pairs = [(w, e) for w in works for e in engines if e.name not in w.without]
+    wanted = rounds or (MOST_QUICK_ROUNDS if quick else ROUNDS)
+    progress = Progress(len(pairs), wanted)
+    session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT)
+    begun = time.monotonic()
+    try:
+        for number in range(1, wanted + 1):
+            results.header["rounds"] = number
+            for work, engine in pairs:
+                if bounded and time.monotonic() - begun > LAST_SECONDS:
+                    results.header["unfinished"] = True
+                    break
+                progress.starts(number, work, engine)
+                run = run_once(session, number, work, engine, quick)
+                results.runs.append(run)
+                progress.ended(run)
+            spent = time.monotonic() - begun
+            if bounded and spent + 1.1 * spent / number > QUICK_SECONDS:
+                break
+    finally:
+        session.close()
+        progress.clear()
+    results.header["seconds"] = round(time.monotonic() - begun)
+    return results
+
+
+def run_once(
+    session: measure.Session, number: int, work: Work, engine: Engine, quick: bool
+) -> dict[str, Any]:
+    """One run, as `report.Results` has it."""
+    run: dict[str, Any] = {"round": number, "work": work.name, "engine": engine.name}
+    try:
+        if session.descriptors < work.descriptors:
+            raise measure.RunFailed(
+                f"needs {work.descriptors} descriptors, the limit is {session.descriptors}: "
+                "raise it with ulimit -n"
+            )
+        run["figures"] = work.run(session, engine, quick)
+    except measure.RunFailed as error:
+        run["error"] = str(error)
+    if session.complaints:
+        # A server that logs errors is not doing the work that it is measured by.
+        said = session.complaints[-1].splitlines()[-1]
+        session.complaints.clear()
+        run["error"] = f"{run.get('error', 'a process complained')}: {said}"
+        run.pop("figures", None)
+    return run
+
+
+def header(engines: Sequence[Engine], absent: dict[Engine, str], quick: bool) -> dict[str, Any]:
+    return {
+        "machine": measure.machine(),
+        "python": measure.python(),
+        "engines": {
+            engine.name: {"title": engine.title, "version": measure.version(engine)}
+            for engine in engines
+        },
+        "absent": {engine.name: reason for engine, reason in absent.items()},
+        "high": serving.HIGH,
+        "low": serving.LOW,
+        "backlog": serving.BACKLOG,
+        "pinned": bool(measure.split_cores()[0]),
+        "quick": quick,
+        "rounds": 0,
+        "unfinished": False,
+    }
+
+
+class Progress:
+    """What is being done: one line that changes, or a line for each run where it is kept."""
+
+    def __init__(self, runs: int, rounds: int) -> None:
+        self.runs = runs
+        self.rounds = rounds
+        self.done = 0
+        self.since = 0.0
+        self.live = sys.stderr.isatty()
+        self.what = ""
+
+    def starts(self, number: int, work: Work, engine: Engine) -> None:
+        self.since = time.monotonic()
+        self.done += 1
+        place = f"{(self.done - 1) % self.runs + 1}/{self.runs}"
+        self.what = f"round {number} of {self.rounds}, {place:>7}: {work.name}, {engine.title}"
+        self.unit = work.unit
+        if self.live:
+            sys.stderr.write(f"\r\x1b[K{self.what} ...")
+            sys.stderr.flush()
+
+    def ended(self, run: dict[str, Any]) -> None:
+        seconds = time.monotonic() - self.since
+        if "error" in run:
+            said = f"FAILED: {run['error']}"
+        else:
+            said = f"{report.number(run['figures']['main'])} {self.unit}"
+        if self.live and "error" not in run:
+            return
+        start = "\r\x1b[K" if self.live else ""
+        print(f"{start}{self.what}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

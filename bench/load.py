@@ -1,0 +1,387 @@
+"""Load generators: what the clients of a work do. Each runs in a process of its own.
+
+`python -m bench.load NAME JSON SECONDS`. It works in parts; before each it says `mark` and waits
+for a line, so that whoever measures can look at the server while nothing happens. At the end comes
+`done JSON`, or `failed WHY` when a byte is missing or wrong.
+
+They are lean, so that the server is what limits; but the figures that count are the server's own.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+READ, WRITE = select.POLLIN, select.POLLOUT
+MESSAGE = b"abcdefg\n" * 8  # 64 bytes
+LARGE = 256 * 1024
+BATCH = 500  # connections at a time, so that no listening queue overflows
+QUANTILES = 1000
+# Of a client that will not read, in bytes: the kernel keeps little for it, as on a real network.
+# With the loopback's own segments it would take 2.5 MB before any engine's buffer begins to fill.
+SMALL_BUFFER = 16 * 1024
+SMALL_SEGMENT = 1460
+BIND_WITHOUT_PORT = 24  # Linux's IP_BIND_ADDRESS_NO_PORT
+
+
+class Wrong(Exception):
+    """Bytes are missing, or not those that were expected."""
+
+
+def mark() -> None:
+    print("mark", flush=True)
+    if not sys.stdin.buffer.readline():
+        sys.exit()
+
+
+def poller() -> Any:
+    """(descriptor, events) when something is ready, by the best of epoll and poll."""
+    if hasattr(select, "epoll"):
+        return select.epoll()
+    return select.poll()
+
+
+def _sources() -> Iterator[str]:
+    # A connection is told apart by its addresses too: more of them, more connections.
+    return (f"127.0.0.{2 + i // 4 % 200}" for i in count())
+
+
+SOURCES = _sources()
+
+
+def connect(port: int, small: bool = False) -> socket.socket:
+    sock = socket.socket()
+    if small:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT)
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_IP, BIND_WITHOUT_PORT, 1)
+        sock.bind((next(SOURCES), 0))
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def connect_all(port: int, amount: int) -> list[socket.socket]:
+    """So many connections, each of them accepted: it has had one message sent back."""
+    sockets: list[socket.socket] = []
+    while len(sockets) < amount:
+        batch = [connect(port) for _ in range(min(BATCH, amount - len(sockets)))]
+        for sock in batch:
+            sock.send(MESSAGE)
+        for sock in batch:
+            _receive_message(sock)
+        sockets += batch
+    return sockets
+
+
+def _receive_message(sock: socket.socket) -> None:
+    data = sock.recv(LARGE)
+    while 0 < len(data) < len(MESSAGE):
+        more = sock.recv(LARGE)
+        if not more:
+            break
+        data += more
+    if data != MESSAGE:
+        raise Wrong(f"sent {len(MESSAGE)} bytes, {len(data)} other ones came back")
+
+
+def quantiles(values: list[float]) -> list[float]:
+    """At most a thousand of them, evenly spread and sorted."""
+    values = sorted(values)
+    if len(values) <= QUANTILES:
+        return values
+    return [values[round(i * (len(values) - 1) / (QUANTILES - 1))] for i in range(QUANTILES)]
+
+
+# The generators. Each takes its numbers, and returns what it found: at least `bytes` and `seconds`.
+
+
+def lines(port: int, amount: int, warm: int) -> dict[str, Any]:
+    """Ask for `warm` lines, then for `amount`; count them."""
+    buffer = bytearray(LARGE)
+    found = {}
+    for wanted, counted in ((warm, False), (amount, True)):
+        if counted:
+            mark()
+        since = time.perf_counter()
+        received = newlines = 0
+        with connect(port) as sock:
+            sock.send(b"%d\r\n" % wanted)
+            while got := sock.recv_into(buffer):
+                received += got
+                newlines += buffer.count(b"\n", 0, got)
+        if newlines != wanted + 1:  # the first is a greeting
+            raise Wrong(f"asked for {wanted} lines, got {newlines - 1}")
+        found = {"bytes": received, "seconds": time.perf_counter() - since}
+    mark()
+    return found
+
+
+def chunks(port: int, amount: int, warm: int, size: int) -> dict[str, Any]:
+    """Ask for `warm` chunks, then for `amount`; count their bytes."""
+    buffer = bytearray(LARGE)
+    found = {}
+    for wanted, counted in ((warm, False), (amount, True)):
+        if counted:
+            mark()
+        since = time.perf_counter()
+        received = 0
+        with connect(port) as sock:
+            sock.send(b"%d\n" % wanted)
+            while got := sock.recv_into(buffer):
+                received += got
+        if received != wanted * size:
+            raise Wrong(f"asked for {wanted * size} bytes, got {received}")
+        found = {"bytes": received, "seconds": time.perf_counter() - since}
+    mark()
+    return found
+
+
+def upload(port: int, amount: int, warm: int, unit: int) -> dict[str, Any]:
+    """Send `warm` times `unit` bytes, then `amount` times; the server says when it has each."""
+    data = memoryview(bytes(LARGE))
+    found = {}
+    with connect(port) as sock:
+        for wanted, counted in ((warm, False), (amount, True)):
+            if counted:
+                mark()
+            since = time.perf_counter()
+            left = wanted * unit
+            while left:
+                left -= sock.send(data[:left])
+            heard = 0
+            while heard < wanted:
+                said = sock.recv(LARGE)
+                if not said:
+                    raise Wrong(f"the server hung up after {heard} of {wanted} units")
+                heard += len(said)
+            if heard > wanted:
+                raise Wrong(f"sent {wanted} units, the server has counted {heard}")
+            found = {"bytes": wanted * unit, "seconds": time.perf_counter() - since}
+    mark()
+    return found
+
+
+def echo(port: int, connections: int, busy: int, amount: int, warm: int) -> dict[str, Any]:
+    """`busy` of the connections send a message, and another when it has come back."""
+    sockets = connect_all(port, connections)
+    chosen = sockets[:: connections // busy][:busy]
+    by_number = {sock.fileno(): sock for sock in chosen}
+    poll = poller()
+    for sock in chosen:
+        sock.setblocking(False)
+        poll.register(sock.fileno(), READ)
+    _echo(poll, by_number, warm)
+    mark()
+    since = time.perf_counter()
+    latencies = _echo(poll, by_number, amount)
+    seconds = time.perf_counter() - since
+    mark()
+    return {
+        "bytes": amount * len(MESSAGE),
+        "seconds": seconds,
+        "latencies": quantiles(latencies),
+    }
+
+
+def _echo(poll: Any, sockets: dict[int, socket.socket], amount: int) -> list[float]:
+    clock = time.perf_counter
+    started = dict.fromkeys(sockets, 0.0)
+    latencies: list[float] = []
+    unsent = amount
+    for fd, sock in sockets.items():
+        if unsent:
+            unsent -= 1
+            started[fd] = clock()
+            sock.send(MESSAGE)
+    while len(latencies) < amount:
+        for fd, _ in poll.poll():
+            sock = sockets[fd]
+            data = sock.recv(4096)
+            if data != MESSAGE:
+                sock.setblocking(True)
+                if not data or len(data) > len(MESSAGE):
+                    raise Wrong(f"sent {len(MESSAGE)} bytes, {len(data)} came back")
+                while len(data) < len(MESSAGE):
+                    data += sock.recv(len(MESSAGE) - len(data)) or b"!" * len(MESSAGE)
+                if data != MESSAGE:
+                    raise Wrong("what came back is not what was sent")
+                sock.setblocking(False)
+            now = clock()
+            latencies.append(now - started[fd])
+            if unsent:
+                unsent -= 1
+                started[fd] = now
+                sock.send(MESSAGE)
+    return latencies
+
+
+def back(port: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
+    """Send `amount` bytes in all, as fast as it goes, and read them back."""
+    streams = Streams(port, connections)
+    streams.exchange(warm // connections)
+    mark()
+    since = time.perf_counter()
+    received = streams.exchange(amount // connections)
+    seconds = time.perf_counter() - since
+    mark()
+    return {"bytes": received, "seconds": seconds}
+
+
+def back_until_told(port: int, connections: int) -> dict[str, Any]:
+    """The same without end, until there is a line to read."""
+    mark()
+    streams = Streams(port, connections)
+    since = time.perf_counter()
+    streams.poll.register(sys.stdin.fileno(), READ)
+    received = streams.exchange(1 << 60)
+    return {"bytes": received, "seconds": time.perf_counter() - since}
+
+
+class Streams:
+    """Connections whose server sends back what it gets."""
+
+    def __init__(self, port: int, connections: int) -> None:
+        self.poll = poller()
+        self.sockets = {}
+        for _ in range(connections):
+            sock = connect(port)
+            sock.setblocking(False)
+            self.sockets[sock.fileno()] = sock
+
+    def exchange(self, amount: int) -> int:
+        """Until each connection has had `amount` bytes back, or it is told to stop, and all that
+        was sent has come; the number of bytes."""
+        data = memoryview(bytes(LARGE))
+        buffer = bytearray(LARGE)
+        unsent = dict.fromkeys(self.sockets, amount)
+        missing = dict.fromkeys(self.sockets, amount)
+        total = 0
+        for fd in self.sockets:
+            self.poll.register(fd, READ | WRITE)
+        open_ones = set(self.sockets)
+        while open_ones:
+            for fd, events in self.poll.poll():
+                if fd not in self.sockets:
+                    self.poll.unregister(fd)
+                    for each, rest in unsent.items():
+                        missing[each] -= rest
+                        unsent[each] = 0
+                        self.poll.modify(each, READ)
+                        if not missing[each]:
+                            open_ones.discard(each)
+                    continue
+                sock = self.sockets[fd]
+                if events & WRITE and unsent[fd]:
+                    try:
+                        unsent[fd] -= sock.send(data[: unsent[fd]])
+                    except BlockingIOError:
+                        pass
+                    if not unsent[fd]:
+                        self.poll.modify(fd, READ)
+                if events & ~WRITE:
+                    try:
+                        got = sock.recv_into(buffer)
+                    except BlockingIOError:
+                        continue
+                    total += got
+                    missing[fd] -= got
+                    if not got or missing[fd] < 0:
+                        raise Wrong(f"{missing[fd]} bytes did not come back")
+                    if not missing[fd]:
+                        open_ones.discard(fd)
+        for fd in self.sockets:
+            self.poll.unregister(fd)
+        return total
+
+
+def churn(port: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
+    """Connections that live for one message, `batch` at a time."""
+    _churn(port, warm, batch)
+    mark()
+    since = time.perf_counter()
+    latencies = _churn(port, amount, batch)
+    seconds = time.perf_counter() - since
+    mark()
+    return {
+        "bytes": amount * len(MESSAGE),
+        "seconds": seconds,
+        "latencies": quantiles(latencies),
+    }
+
+
+def _churn(port: int, amount: int, batch: int) -> list[float]:
+    clock = time.perf_counter
+    latencies = []
+    while amount:
+        now = min(batch, amount)
+        amount -= now
+        begun = []
+        for _ in range(now):
+            at = clock()
+            sock = connect(port)
+            sock.send(MESSAGE)
+            begun.append((at, sock))
+        for at, sock in begun:
+            _receive_message(sock)
+            latencies.append(clock() - at)
+            sock.close()
+    return latencies
+
+
+def idle(port: int, amount: int, warm: int) -> dict[str, Any]:
+    """Open connections, and leave them."""
+    held = connect_all(port, warm)
+    mark()
+    since = time.perf_counter()
+    held += connect_all(port, amount)
+    seconds = time.perf_counter() - since
+    mark()
+    return {"bytes": amount * len(MESSAGE), "seconds": seconds, "held": len(held)}
+
+
+def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
+    """Ask for more than anyone could want, and do not read it."""
+    held = []
+    since = time.perf_counter()
+    for wanted, each in ((warm, 1), (amount, BATCH)):
+        mark()
+        since = time.perf_counter()
+        while wanted:
+            batch = [connect(port, small=True) for _ in range(min(each, wanted))]
+            wanted -= len(batch)
+            for sock in batch:
+                sock.send(b"1000000000\r\n")
+            for sock in batch:
+                sock.recv(1, socket.MSG_PEEK)
+            held += batch
+    seconds = time.perf_counter() - since
+    mark()
+    return {"bytes": 0, "seconds": seconds, "held": len(held)}
+
+
+GENERATORS = {
+    f.__name__: f
+    for f in (lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled)
+}
+
+
+def main() -> None:
+    name, numbers, lifetime = sys.argv[1:]
+    signal.alarm(int(lifetime))
+    try:
+        print("done", json.dumps(GENERATORS[name](**json.loads(numbers))), flush=True)
+    except (Wrong, OSError) as error:
+        print("failed", error or type(error).__name__, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Arithmetic of the results, and their text: tables, JSON, the README's block."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.engines import BASE
+from bench.works import COLUMNS, WORKS, Work
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+class Spread(NamedTuple):
+    """The median of some rounds, the least and the most."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """ValueError without values."""
+    values = list(values)
+    if not values:
+        raise ValueError("no round has a figure")
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+class Results(NamedTuple):
+    """A header, and runs: {"round", "work", "engine"} with "figures" or with "error"."""
+
+    header: dict[str, Any]
+    runs: list[dict[str, Any]]
+
+    def engines(self) -> list[str]:
+        return list(self.header["engines"])
+
+    def title(self, engine: str) -> str:
+        return str(self.header["engines"][engine]["title"])
+
+    def peers(self) -> list[str]:
+        """Those with which minireactor can be compared."""
+        engines = self.engines()
+        return [name for name in engines if name != BASE] if BASE in engines else []
+
+    def works(self) -> list[Work]:
+        names = {run["work"] for run in self.runs}
+        return [work for work in WORKS if work.name in names]
+
+    def by_round(self, work: str, engine: str, figure: str = "main") -> dict[int, float]:
+        return {
+            run["round"]: run["figures"][figure]
+            for run in self.runs
+            if run["work"] == work and run["engine"] == engine
+            if figure in run.get("figures", ())
+        }
+
+    def figure(self, work: str, engine: str, figure: str = "main") -> Spread | None:
+        values = self.by_round(work, engine, figure).values()
+        return spread(values) if values else None
+
+    def ratio(self, work: str, peer: str) -> Spread | None:
+        """minireactor's main figure over the peer's, of the rounds that both have."""
+        ours, theirs = self.by_round(work, BASE), self.by_round(work, peer)
+        values = [ours[n] / theirs[n] for n in sorted(ours) if theirs.get(n, 0) > 0]
+        return spread(values) if values else None
+
+    def failures(self) -> list[str]:
+        return [
+            f"{run['work']}, {run['engine']}, round {run['round']}: {run['error']}"
+            for run in self.runs
+            if "error" in run
+        ]
+
+
+def first_line(results: Results) -> str:
+    """What was compared, where and how; no verdict."""
+    head = results.header
+    versions = [f"{each['title']} {each['version']}".strip() for each in head["engines"].values()]
+    rounds = head["rounds"]
+    return "; ".join(
+        [
+            head["machine"] + ("" if head["pinned"] else " (not pinned)"),
+            head["python"],
+            ", ".join(versions),
+            f"marks {head['high'] // 1024} and {head['low'] // 1024} KiB"
+            + (" (Twisted has only the high one)" if "twisted" in head["engines"] else ""),
+            f"{rounds} round{'s' * (rounds != 1)}"
+            + (", quick" if head["quick"] else "")
+            + (", stopped when its time was over" if head["unfinished"] else ""),
+        ]
+    )
+
+
+def number(value: float) -> str:
+    """Three digits that mean something."""
+    if value != value:
+        return "-"
+    size = abs(value)
+    for limit, form in ((0.0005, "0"), (1, "{:.3f}"), (10, "{:.2f}"), (100, "{:.1f}")):
+        if size < limit:
+            return form.format(value)
+    return f"{value:,.0f}"
+
+
+def ratio(value: Spread | None) -> str:
+    return "-" if value is None else f"{value.median:.2f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(text.rjust(width) for text, width in zip(row[1:], widths[1:])),
+            ]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def work_table(results: Results, work: Work) -> list[list[str]]:
+    """Headings, then a row for each engine."""
+    columns = [
+        c for c in work.columns if any(results.figure(work.name, e, c) for e in results.engines())
+    ]
+    with_ratios = bool(results.peers())
+    rows = [["", work.unit, "least", "most"]]
+    rows[0] += ["ratio", "least", "most"] if with_ratios else []
+    rows[0] += [heading(work, column) for column in columns]
+    for engine in results.engines():
+        if engine in work.without:
+            continue
+        main = results.figure(work.name, engine)
+        if main is None:
+            failed = any(
+                run["work"] == work.name and run["engine"] == engine for run in results.runs
+            )
+            said = "failed" if failed else "not run"
+            rows.append([results.title(engine), said] + [""] * (len(rows[0]) - 2))
+            continue
+        row = [results.title(engine), *map(number, main)]
+        if with_ratios:
+            versus = None if engine == BASE else results.ratio(work.name, engine)
+            row += ["", "", ""] if versus is None else [f"{value:.2f}" for value in versus]
+        row += [shown(results, work, engine, column) for column in columns]
+        rows.append(row)
+    return rows
+
+
+def heading(work: Work, column: str) -> str:
+    if column == "rate":
+        return "MB/s" if work.unit.endswith("GB") or work.name == "timer" else "per second"
+    return COLUMNS[column][0]
+
+
+def shown(results: Results, work: Work, engine: str, column: str) -> str:
+    value = results.figure(work.name, engine, column)
+    return "" if value is None else COLUMNS[column][1].format(value.median)
+
+
+def summary(results: Results) -> list[list[str]]:
+    """Headings, then a row of ratios for each work."""
+    rows = [["minireactor to", *(results.title(peer) for peer in results.peers())]]
+    for work in results.works():
+        rows.append(
+            [work.name, *(ratio(results.ratio(work.name, peer)) for peer in results.peers())]
+        )
+    return rows
+
+
+def text(results: Results) -> str:
+    lines = [first_line(results), ""]
+    for work in results.works():
+        lines += [f"{work.name}: {work.title}", *aligned(work_table(results, work)), ""]
+    if results.peers():
+        lines += [
+            "Ratios of the first figure, minireactor's to the peer's, median of the rounds; lower "
+            "is better, 0.50 is half:",
+            *aligned(summary(results)),
+        ]
+    for engine, reason in results.header["absent"].items():
+        lines.append(f"{engine} was left out: {reason}")
+    for failure in results.failures():
+        lines.append(f"FAILED: {failure}")
+    return "\n".join(lines)
+
+
+def markdown(results: Results) -> str:
+    """The first line and the summary."""
+    heads, *rows = summary(results)
+    lines = [
+        first_line(results) + ".",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|-|" + "-:|" * (len(heads) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def block(text: str) -> tuple[str, str]:
+    """What comes before and after the README's block. ValueError without it."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the readme has no block from {BEGIN} to {END}")
+    return before, after
+
+
+def with_summary(text: str, results: Results) -> str:
+    before, after = block(text)
+    return f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}"
+
+
+def as_json(results: Results) -> str:
+    """Every figure of every run, and what was made of them."""
+    return json.dumps(
+        {
+            "first line": first_line(results),
+            "header": results.header,
+            "units": {work.name: work.unit for work in results.works()},
+            "ratios": {
+                work.name: {
+                    peer: found._asdict()
+                    for peer in results.peers()
+                    if (found := results.ratio(work.name, peer))
+                }
+                for work in results.works()
+            },
+            "runs": results.runs,
+        },
+        indent=1,
+    )
+
+
+def load(path: Path) -> Results:
+    """What `as_json` has written. OSError, ValueError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Results(found["header"], found["runs"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{str(path)!r} was not written by --json") from None

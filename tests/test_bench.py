@@ -1,0 +1,332 @@
+"""The comparison of engines: its arithmetic, its pages, and a small run of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("resource")
+
+from bench import __main__ as command
+from bench import load, measure, page, report, works
+from bench.engines import ENGINES, minireactor_source
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def results(**mains: list[float]) -> report.Results:
+    """What each engine's `lines` has cost, round by round."""
+    header = {
+        "machine": "A processor, 2 cores, Linux 6.1",
+        "python": "CPython 3.13.0",
+        "engines": {name: {"title": name.title(), "version": "1.0"} for name in mains},
+        "absent": {"uvloop": "not installed"},
+        "high": 65536,
+        "low": 16384,
+        "backlog": 1024,
+        "pinned": True,
+        "quick": False,
+        "unfinished": False,
+        "rounds": max(len(values) for values in mains.values()),
+    }
+    runs = [
+        {
+            "round": n,
+            "work": "lines",
+            "engine": name,
+            "figures": {"main": value, "rate": 1e6, "peak": 15.0, "bytes": 6e6},
+        }
+        for name, values in mains.items()
+        for n, value in enumerate(values, 1)
+    ]
+    return report.Results(header, runs)
+
+
+def test_a_spread_is_the_median_between_the_least_and_the_most():
+    assert report.spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
+    with pytest.raises(ValueError, match="no round"):
+        report.spread([])
+
+
+def test_a_ratio_is_the_median_of_ratios_taken_round_by_round():
+    # given a machine that was twice as slow in the second round, for both
+    found = results(minireactor=[1.0, 2.0, 1.0], twisted=[2.0, 4.0, 4.0])
+
+    # then drift cancels out
+    assert found.ratio("lines", "twisted") == (0.5, 0.25, 0.5)
+
+
+def test_a_ratio_takes_only_rounds_that_both_have():
+    found = results(minireactor=[1.0, 2.0], twisted=[4.0, 1.0])
+    del found.runs[3]["figures"]
+    found.runs[3]["error"] = "lost a byte"
+
+    assert found.ratio("lines", "twisted") == (0.25, 0.25, 0.25)
+    assert found.failures() == ["lines, twisted, round 2: lost a byte"]
+
+
+def test_without_minireactor_there_are_no_ratios():
+    found = results(twisted=[1.0], asyncio=[2.0])
+
+    assert found.peers() == []
+    assert "ratio" not in report.text(found)
+    assert page.html(found)
+
+
+def test_the_text_has_the_first_line_a_table_and_the_summary():
+    text = report.text(results(minireactor=[1.0], twisted=[2.0]))
+
+    assert text.splitlines()[0] == (
+        "A processor, 2 cores, Linux 6.1; CPython 3.13.0; Minireactor 1.0, Twisted 1.0; "
+        "marks 64 and 16 KiB (Twisted has only the high one); 1 round"
+    )
+    assert re.search(r"^Twisted +2\.00 +2\.00 +2\.00 +0\.50 +0\.50 +0\.50", text, re.M)
+    assert re.search(r"^lines +0\.50$", text, re.M)
+    assert "uvloop was left out: not installed" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (0.0734, "0.073"), (1.234, "1.23"), (45.67, "45.7"), (71234.0, "71,234")],
+)
+def test_numbers_are_shown_with_three_digits(value, shown):
+    assert report.number(value) == shown
+
+
+def test_json_can_be_read_again(tmp_path):
+    found = results(minireactor=[1.0], twisted=[2.0])
+    path = tmp_path / "figures.json"
+    path.write_text(report.as_json(found))
+
+    assert report.load(path) == found
+    assert json.loads(path.read_text())["ratios"]["lines"]["twisted"]["median"] == 0.5
+
+
+def test_the_readme_block_is_replaced_and_nothing_else():
+    readme = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    found = results(minireactor=[1.0], twisted=[2.0])
+
+    new = report.with_summary(readme, found)
+
+    assert new.startswith(f"before\n{report.BEGIN}\nA processor")
+    assert new.endswith(f"| lines | 0.50 |\n{report.END}\nafter\n")
+    assert "old" not in new
+    assert report.with_summary(new, found) == new
+
+
+def test_a_readme_without_a_block_is_refused():
+    with pytest.raises(ValueError, match="no block"):
+        report.block("nothing here")
+
+
+def parsed(document: str) -> ElementTree.Element:
+    return ElementTree.fromstring(document.replace("<!DOCTYPE html>", ""))
+
+
+@pytest.mark.parametrize("draw", [page.html, page.chart])
+def test_pages_are_well_formed_and_need_nothing_from_elsewhere(draw):
+    document = draw(results(minireactor=[1.0, 1.5], twisted=[2.0, 90.0], raw=[0.1, 0.1]))
+
+    for element in parsed(document).iter():
+        assert not element.tag.endswith(("script", "link", "img", "iframe"))
+        assert not {"src", "href"} & set(element.attrib)
+    assert not re.search(r"url\(|@import", document)
+    assert set(re.findall(r"https?://[^\"' <]+", document)) <= {"http://www.w3.org/2000/svg"}
+    assert "prefers-color-scheme" in document
+
+
+def test_pages_escape_what_they_show():
+    found = results(minireactor=[1.0], twisted=[2.0])
+    found.header["machine"] = "<b>&"
+
+    for draw in (page.html, page.chart):
+        assert "&lt;b&gt;&amp;" in draw(found)
+
+
+def test_a_scale_holds_its_ratios_and_1():
+    scale = page.scale_of([report.Spread(0.07, 0.07, 0.07), report.Spread(3.0, 3.0, 3.0)])
+
+    assert scale.ticks == (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+    assert scale.at(0.05) == 0.0
+    assert scale.at(500.0) == 1.0
+
+
+def test_a_bar_that_dwarfs_the_others_is_broken():
+    small, large = report.Spread(1.0, 0.9, 1.1), report.Spread(30.0, 29.0, 31.0)
+
+    end, broken = page.longest([small, large])
+
+    assert 1.1 < end < 2.0
+    assert small.median < broken < large.median
+
+
+def test_a_load_is_divided_without_loss():
+    shares = works.shared({"connections": 10, "amount": 11, "size": 64}, 3)
+
+    assert [share["connections"] for share in shares] == [4, 3, 3]
+    assert sum(share["amount"] for share in shares) == 11
+    assert {share["size"] for share in shares} == {64}
+
+
+def test_every_work_has_a_generator_that_takes_its_numbers():
+    for work in works.WORKS:
+        if work.load:
+            code = load.GENERATORS[work.load].__code__
+            expected = set(code.co_varnames[: code.co_argcount]) - {"port"}
+            assert set(work.full) == set(work.quick) == expected
+
+
+def test_the_twisted_servers_become_minireactor_servers():
+    source = (ROOT / "bench" / "engines" / "twisted_style.py").read_text()
+
+    changed = minireactor_source(source)
+
+    assert "from minireactor import reactor" in changed
+    assert not re.search(r"^\s*(from|import) (twisted|zope)", changed, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--work", "linse"], "no work 'linse'; there are: integers, lines, "),
+        (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
+        (["--engines", ","], "no engine is named"),
+        (["--rounds", "0"], "'0' is not a number of rounds, from 1 on"),
+        (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
+        (["--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_2(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+
+    heard = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in heard
+    assert heard.count("\n") == 1
+
+
+def test_list_shows_works_and_engines(capsys):
+    assert command.main(["--list"]) == 0
+
+    heard = capsys.readouterr().out
+    assert all(each.name in heard for each in (*works.WORKS, *ENGINES))
+
+
+def test_an_engine_that_is_not_installed_says_so():
+    absent = ENGINES[0]._replace(package="no_such_package")
+
+    assert measure.installed(absent) == "not installed"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def processes_of(pid: int) -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.add(int(path.parent.name))
+    return found
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="raw needs epoll")
+
+
+@needs_epoll
+def test_a_small_run_counts_every_byte(tmp_path):
+    path = tmp_path / "figures.json"
+    with start(
+        *("--quick", "--rounds", "1", "--work", "lines", "--engines", "minireactor,raw"),
+        *("--json", str(path)),
+    ) as process:
+        out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0, err
+    assert re.search(r"^lines +[0-9.]+$", out, re.M)
+    figures = [run["figures"] for run in json.loads(path.read_text())["runs"]]
+    greeting = len("how many random integers do you want?\r\n")
+    assert [each["bytes"] for each in figures] == [50_000 * 6 + greeting] * 2
+    assert all(each["main"] > 0 for each in figures)
+
+
+@needs_epoll
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
+def test_ctrl_c_leaves_no_process():
+    with start("--work", "echo-100", "--engines", "minireactor") as process:
+        children: set[int] = set()
+        while len(children) < 2:  # a server and a load
+            assert process.poll() is None
+            children = processes_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert err.endswith("stopped\n")
+    assert "Traceback" not in err + out
+    assert not any(exists(pid) for pid in children)
+
+
+def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch):
+    monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)
+    session = measure.Session(timeout=20)
+    try:
+        work = next(work for work in works.WORKS if work.name == "lines")
+        figures = work.run(session, ENGINES[0], True)
+    finally:
+        session.close()
+
+    assert 0 < figures["cpu"] < 20
+
+
+def test_a_run_that_loses_a_byte_fails(tmp_path):
+    session = measure.Session(timeout=20)
+    try:
+        # given a server that sends back less than it gets
+        short = ENGINES[0]._replace(start="import short; short.main()")
+        (session.folder / "short.py").write_text(
+            "import socket\n"
+            "from bench.engines import serving\n"
+            "def main():\n"
+            "    serving.arguments()\n"
+            "    door = socket.create_server(('127.0.0.1', 0))\n"
+            "    serving.ready(door.getsockname()[1])\n"
+            "    sock, _ = door.accept()\n"
+            "    sock.send(sock.recv(64)[:-1])\n"
+        )
+        echo = next(work for work in works.WORKS if work.name == "echo-1")
+
+        # then the run does not count, and nobody is left
+        with pytest.raises(measure.RunFailed, match="sent 64 bytes, 63 other"):
+            echo.run(session, short, True)
+        assert not session.children
+    finally:
+        session.close()

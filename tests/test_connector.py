@@ -1,0 +1,808 @@
+"""Connecting: names, addresses, refusals, patience, and trying again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+import threading
+
+import pytest
+from scripted import ScriptedPoller
+from support import (
+    PATIENCE,
+    OneFactory,
+    Recorder,
+    RecordingClientFactory,
+    open_descriptors,
+    passes,
+    pump,
+    served,
+)
+
+from minireactor import Reactor
+from minireactor.address import IPv4Address, IPv6Address
+from minireactor.error import (
+    ConnectBindError,
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NotConnectingError,
+    ServiceNameUnknownError,
+    TimeoutError,
+    UserError,
+)
+from minireactor.testing import Clock
+
+LOCAL = "127.0.0.1"
+FAILED = ["startFactory", "started", "failed", "stopFactory"]
+
+
+def listen(reactor, *protocols):
+    """(factory, port number)"""
+    factory = OneFactory(*protocols)
+    return factory, reactor.listenTCP(0, factory, interface=LOCAL).getHost().port
+
+
+def unused_number():
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind((LOCAL, 0))
+        return sock.getsockname()[1]
+
+
+def connected(reactor, factory):
+    pump(reactor, lambda: factory.connection is not None and factory.connection.calls)
+    return factory.connection
+
+
+def failure(reactor, factory):
+    """What the attempt failed with; the factory has heard of nothing else."""
+    pump(reactor, lambda: factory.reason is not None, "the failure")
+    passes(reactor)
+    assert factory.calls == FAILED
+    return factory.reason
+
+
+class Names:
+    """A resolver in whose place: answers by host name, which `slow` ones give when they are told.
+
+    A number is resolved as ever."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.slow = {}
+        self.asked = []
+        self.threads = set()
+        self._resolve = socket.getaddrinfo
+
+    def __call__(self, host, port, *a, flags=0, **k):
+        name = host.partition(".")[0] if isinstance(host, str) else None
+        if name not in self.answers:
+            return self._resolve(host, port, *a, flags=flags, **k)
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        self.asked.append(host)
+        self.threads.add(threading.current_thread())
+        if name in self.slow:
+            assert self.slow[name].wait(PATIENCE)
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (h, p or port)) for h, p in answer]
+
+
+@pytest.fixture
+def names(monkeypatch):
+    own = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", own)
+    return own
+
+
+# --- Success
+
+
+def test_a_connection_comes_about(reactor):
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    assert (connector.state, connector.transport) == ("connecting", None)
+    protocol = connected(reactor, factory)
+    assert factory.calls == ["startFactory", "started", "build"]
+    assert (connector.state, connector.transport) == ("connected", protocol.transport)
+    assert protocol.transport.getPeer() == IPv4Address("TCP", LOCAL, number)
+    assert server.built[0].transport.getPeer() == protocol.transport.getHost()
+
+
+def test_nothing_is_called_before_connectTCP_returns_but_the_start(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    assert factory.calls == ["startFactory", "started"]
+
+
+def test_bytes_go_both_ways(reactor):
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    here = connected(reactor, factory)
+    pump(reactor, lambda: server.built)
+    there = server.built[0]
+    here.transport.write(b"ping")
+    pump(reactor, lambda: there.received == b"ping")
+    there.transport.write(b"pong")
+    pump(reactor, lambda: here.received == b"pong")
+
+
+def test_IPv6_literals_are_taken(reactor):
+    try:
+        port = reactor.listenTCP(0, OneFactory(), interface="::1")
+    except Exception:
+        pytest.skip("no IPv6 here")
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP("::1", port.getHost().port, factory)
+    protocol = connected(reactor, factory)
+    assert connector.getDestination() == IPv6Address("TCP", "::1", port.getHost().port)
+    assert protocol.transport.getPeer() == connector.getDestination()
+
+
+def test_the_destination_is_what_was_asked_for(reactor, names):
+    names.answers = {"server": [(LOCAL, 1)]}
+    connector = reactor.connectTCP("server.example", 80, RecordingClientFactory())
+    assert connector.getDestination() == IPv4Address("TCP", "server.example", 80)
+
+
+def test_marks_of_connections_to_come_can_be_set(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    connector.setWriteBufferLimits(1000)
+    assert connected(reactor, factory).transport.bufferSize == 1000
+
+
+def test_the_local_end_can_be_chosen(reactor):
+    server, number = listen(reactor)
+    local = (LOCAL, unused_number())
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, bindAddress=local)
+    assert connected(reactor, factory).transport.getHost() == IPv4Address("TCP", *local)
+    pump(reactor, lambda: server.built)
+    assert server.built[0].transport.getPeer() == IPv4Address("TCP", *local)
+
+
+# --- Names
+
+
+def test_a_name_is_resolved_without_blocking_the_loop(reactor, names, closing):
+    _, number = listen(reactor)
+    names.answers = {"slow": [(LOCAL, None)]}
+    names.slow["slow"] = threading.Event()
+    echo, client = served(reactor)
+    closing(client)
+    factory = RecordingClientFactory()
+    reactor.connectTCP("slow.example", number, factory)
+    pump(reactor, lambda: names.asked)
+    ticks = []
+    reactor.callLater(0, ticks.append, 1)
+    client.sendall(b"meanwhile")
+    pump(reactor, lambda: echo.received == b"meanwhile" and ticks)
+    assert factory.calls == ["startFactory", "started"]
+    names.slow["slow"].set()
+    protocol = connected(reactor, factory)
+    assert protocol.transport.getPeer() == IPv4Address("TCP", LOCAL, number)
+    assert threading.current_thread() not in names.threads
+
+
+def test_an_answer_wakes_an_idle_loop(reactor, names):
+    _, number = listen(reactor)
+    names.answers = {"server": [(LOCAL, None)]}
+
+    class Stopping(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            reactor.stop()
+            return super().buildProtocol(addr)
+
+    reactor.connectTCP("server.example", number, Stopping())
+    overslept = reactor.callLater(PATIENCE, reactor.crash)
+    reactor.run(installSignalHandlers=False)
+    assert overslept.active()
+
+
+def test_numbers_and_the_real_localhost_need_no_script(reactor):
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP("localhost", number, factory)
+    connected(reactor, factory)
+    pump(reactor, lambda: server.built)
+    assert factory.calls == ["startFactory", "started", "build"]
+
+
+def test_service_names_are_looked_up(reactor, monkeypatch):
+    _, number = listen(reactor)
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, port, *a, **k: resolve(host, {"echo": number}[port], *a, **k),
+    )
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, "echo", factory)
+    assert connected(reactor, factory).transport.getPeer().port == number
+
+
+def test_a_number_may_be_given_as_text(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, str(number), factory)
+    assert connected(reactor, factory).transport.getPeer().port == number
+
+
+@pytest.mark.parametrize("host", [LOCAL, "server.example"])
+def test_an_unknown_service_name_is_an_error_that_says_so(reactor, monkeypatch, host):
+    def unknown(*a, **k):
+        raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(host, "no-such-service", factory)
+    reason = failure(reactor, factory)
+    assert reason.check(ServiceNameUnknownError)
+    assert "no-such-service" in reason.getErrorMessage()
+
+
+def test_a_name_that_nobody_knows_is_an_error_that_names_it(reactor, names):
+    names.answers = {"nobody": socket.gaierror(socket.EAI_NONAME, "unknown")}
+    factory = RecordingClientFactory()
+    reactor.connectTCP("nobody.example", 80, factory)
+    reason = failure(reactor, factory)
+    assert reason.check(DNSLookupError)
+    assert "'nobody.example'" in reason.getErrorMessage()
+
+
+@pytest.mark.parametrize("host", ["a" * 300, "..", ".", "b\N{SNOWMAN}" * 40, 5])
+def test_a_name_that_is_none_is_an_error_too(reactor, host, monkeypatch):
+    resolve = socket.getaddrinfo
+
+    def local_only(asked, *a, **k):
+        if asked == ".":
+            raise socket.gaierror(socket.EAI_NONAME, "no name")
+        return resolve(asked, *a, **k)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local_only)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(host, 80, factory)
+    assert failure(reactor, factory).check(DNSLookupError)
+
+
+def test_a_resolver_that_breaks_is_an_error_too(reactor, names):
+    names.answers = {"server": ZeroDivisionError("in the resolver")}
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    assert "in the resolver" in failure(reactor, factory).getErrorMessage()
+
+
+def test_a_resolver_that_knows_no_address_is_an_error_too(reactor, names):
+    names.answers = {"server": []}
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    assert failure(reactor, factory).check(ConnectError)
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["number", "text"])
+@pytest.mark.parametrize("host", [LOCAL, "server.example"])
+def test_a_port_out_of_range_is_an_error_and_not_taken_modulo(reactor, names, host, as_text):
+    names.answers = {"server": [(LOCAL, None)]}
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    wrong = number + 65536
+    reactor.connectTCP(host, str(wrong) if as_text else wrong, factory)
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectError)
+    assert str(wrong) in reason.getErrorMessage()
+    assert server.built == []
+
+
+def test_a_negative_port_is_an_error(reactor):
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, -1, factory)
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectError)
+    assert "-1" in reason.getErrorMessage()
+
+
+# --- Addresses
+
+
+def test_several_addresses_are_tried_in_turn(reactor, names):
+    _, number = listen(reactor)
+    names.answers = {
+        "server": [(LOCAL, unused_number()), (LOCAL, unused_number()), (LOCAL, number)]
+    }
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    assert connected(reactor, factory).transport.getPeer().port == number
+    assert factory.calls == ["startFactory", "started", "build"]
+
+
+def test_the_last_address_says_why_none_was_good(reactor, names):
+    names.answers = {"server": [("192.0.2.1.2", 1), (LOCAL, unused_number())]}
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    assert failure(reactor, factory).check(ConnectionRefusedError)
+
+
+def test_an_address_of_a_family_that_is_not_there_is_passed_over(reactor, names, monkeypatch):
+    _, number = listen(reactor)
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda *a, **k: [
+            (12345, socket.SOCK_STREAM, 6, "", ("::1", number, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOCAL, number)),
+        ],
+    )
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", number, factory)
+    assert connected(reactor, factory).transport.getPeer().port == number
+
+
+def test_attempts_that_failed_keep_no_descriptor(reactor, names):
+    names.answers = {"server": [(LOCAL, unused_number()) for _ in range(5)]}
+    reactor.iterate()
+    before = open_descriptors()
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    failure(reactor, factory)
+    assert open_descriptors() == before
+    assert reactor.getWriters() == reactor.getDelayedCalls() == []
+
+
+# --- Failures
+
+
+def test_a_refusal_is_a_ConnectionRefusedError_with_osError(reactor):
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, unused_number(), factory)
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectionRefusedError)
+    assert reason.value.osError == errno.ECONNREFUSED
+    assert (connector.state, connector.transport) == ("disconnected", None)
+
+
+def test_an_impossible_local_end_is_a_ConnectBindError(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, bindAddress=("192.0.2.1", 0))
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectBindError)
+    assert reason.value.osError == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize("local", [LOCAL, (LOCAL, "80"), (LOCAL, 70000), 5])
+def test_a_local_end_that_is_no_address_is_a_failure_too(reactor, local, caplog):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, bindAddress=local)
+    assert failure(reactor, factory).check(ConnectBindError)
+    assert caplog.records == []
+
+
+def test_a_socket_that_cannot_be_made_is_a_failure(reactor, monkeypatch):
+    def none_left(*a, **k):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    reactor.iterate()
+    monkeypatch.setattr(socket, "socket", none_left)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, 1, factory)
+    assert failure(reactor, factory).value.osError == errno.EMFILE
+
+
+def test_a_socket_that_cannot_be_watched_is_a_failure(closing, caplog):
+    class Full(ScriptedPoller):
+        def watch(self, fd, events, before):
+            if len(self.masks) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().watch(fd, events, before)
+
+    reactor = closing(Reactor(Full()))
+    with socket.create_server((LOCAL, 0)) as server:
+        before = open_descriptors()
+        factory = RecordingClientFactory()
+        reactor.connectTCP(LOCAL, server.getsockname()[1], factory)
+        assert failure(reactor, factory).value.errno == errno.ENOSPC
+        assert len(open_descriptors() - before) <= 2  # the waker
+
+
+def test_a_connection_that_is_gone_again_is_a_failure(reactor, monkeypatch):
+    class Gone(socket.socket):
+        def getpeername(self):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    _, number = listen(reactor)
+    monkeypatch.setattr(socket, "socket", Gone)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    assert failure(reactor, factory).value.osError == errno.ENOTCONN
+
+
+@pytest.fixture
+def stuck(closing):
+    """(reactor, clock, number): whoever connects to that port hears nothing more."""
+    clock = Clock()
+    reactor = closing(Reactor(ScriptedPoller(), seconds=clock.seconds))
+    server = closing(socket.create_server((LOCAL, 0)))
+    return reactor, clock, server.getsockname()[1]
+
+
+def test_an_attempt_ends_with_a_TimeoutError_after_30_seconds(stuck):
+    reactor, clock, number = stuck
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    passes(reactor)
+    clock.advance(29.9)
+    passes(reactor)
+    assert connector.state == "connecting"
+    clock.advance(0.2)
+    assert failure(reactor, factory).check(TimeoutError)
+    assert connector.state == "disconnected"
+
+
+def test_the_timeout_can_be_chosen(stuck):
+    reactor, clock, number = stuck
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, timeout=5)
+    passes(reactor)
+    clock.advance(5)
+    assert "5" in failure(reactor, factory).getErrorMessage()
+
+
+def test_without_timeout_it_has_all_the_patience_there_is(stuck):
+    reactor, clock, number = stuck
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, timeout=None)
+    assert reactor.getDelayedCalls() == []
+    passes(reactor)
+    clock.advance(10**9)
+    passes(reactor)
+    assert factory.calls == ["startFactory", "started"]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "30"])
+def test_a_timeout_that_is_none_is_refused_at_once(reactor, timeout):
+    factory = RecordingClientFactory()
+    with pytest.raises((TypeError, ValueError)):
+        reactor.connectTCP(LOCAL, 1, factory, timeout)
+    assert factory.calls == []
+
+
+def test_a_name_that_is_not_answered_times_out_and_a_late_answer_changes_nothing(closing, names):
+    clock = Clock()
+    reactor = closing(Reactor(seconds=clock.seconds))
+    names.answers = {"slow": [(LOCAL, 1)]}
+    names.slow["slow"] = answer = threading.Event()
+    factory = RecordingClientFactory()
+    reactor.connectTCP("slow.example", 80, factory)
+    pump(reactor, lambda: names.asked)
+    clock.advance(30)
+    assert failure(reactor, factory).check(TimeoutError)
+    answer.set()
+    arrived = []
+    reactor.callInThread(reactor.callFromThread, arrived.append, 1)
+    pump(reactor, lambda: arrived)
+    passes(reactor)
+    assert factory.calls == FAILED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how others treat a full backlog differs")
+def test_a_server_that_never_answers_times_out(reactor, closing):
+    server = closing(socket.socket())
+    server.bind((LOCAL, 0))
+    server.listen(1)
+    for _ in range(5):  # now it is full
+        client = closing(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(server.getsockname())
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, server.getsockname()[1], factory, timeout=0.05)
+    assert failure(reactor, factory).check(TimeoutError)
+
+
+def test_success_cancels_the_timeout(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    assert reactor.getDelayedCalls() == []
+
+
+# --- stopConnecting and disconnect
+
+
+@pytest.mark.parametrize("after", [0, 3], ids=["at once", "later"])
+@pytest.mark.parametrize("end", ["stopConnecting", "disconnect"])
+def test_an_attempt_that_is_given_up_fails_with_UserError(stuck, end, after):
+    reactor, _, number = stuck
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    passes(reactor, after)
+    getattr(connector, end)()
+    assert failure(reactor, factory).check(UserError)
+    assert reactor.getWriters() == reactor.getDelayedCalls() == []
+
+
+def test_an_attempt_may_be_given_up_inside_startedConnecting(reactor):
+    class Reluctant(RecordingClientFactory):
+        def startedConnecting(self, connector):
+            super().startedConnecting(connector)
+            connector.stopConnecting()
+
+    factory = Reluctant()
+    connector = reactor.connectTCP(LOCAL, 1, factory)
+    assert failure(reactor, factory).check(UserError)
+    assert connector.state == "disconnected"
+
+
+def test_a_late_answer_after_stopConnecting_changes_nothing(reactor, names):
+    server, number = listen(reactor)
+    names.answers = {"slow": [(LOCAL, number)]}
+    names.slow["slow"] = answer = threading.Event()
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP("slow.example", 80, factory)
+    pump(reactor, lambda: names.asked)
+    connector.stopConnecting()
+    answer.set()
+    arrived = []
+    reactor.callInThread(reactor.callFromThread, arrived.append, 1)
+    pump(reactor, lambda: arrived)
+    passes(reactor)
+    assert factory.calls == FAILED
+    assert server.built == []
+
+
+def test_a_late_answer_does_not_answer_the_next_attempt(reactor, names):
+    _, number = listen(reactor)
+    names.answers = {"slow": [(LOCAL, number)]}
+    names.slow["slow"] = answer = threading.Event()
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP("slow.example", 80, factory)
+    pump(reactor, lambda: names.asked)
+    connector.stopConnecting()
+    connector.connect()
+    answer.set()
+    connected(reactor, factory)
+    pump(reactor, lambda: len(names.asked) == 2)
+    passes(reactor)
+    assert factory.calls.count("build") == 1
+
+
+def test_stopConnecting_is_an_error_when_it_is_not_connecting(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    with pytest.raises(NotConnectingError, match="it is connected"):
+        connector.stopConnecting()
+    connector.disconnect()
+    pump(reactor, lambda: factory.reason is not None)
+    with pytest.raises(NotConnectingError, match="it is disconnected"):
+        connector.stopConnecting()
+
+
+def test_disconnect_closes_a_connection_in_good_order(reactor):
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    protocol = connected(reactor, factory)
+    protocol.transport.write(b"goodbye")
+    connector.disconnect()
+    pump(reactor, lambda: factory.reason is not None and server.built and server.built[0].reason)
+    assert factory.reason.check(ConnectionDone)
+    assert server.built[0].received == b"goodbye"
+    assert (connector.state, connector.transport) == ("disconnected", None)
+
+
+def test_disconnect_when_there_is_nothing_is_harmless(reactor):
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, unused_number(), factory)
+    failure(reactor, factory)
+    connector.disconnect()
+    assert factory.calls == FAILED
+
+
+@pytest.mark.parametrize("state", ["connecting", "connected"])
+def test_connect_is_an_error_unless_it_is_disconnected(reactor, state):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    if state == "connected":
+        connected(reactor, factory)
+    with pytest.raises(RuntimeError, match=f"it is {state} already"):
+        connector.connect()
+
+
+# --- The end of a connection
+
+
+def test_the_protocol_hears_of_the_loss_before_its_factory_and_the_factory_stops_last(reactor):
+    class Ordered(Recorder):
+        def connectionLost(self, reason):
+            super().connectionLost(reason)
+            factory.calls.append("protocol lost")
+
+    server, number = listen(reactor)
+    factory = RecordingClientFactory(Ordered())
+    reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    pump(reactor, lambda: server.built)
+    server.built[0].transport.loseConnection()
+    pump(reactor, lambda: factory.reason is not None)
+    expected = ["startFactory", "started", "build", "protocol lost", "lost", "stopFactory"]
+    assert factory.calls == expected
+    assert factory.reason is factory.connection.reason
+
+
+def test_the_connector_is_disconnected_by_the_time_of_clientConnectionLost(reactor):
+    class Looking(RecordingClientFactory):
+        def clientConnectionLost(self, connector, reason):
+            super().clientConnectionLost(connector, reason)
+            self.seen = (connector.state, connector.transport)
+
+    server, number = listen(reactor)
+    factory = Looking()
+    reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    pump(reactor, lambda: server.built)
+    server.built[0].transport.abortConnection()
+    pump(reactor, lambda: factory.reason is not None)
+    assert factory.seen == ("disconnected", None)
+
+
+def test_connect_inside_clientConnectionLost_reconnects_without_stopping_the_factory(reactor):
+    class Reconnecting(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            self.calls.append("build")
+            self.connection = Recorder()
+            return self.connection
+
+        def clientConnectionLost(self, connector, reason):
+            super().clientConnectionLost(connector, reason)
+            if self.calls.count("lost") < 3:
+                connector.connect()
+
+    server, number = listen(reactor)
+    factory = Reconnecting()
+    reactor.connectTCP(LOCAL, number, factory)
+    for count in (1, 2, 3):
+        pump(reactor, lambda: len(server.built) == count)  # noqa: B023
+        server.built[-1].transport.loseConnection()
+        pump(reactor, lambda: factory.calls.count("lost") == count)  # noqa: B023
+    assert factory.calls == ["startFactory", *["started", "build", "lost"] * 3, "stopFactory"]
+
+
+def test_connect_inside_clientConnectionFailed_tries_again(reactor):
+    class Retrying(RecordingClientFactory):
+        def clientConnectionFailed(self, connector, reason):
+            super().clientConnectionFailed(connector, reason)
+            if self.calls.count("failed") < 3:
+                connector.connect()
+
+    factory = Retrying()
+    reactor.connectTCP(LOCAL, unused_number(), factory)
+    pump(reactor, lambda: "stopFactory" in factory.calls)
+    assert factory.calls == ["startFactory", *["started", "failed"] * 3, "stopFactory"]
+
+
+def test_connect_after_the_end_starts_the_factory_again(reactor):
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, unused_number(), factory)
+    failure(reactor, factory)
+    connector.connect()
+    pump(reactor, lambda: factory.calls.count("failed") == 2)
+    assert factory.calls == FAILED * 2
+
+
+def test_a_factory_of_two_connectors_stops_after_the_last(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, unused_number(), factory)
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    pump(reactor, lambda: "failed" in factory.calls and factory.connection is not None)
+    passes(reactor)
+    assert "stopFactory" not in factory.calls
+    connector.disconnect()
+    pump(reactor, lambda: "lost" in factory.calls)
+    assert factory.calls.count("stopFactory") == 1
+    assert factory.calls[-1] == "stopFactory"
+
+
+# --- Factories that misbehave
+
+
+def test_buildProtocol_that_gives_None_closes_gracefully(reactor):
+    class Declining(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            self.calls.append("build")
+
+    server, number = listen(reactor)
+    factory = Declining()
+    reactor.connectTCP(LOCAL, number, factory)
+    pump(reactor, lambda: factory.reason is not None and server.built and server.built[0].reason)
+    assert factory.calls == ["startFactory", "started", "build", "lost", "stopFactory"]
+    assert factory.reason.check(ConnectionDone)
+    assert server.built[0].reason.check(ConnectionDone)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError])
+def test_buildProtocol_that_raises_is_logged_and_a_failure(reactor, caplog, error):
+    class Raising(RecordingClientFactory):
+        def __repr__(self):
+            raise AttributeError("nothing works here")
+
+        def buildProtocol(self, addr):
+            raise error("in buildProtocol")
+
+    server, number = listen(reactor)
+    factory = Raising()
+    reactor.connectTCP(LOCAL, number, factory)
+    reason = failure(reactor, factory)
+    pump(reactor, lambda: server.built and server.built[0].reason)
+    assert reason.check(error)
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+
+
+@pytest.mark.parametrize("call", ["clientConnectionFailed", "clientConnectionLost"])
+def test_a_factory_that_raises_at_the_end_is_logged_and_stopped(reactor, caplog, call):
+    def fail(connector, reason):
+        factory.reason = reason
+        raise ZeroDivisionError(call)
+
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    setattr(factory, call, fail)
+    lost = call == "clientConnectionLost"
+    connector = reactor.connectTCP(LOCAL, number if lost else unused_number(), factory)
+    if lost:
+        connected(reactor, factory)
+        connector.disconnect()
+    pump(reactor, lambda: factory.reason is not None)
+    passes(reactor)
+    assert factory.calls[-1] == "stopFactory"
+    assert connector.state == "disconnected"
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+def test_a_factory_that_cannot_start_leaves_the_connector_as_it_was(reactor):
+    class Broken(RecordingClientFactory):
+        broken = True
+
+        def startFactory(self):
+            if self.broken:
+                raise ZeroDivisionError("in startFactory")
+            super().startFactory()
+
+    factory = Broken()
+    with pytest.raises(ZeroDivisionError):
+        reactor.connectTCP(LOCAL, 1, factory)
+    passes(reactor)
+    assert factory.calls == []
+    assert reactor.getDelayedCalls() == []
+
+
+def test_nothing_is_logged_when_all_goes_well(reactor, caplog):
+    caplog.set_level(logging.INFO)
+    server, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    connector.disconnect()
+    pump(reactor, lambda: factory.reason is not None and server.built and server.built[0].reason)
+    assert caplog.records == []
+
+
+def test_the_repr_says_where_to_and_how_it_stands(reactor):
+    connector = reactor.connectTCP(LOCAL, 1, RecordingClientFactory())
+    assert repr(connector) == f"<Connector to {LOCAL}:1, connecting>"

@@ -1,0 +1,703 @@
+"""Listening ports: opening and closing, accepting, and what is left to do when nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+
+import pytest
+from support import (
+    PATIENCE,
+    OneFactory,
+    Recorder,
+    Watched,
+    connect,
+    open_descriptors,
+    passes,
+    pump,
+    receive,
+    served,
+)
+
+from minireactor import Reactor, port
+from minireactor.address import IPv4Address, IPv6Address
+from minireactor.error import CannotListenError, ConnectionDone
+from minireactor.testing import Clock
+
+try:
+    import resource
+except ImportError:
+    resource = None
+
+LOCAL = "127.0.0.1"
+
+
+class Echo(Recorder):
+    def dataReceived(self, data):
+        super().dataReceived(data)
+        self.transport.write(data)
+
+
+class Counting(OneFactory):
+    """Counts its starts and stops."""
+
+    def __init__(self, *protocols):
+        super().__init__(*protocols)
+        self.calls = []
+
+    def startFactory(self):
+        self.calls.append("start")
+
+    def stopFactory(self):
+        self.calls.append("stop")
+
+
+class Faulty:
+    """A listening socket whose accept() raises `faults` first; `accepts` counts the calls."""
+
+    def __init__(self, sock, *faults):
+        self._socket = sock
+        self.faults = list(faults)
+        self.accepts = 0
+        self.fileno = sock.fileno
+        self.close = sock.close
+
+    def accept(self):
+        self.accepts += 1
+        if self.faults:
+            number = self.faults.pop(0)
+            raise OSError(number, os.strerror(number))
+        return self._socket.accept()
+
+
+def listen(reactor, factory=None, **options):
+    return reactor.listenTCP(0, factory or OneFactory(), **{"interface": LOCAL, **options})
+
+
+def answers(reactor, client):
+    """Whether the echo at the other end of `client` is alive."""
+    client.send(b"?")
+    return receive(reactor, client, 1) == b"?"
+
+
+def closed(client):
+    """Whether the client has been told that it is not wanted."""
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+# --- Opening
+
+
+def test_a_port_accepts_connections_and_builds_their_protocols(reactor, closing):
+    factory = OneFactory(Echo())
+    client = closing(connect(listen(reactor, factory)))
+    assert answers(reactor, client)
+    assert factory.built[0].transport.getPeer() == IPv4Address("TCP", *client.getsockname())
+
+
+def test_the_factory_is_given_the_address_of_the_peer(reactor, closing):
+    class Asking(OneFactory):
+        def buildProtocol(self, addr):
+            asked.append(addr)
+            return super().buildProtocol(addr)
+
+    asked = []
+    client = closing(connect(listen(reactor, Asking())))
+    pump(reactor, lambda: asked)
+    assert asked == [IPv4Address("TCP", *client.getsockname())]
+
+
+def test_getHost_has_the_real_number(reactor):
+    host = listen(reactor).getHost()
+    assert (host.type, host.host) == ("TCP", LOCAL)
+    assert host.port > 0
+
+
+def test_without_interface_it_listens_on_all_of_them(reactor, closing):
+    own = reactor.listenTCP(0, OneFactory(Echo()))
+    client = closing(connect(own))
+    assert own.getHost().host == "0.0.0.0"
+    assert answers(reactor, client)
+
+
+def test_IPv6_literals_are_taken(reactor, closing):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    own = listen(reactor, OneFactory(Echo()), interface="::1")
+    host = own.getHost()
+    client = closing(socket.create_connection((host.host, host.port), timeout=PATIENCE))
+    assert isinstance(host, IPv6Address)
+    assert host.host == "::1"
+    assert answers(reactor, client)
+
+
+def test_a_number_that_is_taken_is_an_error_that_says_which(reactor):
+    number = listen(reactor).getHost().port
+    with pytest.raises(CannotListenError) as caught:
+        listen_on(reactor, number)
+    error = caught.value
+    assert (error.interface, error.port) == (LOCAL, number)
+    assert error.socketError.errno == errno.EADDRINUSE
+    assert str(error) == f"Cannot listen on {LOCAL}:{number}: {error.socketError}."
+    assert os.strerror(errno.EADDRINUSE) in str(error)
+
+
+def listen_on(reactor, number):
+    return reactor.listenTCP(number, OneFactory(), interface=LOCAL)
+
+
+def test_an_interface_that_is_not_ours_is_an_error_that_says_so(reactor):
+    with pytest.raises(CannotListenError, match=r"192\.0\.2\.1:0: .*assign requested address"):
+        listen(reactor, interface="192.0.2.1")
+
+
+@pytest.mark.parametrize("interface", ["a" * 300, ".."])
+def test_an_interface_that_is_no_address_is_an_error(reactor, interface):
+    with pytest.raises(CannotListenError) as caught:
+        listen(reactor, interface=interface)
+    assert caught.value.interface == interface
+
+
+@pytest.mark.parametrize("number", [-1, 65536, 70000, 10**12])
+def test_a_number_that_is_none_is_an_error_and_not_taken_modulo(reactor, number):
+    with pytest.raises(CannotListenError, match=rf"{LOCAL}:{number}: "):
+        listen_on(reactor, number)
+    assert reactor.getReaders() == []
+
+
+def test_a_port_that_could_not_open_leaves_nothing_behind(reactor):
+    number = listen(reactor).getHost().port
+    factory = Counting()
+    before = open_descriptors()
+    with pytest.raises(CannotListenError):
+        reactor.listenTCP(number, factory, interface=LOCAL)
+    assert open_descriptors() == before
+    assert factory.calls == []
+
+
+def test_a_factory_that_cannot_start_leaves_nothing_behind(reactor):
+    class Broken(OneFactory):
+        def startFactory(self):
+            raise ZeroDivisionError("in startFactory")
+
+    reactor.iterate()
+    before = open_descriptors()
+    with pytest.raises(ZeroDivisionError):
+        listen(reactor, Broken())
+    assert open_descriptors() == before
+    assert reactor.getReaders() == []
+
+
+def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
+    class Recording(socket.socket):
+        def listen(self, backlog):
+            asked.append(backlog)
+            super().listen(backlog)
+
+    asked = []
+    monkeypatch.setattr(socket, "socket", Recording)
+    listen(reactor)
+    listen(reactor, backlog=7)
+    assert asked == [50, 7]
+
+
+# --- Closing and opening again
+
+
+def test_stopListening_closes_at_once_and_gives_a_Deferred(reactor):
+    own = listen(reactor)
+    fired = []
+    own.stopListening().addCallback(fired.append)
+    passes(reactor)
+    assert fired == [None]
+    with pytest.raises(ConnectionRefusedError):
+        connect(own)
+
+
+def test_stopListening_twice_is_harmless(reactor):
+    factory = Counting()
+    own = listen(reactor, factory)
+    own.stopListening()
+    own.stopListening()
+    assert factory.calls == ["start", "stop"]
+
+
+def test_connected_and_disconnected_tell_how_it_stands(reactor):
+    own = listen(reactor)
+    states = [(own.connected, own.disconnected)]
+    own.stopListening()
+    states.append((own.connected, own.disconnected))
+    own.startListening()
+    states.append((own.connected, own.disconnected))
+    assert states == [(True, False), (False, True), (True, False)]
+
+
+def test_what_it_has_accepted_survives_it(reactor, closing):
+    own = listen(reactor, OneFactory(Echo()))
+    client = closing(connect(own))
+    assert answers(reactor, client)
+    own.stopListening()
+    assert answers(reactor, client)
+
+
+def test_a_port_can_be_started_again(reactor, closing):
+    factory = Counting(Echo(), Echo())
+    own = listen(reactor, factory)
+    own.stopListening()
+    own.startListening()
+    own.startListening()
+    assert answers(reactor, closing(connect(own)))
+    own.stopListening()
+    assert factory.calls == ["start", "stop", "start", "stop"]
+
+
+def test_its_number_can_be_bound_again_at_once_though_connections_are_open(reactor, closing):
+    own = listen(reactor, OneFactory(Echo(), Echo()))
+    number = own.getHost().port
+    client = closing(connect(own))
+    assert answers(reactor, client)
+    own.stopListening()
+    again = reactor.listenTCP(number, OneFactory(Echo()), interface=LOCAL)
+    assert answers(reactor, closing(connect(again)))
+
+
+def test_its_number_can_be_bound_again_after_the_server_has_closed_first(reactor, closing):
+    protocol = Echo()
+    own = listen(reactor, OneFactory(protocol))
+    number = own.getHost().port
+    client = closing(connect(own))
+    pump(reactor, lambda: protocol.transport is not None)
+    protocol.transport.loseConnection()
+    pump(reactor, lambda: protocol.reason is not None)
+    client.close()  # which leaves our side in TIME_WAIT
+    own.stopListening()
+    passes(reactor)
+    assert reactor.listenTCP(number, OneFactory(), interface=LOCAL).getHost().port == number
+
+
+def test_one_factory_on_two_ports_starts_and_stops_once_for_each_period_of_use(reactor):
+    factory = Counting()
+    one, other = listen(reactor, factory), listen(reactor, factory)
+    one.stopListening()
+    assert factory.calls == ["start"]
+    other.stopListening()
+    one.startListening()
+    one.stopListening()
+    assert factory.calls == ["start", "stop", "start", "stop"]
+
+
+def test_a_port_may_be_started_again_by_its_factorys_stopFactory(reactor, closing):
+    class Restarting(Counting):
+        def stopFactory(self):
+            super().stopFactory()
+            if len(self.calls) == 2:
+                own.startListening()
+
+    factory = Restarting(Echo())
+    own = listen(reactor, factory)
+    own.stopListening()
+    assert answers(reactor, closing(connect(own)))
+    assert factory.calls == ["start", "stop", "start"]
+
+
+def test_getHost_before_it_ever_listened_is_a_clear_error(reactor):
+    with pytest.raises(RuntimeError, match="not been listening"):
+        port.Port(0, OneFactory(), 50, LOCAL, reactor).getHost()
+
+
+def test_the_port_that_is_closed_has_no_descriptor_but_still_an_address(reactor):
+    own = listen(reactor)
+    host = own.getHost()
+    assert own.fileno() == own.getHandle().fileno() >= 0
+    own.stopListening()
+    assert (own.fileno(), own.getHandle()) == (-1, None)
+    assert own.getHost() == host
+
+
+# --- Accepting
+
+
+def test_stopListening_inside_buildProtocol_does_not_spoil_that_connection(reactor, closing):
+    class Once(OneFactory):
+        def buildProtocol(self, addr):
+            own.stopListening()
+            return super().buildProtocol(addr)
+
+    factory = Once(Echo())
+    own = listen(reactor, factory)
+    client = closing(connect(own))
+    assert answers(reactor, client)
+    assert len(factory.built) == 1
+
+
+def test_stopListening_inside_connectionMade_ends_the_accepting(reactor, closing):
+    class Once(Recorder):
+        def connectionMade(self):
+            super().connectionMade()
+            own.stopListening()
+
+    factory = OneFactory(*(Once() for _ in range(8)))
+    own = listen(reactor, factory)
+    own._batch = 8
+    clients = [closing(connect(own)) for _ in range(8)]
+    pump(reactor, lambda: factory.built)
+    passes(reactor)
+    assert len(factory.built) == 1
+    assert len(clients) == 8
+
+
+def test_buildProtocol_that_gives_None_closes_gracefully(reactor, closing):
+    class Closed(OneFactory):
+        def buildProtocol(self, addr):
+            turned_away.append(addr)
+
+    turned_away = []
+    own = listen(reactor, Closed())
+    client = closing(connect(own))
+    client.sendall(b"an eager client sends before it is let in")
+    pump(reactor, lambda: turned_away)
+    passes(reactor)
+    assert client.recv(100) == b""
+    client.sendall(b"and goes on")
+    passes(reactor)
+    assert client.recv(100) == b""
+    assert own.connected
+
+
+def test_buildProtocol_that_raises_closes_that_connection_only(reactor, closing, caplog):
+    class Raising(OneFactory):
+        def buildProtocol(self, addr):
+            if not self.waiting:
+                raise ZeroDivisionError("in buildProtocol")
+            return super().buildProtocol(addr)
+
+    factory = Raising(Echo())
+    own = listen(reactor, factory)
+    served_one = closing(connect(own))
+    assert answers(reactor, served_one)
+    refused = closing(connect(own))
+    pump(reactor, lambda: caplog.records)
+    factory.waiting.append(Echo())
+    assert closed(refused)
+    assert answers(reactor, served_one)
+    assert answers(reactor, closing(connect(own)))
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+def test_buildProtocol_that_is_interrupted_closes_the_connection_and_goes_through(reactor, closing):
+    class Interrupted(OneFactory):
+        def buildProtocol(self, addr):
+            raise KeyboardInterrupt
+
+    client = closing(connect(listen(reactor, Interrupted())))
+    with pytest.raises(KeyboardInterrupt):
+        pump(reactor, lambda: False)
+    assert closed(client)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET])
+def test_case_28_a_peer_that_has_gone_before_it_is_accepted_concerns_nobody(
+    reactor, closing, caplog, number
+):
+    own = listen(reactor, OneFactory(Echo()))
+    own.socket = Faulty(own.socket, number)
+    assert answers(reactor, closing(connect(own)))
+    assert own.socket.accepts >= 2
+    assert caplog.records == []
+
+
+def test_a_connection_that_was_reset_before_it_was_accepted_is_made_and_lost(reactor, closing):
+    from support import reset
+
+    protocol = Recorder()
+    own = listen(reactor, OneFactory(protocol, Echo()))
+    reset(connect(own))
+    pump(reactor, lambda: protocol.reason is not None)
+    assert protocol.calls == ["made", "lost"]
+    assert answers(reactor, closing(connect(own)))
+
+
+def test_marks_of_connections_to_come_can_be_set(reactor, closing):
+    first, second = Recorder(), Recorder()
+    own = listen(reactor, OneFactory(first, second))
+    closing(connect(own))
+    pump(reactor, lambda: first.transport is not None)
+    own.setWriteBufferLimits(1000, 10)
+    closing(connect(own))
+    pump(reactor, lambda: second.transport is not None)
+    assert (first.transport.bufferSize, second.transport.bufferSize) == (64 * 1024, 1000)
+    with pytest.raises(ValueError, match="high=10 and low=20"):
+        own.setWriteBufferLimits(10, 20)
+
+
+def test_a_Port_has_a_log_prefix_and_a_repr_that_names_it(reactor):
+    own = listen(reactor)
+    assert own.logPrefix() == "OneFactory (port)"
+    assert repr(own) == f"<Port {LOCAL}:{own.getHost().port} of OneFactory>"
+
+
+# --- A crowd
+
+
+@pytest.fixture
+def many_descriptors():
+    """Room for 2,100 of them."""
+    if resource is None:
+        pytest.skip("no way to know how many descriptors there are")
+    count = 2100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"{count} descriptors are needed, {hard} allowed")
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_R4_case_30_a_thousand_connects_at_once_leave_time_for_who_is_inside(
+    many_descriptors, reactor, closing
+):
+    """tornado 4.0.2."""
+    crowd = 1000
+    factory = OneFactory(Echo())
+    own = listen(reactor, factory, backlog=2 * crowd)
+    inside = closing(connect(own))
+    assert answers(reactor, inside)
+    address = own.getHost().host, own.getHost().port
+    for _ in range(crowd):
+        client = closing(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(address)
+    inside.setblocking(False)
+    inside.send(b"?")
+    round_trips = 0
+    most = 0
+
+    def all_are_in():
+        nonlocal round_trips, most
+        before = len(factory.built)
+        reactor.iterate(0.001)
+        most = max(most, len(factory.built) - before)
+        with contextlib.suppress(BlockingIOError):
+            inside.recv(1)
+            inside.send(b"?")
+            round_trips += 1
+        return len(factory.built) == crowd + 1
+
+    pump(reactor, all_are_in, "the crowd")
+    assert most <= 64
+    assert round_trips >= crowd // 64 // 2
+    assert all(protocol.calls[0] == "made" for protocol in factory.built)
+
+
+def test_a_usual_pass_asks_the_system_once_for_each_connection(reactor, closing):
+    own = listen(reactor, OneFactory(Echo(), Echo(), Echo()))
+    own.socket = Faulty(own.socket)
+    assert answers(reactor, closing(connect(own)))
+    assert own.socket.accepts == 1
+
+
+# --- Without descriptors
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Until the end of this, whoever wants a descriptor gets EMFILE."""
+    if resource is None:
+        pytest.skip("no way to use them up")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 16, limits[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture
+def full_house(closing):
+    """(reactor, watched poller, port, a client inside, three sockets not yet connected)"""
+    polling = Watched()
+    reactor = closing(Reactor(polling))
+    own = listen(reactor, OneFactory(Echo(), Echo(), Echo()))
+    inside = closing(connect(own))
+    assert answers(reactor, inside)
+    waiting = [closing(socket.socket()) for _ in range(3)]
+    return reactor, polling, own, inside, waiting
+
+
+def come(own, clients):
+    for client in clients:
+        client.connect((own.getHost().host, own.getHost().port))
+        client.setblocking(False)
+
+
+def test_case_27_without_descriptors_those_who_wait_are_turned_away(full_house, caplog):
+    """twisted #5368, python/cpython #151615."""
+    reactor, _, own, inside, waiting = full_house
+    with no_descriptor_left():
+        come(own, waiting)
+        passes(reactor)
+        turned_away = [closed(client) for client in waiting]
+        alive = answers(reactor, inside)
+    assert turned_away == [True, True, True]
+    assert alive
+    assert len(own.factory.built) == 1
+    assert "3 peers turned away" in caplog.text
+
+
+def test_case_27_without_descriptors_the_loop_stays_idle(full_house):
+    reactor, polling, own, _, waiting = full_house
+    with no_descriptor_left():
+        come(own, waiting)
+        passes(reactor)
+        del polling.returned[:]
+        passes(reactor, 100)
+        busy = len(polling.returned)
+    assert busy == 0
+
+
+def test_case_27_accepting_resumes_when_there_are_descriptors_again(full_house, closing):
+    reactor, _, own, _, waiting = full_house
+    with no_descriptor_left():
+        come(own, waiting)
+        passes(reactor)
+    assert answers(reactor, closing(connect(own)))
+
+
+def test_case_27_all_descriptors_come_back_when_the_port_closes(full_house):
+    reactor, _, own, _, waiting = full_house
+    before = open_descriptors()
+    number = own.fileno()
+    with no_descriptor_left():
+        come(own, waiting)
+        passes(reactor)
+    own.stopListening()
+    gone = before - open_descriptors()
+    assert number in gone
+    assert len(gone) == 2  # the port, and what it kept in reserve
+
+
+def test_case_27_the_last_one_in_does_not_close_the_door_when_nobody_else_waits(
+    reactor, closing, caplog
+):
+    # Linux asks for a descriptor first, and only then looks whether anybody is there.
+    own = listen(reactor, OneFactory(Echo(), Echo()))
+    own.socket = Faulty(own.socket)
+    own._batch = 2
+    client = closing(connect(own))
+
+    class Full(Faulty):
+        def accept(self):
+            if self.accepts == 1:
+                self.faults = [errno.EMFILE]
+            return super().accept()
+
+    own.socket = Full(own.socket)
+    assert answers(reactor, client)
+    assert own.socket.accepts == 3
+    assert own.reading
+    assert caplog.records == []
+
+
+@pytest.fixture
+def ticking(closing):
+    """(reactor, its clock, its watched poller)"""
+    clock = Clock()
+    polling = Watched()
+    return closing(Reactor(polling, seconds=clock.seconds)), clock, polling
+
+
+def test_case_27_with_nothing_in_reserve_the_door_stays_shut_for_a_moment(
+    ticking, closing, monkeypatch, caplog
+):
+    def no_reserve(*a, **k):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(port.os, "open", no_reserve)
+    reactor, clock, polling = ticking
+    own = listen(reactor, OneFactory(Echo()))
+    own.socket = Faulty(own.socket, *[errno.EMFILE] * 4)
+    client = closing(connect(own))
+    passes(reactor, 100)
+    assert own.socket.accepts == 2  # once, and once more after the reserve was given up
+    assert len(polling.returned) == 1
+    clock.advance(port.REST_SECONDS)
+    passes(reactor, 100)
+    assert own.socket.accepts == 4
+    clock.advance(port.REST_SECONDS)
+    assert answers(reactor, client)
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.EINVAL])
+def test_case_27_out_of_memory_backs_off_one_at_a_time(ticking, closing, caplog, number):
+    reactor, clock, polling = ticking
+    own = listen(reactor, OneFactory(Echo(), Echo()))
+    own.socket = Faulty(own.socket, number, number, number)
+    clients = [closing(connect(own)) for _ in range(2)]
+    for attempt in range(1, 4):
+        passes(reactor, 100)
+        assert own.socket.accepts == attempt
+        assert len(polling.returned) == attempt
+        clock.advance(port.REST_SECONDS)
+    assert all(answers(reactor, client) for client in clients)
+    assert len(caplog.records) == 3
+    assert reactor.getDelayedCalls() == []
+
+
+def test_case_27_a_listener_that_is_shut_down_does_not_spin(ticking):
+    reactor, _, polling = ticking
+    own = listen(reactor)
+    try:
+        own.getHandle().shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pytest.skip("not possible here")
+    passes(reactor, 100)
+    assert len(polling.returned) <= 2
+
+
+def test_a_port_that_is_stopped_while_it_rests_stays_stopped(ticking, closing):
+    reactor, clock, _ = ticking
+    own = listen(reactor)
+    own.socket = Faulty(own.socket, errno.ENOMEM)
+    closing(connect(own))
+    passes(reactor)
+    own.stopListening()
+    clock.advance(port.REST_SECONDS)
+    passes(reactor)
+    assert reactor.getReaders() == []
+
+
+def test_a_port_that_is_started_again_while_it_rests_accepts_at_once(ticking, closing):
+    reactor, clock, _ = ticking
+    own = listen(reactor, OneFactory(Echo(), Echo()))
+    own.socket = Faulty(own.socket, errno.ENOMEM)
+    closing(connect(own))
+    passes(reactor)
+    own.stopListening()
+    own.startListening()
+    assert answers(reactor, closing(connect(own)))
+    clock.advance(port.REST_SECONDS)
+    assert answers(reactor, closing(connect(own)))
+
+
+def test_a_connection_through_a_port_ends_as_any_other(reactor):
+    protocol, client = served(reactor)
+    client.close()
+    pump(reactor, lambda: protocol.reason is not None)
+    assert protocol.reason.check(ConnectionDone)
