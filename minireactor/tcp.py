@@ -110,8 +110,8 @@ class Connection(Handler):
         Never sends on the spot; does nothing once the connection or its write side has ended.
         Calls the registered producer's pauseProducing() if this takes pending over the high mark.
         """
-        # No call but this one for all but the first small write of a pass: when every integer is
-        # a write of its own, a million of them, a second call would cost as much as the append.
+        # All in one function: when each of a million integers is a write of its own, as in the
+        # work `integers`, one more call would cost as much as the append itself.
         if data.__class__ is not bytes:
             data = as_bytes(data)
         if not self._flush_due:
