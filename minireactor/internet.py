@@ -77,7 +77,7 @@ class Reactor(Loop):
         With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop it, unless the
         program has handlers of its own for them."""
         if self._started:
-            raise ReactorAlreadyRunning("this reactor is running; run() cannot be nested")
+            raise ReactorAlreadyRunning("run() cannot be nested")
         on_signal = self._on_signal if installSignalHandlers else None
         self._undo_signals = self.open().take_signals(on_signal)
         self._started = True
@@ -105,7 +105,7 @@ class Reactor(Loop):
         """End `run()`: after this pass the "shutdown" triggers fire, then connections are lost.
         Delayed calls that are left are not made. ReactorNotRunning."""
         if not self._started or self._stopping:
-            raise ReactorNotRunning("this reactor is not running, so it cannot be stopped")
+            raise ReactorNotRunning("stop() is for between run() and stop()")
         self._stopping = self._shutdown_due = True
         self.call_soon(_nothing)  # so that this pass does not sleep
 

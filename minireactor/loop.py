@@ -212,7 +212,7 @@ class Loop:
         # Late, so that a reactor that is only imported owns nothing.
         if self._waker is None:
             if self._closed:
-                raise ReactorNotRestartable("this reactor has been stopped; make a new Reactor()")
+                raise ReactorNotRestartable("make a new Reactor()")
             self._poller = self._poller or default_poller()
             self._pid = os.getpid()
             self._waker = Waker()

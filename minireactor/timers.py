@@ -88,9 +88,9 @@ class DelayedCall:
 
     def _check_active(self) -> None:
         if self.cancelled:
-            raise AlreadyCancelled("this call has been cancelled")
+            raise AlreadyCancelled("look at active() first")
         if self.called:
-            raise AlreadyCalled("this call has been made")
+            raise AlreadyCalled("look at active() first")
 
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled else "called" if self.called else "pending"
