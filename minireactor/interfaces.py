@@ -236,11 +236,12 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def disconnecting(self) -> bool:
-        """Whether this end has begun to close, or the connection is lost."""
+        """Whether this end has asked for the end: by loseConnection, abortConnection or kin."""
 
     @property
     def reading(self) -> bool:
-        """Whether input may be delivered: false while paused, closing or closed."""
+        """Whether input may be delivered: false while paused, closing or closed. It stays true
+        after readConnectionLost, so that a receiver can go on with what it holds."""
 
     @property
     def producer(self) -> Any:
@@ -532,7 +533,7 @@ class IReactorTCP(Protocol, metaclass=_Interface):
 
     def connectTCP(
         self,
-        host: str,
+        host: str | bytes,
         port: int,
         factory: Any,
         timeout: float = 30,

@@ -103,7 +103,9 @@ class Port(Handler):
         self.connectionLost(None)
         return succeed(None)
 
-    loseConnection = stopListening
+    def loseConnection(self, connDone: Any = None) -> Deferred[None]:
+        """The same; the argument is there for programs that give one."""
+        return self.stopListening()
 
     def connectionLost(self, reason: Failure | None) -> None:
         if self.socket is None:

@@ -223,6 +223,14 @@ def test_stopListening_closes_at_once_and_gives_a_Deferred(reactor):
         connect(own)
 
 
+def test_loseConnection_is_stopListening_and_takes_an_argument(reactor):
+    own = listen(reactor)
+    fired = []
+    own.loseConnection(None).addCallback(fired.append)
+    assert fired == [None]
+    assert own.disconnected
+
+
 def test_stopListening_twice_is_harmless(reactor):
     factory = Counting()
     own = listen(reactor, factory)
