@@ -317,7 +317,6 @@ class Piece:
 
     def _finish(self) -> None:
         self.over = True
-        self._cancel()
         self._tell_consumers("unregisterProducer")
         if self._closing:
             self._tell_consumers("loseConnection")
@@ -332,11 +331,9 @@ class Piece:
                 self._guard(call)
 
     def _shut(self) -> Callable[[], Any] | None:
-        """The end by a loss or a break; the call to make on the producer."""
-        self._on_finish = None
-        if self.over:
-            return None
+        """The end by a loss or a break; the call to make on the producer, if it has one."""
         self.over = True
+        self._on_finish = None
         self._cancel()
         self._drop()
         return self._flow.fire(flow.ENDED)
@@ -454,14 +451,15 @@ class RateLimiter(Piece):
             due = self._full_at + (self._spent + wanted - self._burst) / self._rate
             self._wake_in(max(due - now, SHORTEST_WAIT))
             return None
-        chunk: bytes = self._chunks.popleft()
+        chunk = self._chunks.popleft()
         if len(chunk) > allowed:
-            rest = memoryview(chunk)  # a copy of it for every portion would be quadratic
-            self._chunks.appendleft(rest[allowed:])
-            chunk = bytes(rest[:allowed])
+            # To copy the rest for every portion would be quadratic: a view is not.
+            view = memoryview(chunk)
+            self._chunks.appendleft(view[allowed:])
+            chunk = view[:allowed]
         self._size -= len(chunk)
         self._spent += len(chunk)
-        return chunk
+        return bytes(chunk)
 
     def _allowed(self, now: float) -> int:
         earned = (now - self._full_at) * self._rate
