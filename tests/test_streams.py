@@ -964,9 +964,9 @@ def test_the_rate_is_kept_though_the_loop_is_late_by_less_than_half_a_burst(late
 
 def test_never_is_more_saved_than_the_burst_not_even_by_a_byte(clock):
     sink = Sink(clock)
-    limiter = pipe(RateLimiter(10, 5, clock), sink)
+    limiter = pipe(RateLimiter(8, 5, clock), sink)
     limiter.write(b"a" * 5)
-    clock.advance(0.625)
+    clock.advance(0.75)
     limiter.write(b"a" * 50)
     assert len(sink.data) == 10
 
@@ -1112,6 +1112,16 @@ def test_the_flush_comes_once_at_the_end_and_waits_for_the_consumer(clock):
     assert (flushes, sink.data, sink.calls) == ([1], b"Athe end", [])
     sink.resume()
     assert (flushes, sink.calls) == ([1], ["unregister"])
+
+
+def test_an_end_while_the_consumer_is_paused_leaves_the_flush_for_later(clock):
+    sink = Sink()
+    way = pipe(Transform(bytes.upper, lambda: b"the end", clock), sink)
+    sink.pause()
+    way.loseConnection()
+    assert sink.calls == []
+    sink.resume()
+    assert (sink.data, sink.calls) == (b"the end", ["unregister", "lose"])
 
 
 def test_a_generator_is_drained_only_while_the_consumer_takes_it(clock):
