@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import random
+import socket
 import zlib
 from fractions import Fraction
 
@@ -1537,6 +1538,8 @@ def test_a_tee_that_has_ended_ends_for_a_consumer_that_comes_paused(clock):
 
 # --- Chains over real sockets
 
+PASSES_AT_REST = 20  # without a byte that moves: by then nothing will
+
 
 def held_by(pieces):
     return sum(piece.held for piece in pieces)
@@ -1570,6 +1573,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport
+    transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
     marks = (32 * 1024, 8 * 1024)
     transport.setWriteBufferLimits(*marks)
     tee, watching = Tee(reactor), Sink()
@@ -1590,11 +1594,15 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     producer = producing(way, blocks)
     producer.start()
     most = before = still = 0
-    while still < 200:
-        reactor.iterate(0)
+
+    def at_rest():
+        nonlocal most, before, still
         most = max(most, held_by(pieces) + transport.pending)
         still = still + 1 if producer.written == before else 0
         before = producer.written
+        return still == PASSES_AT_REST
+
+    pump(reactor, at_rest, "the producer to stop")
     assert 0 < producer.written < 2000 * 5000
     assert way.held <= 5000
     assert most <= 4 * marks[0] + (len(pieces) + 1) * LARGEST_PASS
@@ -1640,22 +1648,27 @@ def test_a_connection_is_read_no_faster_than_another_takes_it(reactor, closing):
     downstream, target = served(reactor)
     closing(source)
     closing(target)
+    for sock in (source, downstream.transport.getHandle()):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
     pieces = [compressed(reactor), Buffer(10_000, reactor=reactor), decompressed(reactor)]
     upstream.way = pipe(
         *pieces, downstream.transport, on_finish=downstream.transport.loseConnection
     )
     upstream.way.registerProducer(upstream.transport, True)
-    sent, rng, stalled = hashlib.sha256(), random.Random(5), 0
+    sent, rng, still = hashlib.sha256(), random.Random(5), 0
     source.setblocking(False)
-    while stalled < 100:
+
+    def at_rest():
+        nonlocal still
+        block = rng.getrandbits(8 * 100_000).to_bytes(100_000, "big")
         try:
-            block = rng.getrandbits(8 * 10_000).to_bytes(10_000, "big")
             sent.update(block[: source.send(block)])
-            stalled = 0
+            still = 0
         except BlockingIOError:
-            stalled += 1
-        reactor.iterate(0)
-    assert not upstream.transport.reading
+            still += 1
+        return still >= PASSES_AT_REST and not upstream.transport.reading
+
+    pump(reactor, at_rest, "the connection not to be read any more")
     source.close()
     assert read_all(reactor, target) == sent.hexdigest()
     pump(reactor, lambda: downstream.calls[-1:] == ["lost"], "the close")
