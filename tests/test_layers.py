@@ -20,7 +20,7 @@ ORDER = [
     "poller", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "tcp", "connector", "port",
     "internet", "__init__",
-    "basic", "testing",
+    "basic", "streams", "testing",
     "apps", "serve", "options", "cli", "__main__",
 ]
 # fmt: on
