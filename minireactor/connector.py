@@ -95,6 +95,7 @@ class Attempt(Handler):
             try:
                 self._socket = socket.socket(family, kind, proto)
                 self._socket.setblocking(False)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._bind()
                 code = self._socket.connect_ex(address)
             except ConnectBindError as bind_error:

@@ -287,7 +287,8 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         and after `loseConnection`."""
 
     def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set: small packets are not held back to be merged."""
+        """Whether TCP_NODELAY is set: small packets are not held back to be merged. It is, until
+        it is cleared: what is written in one pass of the loop goes out together as it is."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""

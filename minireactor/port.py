@@ -91,6 +91,7 @@ class Port(Handler):
                 # Lets the number be bound again while old connections are in TIME_WAIT.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for all that it accepts
             sock.bind((host, self.port, *scope))
             sock.listen(self.backlog)
         except BaseException:

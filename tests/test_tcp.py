@@ -19,6 +19,7 @@ from support import (
     HalfCloseable,
     OneFactory,
     Recorder,
+    RecordingClientFactory,
     connect,
     drain,
     passes,
@@ -1352,11 +1353,22 @@ def test_socket_options_can_be_read_and_set(reactor, closing, name):
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport
-    assert not getattr(transport, "get" + name)()
     getattr(transport, "set" + name)(True)
     assert getattr(transport, "get" + name)()
     getattr(transport, "set" + name)(0)
     assert not getattr(transport, "get" + name)()
+
+
+def test_nothing_waits_for_more_to_be_written(reactor, closing):
+    accepted, client = served(reactor)
+    closing(client)
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        factory = RecordingClientFactory(Recorder())
+        reactor.connectTCP("127.0.0.1", far.getsockname()[1], factory)
+        pump(reactor, lambda: factory.connection and factory.connection.transport)
+        assert accepted.transport.getTcpNoDelay()
+        assert factory.connection.transport.getTcpNoDelay()
+        assert not accepted.transport.getTcpKeepAlive()
 
 
 def test_states_that_twisted_programs_read(open_wire, wire):
