@@ -282,22 +282,19 @@ class Connection(Endpoint):
         count = len(data)
         if count == size or size > SMALLEST_READ:
             self._adapt(count)
-        if data:
-            self.bytes_in += count
-            if self._flush_due or self._write_ended:
-                self.protocol.dataReceived(data)
-            else:
-                self._answer(data)
-        elif not self._read_ended:
-            self._end_of_reading()
-
-    def _answer(self, data: bytes) -> None:
-        """Deliver, and send at once what the protocol writes meanwhile.
-
-        The socket and the bytes are still in the processor's caches then: the work `echo` costs a
-        tenth less than with the write pass, and `stream-back`, which would hold many large reads
-        until that comes, two fifths."""
-        self._flush_due = True  # it is: below
+        if not data:
+            if not self._read_ended:
+                self._end_of_reading()
+            return
+        self.bytes_in += count
+        if self._flush_due or self._write_ended:
+            self.protocol.dataReceived(data)
+            return
+        # What the protocol writes meanwhile is sent right after it. The socket and the bytes are
+        # still in the processor's caches then: the work `echo` costs a tenth less than with the
+        # write pass, and `stream-back`, which would hold many large reads until that comes, two
+        # fifths.
+        self._flush_due = True
         try:
             self.protocol.dataReceived(data)
         except BaseException:
