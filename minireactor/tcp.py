@@ -320,8 +320,8 @@ class Connection(Endpoint):
 
     def _end_of_reading(self) -> None:
         self._read_ended = True
-        self.reactor.arm(self)
         if self._is_half_closeable():
+            self.reactor.arm(self)
             self.protocol.readConnectionLost()
             if not self._write_ended or self._state is not OPEN:
                 return

@@ -198,13 +198,10 @@ def test_a_factory_that_cannot_start_leaves_nothing_behind(reactor):
 
 
 def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
-    class Recording(socket.socket):
-        def listen(self, backlog):
-            asked.append(backlog)
-            super().listen(backlog)
-
     asked = []
-    monkeypatch.setattr(socket, "socket", Recording)
+    monkeypatch.setattr(
+        port._Listener, "listen", lambda self, backlog: asked.append(backlog), raising=False
+    )
     listen(reactor)
     listen(reactor, backlog=7)
     assert asked == [50, 7]
