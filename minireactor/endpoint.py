@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.handler import Handler
+from minireactor.linger import Lingering
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Endpoint(Handler):
@@ -66,3 +70,20 @@ class Endpoint(Handler):
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
+
+    def is_half_closeable(self) -> bool:
+        """Whether the protocol is to be told of the end of each direction."""
+        protocol = self.protocol
+        return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
+
+    def close_socket(self, reset: bool, linger: bool) -> None:
+        """For good: with a reset, or in order and, if `linger`, so that nothing sent is lost."""
+        try:
+            self.getHost()  # which can be asked for later still
+            if reset:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            elif linger:
+                Lingering.take_over(self.reactor, self.socket)
+        except OSError:
+            pass  # the application has closed the handle itself
+        self.socket.close()

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
@@ -32,10 +31,12 @@ from minireactor.buffer import LARGE, WriteBuffer, as_bytes
 from minireactor.endpoint import Endpoint
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
-from minireactor.linger import Lingering
 from minireactor.poller import READ, WRITE
+from minireactor.sendfile import FileSource
+from minireactor.source import Source
 
 if TYPE_CHECKING:
+    from minireactor.defer import Deferred
     from minireactor.internet import Reactor
 
 # A connection's share of one pass, in bytes, so that a fast peer starves nobody. Reads start
@@ -47,7 +48,6 @@ LARGEST_SEND = 1024 * 1024
 OPEN, CLOSING, ENDING, CLOSED = "open", "closing", "ending", "closed"
 
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Connection(Endpoint):
@@ -59,7 +59,7 @@ class Connection(Endpoint):
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
         *("_state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
-        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_held_first"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class Connection(Endpoint):
         self._write_ended = False  # we have sent ours
         self._half_closing = False  # loseWriteConnection() was called
         self._read_size = SMALLEST_READ
-        self._held_first = False  # resumed; the protocol has input of its own to go on with
+        self._detour: Callable[[], bool] | None = None  # what comes before, or instead of, a read
         self._flow = flow.FlowControl(*marks)
         self._buffer = WriteBuffer()
         self._tail = self._buffer.tail
@@ -113,25 +113,47 @@ class Connection(Endpoint):
         # work `integers`, one more call would cost as much as the append itself.
         if data.__class__ is not bytes:
             data = as_bytes(data)
-        if not self._flush_due:
-            if not data or self._write_ended or self._state is ENDING or self._state is CLOSED:
-                return
-            self._flush_due = True
-            self.reactor.flushes.append(self)
+        if not self._flush_due and not (data and self._flush_soon()):
+            return
         if len(data) < LARGE:
             tail = self._tail
             tail += data
             if len(tail) > self._room:
                 self._signal(flow.ABOVE)
         else:
-            self._buffer.append(data)
-            self._room = self._flow.high - self._buffer.sealed
-            if self._room < 0:
-                self._signal(flow.ABOVE)
+            self._seal(data)
 
     def writeSequence(self, iovec: Any) -> None:
         """Write all of an iterable of bytes or, on a TypeError, none of it."""
         self.write(b"".join(map(as_bytes, iovec)))
+
+    def write_source(self, source: Source) -> None:
+        """Queue bytes that are elsewhere. They are pending until they are sent, as any."""
+        if source.left and self._flush_soon():
+            self._seal(source)
+        else:
+            source.close()
+
+    def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Deferred[int]:
+        """Queue a part of a real file, by default all from `offset` on: see `sendfile`."""
+        source = FileSource(self.reactor.call_soon, file, offset, count)
+        self.write_source(source)
+        return source.sent
+
+    def _flush_soon(self) -> bool:
+        """See to it that a write pass comes. False: nothing is taken any more."""
+        if self._write_ended or self._state is ENDING or self._state is CLOSED:
+            return False
+        if not self._flush_due:
+            self._flush_due = True
+            self.reactor.flushes.append(self)
+        return True
+
+    def _seal(self, chunk: bytes | Source) -> None:
+        self._buffer.append(chunk)
+        self._room = self._flow.high - self._buffer.sealed
+        if self._room < 0:
+            self._signal(flow.ABOVE)
 
     def doWrite(self) -> None:
         """The write pass: one send, then whatever has been waiting for it."""
@@ -151,13 +173,13 @@ class Connection(Endpoint):
         except OSError as error:
             self.connectionLost(Failure(ConnectionLost(error)))
             return
+        except ConnectionAborted as error:  # a source has fewer bytes than it said
+            self._end_soon(Failure(error))
+            return
         self.bytes_out += sent
-        if sent == before:
+        if sent == before and not self._buffer.sealed:
             pending = 0
             tail.clear()
-            if self._buffer.sealed:
-                self._buffer.clear()
-                self._room = self._flow.high
         else:
             pending = self._buffer.advance(sent)
             self._room = self._flow.high - self._buffer.sealed
@@ -170,10 +192,10 @@ class Connection(Endpoint):
             self._end_of_writing()
 
     def _send_chunks(self) -> int:
-        chunks = self._buffer.peek(LARGEST_SEND)
-        if len(chunks) == 1 or not _HAS_SENDMSG:
-            return self.socket.send(chunks[0])
-        return self.socket.sendmsg(chunks)
+        first, *others = chunks = self._buffer.peek(LARGEST_SEND)
+        if isinstance(first, Source):
+            return first.send_to(self.socket, LARGEST_SEND)
+        return self.socket.sendmsg(chunks) if others and _HAS_SENDMSG else self.socket.send(first)
 
     def _end_of_writing(self) -> None:
         if len(self._buffer) or self._flow.producer is not None:
@@ -192,7 +214,7 @@ class Connection(Endpoint):
         except OSError as error:
             self.connectionLost(Failure(ConnectionLost(error)))
             return
-        if self._is_half_closeable():
+        if self.is_half_closeable():
             self.protocol.writeConnectionLost()
         if self._read_ended and self._state is OPEN:
             self.connectionLost(Failure(ConnectionDone()))
@@ -267,10 +289,8 @@ class Connection(Endpoint):
     # Reading.
 
     def doRead(self) -> None:
-        if self._held_first:
-            self._deliver_held()
-            if not self.reading:
-                return
+        if self._detour is not None and not self._detour():
+            return
         size = self._read_size
         try:
             data = self.socket.recv(size)
@@ -314,22 +334,17 @@ class Connection(Endpoint):
 
     def wanted(self) -> int:
         # Behind the peer's end `reading` says that the protocol may go on with what it still holds.
-        return (READ if self.reading and not self._read_ended else 0) | (
-            WRITE if self.writing else 0
-        )
+        reads = self.reading and not self._read_ended
+        return (READ if reads else 0) | (WRITE if self.writing else 0)
 
     def _end_of_reading(self) -> None:
         self._read_ended = True
-        if self._is_half_closeable():
+        if self.is_half_closeable():
             self.reactor.arm(self)
             self.protocol.readConnectionLost()
             if not self._write_ended or self._state is not OPEN:
                 return
         self.connectionLost(Failure(ConnectionDone()))
-
-    def _is_half_closeable(self) -> bool:
-        protocol = self.protocol
-        return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
 
     def pauseProducing(self) -> None:
         """Stop reading at once, until `resumeProducing()`. The peer's end of the stream waits with
@@ -346,13 +361,19 @@ class Connection(Endpoint):
         # A receiver of lines that was paused in the middle of a chunk goes on where it stopped,
         # and nothing more is read before it has: or it might come to hold more and more.
         if getattr(self.protocol, "holds_input", False):
-            self._held_first = True
+            self._detour = self._deliver_held
             self.reactor.call_soon(self.reactor.guard, self, self._deliver_held)
 
-    def _deliver_held(self) -> None:
-        if self._held_first and self.reading:
-            self._held_first = False
+    def _deliver_held(self) -> bool:
+        if self._detour is not None and self.reading:
+            self._detour = None
             self.protocol.dataReceived(b"")
+        return self.reading
+
+    def divert(self, detour: Callable[[], bool] | None) -> None:
+        """Call `detour` when there is something to read, until it is None. If it returns true, as
+        it must for an end or an error, a read follows. What it takes it adds to `bytes_in`."""
+        self._detour = detour
 
     startReading = resumeProducing
     stopReading = pauseProducing
@@ -393,16 +414,15 @@ class Connection(Endpoint):
             self.disconnecting = True
         self._end_soon(Failure(ConnectionAborted()))
 
-    def failed(self, failure: Failure) -> None:
-        self._end_soon(failure)
-
-    def _end_soon(self, reason: Failure) -> None:
+    def _end_soon(self, failure: Failure) -> None:
         if self._state is OPEN or self._state is CLOSING:
             self._state = ENDING
-            self._reason = reason
+            self._reason = failure
             self.reading = self.writing = self._flush_due = False
             self._buffer.clear()
-            self.reactor.call_soon(self.connectionLost, reason)
+            self.reactor.call_soon(self.connectionLost, failure)
+
+    failed = _end_soon
 
     def hungUp(self) -> None:
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -421,7 +441,7 @@ class Connection(Endpoint):
         self._flush_due = False
         self._buffer.clear()
         self.reactor.detach(self)
-        self._close_socket(reason)
+        self.close_socket(bool(reason.check(ConnectionAborted)), linger=not self._read_ended)
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._call_producer(self._flow.fire(flow.ENDED))
@@ -429,19 +449,6 @@ class Connection(Endpoint):
         self.reactor.guard(self, protocol.connectionLost, reason)
         if on_lost is not None:
             self.reactor.guard(self, on_lost, reason)
-
-    def _close_socket(self, reason: Failure) -> None:
-        try:
-            self.getHost()  # which can be asked for later still
-            if reason.check(ConnectionAborted):
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            elif not self._read_ended:
-                Lingering.take_over(self.reactor, self.socket)
-        except OSError:
-            pass  # the application has closed the handle itself
-        self.socket.close()
-
-    # What the application may ask.
 
     @property
     def connected(self) -> bool:

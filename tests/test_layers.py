@@ -16,9 +16,9 @@ PACKAGE = Path(minireactor.__file__).parent
 # Lowest first: a module imports only from those before it.
 # fmt: off
 ORDER = [
-    "error", "failure", "log", "address", "interfaces", "flow", "buffer", "timers", "triggers",
-    "poller", "handler", "waker", "loop", "descriptors",
-    "defer", "factory", "protocol", "linger", "endpoint", "tcp", "connector", "port",
+    "error", "failure", "log", "address", "interfaces", "flow", "source", "buffer", "timers",
+    "triggers", "poller", "handler", "waker", "loop", "descriptors",
+    "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "streams", "testing",
     "apps", "serve", "options", "cli", "__main__",
