@@ -11,9 +11,9 @@ const server = net.createServer((socket) => {
   let held = 0;
   const source = new Readable({
     read() {
-      held = Math.max(held, this.readableLength + socket.writableLength);
       this.push(made < TOTAL ? CHUNK : null);
       made += CHUNK.length;
+      held = Math.max(held, this.readableLength + socket.writableLength);
     },
   });
   source.pipe(socket);

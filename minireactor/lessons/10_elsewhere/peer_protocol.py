@@ -23,7 +23,8 @@ class Source(asyncio.Protocol):
             self.made += len(CHUNK)
             self.held = max(self.held, self.transport.get_write_buffer_size())
         if self.made == TOTAL:
-            self.transport.close()
+            # Not at once: a close() within resume_writing() can end the connection twice.
+            asyncio.get_running_loop().call_soon(self.transport.close)
 
     def connection_lost(self, error):
         print(self.held)
