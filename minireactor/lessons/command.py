@@ -106,9 +106,9 @@ def _show(lesson: Lesson, language: str, say: Say) -> int:
     phrases = _PHRASES[language]
     if not say(page(lesson.text(language), _width())):
         return 0
-    say(page(f"\n## {phrases['runs']}\n", _width()))
+    say(page(f"\n## {phrases['runs']}\n\n", _width()))
     ran = run(lesson.program, lambda line: say(f"    {line}\n"))
-    say(page(f"\n## {phrases['next']}\n", _width()))
+    heard = say(page(f"\n## {phrases['next']}\n\n", _width()))
     learn = f"{_command()} {lesson.number}"
     calls = {
         "program": f"{learn} --program",
@@ -119,7 +119,7 @@ def _show(lesson: Lesson, language: str, say: Say) -> int:
     widest = max(map(len, calls.values()))
     for name, call in calls.items():
         say(f"    {call:{widest}}  {phrases[name]}\n")
-    return 0 if ran.status == 0 else 1
+    return 0 if ran.status == 0 or not heard else 1
 
 
 def _try(lesson: Lesson, path: Path, language: str, say: Say) -> int:
