@@ -104,6 +104,16 @@ def shell(tmp_path):
         process.close()
 
 
+def ended(pid):
+    """Whether it has, or will as soon as its new parent takes notice."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "Z"
+
+
 # The lessons themselves.
 
 
@@ -413,3 +423,16 @@ def test_a_program_sees_the_package_that_runs_it(tmp_path):
     package = os.path.dirname(os.path.dirname(os.path.dirname(runner.__file__)))
     expected = os.path.join(package, "minireactor", "__init__.py")
     assert runner.run(path) == (0, [f"{expected} {sys.executable}"])
+
+
+def test_what_a_program_has_started_is_stopped_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "LIMIT", 1.0)
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
+        "print(child.pid, flush=True)\n"
+    )
+    status, lines = runner.run(path)
+    assert status is None
+    assert ended(int(lines[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,9 +48,11 @@ def run(path: Path, on_line: Callable[[str], bool] = lambda line: True) -> Run:
     ) as process:
 
         def stop() -> None:
-            if process.poll() is None:
+            # Not once it has been waited for: its number may be somebody else's by then.
+            if process.returncode is None:
                 stopped.set()
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):  # it has ended by itself just now
+                    os.killpg(process.pid, signal.SIGKILL)
 
         timer = threading.Timer(LIMIT, stop)
         timer.start()
