@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 
 import pytest
-from serve_support import Command
+from serve_support import Command, read_all
+from support import PATIENCE
 
 from minireactor.cli import main
 from minireactor.lessons import check, command, runner
@@ -102,16 +104,6 @@ def shell(tmp_path):
     yield shell
     for process in running:
         process.close()
-
-
-def ended(pid):
-    """Whether it has, or will as soon as its new parent takes notice."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "Z"
 
 
 # The lessons themselves.
@@ -425,14 +417,18 @@ def test_a_program_sees_the_package_that_runs_it(tmp_path):
     assert runner.run(path) == (0, [f"{expected} {sys.executable}"])
 
 
-def test_what_a_program_has_started_is_stopped_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "LIMIT", 1.0)
-    path = tmp_path / "program.py"
-    path.write_text(
-        "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
-        "print(child.pid, flush=True)\n"
+def test_what_a_program_has_started_is_stopped_with_it(tmp_path, closing):
+    listener = closing(socket.create_server(("127.0.0.1", 0)))
+    code = (
+        "import socket, time; "
+        f"connection = socket.create_connection({listener.getsockname()}); "
+        "print('connected', flush=True); time.sleep(99)"
     )
-    status, lines = runner.run(path)
-    assert status is None
-    assert ended(int(lines[0]))
+    path = tmp_path / "program.py"
+    path.write_text(f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {code!r}])\n")
+
+    assert runner.run(path, lambda line: False) == (None, ["connected"])
+
+    child = closing(listener.accept()[0])
+    child.settimeout(PATIENCE)
+    assert read_all(child) == b""
