@@ -51,10 +51,14 @@ commands = {name: command(*of) for name, of in PEERS.items()}
 peers = {name: Peer(command) for name, command in commands.items() if command}
 time.sleep(0.3)  # nobody reads; each server makes what it will
 print("                   held at most       arrived")
-for name, peer in peers.items():
-    held, arrived = peer.read()
-    print(f"{name:17}{held:14,}{arrived:14,}")
-    assert arrived == TOTAL and held < 256 * 1024
+try:
+    for name, peer in peers.items():
+        held, arrived = peer.read()
+        print(f"{name:17}{held:14,}{arrived:14,}")
+        assert arrived == TOTAL and held < 256 * 1024
+finally:
+    for peer in peers.values():
+        peer.process.kill()  # if it has not ended by itself
 left_out = [name for name in PEERS if name not in peers]
 if left_out:
     print(f"left out, because not installed: {', '.join(left_out)}")
