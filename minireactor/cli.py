@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 USAGE_ERROR = 2
+INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -49,11 +50,10 @@ def _run(argv: Sequence[str]) -> int:
             options = parse(argv)
         except SystemExit:  # --help or --version has been printed
             return 0
-        _COMMANDS[options.command](options)
+        return _COMMANDS[options.command](options) or 0
     except Refused as error:
         _complain(str(error))
         return USAGE_ERROR
-    return 0
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -104,8 +104,20 @@ def _serve(options: argparse.Namespace) -> None:
     output.line(f"minireactor: {server.totals()}")
 
 
+def _learn(options: argparse.Namespace) -> int:
+    from minireactor.lessons.command import learn
+
+    # An exception, unlike the end of this process, lets it end the program that it runs.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return learn(options, _Output(quiet=False).text)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
 class _Output:
-    """Lines on standard output, for as long as somebody takes them."""
+    """Text on standard output, for as long as somebody takes it."""
 
     def __init__(self, quiet: bool) -> None:
         self._open = not quiet and sys.stdout is not None
@@ -113,12 +125,17 @@ class _Output:
             sys.stdout.reconfigure(errors="backslashreplace")
 
     def line(self, text: str) -> None:
+        self.text(f"{_one_line(text)}\n")
+
+    def text(self, text: str) -> bool:
+        """Whether somebody has taken it."""
         if self._open:
             try:
-                sys.stdout.write(f"{_one_line(text)}\n")
+                sys.stdout.write(text)
             except (OSError, ValueError):
                 self._open = False
             self._open = _flush(sys.stdout) and self._open
+        return self._open
 
     def event(self, event: str, connection: Any, reason: Any) -> None:
         peer = _shown(connection.getPeer())
@@ -165,4 +182,7 @@ def _flush(stream: Any) -> bool:
         return False
 
 
-_COMMANDS = {"serve": _serve}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "serve": _serve,
+    "learn": _learn,
+}

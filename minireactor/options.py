@@ -37,6 +37,7 @@ def _parser() -> _Parser:
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
+    _add_learn(commands)
     return parser
 
 
@@ -146,6 +147,50 @@ def _add_serve(commands: Any) -> None:
     _add_version(parser)
 
 
+def _add_learn(commands: Any) -> None:
+    parser = commands.add_parser(
+        "learn",
+        help="learn flow control, from blocking sockets on, with programs that run",
+        description="List the lessons or, with a number, show one and run its program.",
+        allow_abbrev=False,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
+    )
+    add = parser.add_argument
+    add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
+    add(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the texts, English or Chinese (default: that of the environment, LC_ALL, "
+        "LC_MESSAGES or LANG, else English)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    for part, what in (
+        ("program", "its program"),
+        ("exercise", "a program with a fault, to be found: save it, repair it, run it or --try it"),
+        ("solution", "the exercise without the fault"),
+    ):
+        instead.add_argument(
+            f"--{part}",
+            dest="part",
+            action="store_const",
+            const=part,
+            help=f"print {what} (default: no)",
+        )
+    instead.add_argument(
+        "--try",
+        dest="attempt",
+        metavar="FILE",
+        help="run a repaired exercise, and say whether it is right (default: no)",
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="run all programs, exercises and solutions, of all lessons or one, and hold the texts "
+        "against them; the exit status is 1 if anything is wrong (default: no)",
+    )
+    _add_version(parser)
+
+
 # Option values. What these raise, argparse reports together with the option's name.
 
 
@@ -175,6 +220,10 @@ def _count(text: str) -> int:
     if count >= 1:
         return count
     raise _bad(text, fix)
+
+
+def _lesson(text: str) -> int:
+    return _integer(text, "give the number of a lesson, such as 5")
 
 
 def _size(text: str) -> int:
