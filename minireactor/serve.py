@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import importlib
-import struct
 import sys
 from operator import attrgetter
 from reprlib import repr
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
 from minireactor.apps import Chargen, Discard, Echo, RandomFactory
+from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import Factory
 
@@ -306,6 +306,8 @@ class Server:
         self._sweep_later()
 
     def _look_at(self, connection: Connection, activity: _Activity, now: float) -> None:
+        # The kernel says that there is room again only when a third of its buffer is free. A slow
+        # peer may need longer for that than a timeout, and must not look as if it took nothing.
         in_kernel = not_taken(connection)
         waiting = connection.pending + in_kernel
         bytes_taken = connection.bytes_out - in_kernel
@@ -366,18 +368,3 @@ def _lose(connection: Connection) -> None:
     if connection.producer is connection:
         connection.unregisterProducer()
     connection.loseConnection()
-
-
-def not_taken(connection: Connection) -> int:
-    """Bytes that the kernel still holds for the peer, where it can tell.
-
-    It says that there is room again only when a third of its buffer is free. A slow peer may
-    need longer for that than a timeout, and must not look as if it took nothing."""
-    try:
-        from fcntl import ioctl
-        from termios import TIOCOUTQ
-
-        held = ioctl(connection.fileno(), TIOCOUTQ, bytes(4))
-    except (ImportError, OSError):  # not on this system
-        return 0
-    return int(struct.unpack("i", held)[0])
