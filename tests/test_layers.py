@@ -21,7 +21,7 @@ ORDER = [
     "defer", "factory", "protocol", "linger", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "testing",
-    "apps", "serve", "options", "cli", "__main__",
+    "apps", "serve", "proxy", "balance", "relay", "options", "cli", "__main__",
 ]
 # fmt: on
 
