@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     OnLost = Callable[[Connection, Failure], object]
 
-# Seconds' worth of its rate that a limited leg may pass on at once: little beside a second, so that
-# the rate holds for every second, and enough for what people type.
-BURST = 0.1
+# Seconds' worth of its rate that a limited leg passes on at a time. It may save up two of those,
+# so that a timer which comes late costs nothing; little beside a second, for which the rate holds.
+SLICE = 0.05
 
 
 def join(
@@ -113,7 +113,7 @@ class LimitedLeg(Leg):
         super().__init__(near, far, on_lost)
         self.source = self
         self._rate = rate
-        self._most = self._tokens = max(1.0, rate * BURST)  # bytes
+        self._slice = self._tokens = max(1.0, rate * SLICE)  # bytes
         self._filled = near.reactor.seconds()
         self._held = memoryview(b"")
         self._far_is_full = False
@@ -127,7 +127,7 @@ class LimitedLeg(Leg):
         """Pass on what there are tokens for; then read again, or come back for the rest."""
         self._timer = None
         now = self.transport.reactor.seconds()
-        self._tokens = min(self._most, self._tokens + (now - self._filled) * self._rate)
+        self._tokens = min(2 * self._slice, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
         passed = self._held[: int(self._tokens)]
         self._held = self._held[len(passed) :]
@@ -139,7 +139,7 @@ class LimitedLeg(Leg):
             return
         self.transport.pauseProducing()
         if not self._far_is_full:
-            wanted = min(self._most, len(self._held)) - self._tokens
+            wanted = min(self._slice, len(self._held)) - self._tokens
             self._timer = self.transport.reactor.callLater(wanted / self._rate, self._go_on)
 
     def pauseProducing(self) -> None:
@@ -209,14 +209,12 @@ class ProxyFactory(Factory):
         """Its client and its target are joined now."""
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
-        """It could not connect to `proxy.place`, and tries the next."""
+        """It could not connect to `proxy.place`, and tries the next. Logged as a warning, here."""
+        logger.warning("no connection to %s: %s", shown(*proxy.place), reason.getErrorMessage())
 
     def ended(self, proxy: Proxy) -> None:
-        """All is over; str(proxy) tells it in a line. That is logged, here."""
-        if proxy.target is None:
-            logger.warning("%s", proxy)
-        else:
-            logger.info("%s", proxy)
+        """All is over; str(proxy) tells it in a line, which is logged, here."""
+        logger.info("%s", proxy)
 
 
 class Proxy(Protocol):
@@ -323,7 +321,9 @@ class _Call(ClientFactory):
         return _Answer(self._proxy)
 
     def clientConnectionFailed(self, connector: Connector, reason: Failure) -> None:
-        self._proxy.failed(reason)
+        # On behalf of the client, which is to end if the factory raises: nobody else would end it.
+        client = self._proxy.client
+        client.reactor.guard(client, self._proxy.failed, reason)
 
 
 class _Answer(Protocol):
