@@ -232,20 +232,23 @@ def _port(text: str) -> int:
 
 def _listening_place(text: str) -> tuple[str, int]:
     fix = "give PORT, HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:8080"
-    if text.startswith(":"):
-        text = f"0.0.0.0{text}"
-    return _place(text, fix, 0)
+    host, port = _place(text, fix)
+    return host or "0.0.0.0", port
 
 
 def _target_place(text: str) -> tuple[str, int]:
-    return _place(text, "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80", 1)
+    fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
+    host, port = _place(text, fix)
+    if host and port:
+        return host, port
+    raise _bad(text, fix)
 
 
-def _place(text: str, fix: str, lowest: int) -> tuple[str, int]:
+def _place(text: str, fix: str) -> tuple[str, int]:
     # A host is anything that cannot be something else: a URL, say, or IPv6 without brackets.
-    match = re.fullmatch(r"(?:(?:\[([^][\s/]+)\]|([^][:\s/@]+)):)?([0-9]{1,5})", text)
-    if match and lowest <= int(match[3]) <= 65535:
-        return match[1] or match[2] or "127.0.0.1", int(match[3])
+    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
+    if match and int(match[2]) <= 65535:
+        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
     raise _bad(text, fix)
 
 

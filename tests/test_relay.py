@@ -278,9 +278,7 @@ def test_an_idle_client_without_a_target_is_closed(timed, time, start, come, clo
 
 
 @pytest.mark.parametrize("source", SIDES)
-def test_a_side_that_takes_nothing_is_aborted_and_so_is_the_other(
-    timed, time, start, meet, source
-):
+def test_a_side_that_takes_nothing_is_aborted_and_so_is_the_other(timed, time, start, meet, source):
     relay = start(on=timed, stall_timeout=10)
     near, far = ends(meet(relay), source)
     send_until_it_sticks(timed, near, PLENTY)
