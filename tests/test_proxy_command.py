@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from proxy_support import MODES, full, listening, unused_number
@@ -644,3 +645,22 @@ def cpu_ticks(pid):
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_the_options_that_the_readme_speaks_of_are_in_the_help(capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## A proxy")[2].partition("\n## ")[0]
+    assert main(["proxy", "--help"]) == 0
+    words = capsys.readouterr().out
+    options = re.findall(r"`(--[a-z-]+)", section)
+    assert len(options) >= 2
+    for word in [*options, "first", "round-robin", "least"]:
+        assert word in section and word in words
+
+
+def test_the_lines_of_the_session_in_the_readme_are_like_ours():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (.* bytes up, .*)$", readme, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        assert re.match(END, line)
