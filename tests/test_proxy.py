@@ -43,6 +43,7 @@ from support import (
 
 from minireactor import Reactor, connector, flow
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from minireactor.linger import not_taken
 from minireactor.proxy import Leg, Proxy, ProxyFactory, join
 from minireactor.tcp import LARGEST_READ
 
@@ -403,6 +404,15 @@ def test_a_limited_sink_that_stops_reading_stops_the_source(limited):
     assert 29 * RATE < len(limited.b_socket.taken) <= 30.4 * RATE
 
 
+def test_a_full_sink_stops_a_limited_source_of_small_reads(limited):
+    limited.b.setWriteBufferLimits(100, 10)
+    limited.b_socket.room = 0
+    limited.a_socket.inbox += [b"x" * 30] * 50
+    limited.let_pass(1)
+    assert 100 < limited.b.pending <= 130
+    assert not limited.a.reading
+
+
 def test_a_slow_sink_below_the_rate_does_not_make_it_hold_more(limited):
     limited.b.setWriteBufferLimits(1000, 100)
     limited.a_socket.inbox.append(bytes(MEGABYTE))
@@ -535,6 +545,37 @@ def test_a_reset_reaches_an_end_that_does_not_read(line, reactor, source):
 
 
 @pytest.mark.parametrize("source", SIDES)
+def test_a_reset_behind_the_whole_stream_costs_nothing_of_what_the_kernel_holds(
+    line, reactor, source
+):
+    through = line(buffers=20_000)
+    near, far = through.ends(source)
+    data = os.urandom(100_000)
+    rest = memoryview(data)
+    near.setblocking(False)
+    sink = through.transport(other(source))
+
+    def all_is_in_the_kernel():
+        nonlocal rest
+        try:
+            rest = rest[near.send(rest) :] if rest else rest
+        except BlockingIOError:
+            pass
+        return sink.bytes_out == len(data)
+
+    pump(reactor, all_is_in_the_kernel, "all of it to be passed on")
+    near.shutdown(socket.SHUT_WR)
+    pump(reactor, lambda: sink._write_ended, "the end to be passed on")
+    assert not_taken(sink) > 20_000
+
+    reset(near)
+    pump(reactor, lambda: through.transport(source).disconnected, "the reset")
+    passes(reactor)
+
+    assert end_of(reactor, far) == (data, "end")
+
+
+@pytest.mark.parametrize("source", SIDES)
 def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reactor, source):
     buffers = 64 * 1024
     through = line(buffers=buffers, high=64 * 1024, low=16 * 1024)
@@ -573,6 +614,16 @@ def test_case_32_a_stalled_proxy_sleeps(closing, mode, source):
     before = len(poller.returned)
     passes(reactor, 20)
     assert len(poller.returned) == before
+
+
+def test_a_join_that_fails_ends_both(reactor, closing, caplog):
+    factory = Told("127.0.0.1", closing(listening()).getsockname()[1])
+    factory.rate = "fast"
+    client = knock(reactor, closing, factory)
+    assert end_of(reactor, client) == (b"", "end")
+    pump(reactor, lambda: "ended" in factory.calls, "the end")
+    assert "TypeError" in caplog.text
+    assert reactor.getReaders() == reactor.getWriters() == []
 
 
 def test_marks_are_set_for_the_targets_connection(line):

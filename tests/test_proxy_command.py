@@ -477,10 +477,12 @@ def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
         with pytest.raises(socket.timeout):
             peer.sendall(bytes(64 * MEGABYTE))
         peers.append((peer, behind))
-    # The high mark and one read; an allocator keeps as much again.
-    grown = resident(process.pid) - before
-    slack = 5 if sys.implementation.name == "pypy" else 1
-    assert grown < len(peers) * 2 * (64 + 256) * 1024 * slack
+    # The high mark and one read, and an allocator keeps as much again. A tracing collector's heap
+    # is some tens of megabytes whatever it holds: little beside the 640 that are on offer.
+    most = len(peers) * 2 * (64 + 256) * 1024
+    if sys.implementation.name == "pypy":
+        most += 100 * MEGABYTE
+    assert resident(process.pid) - before < most
     peer, behind = peers[0]
     peer.close()
     assert len(read_all(behind)) > MEGABYTE
