@@ -414,7 +414,10 @@ def test_round_robin_takes_turns(proxy, served, client):
 def test_a_target_that_resets_is_named(proxy, target, client):
     process = proxy(target.port)
     peer = client(process)
-    reset(target.accept())
+    peer.sendall(b"x")
+    behind = target.accept()
+    assert behind.recv(1) == b"x"
+    reset(behind)
     with pytest.raises(ConnectionResetError):
         read_all(peer)
     assert ended(process)["why"].startswith("target: The connection broke")
