@@ -236,11 +236,12 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def disconnecting(self) -> bool:
-        """Whether this end has begun to close, or the connection is lost."""
+        """Whether this end has asked for the end: by loseConnection, abortConnection or kin."""
 
     @property
     def reading(self) -> bool:
-        """Whether input may be delivered: false while paused, closing or closed."""
+        """Whether input may be delivered: false while paused, closing or closed. It stays true
+        after readConnectionLost, so that a receiver can go on with what it holds."""
 
     @property
     def producer(self) -> Any:
@@ -286,7 +287,8 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         and after `loseConnection`."""
 
     def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set: small packets are not held back to be merged."""
+        """Whether TCP_NODELAY is set: small packets are not held back to be merged. It is, until
+        it is cleared: what is written in one pass of the loop goes out together as it is."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""
@@ -532,7 +534,7 @@ class IReactorTCP(Protocol, metaclass=_Interface):
 
     def connectTCP(
         self,
-        host: str,
+        host: str | bytes,
         port: int,
         factory: Any,
         timeout: float = 30,

@@ -18,9 +18,9 @@ PACKAGE = Path(minireactor.__file__).parent
 ORDER = [
     "error", "failure", "log", "address", "interfaces", "flow", "buffer", "timers", "triggers",
     "poller", "handler", "waker", "loop", "descriptors",
-    "defer", "factory", "protocol", "linger", "tcp", "connector", "port",
+    "defer", "factory", "protocol", "linger", "endpoint", "tcp", "connector", "port",
     "internet", "__init__",
-    "basic", "testing",
+    "basic", "streams", "testing",
     "apps", "serve", "proxy", "balance", "relay", "options", "cli", "__main__",
 ]
 # fmt: on
