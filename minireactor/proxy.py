@@ -26,6 +26,7 @@ from minireactor.error import ConnectionDone
 from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
+from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from minireactor.tcp import Connection
 
     OnLost = Callable[[Connection, Failure], object]
-
-# Seconds' worth of its rate that a limited leg passes on at a time. It may save up two of those,
-# so that a timer which comes late costs nothing; little beside a second, for which the rate holds.
-SLICE = 0.05
 
 
 def join(
@@ -53,34 +50,39 @@ def join(
 
     rate: bytes a second, each way. `on_lost(transport, reason)` is called as each is lost."""
     for near, far in ((a, b), (b, a)):
-        if near.disconnecting:
+        if _is_ending(near):
             far.loseConnection()
             return
     for near, far in ((a, b), (b, a)):
-        leg = Leg(near, far, on_lost) if rate is None else LimitedLeg(near, far, on_lost, rate)
-        near.protocol = leg
+        sink = far if rate is None else pipe(RateLimiter(rate, reactor=near.reactor), far)
+        near.protocol = Leg(near, sink, far, on_lost)
         near.resumeProducing()
-        far.registerProducer(leg.source, True)
+        sink.registerProducer(near, True)
 
 
 class Leg(Protocol):
-    """One of the two directions: what comes in at `near` goes out at `far`."""
+    """One of the two directions: what comes in at `near` goes out at `far`, by way of `sink`.
+
+    A sink that is not `far` itself is the producer of `far`, which thus waits for what that holds
+    before it closes."""
 
     connected = 1
 
-    def __init__(self, near: Connection, far: Connection, on_lost: OnLost | None = None) -> None:
+    def __init__(
+        self, near: Connection, sink: Any, far: Connection, on_lost: OnLost | None = None
+    ) -> None:
         self.transport: Connection = near
+        self.sink = sink
         self.far = far
-        self.source: Any = near  # whom `far` pauses
         self._on_lost = on_lost
         self._is_whole = False  # all that near will ever send has been read
 
     def dataReceived(self, data: bytes) -> None:
-        self.far.write(data)
+        self.sink.write(data)
 
     def readConnectionLost(self) -> None:
         self._is_whole = True
-        self.far.unregisterProducer()
+        self.sink.unregisterProducer()
         self.far.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
@@ -88,7 +90,7 @@ class Leg(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         far = self.far
-        far.unregisterProducer()
+        self.sink.unregisterProducer()
         if reason.check(ConnectionDone) or (self._is_whole and _has_bytes_waiting(far)):
             far.loseConnection()
         else:
@@ -97,71 +99,12 @@ class Leg(Protocol):
             self._on_lost(self.transport, reason)
 
 
+def _is_ending(transport: Connection) -> bool:
+    return transport.disconnecting or transport.disconnected
+
+
 def _has_bytes_waiting(transport: Connection) -> bool:
     return transport.connected and bool(transport.pending or not_taken(transport.fileno()))
-
-
-class LimitedLeg(Leg):
-    """A leg that passes on `rate` bytes a second: a token bucket, and itself the source.
-
-    What has been read and finds no token waits here, and nothing is read meanwhile: so it is one
-    read at the most."""
-
-    def __init__(
-        self, near: Connection, far: Connection, on_lost: OnLost | None, rate: float
-    ) -> None:
-        super().__init__(near, far, on_lost)
-        self.source = self
-        self._rate = rate
-        self._slice = self._tokens = max(1.0, rate * SLICE)  # bytes
-        self._filled = near.reactor.seconds()
-        self._held = memoryview(b"")
-        self._far_is_full = False
-        self._timer: Any = None
-
-    def dataReceived(self, data: bytes) -> None:
-        self._held = memoryview(data)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Pass on what there are tokens for; then read again, or come back for the rest."""
-        self._timer = None
-        now = self.transport.reactor.seconds()
-        self._tokens = min(2 * self._slice, self._tokens + (now - self._filled) * self._rate)
-        self._filled = now
-        passed = self._held[: int(self._tokens)]
-        self._held = self._held[len(passed) :]
-        self._tokens -= len(passed)
-        self.far.write(passed)
-        if not self._held:
-            if not self._far_is_full:
-                self.transport.resumeProducing()
-            return
-        self.transport.pauseProducing()
-        if not self._far_is_full:
-            wanted = min(self._slice, len(self._held)) - self._tokens
-            self._timer = self.transport.reactor.callLater(wanted / self._rate, self._go_on)
-
-    def pauseProducing(self) -> None:
-        self._far_is_full = True
-        self.transport.pauseProducing()
-        self._stop_waiting()
-
-    def resumeProducing(self) -> None:
-        self._far_is_full = False
-        self._go_on()
-
-    def stopProducing(self) -> None:
-        self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._stop_waiting()
-        super().connectionLost(reason)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class ProxyFactory(Factory):
@@ -171,7 +114,7 @@ class ProxyFactory(Factory):
     timeout: seconds for each attempt to connect.
     high, low: the marks of the connections to the target, in bytes, see setWriteBufferLimits();
         those of the clients' are set at the port that listenTCP gives. ValueError.
-    rate: bytes a second that pass in each direction of each client; None for no limit.
+    rate: bytes a second that pass in each direction of each client; None for no limit. ValueError.
 
     Nothing is read from a client before it has a target. One that no target takes is closed at
     once; one that is reset meanwhile is forgotten at once. Small packets are sent without delay
@@ -193,6 +136,8 @@ class ProxyFactory(Factory):
         self.port = port
         self.timeout = timeout
         self.marks = flow.checked_marks(high, low)
+        if rate is not None:
+            RateLimiter(rate)  # which says what is wrong with it now, and not to the first client
         self.rate = rate
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
@@ -240,7 +185,6 @@ class Proxy(Protocol):
     def connectionMade(self) -> None:
         self.client = self.transport
         self.client.pauseProducing()
-        _send_at_once(self.client)
         self._began = self.client.reactor.seconds()
         self.factory.accepted(self)
         self._places = iter(self.factory.targets())
@@ -260,7 +204,7 @@ class Proxy(Protocol):
     def failed(self, reason: Failure) -> None:
         """No connection to the target at `place`."""
         self._connector = None
-        if not self.client.disconnecting:
+        if not _is_ending(self.client):
             self.factory.failed(self, reason)
             self._try_next(reason.getErrorMessage())
 
@@ -268,7 +212,6 @@ class Proxy(Protocol):
         """There is a connection to the target."""
         self._connector = None
         self.target = target
-        _send_at_once(target)
         join(self.client, target, self.factory.rate, self._lost)
         self.factory.connected(self)
 
@@ -337,13 +280,6 @@ class _Answer(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._proxy.client.loseConnection()
-
-
-def _send_at_once(transport: Connection) -> None:
-    try:
-        transport.setTcpNoDelay(True)
-    except OSError:
-        pass  # it has gone again, as we shall be told
 
 
 def shown(host: str, port: int | str) -> str:

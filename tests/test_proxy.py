@@ -622,7 +622,7 @@ def test_a_join_that_fails_ends_both(reactor, closing, caplog):
     client = knock(reactor, closing, factory)
     assert end_of(reactor, client) == (b"", "end")
     pump(reactor, lambda: "ended" in factory.calls, "the end")
-    assert "TypeError" in caplog.text
+    assert "rate='fast' will not do" in caplog.text
     assert reactor.getReaders() == reactor.getWriters() == []
 
 
@@ -635,6 +635,12 @@ def test_marks_are_set_for_the_targets_connection(line):
 def test_M1_impossible_marks_are_refused_by_name(marks):
     with pytest.raises(ValueError, match=f"high={marks[0]} and low={marks[1]}"):
         ProxyFactory("127.0.0.1", 80, high=marks[0], low=marks[1])
+
+
+@pytest.mark.parametrize("rate", [0, -1, "fast", float("nan")])
+def test_an_impossible_rate_is_refused_by_name(rate):
+    with pytest.raises(ValueError, match=f"rate={rate!r} will not do"):
+        ProxyFactory("127.0.0.1", 80, rate=rate)
 
 
 # Before there is a target.
