@@ -46,7 +46,7 @@ def join(
 
     Both get a protocol of ours in the place of their own, which hears nothing more, and begin to
     read; what it has read and not used is to be written to the other transport before. Neither
-    may have a producer. If one of them is closing already, the other is closed.
+    may have a producer: RuntimeError. If one of them is closing already, the other is closed.
 
     rate: bytes a second, each way. `on_lost(transport, reason)` is called as each is lost."""
     for near, far in ((a, b), (b, a)):

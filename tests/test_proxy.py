@@ -259,6 +259,18 @@ def test_one_that_was_paused_flows(wire):
     assert b_socket.taken == b"waited"
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_E2_joining_one_whose_peer_has_closed_it_closes_the_other(wire, which):
+    pairs = [wire.connect(Recorder(), room=100) for _ in range(2)]
+    pairs[which][1].inbox.append(b"")
+    wire.run()
+
+    join(*(transport for transport, _ in pairs))
+    wire.run()
+
+    assert [transport.disconnected for transport, _ in pairs] == [True, True]
+
+
 @pytest.mark.parametrize("end", ["loseConnection", "abortConnection"])
 @pytest.mark.parametrize("passed", [0, 3], ids=["closing", "closed"])
 @pytest.mark.parametrize("which", [0, 1])
