@@ -1,4 +1,4 @@
-"""The command: signals, standard output, exit status. What it serves with is in `serve`.
+"""The command: signals, standard output, exit status. What it runs is in `serve` and `relay`.
 
 This module imports little before it has taken care of Ctrl-C; the rest takes a while.
 """
@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+
+    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.internet import Reactor
+    from minireactor.serve import Server
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
@@ -57,49 +61,117 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    import logging
-
     from minireactor import flow
-    from minireactor.error import CannotListenError, ReactorNotRunning
     from minireactor.options import Refused
     from minireactor.serve import LoadError, Server, load_app
 
-    high = flow.HIGH if options.high is None else options.high
     try:
-        flow.checked_marks(high, options.low)
+        flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
             raise LoadError(f"--seed is for random only; leave it out for {options.app}")
         factory = load_app(options.app, options.seed)
     except (ValueError, LoadError) as error:
         raise Refused(f"minireactor serve: {error}") from error
-    # After the app, so that one which sets up logging for itself has its way.
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    _set_up_logging()
     # The default reactor, because that is the one that an app knows of.
     from minireactor import reactor
-
-    def stopped() -> None:
-        with contextlib.suppress(ReactorNotRunning):  # the app has stopped it already
-            reactor.stop()
 
     output = _Output(quiet=options.quiet)
     server = Server(
         reactor,
         factory,
-        max_connections=options.max_connections,
-        idle_timeout=options.idle_timeout,
-        stall_timeout=options.stall_timeout,
         on_event=output.event if options.verbose else None,
-        on_stopped=stopped,
+        **_in_common(options, reactor),
     )
+    address = _listening(server, options, options.host, options.port, options.app)
+    _run_server(server, options, output, f"{options.app} listening on {_shown(address)}")
+
+
+def _proxy(options: argparse.Namespace) -> None:
+    from minireactor import flow, reactor
+    from minireactor.options import Refused
+    from minireactor.proxy import shown
+    from minireactor.relay import Relay
+
     try:
-        address = server.listen(options.host, options.port, high, options.low)
+        flow.checked_marks(options.high, options.low)
+    except ValueError as error:
+        raise Refused(f"minireactor proxy: {error}") from error
+    for target in options.targets:
+        if _is_same_place(options.listen, target):
+            raise Refused(
+                f"minireactor proxy: {shown(*target)} is where the proxy itself listens; "
+                "give another TARGET, or another LISTEN"
+            )
+    _set_up_logging()
+    output = _Output(quiet=options.quiet)
+    relay = Relay(
+        reactor,
+        options.targets,
+        balance=options.balance,
+        timeout=options.connect_timeout,
+        rate=options.rate,
+        on_event=output.proxy_event if options.verbose else output.proxy_end,
+        **_in_common(options, reactor),
+    )
+    host, port = options.listen
+    address = _listening(relay, options, host, port, "the proxy")
+    targets = ", ".join(shown(*target) for target in options.targets)
+    _run_server(relay, options, output, f"proxy listening on {_shown(address)}, to {targets}")
+
+
+def _set_up_logging() -> None:
+    import logging
+
+    # After an app is loaded, so that one which sets up logging for itself has its way.
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+
+
+def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
+    host, port = listen
+    own = {host, "localhost", "127.0.0.1"} if host in ("0.0.0.0", "127.0.0.1") else {host}
+    return port != 0 and port == target[1] and target[0] in own
+
+
+def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
+    """What servers of both kinds are told."""
+    from minireactor.error import ReactorNotRunning
+
+    def stopped() -> None:
+        with contextlib.suppress(ReactorNotRunning):  # the app has stopped it already
+            reactor.stop()
+
+    return {
+        "max_connections": options.max_connections,
+        "idle_timeout": options.idle_timeout,
+        "stall_timeout": options.stall_timeout,
+        "on_stopped": stopped,
+    }
+
+
+def _listening(
+    server: Server, options: argparse.Namespace, host: str, port: int, what: str
+) -> IPv4Address | IPv6Address:
+    from minireactor.error import CannotListenError
+    from minireactor.options import Refused
+
+    command = f"minireactor {options.command}"
+    try:
+        return server.listen(host, port, options.high, options.low)
     except CannotListenError as error:
-        raise Refused(f"minireactor serve: {error}") from error
+        raise Refused(f"{command}: {error}") from error
     except Exception as error:  # of the app: in startFactory(), or it has used up the reactor
-        raise Refused(f"minireactor serve: starting {options.app} raised {error!r}") from error
+        raise Refused(f"{command}: starting {what} raised {error!r}") from error
+
+
+def _run_server(
+    server: Server, options: argparse.Namespace, output: _Output, what_it_does: str
+) -> None:
+    """Until a signal has stopped it, or its app the reactor."""
+    reactor = server.reactor
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: reactor.callFromThread(server.stop, options.grace))
-    output.line(f"minireactor: {options.app} listening on {_shown(address)}")
+    output.line(f"minireactor: {what_it_does}")
     reactor.run(installSignalHandlers=False)
     output.line(f"minireactor: {server.totals()}")
 
@@ -144,11 +216,36 @@ class _Output:
         else:
             self.line(f"{_EVENTS[event]} {peer}")
 
+    def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
+        if event == "connectionLost":
+            self.line(str(proxy))
+
+    def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
+        from minireactor.proxy import shown
+
+        client, target = _shown(proxy.client.getPeer()), shown(*proxy.place)
+        if event == "connected":
+            self.line(f"connected {client} to {target}")
+        elif event == "failed":
+            self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
+        elif event in ("pauseProducing", "resumeProducing"):
+            slow, fast = (client, target) if detail is proxy.client else (target, client)
+            self.line(_FLOW[event].format(fast=fast, slow=slow))
+        elif event == "connectionMade":
+            self.line(f"{_EVENTS[event]} {client}")
+        else:
+            self.proxy_end(event, proxy, detail)
+
 
 _EVENTS = {
     "connectionMade": "connection made from",
     "pauseProducing": "pausing connection from",
     "resumeProducing": "resuming connection from",
+}
+
+_FLOW = {
+    "pauseProducing": "pausing {fast}: bytes wait for {slow}",
+    "resumeProducing": "resuming {fast}: {slow} has taken them",
 }
 
 
@@ -184,5 +281,6 @@ def _flush(stream: Any) -> bool:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
+    "proxy": _proxy,
     "learn": _learn,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minireactor.handler import Handler
 
@@ -26,6 +26,16 @@ except ImportError:  # Windows
 LINGER_SECONDS = 10.0  # what is queued goes on even after the close, if the peer sends no more
 LINGER_BYTES = 16 * 1024 * 1024  # a peer that sends more than this is not listening
 _CHUNK = 64 * 1024
+
+
+def not_taken(sock: Any) -> int:
+    """Bytes sent through `sock`, or anything with a fileno(), that its peer's system has not
+    acknowledged; 0 where ours cannot tell."""
+    try:
+        answer = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4)
+    except (AttributeError, OSError, ValueError):  # the last of a socket that is closed
+        return 0
+    return int(struct.unpack("i", answer)[0])
 
 
 class Lingering(Handler):

@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Callable, NoReturn
 
 from minireactor import __version__, flow
+from minireactor.balance import BALANCES, FIRST, OUT_SECONDS
 
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
@@ -37,6 +38,7 @@ def _parser() -> _Parser:
     _add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
+    _add_proxy(commands)
     _add_learn(commands)
     return parser
 
@@ -50,14 +52,19 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_serve(commands: Any) -> None:
-    parser = commands.add_parser(
-        "serve",
-        help="serve an app on a TCP port",
-        description="Serve an app on a TCP port, until SIGINT or SIGTERM.",
+def _add_command(commands: Any, name: str, what: str, where: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=f"{what[0].lower()}{what[1:]} {where}",
+        description=f"{what} {where}, until SIGINT or SIGTERM.",
         allow_abbrev=False,
         formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
     )
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _add_command(commands, "serve", "Serve an app", "on a TCP port")
     add = parser.add_argument
     add(
         "app",
@@ -80,9 +87,79 @@ def _add_serve(commands: Any) -> None:
         default=1234,
         help="port number to listen on; 0: any free one (default: %(default)s)",
     )
+    _add_limits(add)
+    add(
+        "--seed",
+        type=_integer,
+        metavar="N",
+        help="random only: an integer; every client gets the same integers, which are repeatable "
+        "(default: none)",
+    )
+    _add_loudness(
+        parser,
+        "print a line for each connection made or lost, each pause and each resume (default: no)",
+        "print nothing but errors (default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_proxy(commands: Any) -> None:
+    parser = _add_command(commands, "proxy", "Pass on what comes to a TCP port", "to a target")
+    add = parser.add_argument
+    add(
+        "listen",
+        metavar="LISTEN",
+        type=_listening_place,
+        help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, or :PORT (of all IPv4 "
+        "addresses of this machine); port 0: any free one",
+    )
+    add(
+        "targets",
+        metavar="TARGET",
+        nargs="+",
+        type=_target_place,
+        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; of "
+        f"several, the next when one fails, which is then tried last for {OUT_SECONDS:g} s",
+    )
+    add(
+        "--balance",
+        choices=BALANCES,
+        default=FIRST,
+        help="the target that a client gets: first: the first that takes it, as they are given; "
+        "round-robin: one after the other; least: the one with the fewest clients at present "
+        "(default: %(default)s)",
+    )
+    add(
+        "--connect-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        default=10.0,
+        help="seconds after which an attempt to connect to a target has failed (default: 10)",
+    )
+    add(
+        "--rate",
+        type=_rate,
+        metavar="BYTES",
+        help="bytes a second that pass for each connection, each way; with K or M: KiB or MiB "
+        "(default: no limit)",
+    )
+    _add_limits(add)
+    _add_loudness(
+        parser,
+        "print also a line for each connection made or not made, each pause and each resume "
+        "(default: no)",
+        "print nothing but errors, not even a line for each connection that has ended "
+        "(default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_limits(add: Callable[..., Any]) -> None:
+    """What both commands have."""
     add(
         "--high",
         type=_size,
+        default=flow.HIGH,
         metavar="BYTES",
         help="pause the producer of a connection when more bytes than this wait to be sent; with "
         f"K or M: KiB or MiB (default: {flow.HIGH // 1024}K)",
@@ -123,28 +200,12 @@ def _add_serve(commands: Any) -> None:
         help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
         "a second signal aborts them at once (default: 5)",
     )
-    add(
-        "--seed",
-        type=_integer,
-        metavar="N",
-        help="random only: an integer; every client gets the same integers, which are repeatable "
-        "(default: none)",
-    )
+
+
+def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> None:
     loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="print a line for each connection made or lost, each pause and each resume "
-        "(default: no)",
-    )
-    loudness.add_argument(
-        "-q",
-        "--quiet",
-        action="store_true",
-        help="print nothing but errors (default: no)",
-    )
-    _add_version(parser)
+    loudness.add_argument("-v", "--verbose", action="store_true", help=verbose)
+    loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
 
 
 def _add_learn(commands: Any) -> None:
@@ -212,6 +273,35 @@ def _port(text: str) -> int:
     if 0 <= port <= 65535:
         return port
     raise _bad(text, fix)
+
+
+def _listening_place(text: str) -> tuple[str, int]:
+    fix = "give PORT, HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:8080"
+    host, port = _place(text, fix)
+    return host or "0.0.0.0", port
+
+
+def _target_place(text: str) -> tuple[str, int]:
+    fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
+    host, port = _place(text, fix)
+    if host and port:
+        return host, port
+    raise _bad(text, fix)
+
+
+def _place(text: str, fix: str) -> tuple[str, int]:
+    # A host is anything that cannot be something else: a URL, say, or IPv6 without brackets.
+    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
+    if match and int(match[2]) <= 65535:
+        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
+    raise _bad(text, fix)
+
+
+def _rate(text: str) -> int:
+    rate = _size(text)
+    if rate > 0:
+        return rate
+    raise _bad(text, "give a number of bytes a second above 0, or leave the option out for none")
 
 
 def _count(text: str) -> int:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import importlib
-import struct
 import sys
 from operator import attrgetter
 from reprlib import repr
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
 from minireactor.apps import Chargen, Discard, Echo, RandomFactory
+from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import Factory
 
@@ -115,12 +115,14 @@ class Totals:
         self.pauses = 0
         self.highest_pending = 0
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Connection, *others: Connection) -> None:
+        """Count a client's connection; `others` are those that were made on its behalf."""
         self.connections += 1
         self.bytes_in += connection.bytes_in
         self.bytes_out += connection.bytes_out
-        self.pauses += connection.pauses
-        self.highest_pending = max(self.highest_pending, connection.highest_pending)
+        for part in (connection, *others):
+            self.pauses += part.pauses
+            self.highest_pending = max(self.highest_pending, part.highest_pending)
 
     def copy(self) -> Totals:
         other = Totals()
@@ -146,6 +148,21 @@ class _Activity:
         self.bytes_taken = 0
         self.quiet_since = now  # no byte either way
         self.stuck_since = now  # no byte taken by the peer, though some wait for it
+
+    def update(self, connection: Connection, now: float) -> bool:
+        """Look at it again; whether bytes wait for its peer."""
+        # The kernel says that there is room again only when a third of its buffer is free. A slow
+        # peer may need longer for that than a timeout, and must not look as if it took nothing.
+        in_kernel = not_taken(connection)
+        waiting = connection.pending + in_kernel
+        bytes_taken = connection.bytes_out - in_kernel
+        if bytes_taken != self.bytes_taken or not waiting:
+            self.stuck_since = now
+        if bytes_taken != self.bytes_taken or connection.bytes_in != self.bytes_in:
+            self.quiet_since = now
+        self.bytes_taken = bytes_taken
+        self.bytes_in = connection.bytes_in
+        return waiting > 0
 
 
 class _Door(Factory):
@@ -235,8 +252,12 @@ class Server:
         """Up to now, open connections included."""
         totals = self._ended.copy()
         for connection in self.connections:
-            totals.add(connection)
+            totals.add(*self._parts(connection))
         return totals
+
+    def _parts(self, connection: Connection) -> tuple[Connection, ...]:
+        """A client's connection, and others that share its fate: it first."""
+        return (connection,)
 
     # Who is here.
 
@@ -281,10 +302,12 @@ class Server:
         self._tell("connectionMade", connection)
 
     def _gone(self, connection: Connection, reason: Failure | None) -> None:
+        parts = self._parts(connection)
         self.connections.discard(connection)
-        self.paused.discard(connection)
-        self._activity.pop(connection, None)
-        self._ended.add(connection)
+        self.paused.difference_update(parts)
+        for part in parts:
+            self._activity.pop(part, None)
+        self._ended.add(*parts)
         self._tell("connectionLost", connection, reason)
         if not self.connections:
             self._empty()
@@ -301,28 +324,43 @@ class Server:
 
     def _sweep(self) -> None:
         now = self.reactor.seconds()
-        for connection, activity in list(self._activity.items()):
-            self._look_at(connection, activity, now)
+        for connection in list(self.connections):
+            self._look_at(connection, now)
         self._sweep_later()
 
-    def _look_at(self, connection: Connection, activity: _Activity, now: float) -> None:
-        in_kernel = not_taken(connection)
-        waiting = connection.pending + in_kernel
-        bytes_taken = connection.bytes_out - in_kernel
-        if bytes_taken != activity.bytes_taken or not waiting:
-            activity.stuck_since = now
-        if bytes_taken != activity.bytes_taken or connection.bytes_in != activity.bytes_in:
-            activity.quiet_since = now
-        activity.bytes_taken = bytes_taken
-        activity.bytes_in = connection.bytes_in
-        if self._stall_timeout and now - activity.stuck_since >= self._stall_timeout:
-            connection.abortConnection()
-        elif self._idle_timeout and now - activity.quiet_since >= self._idle_timeout:
-            # What waits for a peer that takes nothing would keep a gentler end waiting for ever.
-            if waiting or connection.disconnecting:
-                connection.abortConnection()
-            else:
-                _lose(connection)
+    def _look_at(self, connection: Connection, now: float) -> None:
+        busy, quiet_since = False, float("-inf")
+        for part in self._parts(connection):
+            activity = self._activity.get(part)
+            if activity is None:
+                activity = self._activity[part] = _Activity(now)
+            busy |= activity.update(part, now) or (part.disconnecting and part.connected)
+            if self._stall_timeout and now - activity.stuck_since >= self._stall_timeout:
+                self._stalled(connection, part)
+                return
+            quiet_since = max(quiet_since, activity.quiet_since)
+        if self._idle_timeout and now - quiet_since >= self._idle_timeout:
+            self._idle(connection, busy)
+
+    def _stalled(self, connection: Connection, part: Connection) -> None:
+        part.abortConnection()
+
+    def _idle(self, connection: Connection, busy: bool) -> None:
+        # What waits for a peer that takes nothing would keep a gentler end waiting for ever.
+        if busy:
+            self._abort(connection)
+        else:
+            self._lose(connection)
+
+    def _abort(self, connection: Connection) -> None:
+        for part in self._parts(connection):
+            part.abortConnection()
+
+    def _lose(self, connection: Connection) -> None:
+        # Nobody else would unregister it: what it produces is what it reads, and that ends now.
+        if connection.producer is connection:
+            connection.unregisterProducer()
+        connection.loseConnection()
 
     # The end.
 
@@ -341,12 +379,15 @@ class Server:
             return
         self._aborting = self.reactor.callLater(grace, self.abort)
         for connection in list(self.connections):
-            _lose(connection)
+            self._let_finish(connection)
+
+    def _let_finish(self, connection: Connection) -> None:
+        self._lose(connection)
 
     def abort(self) -> None:
         """End all connections now, whatever waits to be sent."""
         for connection in list(self.connections):
-            connection.abortConnection()
+            self._abort(connection)
 
     def _empty(self) -> None:
         if self._sweeping is not None:
@@ -359,25 +400,3 @@ class Server:
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
             stopped()
-
-
-def _lose(connection: Connection) -> None:
-    # Nobody else would unregister it: what it produces is what it reads, and reading ends now.
-    if connection.producer is connection:
-        connection.unregisterProducer()
-    connection.loseConnection()
-
-
-def not_taken(connection: Connection) -> int:
-    """Bytes that the kernel still holds for the peer, where it can tell.
-
-    It says that there is room again only when a third of its buffer is free. A slow peer may
-    need longer for that than a timeout, and must not look as if it took nothing."""
-    try:
-        from fcntl import ioctl
-        from termios import TIOCOUTQ
-
-        held = ioctl(connection.fileno(), TIOCOUTQ, bytes(4))
-    except (ImportError, OSError):  # not on this system
-        return 0
-    return int(struct.unpack("i", held)[0])

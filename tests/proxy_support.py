@@ -1,0 +1,181 @@
+"""What the tests of the proxy share: plain sockets before and behind it, and what they see."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from support import PATIENCE, connect, passes, pump
+
+from minireactor.proxy import ProxyFactory
+
+# In which ways bytes are moved, and how a ProxyFactory and the command are told: name -> (options,
+# arguments). What is tested on real sockets holds for each of them.
+MODES = {"copy": ({}, [])}
+
+
+class Told(ProxyFactory):
+    """Keeps what it is told: `calls`, and the last `proxy`."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.calls = []
+        self.proxy = None
+        self.alive = 0
+
+    def accepted(self, proxy):
+        self.calls.append("accepted")
+        self.proxy = proxy
+        self.alive += 1
+
+    def connected(self, proxy):
+        self.calls.append("connected")
+
+    def failed(self, proxy, reason):
+        self.calls.append(type(reason.value).__name__)
+
+    def ended(self, proxy):
+        self.calls.append("ended")
+        self.alive -= 1
+
+
+def listening(backlog=16):
+    """A plain socket for a target to listen with."""
+    return socket.create_server(("127.0.0.1", 0), backlog=backlog)
+
+
+def unused_number():
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def full(closing):
+    """The port number of a server that answers nobody: its backlog is full."""
+    server = closing(socket.socket())
+    server.bind(("127.0.0.1", 0))
+    server.listen(1)
+    for _ in range(5):
+        waiting = closing(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(server.getsockname())
+    return server.getsockname()[1]
+
+
+class Line:
+    """A client, a proxy, a target: `client` and `target` are plain sockets, `proxy` is what the
+    factory was told of."""
+
+    def __init__(self, reactor, closing, mode="copy", buffers=None, **options):
+        self.reactor = reactor
+        door = closing(listening())
+        if buffers:  # of the ends' kernels, in bytes, so that they fill up soon
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        self.factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0], **options)
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        if "high" in options:
+            port.setWriteBufferLimits(options["high"], options.get("low"))
+        self.client = closing(socket.socket())
+        if buffers:
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        self.client.connect(("127.0.0.1", port.getHost().port))
+        pump(reactor, lambda: "connected" in self.factory.calls, "the target")
+        self.target = closing(door.accept()[0])
+        self.proxy = self.factory.proxy
+        self.port = port
+        port.stopListening()
+
+    def ends(self, source):
+        """(source, sink), plain sockets; `source` is "client" or "target"."""
+        ends = self.client, self.target
+        return ends if source == "client" else ends[::-1]
+
+    def transport(self, side):
+        return self.proxy.client if side == "client" else self.proxy.target
+
+    def until_ended(self):
+        pump(self.reactor, lambda: "ended" in self.factory.calls, "the end of both")
+        return self.proxy.why
+
+
+def other(side):
+    return "target" if side == "client" else "client"
+
+
+def send_until_it_sticks(reactor, sock, data):
+    """How many bytes of `data` go out before nothing more does, the reactor running."""
+    sock.setblocking(False)
+    sent = quiet = 0
+    while quiet < 20 and sent < len(data):
+        try:
+            sent += sock.send(memoryview(data)[sent : sent + 65536])
+            quiet = 0
+        except BlockingIOError:
+            quiet += 1
+        reactor.iterate(0.001)
+    return sent
+
+
+def exchange(reactor, source, sink, data, sent=0):
+    """What arrives of `data` at `sink`, both being plain sockets, until it is all there; `sent`
+    bytes of it are on their way already."""
+    source.setblocking(False)
+    sink.setblocking(False)
+    received = bytearray()
+    deadline = time.monotonic() + PATIENCE
+    while len(received) < len(data) and time.monotonic() < deadline:
+        try:
+            if sent < len(data):
+                sent += source.send(memoryview(data)[sent : sent + 65536])
+        except BlockingIOError:
+            pass
+        try:
+            received += sink.recv(65536)
+        except BlockingIOError:
+            pass
+        reactor.iterate(0)
+    return bytes(received)
+
+
+def end_of(reactor, sock):
+    """How its stream ends: (the bytes before it, "end" or "reset")."""
+    sock.setblocking(False)
+    received = bytearray()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            data = sock.recv(1 << 20)
+        except BlockingIOError:
+            reactor.iterate(0.001)
+            continue
+        except (ConnectionResetError, BrokenPipeError):
+            return bytes(received), "reset"
+        if not data:
+            return bytes(received), "end"
+        received += data
+    raise AssertionError(f"no end of the stream after {len(received)} bytes")
+
+
+def is_quiet(sock):
+    """Whether a plain socket has neither bytes to read nor an end."""
+    sock.setblocking(False)
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def knock(reactor, closing, factory, before=None):
+    """A plain client of a factory that listens from now on; with what it was told."""
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    client = closing(connect(port))
+    if before is not None:
+        client.sendall(before)
+    pump(reactor, lambda: "accepted" in factory.calls, "the client")
+    port.stopListening()
+    passes(reactor, 2)
+    return client
