@@ -21,7 +21,7 @@ ORDER = [
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "streams", "testing",
-    "apps", "serve", "proxy", "balance", "relay", "options",
+    "apps", "serve", "splice", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
     "lessons.command",
     "cli", "__main__",
