@@ -111,6 +111,7 @@ def _proxy(options: argparse.Namespace) -> None:
         balance=options.balance,
         timeout=options.connect_timeout,
         rate=options.rate,
+        splice=not options.copy,
         on_event=output.proxy_event if options.verbose else output.proxy_end,
         **_in_common(options, reactor),
     )

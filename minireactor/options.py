@@ -143,6 +143,12 @@ def _add_proxy(commands: Any) -> None:
         help="bytes a second that pass for each connection, each way; with K or M: KiB or MiB "
         "(default: no limit)",
     )
+    add(
+        "--copy",
+        action="store_true",
+        help="copy the bytes through this process, also where the kernel could move them without "
+        "(default: no)",
+    )
     _add_limits(add)
     _add_loudness(
         parser,

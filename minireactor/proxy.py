@@ -22,7 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
-from minireactor.error import ConnectionDone
+from minireactor.error import ConnectionDone, ConnectionLost
+from minireactor.failure import Failure
 from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.connector import Connector
-    from minireactor.failure import Failure
     from minireactor.tcp import Connection
 
     OnLost = Callable[[Connection, Failure], object]
@@ -53,7 +53,7 @@ def join(
     b: Connection,
     rate: float | None = None,
     on_lost: OnLost | None = None,
-    splice: bool = CAN_SPLICE,
+    splice: bool = True,
 ) -> None:
     """Pass on to each of two transports what the other reads, and how it ends, from now on.
 
@@ -128,7 +128,11 @@ class SplicingLeg(Leg):
 
     def _splice(self) -> bool:
         """Instead of a read; true if it has to be one after all."""
-        source = splice_from(self.transport.socket)
+        try:
+            source = splice_from(self.transport.socket)
+        except OSError as error:
+            self.transport.connectionLost(Failure(ConnectionLost(error)))
+            return False
         if source is None:
             return True
         count = source.left
@@ -173,7 +177,7 @@ class ProxyFactory(Factory):
         high: int = flow.HIGH,
         low: int | None = None,
         rate: float | None = None,
-        splice: bool = CAN_SPLICE,
+        splice: bool = True,
     ) -> None:
         self.host = host
         self.port = port
