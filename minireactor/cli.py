@@ -69,7 +69,7 @@ def _serve(options: argparse.Namespace) -> None:
         flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
             raise LoadError(f"--seed is for random only; leave it out for {options.app}")
-        factory = load_app(options.app, options.seed)
+        factory = load_app(options.app, options.seed, options.path)
     except (ValueError, LoadError) as error:
         raise Refused(f"minireactor serve: {error}") from error
     _set_up_logging()

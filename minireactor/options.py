@@ -73,9 +73,11 @@ def _add_serve(commands: Any) -> None:
         default="random",
         help="random: asks how many random integers you want, and sends them, one a line; echo: "
         "sends back what comes in; discard: drops it; chargen: sends characters without end; "
-        "module:name: serves what the module, which may be in the current directory, calls so: "
-        "a Factory instance or class, or a Protocol class (default: %(default)s)",
+        "file: sends the file at PATH; module:name: serves what the module, which may be in the "
+        "current directory, calls so: a Factory instance or class, or a Protocol class (default: "
+        "%(default)s)",
     )
+    add("path", metavar="PATH", nargs="?", help="file only: the file to send (default: none)")
     add(
         "--host",
         default="127.0.0.1",
