@@ -149,10 +149,7 @@ class Loop:
     def detach(self, handler: Handler) -> None:
         """Forget a handler."""
         handler.reading = handler.writing = False
-        try:
-            self.disarm(handler)
-        except (OSError, ValueError, KeyError):
-            pass  # its descriptor is closed already, and the kernel has forgotten it
+        self.disarm(handler)
         if self.knows(handler):
             del self._handlers[handler.fd]
 

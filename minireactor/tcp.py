@@ -283,6 +283,7 @@ class Connection(Endpoint):
             name = call.__name__
             if name == flow.PAUSE:
                 self.pauses += 1
+                self.highest_pending = max(self.highest_pending, self.pending)
             self.reactor.tell(name, self)
             self.reactor.guard(self, call)
 
