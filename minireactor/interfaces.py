@@ -263,6 +263,14 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         once all is sent. M3: holds at once, pausing now or resuming with the next write pass.
         """
 
+    def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
+        """Write `count` bytes of a real file from `offset` on, all there are without a count; they
+        are sent from where they lie, and pending until then. A Deferred of their number, which
+        fails with ConnectionLost if the connection ends before. TypeError, ValueError.
+
+        The file stays open, and as long as it is, meanwhile; if it gets shorter, the connection is
+        aborted, with FileEnded as the reason."""
+
     def stopConsuming(self) -> None:
         """Unregister the producer, then `loseConnection()`."""
 
