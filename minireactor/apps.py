@@ -12,6 +12,7 @@ much that peer has asked for.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -237,17 +238,19 @@ class SendFile(Protocol):
 
 
 class FileFactory(Factory):
-    """Sends the file at `path`, as it is by then, to each client. OSError if it is not there now,
-    ValueError if it is no regular file."""
+    """Sends the file at `path`, as it is by then, to each client. OSError if there is none now."""
 
     protocol = SendFile
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with self.open() as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError(f"{path} is no regular file")
+        self.open().close()
 
     def open(self) -> BinaryIO:
-        """For one connection."""
-        return open(self.path, "rb")
+        """For one connection. OSError, also for what is no regular file."""
+        # A pipe, for one, would have us wait for somebody to write to it.
+        fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no regular file", self.path)
+        return os.fdopen(fd, "rb")

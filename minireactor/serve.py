@@ -79,9 +79,9 @@ def _file_factory(path: str | None) -> FileFactory:
     try:
         return FileFactory(path)
     except OSError as error:
-        raise LoadError(f"cannot send {path!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise LoadError(f"cannot send {path!r}: {error}; give the PATH of a file") from error
+        raise LoadError(f"cannot send {path!r}: {error.strerror}; give a file's PATH") from error
+    except ValueError as error:  # it has a NUL in it
+        raise LoadError(f"cannot send {path!r}: {error}; give a file's PATH") from error
 
 
 def _import(name: str) -> Any:

@@ -638,10 +638,27 @@ def test_a_file_that_has_gone_costs_its_client_the_connection(
         ("file", None, "file wants the PATH"),
         ("file", "/no/such/file", "cannot send '/no/such/file': No such file"),
         ("file", "/dev", "cannot send '/dev': "),
-        ("file", os.devnull, "is no regular file; give the PATH of a file"),
+        ("file", os.devnull, "it is no regular file; give a file's PATH"),
+        ("file", "a\0b", "cannot send 'a.*null"),
         ("echo", "somewhere", "PATH 'somewhere' is for file only; leave it out for echo"),
     ],
 )
 def test_a_file_that_cannot_be_sent_is_refused(name, path, message):
     with pytest.raises(LoadError, match=message):
         load_app(name, path=path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_would_keep_us_waiting_is_no_file_to_send(tmp_path, start, join, reactor, caplog):
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    with pytest.raises(LoadError, match="it is no regular file"):
+        load_app("file", path=str(path))
+    path.unlink()
+    path.write_bytes(b"content")
+    server = start(load_app("file", path=str(path)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConnectionResetError):
+        drain(reactor, join(server))
+    assert "it is no regular file" in caplog.text
