@@ -146,7 +146,7 @@ class SplicingLeg(Leg):
         far = self.far
         # Straight on, if nothing is before it: without a round through the buffer for each pipe,
         # the work `proxy-100` costs a third less.
-        if not far.pending and far.producer is self.transport and not far.disconnecting:
+        if far.state == "open" and far.producer is self.transport and not far.pending:
             try:
                 sent = source.send_to(far.socket, source.left)
             except OSError:

@@ -47,7 +47,7 @@ class FileSource(Source):
         self._later = later
         self._offset = offset
         self._why: Exception = ConnectionLost(f"the connection ended before {file!r} was sent")
-        self.sent: Deferred[int] = Deferred()
+        self.sent: Deferred[int] = _Sent()
         here = _size_of(file) - offset
         if offset < 0 or (count is not None and count < 0) or here < (count or 0):
             raise ValueError(
@@ -77,6 +77,13 @@ class FileSource(Source):
             self._later(self.sent.errback, Failure(self._why))
         else:
             self._later(self.sent.callback, self.size)
+
+
+class _Sent(Deferred[int]):
+    """Needs no errback: why it fails, connectionLost tells as well."""
+
+    def __del__(self) -> None:
+        """Nobody is to be told."""
 
 
 def _size_of(file: Any) -> int:

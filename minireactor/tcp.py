@@ -53,12 +53,13 @@ _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 class Connection(Endpoint):
     """The transport of one protocol. Made by a Port or a Connector; see `interfaces.ITransport`.
 
-    `on_lost(reason)` is called last of all, after the protocol's connectionLost.
+    `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is one of
+    the four above.
     """
 
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
-        *("_state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
+        *("state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
         *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
     )
 
@@ -73,7 +74,7 @@ class Connection(Endpoint):
     ) -> None:
         super().__init__(reactor, sock, peer, host)
         self._on_lost = on_lost
-        self._state = OPEN
+        self.state = OPEN
         self.disconnecting = False  # this side has asked for the end
         self._reason: Failure | None = None  # why it is ENDING
         self._read_ended = False  # the peer has sent its end of the stream
@@ -142,7 +143,7 @@ class Connection(Endpoint):
 
     def _flush_soon(self) -> bool:
         """See to it that a write pass comes. False: nothing is taken any more."""
-        if self._write_ended or self._state is ENDING or self._state is CLOSED:
+        if self._write_ended or self.state is ENDING or self.state is CLOSED:
             return False
         if not self._flush_due:
             self._flush_due = True
@@ -188,7 +189,7 @@ class Connection(Endpoint):
             self.reactor.arm(self)
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._signal(flow.BELOW)
-        if self._state is CLOSING or self._half_closing:
+        if self.state is CLOSING or self._half_closing:
             self._end_of_writing()
 
     def _send_chunks(self) -> int:
@@ -200,9 +201,9 @@ class Connection(Endpoint):
     def _end_of_writing(self) -> None:
         if len(self._buffer) or self._flow.producer is not None:
             return
-        if self._state is CLOSING:
+        if self.state is CLOSING:
             self.connectionLost(Failure(ConnectionDone()))
-        elif self._state is OPEN:
+        elif self.state is OPEN:
             self._end_write_side()
 
     def _end_write_side(self) -> None:
@@ -216,7 +217,7 @@ class Connection(Endpoint):
             return
         if self.is_half_closeable():
             self.protocol.writeConnectionLost()
-        if self._read_ended and self._state is OPEN:
+        if self._read_ended and self.state is OPEN:
             self.connectionLost(Failure(ConnectionDone()))
 
     # Flow control: see `flow`.
@@ -321,9 +322,9 @@ class Connection(Endpoint):
         except BaseException:
             self.reactor.flushes.append(self)
             raise
-        if self._tail or self._buffer.sealed or self._half_closing or self._state is CLOSING:
+        if self._tail or self._buffer.sealed or self._half_closing or self.state is CLOSING:
             self.doWrite()
-        elif self._state is OPEN:
+        elif self.state is OPEN:
             self._flush_due = False
 
     def _adapt(self, count: int) -> None:
@@ -343,7 +344,7 @@ class Connection(Endpoint):
         if self.is_half_closeable():
             self.reactor.arm(self)
             self.protocol.readConnectionLost()
-            if not self._write_ended or self._state is not OPEN:
+            if not self._write_ended or self.state is not OPEN:
                 return
         self.connectionLost(Failure(ConnectionDone()))
 
@@ -354,7 +355,7 @@ class Connection(Endpoint):
 
     def resumeProducing(self) -> None:
         """Read again; nothing happens unless the connection is open and its peer may send."""
-        if self._state is not OPEN or self.reading:
+        if self.state is not OPEN or self.reading:
             return
         self.reading = True
         if self.armed is None or not self.armed & READ:
@@ -388,20 +389,20 @@ class Connection(Endpoint):
         """Close once all that was written has been sent and no producer is registered.
 
         Nothing more is delivered to the protocol but connectionLost, on a later pass."""
-        if self._state is OPEN:
-            self._state = CLOSING
+        if self.state is OPEN:
+            self.state = CLOSING
             self.disconnecting = True
             self.reading = False
             self._finish_soon()
 
     def loseWriteConnection(self) -> None:
         """Close the write side in the same manner; reading goes on."""
-        if self._state is OPEN and not self._write_ended:
+        if self.state is OPEN and not self._write_ended:
             self._half_closing = True
             self._finish_soon()
 
     def _finish_soon(self) -> None:
-        if not (self._state is CLOSING or (self._state is OPEN and self._half_closing)):
+        if not (self.state is CLOSING or (self.state is OPEN and self._half_closing)):
             return
         if self._write_ended:
             self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
@@ -411,13 +412,13 @@ class Connection(Endpoint):
 
     def abortConnection(self) -> None:
         """Close on the next pass, with a reset; what is pending is dropped."""
-        if self._state is not CLOSED:
+        if self.state is not CLOSED:
             self.disconnecting = True
         self._end_soon(Failure(ConnectionAborted()))
 
     def _end_soon(self, failure: Failure) -> None:
-        if self._state is OPEN or self._state is CLOSING:
-            self._state = ENDING
+        if self.state is OPEN or self.state is CLOSING:
+            self.state = ENDING
             self._reason = failure
             self.reading = self.writing = self._flush_due = False
             self._buffer.clear()
@@ -435,10 +436,10 @@ class Connection(Endpoint):
 
     def connectionLost(self, reason: Failure) -> None:
         """The end: the one way into CLOSED."""
-        if self._state is CLOSED:
+        if self.state is CLOSED:
             return
         reason, self._reason = self._reason or reason, None
-        self._state = CLOSED
+        self.state = CLOSED
         self._flush_due = False
         self._buffer.clear()
         self.reactor.detach(self)
@@ -453,11 +454,11 @@ class Connection(Endpoint):
 
     @property
     def connected(self) -> bool:
-        return self._state is not CLOSED
+        return self.state is not CLOSED
 
     @property
     def disconnected(self) -> bool:
-        return self._state is CLOSED
+        return self.state is CLOSED
 
     def __repr__(self) -> str:
-        return f"<{self.logPrefix()} with {self._peer.host}:{self._peer.port}, {self._state}>"
+        return f"<{self.logPrefix()} with {self._peer.host}:{self._peer.port}, {self.state}>"

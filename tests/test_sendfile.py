@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
@@ -184,6 +185,16 @@ def test_the_deferred_fails_if_the_connection_ends_before(reactor, closing, way,
     pump(reactor, lambda: sent)
     assert sent[0].check(ConnectionLost) and not sent[0].check(FileEnded)
     assert protocol.transport.pending == 0
+
+
+def test_who_does_not_use_the_deferred_hears_nothing_of_its_failure(wire, file, caplog):
+    transport, _ = wire.connect(Recorder())
+    transport.sendFile(file)
+    transport.abortConnection()
+    wire.run()
+    gc.collect()
+    assert transport.disconnected
+    assert not caplog.records
 
 
 def test_after_the_end_nothing_is_sent_and_the_deferred_fails(wire, file):

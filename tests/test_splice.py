@@ -11,6 +11,7 @@ from proxy_support import Line, exchange, send_until_it_sticks
 from support import open_descriptors, output, passes, pump, receive
 
 from minireactor import proxy
+from minireactor.failure import Failure
 
 if not proxy.CAN_SPLICE:
     pytest.skip("this Python has no os.splice", allow_module_level=True)
@@ -184,3 +185,15 @@ def test_a_child_of_a_fork_shares_no_pipe():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(splice._spare))
     """
     assert output(code).split() == ["0", "1"]
+
+
+def test_nothing_is_spliced_to_a_connection_that_is_ending(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice", buffers=64 * 1024)
+    send_until_it_sticks(reactor, through.client, PLENTY)
+    near, far = through.proxy.client, through.proxy.target
+    far.failed(Failure(RuntimeError("a callback of its has failed")))
+    before = far.bytes_out
+    near.resumeProducing()
+    near.doRead()
+    assert spliced[-1] > 0
+    assert far.bytes_out == before
