@@ -1,9 +1,10 @@
-"""The four servers that `minireactor serve` has built in. Four ways of being a good producer:
+"""The servers that `minireactor serve` has built in. Ways of being a good producer:
 
     random   a push producer: it writes until it is told to pause
     echo     its own input is the producer: a peer that does not read is not read from either
     discard  no producer at all: nothing is written
     chargen  a pull producer: it writes when it is asked
+    file     none either: what is pending stays in the file until it is sent
 
 None of them keeps more than the high mark and a little for a peer that does not read, however
 much that peer has asked for.
@@ -11,10 +12,13 @@ much that peer has asked for.
 
 from __future__ import annotations
 
+import os
 import random
-from typing import Any
+import stat
+from typing import Any, BinaryIO
 
 from minireactor.basic import LineReceiver
+from minireactor.log import logger
 from minireactor.protocol import Factory, Protocol
 
 LARGEST = 10000  # integers are 0 to this one
@@ -215,3 +219,35 @@ class Chargen(Protocol):
 
     def writeConnectionLost(self) -> None:
         """Only its presence counts."""
+
+
+class SendFile(Protocol):
+    """Sends a file, and closes. What comes in is dropped."""
+
+    def connectionMade(self) -> None:
+        try:
+            file = self.factory.open()
+        except OSError as error:
+            logger.warning("cannot send %s: %s", self.factory.path, error.strerror)
+            self.transport.abortConnection()
+            return
+        # If it fails, the connection has ended for that reason, and tells it.
+        self.transport.sendFile(file).addBoth(lambda _: file.close())
+        self.transport.loseConnection()
+
+
+class FileFactory(Factory):
+    """Sends the file at `path`, as it is by then, to each client. OSError if it is not there now,
+    ValueError if it is no regular file."""
+
+    protocol = SendFile
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with self.open() as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError(f"{path} is no regular file")
+
+    def open(self) -> BinaryIO:
+        """For one connection."""
+        return open(self.path, "rb")

@@ -211,6 +211,10 @@ class LineReceiver(_Lines, _Pauseable):
     In raw mode `rawDataReceived(data)` is given all there is. When only part of it was raw, hand
     the rest back with `setLineMode(rest)`. An over-long line goes to `lineLengthExceeded`
     together with all that is held behind it; hand back what is to be read as lines likewise.
+
+    A last line that lacks its delimiter is what `clearLineBuffer()` returns in `connectionLost`,
+    where nothing is delivered any more. In `readConnectionLost` of a half-closeable protocol,
+    `dataReceived(self.delimiter)` delivers it.
     """
 
     line_mode = 1

@@ -9,6 +9,8 @@
 Small chunks merge in one bytearray, the *tail*: a thousand writes of a few bytes become one
 send, and cost their own length in memory. Large chunks stay as they are, in a queue before it.
 The tail is one object for the buffer's whole life, so that a hot path may hold on to it.
+
+A chunk may also be a Source, whose bytes are elsewhere, in a file or a pipe.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from collections import deque
 from itertools import islice
 from typing import Any, Union
 
+from minireactor.source import Source
+
 # Bytes. From here on, copying a chunk costs more than handing it to sendmsg() by itself.
 LARGE = 8 * 1024
 # Chunks for one sendmsg(): beyond this the call gains nothing, and IOV_MAX (1,024) stays far off.
 _MOST_CHUNKS = 64
 
-Chunk = Union[bytes, bytearray, memoryview]
+Chunk = Union[bytes, bytearray, memoryview, Source]
 
 
 def as_bytes(data: Any) -> bytes:
@@ -53,8 +57,8 @@ class WriteBuffer:
     def __len__(self) -> int:
         return self.sealed + len(self.tail)
 
-    def append(self, data: bytes) -> None:
-        """Queue a large chunk as it is, behind the small ones before it."""
+    def append(self, data: bytes | Source) -> None:
+        """Queue a large chunk, or a source, as it is, behind the small ones before it."""
         if self._chunks is None:
             self._chunks = deque()
         if self.tail:
@@ -64,10 +68,14 @@ class WriteBuffer:
         self._chunks.append(data)
         self.sealed += len(data)
 
-    def peek(self, limit: int) -> list[Chunk]:
-        """The first chunks, of `limit` bytes together at most; the buffer keeps them."""
-        chunks: list[Chunk] = []
+    def peek(self, limit: int) -> list[Any]:
+        """The first chunks, of `limit` bytes together at most; the buffer keeps them.
+
+        A source comes alone, and whole."""
+        chunks: list[Any] = []
         for chunk in islice(self._chunks or (), _MOST_CHUNKS):
+            if isinstance(chunk, Source):
+                return chunks or [chunk]
             if len(chunk) >= limit:
                 # A copy of a huge chunk's head for every send would be quadratic: a view is not.
                 chunks.append(chunk if len(chunk) <= limit else memoryview(chunk)[:limit])
@@ -82,10 +90,13 @@ class WriteBuffer:
         """Forget the first `count` bytes, which have been sent; how many are left."""
         chunks = self._chunks
         while chunks:
-            size = len(chunks[0])
+            first = chunks[0]
+            if isinstance(first, Source):
+                return self._advance_source(first, count)
+            size = len(first)
             if size > count:
                 if count:
-                    chunks[0] = memoryview(chunks[0])[count:]
+                    chunks[0] = memoryview(first)[count:]
                     self.sealed -= count
                 return len(self)
             chunks.popleft()
@@ -98,7 +109,19 @@ class WriteBuffer:
             del self.tail[:count]
         return len(self.tail)
 
+    def _advance_source(self, source: Source, count: int) -> int:
+        source.left -= count
+        self.sealed -= count
+        if not source.left and self._chunks:
+            self._chunks.popleft()
+            source.close()
+        return len(self)
+
     def clear(self) -> None:
+        """Forget everything."""
+        for chunk in self._chunks or ():
+            if isinstance(chunk, Source):
+                chunk.close()
         self._chunks = None
         self.sealed = 0
         self.tail.clear()

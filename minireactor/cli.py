@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.internet import Reactor
     from minireactor.serve import Server
 
 USAGE_ERROR = 2
+INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,11 +54,10 @@ def _run(argv: Sequence[str]) -> int:
             options = parse(argv)
         except SystemExit:  # --help or --version has been printed
             return 0
-        _COMMANDS[options.command](options)
+        return _COMMANDS[options.command](options) or 0
     except Refused as error:
         _complain(str(error))
         return USAGE_ERROR
-    return 0
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def _serve(options: argparse.Namespace) -> None:
         flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
             raise LoadError(f"--seed is for random only; leave it out for {options.app}")
-        factory = load_app(options.app, options.seed)
+        factory = load_app(options.app, options.seed, options.path)
     except (ValueError, LoadError) as error:
         raise Refused(f"minireactor serve: {error}") from error
     _set_up_logging()
@@ -111,6 +111,7 @@ def _proxy(options: argparse.Namespace) -> None:
         balance=options.balance,
         timeout=options.connect_timeout,
         rate=options.rate,
+        splice=not options.copy,
         on_event=output.proxy_event if options.verbose else output.proxy_end,
         **_in_common(options, reactor),
     )
@@ -176,8 +177,20 @@ def _run_server(
     output.line(f"minireactor: {server.totals()}")
 
 
+def _learn(options: argparse.Namespace) -> int:
+    from minireactor.lessons.command import learn
+
+    # An exception, unlike the end of this process, lets it end the program that it runs.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return learn(options, _Output(quiet=False).text)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
 class _Output:
-    """Lines on standard output, for as long as somebody takes them."""
+    """Text on standard output, for as long as somebody takes it."""
 
     def __init__(self, quiet: bool) -> None:
         self._open = not quiet and sys.stdout is not None
@@ -185,12 +198,17 @@ class _Output:
             sys.stdout.reconfigure(errors="backslashreplace")
 
     def line(self, text: str) -> None:
+        self.text(f"{_one_line(text)}\n")
+
+    def text(self, text: str) -> bool:
+        """Whether somebody has taken it."""
         if self._open:
             try:
-                sys.stdout.write(f"{_one_line(text)}\n")
+                sys.stdout.write(text)
             except (OSError, ValueError):
                 self._open = False
             self._open = _flush(sys.stdout) and self._open
+        return self._open
 
     def event(self, event: str, connection: Any, reason: Any) -> None:
         peer = _shown(connection.getPeer())
@@ -262,4 +280,8 @@ def _flush(stream: Any) -> bool:
         return False
 
 
-_COMMANDS = {"serve": _serve, "proxy": _proxy}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "serve": _serve,
+    "proxy": _proxy,
+    "learn": _learn,
+}

@@ -95,6 +95,7 @@ class Attempt(Handler):
             try:
                 self._socket = socket.socket(family, kind, proto)
                 self._socket.setblocking(False)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._bind()
                 code = self._socket.connect_ex(address)
             except ConnectBindError as bind_error:
@@ -159,21 +160,22 @@ class Attempt(Handler):
 class Connector:
     """Connects to one place, and knows how that stands; made by `connectTCP`.
 
-    `state` is "disconnected", "connecting" or "connected"; `transport` is set while connected.
+    `state` is "disconnected", "connecting" or "connected"; `transport` is set while
+    connected, and in buildProtocol already.
     `setWriteBufferLimits(high, low)` gives the marks, 64 and 16 KiB by default, of the
     connections that come about from then on.
     """
 
     def __init__(
         self,
-        host: str,
+        host: str | bytes,
         port: Any,
         factory: Any,
         timeout: float | None,
         bindAddress: tuple[str, int] | None,
         reactor: Reactor,
     ) -> None:
-        self.host = host
+        self.host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
         self.port = port
         self.factory = factory
         self.timeout = None if timeout is None else checked_delay(timeout)
@@ -241,16 +243,17 @@ class Connector:
             sock.close()
             self.connectionFailed(Failure(getConnectError(error)))
             return
+        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
+        self.transport = connection
         try:
             protocol = self.factory.buildProtocol(peer)
         except Exception:
+            self.transport = None
             sock.close()
             failure = Failure()
             self.reactor.log_failure(failure, f"in buildProtocol of {type(self.factory).__name__}")
             self.connectionFailed(failure)
             return
-        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
-        self.transport = connection
         connection.start(Protocol() if protocol is None else protocol)
         if protocol is None:
             connection.loseConnection()

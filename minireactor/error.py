@@ -64,6 +64,12 @@ class ConnectionAborted(ConnectionLost):
     MESSAGE = "This side aborted the connection"
 
 
+class FileEnded(ConnectionAborted):
+    """`sendFile()` has found fewer bytes than it was to send: this side has aborted."""
+
+    MESSAGE = "This side aborted the connection, because a file had become too short"
+
+
 class ConnectionFdescWentAway(ConnectionLost):
     """A registered object has no descriptor any more: its `fileno()` is -1."""
 

@@ -236,11 +236,12 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def disconnecting(self) -> bool:
-        """Whether this end has begun to close, or the connection is lost."""
+        """Whether this end has asked for the end: by loseConnection, abortConnection or kin."""
 
     @property
     def reading(self) -> bool:
-        """Whether input may be delivered: false while paused, closing or closed."""
+        """Whether input may be delivered: false while paused, closing or closed. It stays true
+        after readConnectionLost, so that a receiver can go on with what it holds."""
 
     @property
     def producer(self) -> Any:
@@ -261,6 +262,14 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         is given. M2: pause at `pending > high`, resume at `pending <= low`; `low=0` resumes only
         once all is sent. M3: holds at once, pausing now or resuming with the next write pass.
         """
+
+    def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
+        """Write `count` bytes of a real file from `offset` on, all there are without a count; they
+        are sent from where they lie, and pending until then. A Deferred of their number, which
+        fails with ConnectionLost if the connection ends before. TypeError, ValueError.
+
+        The file stays open, and as long as it is, meanwhile; if it gets shorter, the connection is
+        aborted, with FileEnded as the reason."""
 
     def stopConsuming(self) -> None:
         """Unregister the producer, then `loseConnection()`."""
@@ -286,7 +295,8 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         and after `loseConnection`."""
 
     def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set: small packets are not held back to be merged."""
+        """Whether TCP_NODELAY is set: small packets are not held back to be merged. It is, until
+        it is cleared: what is written in one pass of the loop goes out together as it is."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""
@@ -532,7 +542,7 @@ class IReactorTCP(Protocol, metaclass=_Interface):
 
     def connectTCP(
         self,
-        host: str,
+        host: str | bytes,
         port: int,
         factory: Any,
         timeout: float = 30,

@@ -11,6 +11,7 @@ from minireactor.error import ConnectionLost, ReactorAlreadyRunning, ReactorNotR
 from minireactor.failure import Failure
 from minireactor.handler import Handler
 from minireactor.loop import LONGEST_WAIT, Loop
+from minireactor.poller import READ, WRITE
 from minireactor.port import Port
 from minireactor.triggers import SystemEvent
 
@@ -162,7 +163,7 @@ class Reactor(Loop):
 
     def connectTCP(
         self,
-        host: str,
+        host: str | bytes,
         port: int | str,
         factory: Any,
         timeout: float | None = 30,
@@ -194,10 +195,10 @@ class Reactor(Loop):
         return self._descriptors.remove_all()
 
     def getReaders(self) -> list[Any]:
-        return [handler.owner() for handler in self.shown() if handler.reading]
+        return [handler.owner() for handler in self.shown() if handler.wanted() & READ]
 
     def getWriters(self) -> list[Any]:
-        return [handler.owner() for handler in self.shown() if handler.writing]
+        return [handler.owner() for handler in self.shown() if handler.wanted() & WRITE]
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
         """Call `f(*a, **k)` in another thread, of which there are 10 at most. What it raises is

@@ -33,6 +33,7 @@ class Loop:
         self._waker: Waker | None = None
         self._pid = 0
         self._handlers: dict[int, Handler] = {}
+        self._newcomers: set[int] = set()  # numbers that have been attached in this pass
         self._timers = TimerQueue(seconds)
         self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
         self.flushes: deque[Handler] = deque()  # whose doWrite() the next write pass calls
@@ -71,10 +72,14 @@ class Loop:
 
     def _wait_and_dispatch(self, timeout: float) -> None:
         handlers = self._handlers
-        # By object, not by number: a number that is closed and taken again within this pass
-        # belongs to somebody else by the time its event comes up.
-        ready = [(handlers[fd], ev) for fd, ev in self._poller.poll(timeout) if fd in handlers]
-        for handler, events in ready:
+        newcomers = self._newcomers
+        newcomers.clear()
+        for fd, events in self._poller.poll(timeout):
+            handler = handlers.get(fd)
+            # A number that is closed and taken again within this pass belongs to somebody else by
+            # the time its event comes up.
+            if handler is None or (newcomers and fd in newcomers):
+                continue
             try:
                 # A handler that an earlier event has paused or closed wants nothing any more.
                 if events == READ and handler.reading:
@@ -126,6 +131,7 @@ class Loop:
         """Know a handler. `arm` is what makes it heard."""
         self.open()
         self._handlers[handler.fd] = handler
+        self._newcomers.add(handler.fd)
 
     def arm(self, handler: Handler) -> None:
         """Bring the poller up to date with what the handler wants."""
@@ -143,10 +149,7 @@ class Loop:
     def detach(self, handler: Handler) -> None:
         """Forget a handler."""
         handler.reading = handler.writing = False
-        try:
-            self.disarm(handler)
-        except (OSError, ValueError, KeyError):
-            pass  # its descriptor is closed already, and the kernel has forgotten it
+        self.disarm(handler)
         if self.knows(handler):
             del self._handlers[handler.fd]
 
@@ -232,8 +235,8 @@ class Loop:
 
     def settle(self) -> None:
         """Let what lingers deliver its last bytes, for a moment at the most."""
-        until = self.seconds() + SETTLE_SECONDS
-        while self.seconds() < until:
+        until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
+        while time.monotonic() < until:
             if not any(handler.unsettled() for handler in self._handlers.values()):
                 return
             self._wait_and_dispatch(0.05)

@@ -39,6 +39,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
     _add_proxy(commands)
+    _add_learn(commands)
     return parser
 
 
@@ -72,9 +73,11 @@ def _add_serve(commands: Any) -> None:
         default="random",
         help="random: asks how many random integers you want, and sends them, one a line; echo: "
         "sends back what comes in; discard: drops it; chargen: sends characters without end; "
-        "module:name: serves what the module, which may be in the current directory, calls so: "
-        "a Factory instance or class, or a Protocol class (default: %(default)s)",
+        "file: sends the file at PATH; module:name: serves what the module, which may be in the "
+        "current directory, calls so: a Factory instance or class, or a Protocol class (default: "
+        "%(default)s)",
     )
+    add("path", metavar="PATH", nargs="?", help="file only: the file to send (default: none)")
     add(
         "--host",
         default="127.0.0.1",
@@ -142,6 +145,12 @@ def _add_proxy(commands: Any) -> None:
         help="bytes a second that pass for each connection, each way; with K or M: KiB or MiB "
         "(default: no limit)",
     )
+    add(
+        "--copy",
+        action="store_true",
+        help="copy the bytes through this process, also where the kernel could move them without "
+        "(default: no)",
+    )
     _add_limits(add)
     _add_loudness(
         parser,
@@ -207,6 +216,50 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
     loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
 
 
+def _add_learn(commands: Any) -> None:
+    parser = commands.add_parser(
+        "learn",
+        help="learn flow control, from blocking sockets on, with programs that run",
+        description="List the lessons or, with a number, show one and run its program.",
+        allow_abbrev=False,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
+    )
+    add = parser.add_argument
+    add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
+    add(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the texts, English or Chinese (default: that of the environment, LC_ALL, "
+        "LC_MESSAGES or LANG, else English)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    for part, what in (
+        ("program", "its program"),
+        ("exercise", "a program with a fault, to be found: save it, repair it, run it or --try it"),
+        ("solution", "the exercise without the fault"),
+    ):
+        instead.add_argument(
+            f"--{part}",
+            dest="part",
+            action="store_const",
+            const=part,
+            help=f"print {what} (default: no)",
+        )
+    instead.add_argument(
+        "--try",
+        dest="attempt",
+        metavar="FILE",
+        help="run a repaired exercise, and say whether it is right (default: no)",
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="run all programs, exercises and solutions, of all lessons or one, and hold the texts "
+        "against them; the exit status is 1 if anything is wrong (default: no)",
+    )
+    _add_version(parser)
+
+
 # Option values. What these raise, argparse reports together with the option's name.
 
 
@@ -265,6 +318,10 @@ def _count(text: str) -> int:
     if count >= 1:
         return count
     raise _bad(text, fix)
+
+
+def _lesson(text: str) -> int:
+    return _integer(text, "give the number of a lesson, such as 5")
 
 
 def _size(text: str) -> int:

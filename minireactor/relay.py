@@ -38,6 +38,7 @@ class Relay(Server):
     balance: which of them a client gets, see Balancer; the next one if it cannot be connected.
     timeout: seconds for each attempt to connect.
     rate: bytes a second, for each client, each way.
+    splice: whether the kernel may move the bytes, where it can.
     on_event: called as `on_event(event, proxy, detail)` with the client's `Proxy`, the event being
         "connectionMade"; "connected", to the target at proxy.place; "failed", to connect to it,
         the detail being a Failure; "pauseProducing" and "resumeProducing", the detail being the
@@ -54,10 +55,11 @@ class Relay(Server):
         balance: str = FIRST,
         timeout: float | None = 30.0,
         rate: float | None = None,
+        splice: bool = True,
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
-        self._front = _Front(self, places[0], timeout, rate)
+        self._front = _Front(self, places[0], timeout, rate, splice)
         super().__init__(reactor, self._front, **limits)
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
@@ -150,9 +152,14 @@ class Relay(Server):
 
 class _Front(ProxyFactory):
     def __init__(
-        self, relay: Relay, place: Place, timeout: float | None, rate: float | None
+        self,
+        relay: Relay,
+        place: Place,
+        timeout: float | None,
+        rate: float | None,
+        splice: bool,
     ) -> None:
-        super().__init__(*place, timeout=timeout, rate=rate)
+        super().__init__(*place, timeout=timeout, rate=rate, splice=splice)
         self._relay = relay
 
     def targets(self) -> Iterable[Place]:

@@ -16,7 +16,7 @@ from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
-from minireactor.apps import Chargen, Discard, Echo, RandomFactory
+from minireactor.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
 from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import Factory
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minireactor.port import Port
     from minireactor.tcp import Connection
 
-APPS = ("random", "echo", "discard", "chargen")
+APPS = ("random", "echo", "discard", "chargen", "file")
 
 # Connections that wait to be accepted. The usual 50 makes a crowd of 1,000 wait for seconds: the
 # kernel drops the rest of their SYNs, and TCP repeats those only after a second.
@@ -41,15 +41,19 @@ class LoadError(Exception):
     """There is no such app, or it is none; says why in one line."""
 
 
-def load_app(name: str, seed: int | None = None) -> Any:
+def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any:
     """The factory of an app: one of APPS, or `module:name`. LoadError.
 
-    `seed` makes the integers of random repeatable. A module is imported from the current
-    directory or sys.path; the name in it is a Factory, a Factory class that needs no arguments,
-    or a Protocol class, and may have dots.
+    `seed` makes the integers of random repeatable; `path` is of the file to send. A module is
+    imported from the current directory or sys.path; the name in it is a Factory, a Factory class
+    that needs no arguments, or a Protocol class, and may have dots.
     """
+    if path is not None and name != "file":
+        raise LoadError(f"PATH {path!r} is for file only; leave it out for {name}")
     if name == "random":
         return RandomFactory(seed)
+    if name == "file":
+        return _file_factory(path)
     if name in APPS:
         protocol = {"echo": Echo, "discard": Discard, "chargen": Chargen}[name]
         return Factory.forProtocol(protocol)
@@ -67,6 +71,17 @@ def load_app(name: str, seed: int | None = None) -> Any:
     raise LoadError(
         f"{name} is {repr(found)}; name a Factory instance or class, or a Protocol class"
     )
+
+
+def _file_factory(path: str | None) -> FileFactory:
+    if path is None:
+        raise LoadError("file wants the PATH of the file to send")
+    try:
+        return FileFactory(path)
+    except OSError as error:
+        raise LoadError(f"cannot send {path!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise LoadError(f"cannot send {path!r}: {error}; give the PATH of a file") from error
 
 
 def _import(name: str) -> Any:

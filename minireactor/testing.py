@@ -10,6 +10,7 @@ where a connection would, and looks at `transport.value()`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any, Callable
@@ -17,8 +18,10 @@ from typing import Any, Callable
 from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.buffer import as_bytes
+from minireactor.defer import Deferred
 from minireactor.error import ConnectionAborted, ConnectionDone
 from minireactor.failure import Failure
+from minireactor.sendfile import FileSource
 from minireactor.timers import DelayedCall, TimerQueue
 
 
@@ -127,6 +130,14 @@ class StringTransport:
 
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(map(as_bytes, iovec)))
+
+    def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Deferred[int]:
+        """Write that part of a real file. The Deferred has fired."""
+        source = FileSource(lambda call, *results: call(*results), file, offset, count)
+        self.write(os.pread(file.fileno(), source.size, offset))
+        source.left = 0
+        source.close()
+        return source.sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Note the producer, without a call on it: pull producers too wait for the test's.

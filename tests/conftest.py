@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from proxy_support import MODES
 from scripted import Wire
 
-from minireactor import Reactor
+from minireactor import Reactor, proxy
+
+if "splice" in MODES:
+    from minireactor import splice
 
 
 @pytest.fixture
@@ -36,3 +40,14 @@ def wire(monkeypatch):
     own = Wire(monkeypatch)
     yield own
     own.reactor.close()
+
+
+@pytest.fixture(params=sorted(MODES))
+def mode(request, monkeypatch):
+    """The way in which a proxy moves bytes; "splice" does so with all but the first read."""
+    if request.param == "splice":
+        monkeypatch.setattr(proxy, "BULK", 1)
+        monkeypatch.setattr(proxy, "SMALL", 0)
+    yield request.param
+    if request.param == "splice":
+        splice.close_spare_pipes()

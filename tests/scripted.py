@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 
-from minireactor import Reactor, tcp
+from minireactor import Reactor, endpoint, tcp
 from minireactor.address import IPv4Address
 from minireactor.poller import HANGUP, READ, WRITE
 
@@ -120,7 +120,7 @@ class Wire:
     def __init__(self, monkeypatch, seconds=time.monotonic):
         self.poller = ScriptedPoller()
         self.reactor = Reactor(self.poller, seconds=seconds)
-        monkeypatch.setattr(tcp.Lingering, "take_over", lambda reactor, sock: None)
+        monkeypatch.setattr(endpoint.Lingering, "take_over", lambda reactor, sock: None)
 
     def connect(self, protocol, room=0):
         """(transport, socket)"""

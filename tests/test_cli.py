@@ -84,7 +84,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("serve echo --seed 1", "--seed is for random only"),
         ("serve -v -q", "not allowed with argument"),
         ("serve --prot 80", "unrecognized arguments: --prot"),
-        ("serve echo discard", "unrecognized arguments: discard"),
+        ("serve echo discard", "PATH 'discard' is for file only"),
         ("serve --port", "argument --port: expected one argument"),
         ("sevre", "invalid choice: 'sevre'"),
         ("", "required: COMMAND"),

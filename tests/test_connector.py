@@ -806,3 +806,27 @@ def test_nothing_is_logged_when_all_goes_well(reactor, caplog):
 def test_the_repr_says_where_to_and_how_it_stands(reactor):
     connector = reactor.connectTCP(LOCAL, 1, RecordingClientFactory())
     assert repr(connector) == f"<Connector to {LOCAL}:1, connecting>"
+
+
+def test_the_connector_has_its_transport_in_buildProtocol_already(reactor):
+    class Looks(RecordingClientFactory):
+        def startedConnecting(self, connector):
+            self.connector = connector
+
+        def buildProtocol(self, addr):
+            self.seen = self.connector.transport
+            return super().buildProtocol(addr)
+
+    _, number = listen(reactor)
+    factory = Looks()
+    reactor.connectTCP(LOCAL, number, factory)
+    protocol = connected(reactor, factory)
+    assert factory.seen is protocol.transport
+
+
+def test_the_host_may_be_bytes(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL.encode(), number, factory)
+    assert connector.getDestination() == IPv4Address("TCP", LOCAL, number)
+    assert connected(reactor, factory).calls == ["made"]

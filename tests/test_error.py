@@ -16,6 +16,7 @@ BASES = {
     "ConnectionDone": error.ConnectionClosed,
     "ConnectionLost": error.ConnectionClosed,
     "ConnectionAborted": error.ConnectionLost,
+    "FileEnded": error.ConnectionAborted,
     "ConnectionFdescWentAway": error.ConnectionLost,
     "FileDescriptorOverrun": error.ConnectionLost,
     "ConnectError": Exception,

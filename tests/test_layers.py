@@ -16,12 +16,15 @@ PACKAGE = Path(minireactor.__file__).parent
 # Lowest first: a module imports only from those before it.
 # fmt: off
 ORDER = [
-    "error", "failure", "log", "address", "interfaces", "flow", "buffer", "timers", "triggers",
-    "poller", "handler", "waker", "loop", "descriptors",
-    "defer", "factory", "protocol", "linger", "tcp", "connector", "port",
+    "error", "failure", "log", "address", "interfaces", "flow", "source", "buffer", "timers",
+    "triggers", "poller", "handler", "waker", "loop", "descriptors",
+    "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
     "internet", "__init__",
-    "basic", "testing",
-    "apps", "serve", "proxy", "balance", "relay", "options", "cli", "__main__",
+    "basic", "streams", "testing",
+    "apps", "serve", "splice", "proxy", "balance", "relay", "options",
+    "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
+    "lessons.command",
+    "cli", "__main__",
 ]
 # fmt: on
 
@@ -31,11 +34,14 @@ MOST_CORE_LINES = 1200
 # Each costs more time to load than the whole package does.
 SLOW = {"asyncio", "concurrent", "dataclasses", "inspect", "typing_extensions", "unittest"}
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+FILES = {path.stem: path for path in PACKAGE.glob("*.py")}
+FILES.update((f"lessons.{path.stem}", path) for path in PACKAGE.glob("lessons/*.py"))
+FILES["lessons"] = FILES.pop("lessons.__init__")
+MODULES = sorted(FILES)
 
 
 def source(module):
-    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    return FILES[module].read_text(encoding="utf-8")
 
 
 class Imports(ast.NodeVisitor):
@@ -60,8 +66,8 @@ class Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node):
         assert node.level == 0, f"line {node.lineno}: import by the full name, from minireactor..."
         for alias in node.names:
-            inside = node.module == "minireactor" and alias.name in MODULES
-            self._found(f"minireactor.{alias.name}" if inside else node.module)
+            name = f"{node.module}.{alias.name}"
+            self._found(name if name.partition(".")[2] in MODULES else node.module)
 
     def visit_If(self, node):
         if "TYPE_CHECKING" in ast.dump(node.test):
@@ -80,7 +86,7 @@ class Imports(ast.NodeVisitor):
 
 def own(names):
     """Which of our modules these names are."""
-    found = {name.split(".")[1] for name in names if name.startswith("minireactor.")}
+    found = {name.partition(".")[2] for name in names if name.startswith("minireactor.")}
     return found | ({"__init__"} if "minireactor" in names else set())
 
 
@@ -119,6 +125,12 @@ def test_a_module_imports_nothing_but_the_standard_library(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in ("cli", "__main__")])
 def test_a_module_imports_nothing_slow_before_it_needs_it(module):
     assert {name.split(".")[0] for name in Imports(module).eager}.isdisjoint(SLOW)
+
+
+def test_only_the_command_knows_of_the_lessons():
+    others = [name for name in MODULES if not name.startswith("lessons")]
+    knowing = {name for name in others if any("lessons" in each for each in own(Imports(name).all))}
+    assert knowing == {"cli"}
 
 
 def test_no_module_is_called_reactor():

@@ -198,13 +198,10 @@ def test_a_factory_that_cannot_start_leaves_nothing_behind(reactor):
 
 
 def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
-    class Recording(socket.socket):
-        def listen(self, backlog):
-            asked.append(backlog)
-            super().listen(backlog)
-
     asked = []
-    monkeypatch.setattr(socket, "socket", Recording)
+    monkeypatch.setattr(
+        port._Listener, "listen", lambda self, backlog: asked.append(backlog), raising=False
+    )
     listen(reactor)
     listen(reactor, backlog=7)
     assert asked == [50, 7]
@@ -221,6 +218,14 @@ def test_stopListening_closes_at_once_and_gives_a_Deferred(reactor):
     assert fired == [None]
     with pytest.raises(ConnectionRefusedError):
         connect(own)
+
+
+def test_loseConnection_is_stopListening_and_takes_an_argument(reactor):
+    own = listen(reactor)
+    fired = []
+    own.loseConnection(None).addCallback(fired.append)
+    assert fired == [None]
+    assert own.disconnected
 
 
 def test_stopListening_twice_is_harmless(reactor):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from proxy_support import (
     MODES,
+    MOST_AT_A_TIME,
     Line,
     Told,
     end_of,
@@ -43,6 +44,7 @@ from support import (
 
 from minireactor import Reactor, connector, flow
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from minireactor.linger import not_taken
 from minireactor.proxy import Leg, Proxy, ProxyFactory, join
 from minireactor.tcp import LARGEST_READ
 
@@ -51,12 +53,6 @@ PLENTY = bytes(range(256)) * 4096 * 32  # 32 MiB: more than all kernel buffers o
 SIDES = ["client", "target"]
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(params=sorted(MODES))
-def mode(request):
-    """The way in which bytes are moved."""
-    return request.param
 
 
 @pytest.fixture
@@ -258,6 +254,18 @@ def test_one_that_was_paused_flows(wire):
     assert b_socket.taken == b"waited"
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_E2_joining_one_whose_peer_has_closed_it_closes_the_other(wire, which):
+    pairs = [wire.connect(Recorder(), room=100) for _ in range(2)]
+    pairs[which][1].inbox.append(b"")
+    wire.run()
+
+    join(*(transport for transport, _ in pairs))
+    wire.run()
+
+    assert [transport.disconnected for transport, _ in pairs] == [True, True]
+
+
 @pytest.mark.parametrize("end", ["loseConnection", "abortConnection"])
 @pytest.mark.parametrize("passed", [0, 3], ids=["closing", "closed"])
 @pytest.mark.parametrize("which", [0, 1])
@@ -403,6 +411,15 @@ def test_a_limited_sink_that_stops_reading_stops_the_source(limited):
     assert 29 * RATE < len(limited.b_socket.taken) <= 30.4 * RATE
 
 
+def test_a_full_sink_stops_a_limited_source_of_small_reads(limited):
+    limited.b.setWriteBufferLimits(100, 10)
+    limited.b_socket.room = 0
+    limited.a_socket.inbox += [b"x" * 30] * 50
+    limited.let_pass(1)
+    assert 100 < limited.b.pending <= 130
+    assert not limited.a.reading
+
+
 def test_a_slow_sink_below_the_rate_does_not_make_it_hold_more(limited):
     limited.b.setWriteBufferLimits(1000, 100)
     limited.a_socket.inbox.append(bytes(MEGABYTE))
@@ -535,14 +552,45 @@ def test_a_reset_reaches_an_end_that_does_not_read(line, reactor, source):
 
 
 @pytest.mark.parametrize("source", SIDES)
-def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reactor, source):
+def test_a_reset_behind_the_whole_stream_costs_nothing_of_what_the_kernel_holds(
+    line, reactor, source
+):
+    through = line(buffers=20_000)
+    near, far = through.ends(source)
+    data = os.urandom(100_000)
+    rest = memoryview(data)
+    near.setblocking(False)
+    sink = through.transport(other(source))
+
+    def all_is_in_the_kernel():
+        nonlocal rest
+        try:
+            rest = rest[near.send(rest) :] if rest else rest
+        except BlockingIOError:
+            pass
+        return sink.bytes_out == len(data)
+
+    pump(reactor, all_is_in_the_kernel, "all of it to be passed on")
+    near.shutdown(socket.SHUT_WR)
+    pump(reactor, lambda: sink._write_ended, "the end to be passed on")
+    assert not_taken(sink) > 20_000
+
+    reset(near)
+    pump(reactor, lambda: through.transport(source).disconnected, "the reset")
+    passes(reactor)
+
+    assert end_of(reactor, far) == (data, "end")
+
+
+@pytest.mark.parametrize("source", SIDES)
+def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reactor, mode, source):
     buffers = 64 * 1024
     through = line(buffers=buffers, high=64 * 1024, low=16 * 1024)
     near, far = through.ends(source)
     sink = through.transport(other(source))
 
     sent = send_until_it_sticks(reactor, near, PLENTY)
-    assert 64 * 1024 < sink.pending <= 64 * 1024 + LARGEST_READ
+    assert 64 * 1024 < sink.pending <= 64 * 1024 + MOST_AT_A_TIME[mode]
     assert not through.transport(source).reading
     held = through.transport(source).bytes_in
     for _ in range(5):
@@ -552,7 +600,7 @@ def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reacto
 
     received = exchange(reactor, near, far, PLENTY, sent)
     assert received == PLENTY
-    assert sink.highest_pending <= 64 * 1024 + LARGEST_READ
+    assert sink.highest_pending <= 64 * 1024 + MOST_AT_A_TIME[mode]
 
 
 def test_a_stalled_direction_does_not_stop_the_other(line, reactor):
@@ -575,6 +623,16 @@ def test_case_32_a_stalled_proxy_sleeps(closing, mode, source):
     assert len(poller.returned) == before
 
 
+def test_a_join_that_fails_ends_both(reactor, closing, caplog):
+    factory = Told("127.0.0.1", closing(listening()).getsockname()[1])
+    factory.rate = "fast"
+    client = knock(reactor, closing, factory)
+    assert end_of(reactor, client) == (b"", "end")
+    pump(reactor, lambda: "ended" in factory.calls, "the end")
+    assert "rate='fast' will not do" in caplog.text
+    assert reactor.getReaders() == reactor.getWriters() == []
+
+
 def test_marks_are_set_for_the_targets_connection(line):
     through = line(high=5000, low=100)
     assert through.proxy.target.bufferSize == 5000
@@ -584,6 +642,12 @@ def test_marks_are_set_for_the_targets_connection(line):
 def test_M1_impossible_marks_are_refused_by_name(marks):
     with pytest.raises(ValueError, match=f"high={marks[0]} and low={marks[1]}"):
         ProxyFactory("127.0.0.1", 80, high=marks[0], low=marks[1])
+
+
+@pytest.mark.parametrize("rate", [0, -1, "fast", float("nan")])
+def test_an_impossible_rate_is_refused_by_name(rate):
+    with pytest.raises(ValueError, match=f"rate={rate!r} will not do"):
+        ProxyFactory("127.0.0.1", 80, rate=rate)
 
 
 # Before there is a target.

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from proxy_support import MODES, full, listening, unused_number
+from proxy_support import MODES, MOST_AT_A_TIME, full, listening, unused_number
 from serve_support import Command, read_all
 from support import PATIENCE, reset
 
@@ -36,11 +36,6 @@ needs_proc = pytest.mark.skipif(
 def tool(name):
     """The test is skipped, and says so, on a system without it."""
     return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
-
-
-@pytest.fixture(params=sorted(MODES))
-def mode(request):
-    return request.param
 
 
 @pytest.fixture
@@ -176,7 +171,7 @@ def test_each_option_has_help_with_its_default(capsys):
     assert main(["proxy", "--help"]) == 0
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-)", text)[1:]
-    assert len(entries) == 13
+    assert len(entries) == 14
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words
@@ -414,7 +409,10 @@ def test_round_robin_takes_turns(proxy, served, client):
 def test_a_target_that_resets_is_named(proxy, target, client):
     process = proxy(target.port)
     peer = client(process)
-    reset(target.accept())
+    peer.sendall(b"x")
+    behind = target.accept()
+    assert behind.recv(1) == b"x"
+    reset(behind)
     with pytest.raises(ConnectionResetError):
         read_all(peer)
     assert ended(process)["why"].startswith("target: The connection broke")
@@ -462,9 +460,9 @@ def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_t
 
 @needs_proc
 def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
-    proxy, target, client
+    proxy, target, client, mode
 ):
-    process = proxy(target.port)
+    process = proxy(target.port, "--grace", "0")
     with client(process) as first:
         target.accept().close()
         first.close()
@@ -477,17 +475,18 @@ def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
         with pytest.raises(socket.timeout):
             peer.sendall(bytes(64 * MEGABYTE))
         peers.append((peer, behind))
-    # The high mark and one read; an allocator keeps as much again.
-    grown = resident(process.pid) - before
-    slack = 5 if sys.implementation.name == "pypy" else 1
-    assert grown < len(peers) * 2 * (64 + 256) * 1024 * slack
+    # The high mark and one read, and an allocator keeps as much again. A tracing collector's heap
+    # is some tens of megabytes whatever it holds: little beside the 640 that are on offer.
+    most = len(peers) * 2 * (64 + 256) * 1024
+    if sys.implementation.name == "pypy":
+        most += 100 * MEGABYTE
+    assert resident(process.pid) - before < most
     peer, behind = peers[0]
     peer.close()
     assert len(read_all(behind)) > MEGABYTE
     process.interrupt()
-    process.interrupt()
     highest = int(re.search("highest pending ([0-9]+) bytes", process.end()[1])[1])
-    assert 64 * 1024 < highest <= (64 + 256) * 1024
+    assert 64 * 1024 < highest <= 64 * 1024 + MOST_AT_A_TIME[mode]
 
 
 def test_marks_are_those_of_the_options(proxy, target, client):

@@ -75,6 +75,10 @@ class Producer:
     def stopProducing(self):
         self._called("stop", True)
         self.stopped = True
+        # The connection takes nothing any more; nor may it fall over what comes all the same.
+        self.transport.unregisterProducer()
+        self.transport.write(b"s" * 10)
+        self.transport.loseWriteConnection()
 
 
 ANSWERS = [None] * 20 + SIZES * 2 + ["lose", "half"]
@@ -215,7 +219,7 @@ class Model:
         self.reading = False
 
     def resume_reading(self):
-        if not (self.lost or self.aborted or self.lose or self.read_shut):
+        if not (self.lost or self.aborted or self.lose):
             self.reading = True
 
     # one pass of the loop
@@ -226,7 +230,7 @@ class Model:
         if self.flush_asked and not self.lost:
             self.flush_asked = False
             self._flush()
-        readable = bool(self.inbox) or self.reset
+        readable = (bool(self.inbox) or self.reset) and not self.read_shut
         writable = self.waits_writable and (self.room > 0 or self.reset)
         received = readable and self.reading and not self.lost
         if received:
@@ -234,7 +238,8 @@ class Model:
         if writable and self.waits_writable and not (self.lost or self.aborted):
             self._flush()
         # What came before the reset is read first, as long as anything is to be read.
-        if self.reset and not self.aborted and not (received and self.reading):
+        reads_on = received and self.reading and not self.read_shut
+        if self.reset and not self.aborted and not reads_on:
             self._end()
 
     def _flush(self):
@@ -276,7 +281,7 @@ class Model:
             self.inbox.pop(0)
             self._answer(self.answers.choice(ANSWERS))
             return
-        self.read_shut, self.reading = True, False
+        self.read_shut = True
         if self.half_closeable:
             self.calls.append("read lost")
             if not self.write_shut:

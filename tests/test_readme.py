@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 from support import connect
 
 from minireactor import flow, protocol
+from minireactor.testing import StrictPushProducer, StringTransport
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,6 +73,19 @@ def test_the_server_of_your_own_is_short_and_runs(monkeypatch, reactor, closing)
         except BlockingIOError:
             continue
     assert answer == b"HELLO\nWORLD\n"
+
+
+def test_the_pieces_in_between_join_a_producer_and_a_transport():
+    source = next(
+        code for code in re.findall("```python\n(.*?)```", README, re.S) if "pipe(" in code
+    )
+    transport = StringTransport()
+    scope = {"transport": transport, "producer": StrictPushProducer(None)}
+    exec(compile(source, "README.md", "exec"), scope)
+    scope["first"].write(b"x" * 5000)
+    scope["first"].unregisterProducer()
+    assert zlib.decompress(transport.value()) == b"x" * 5000
+    assert transport.disconnecting
 
 
 def test_the_names_to_port_from_twisted_are_there():

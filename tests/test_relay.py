@@ -256,6 +256,24 @@ def test_bytes_in_either_direction_keep_both(timed, time, start, meet, busy):
     assert relay.connections
 
 
+def test_case_41_a_long_drain_outlives_the_idle_timeout_and_its_source(timed, time, start, meet):
+    relay = start(on=timed, idle_timeout=10, high=2 * len(PLENTY))
+    client, target = meet(relay)
+    client.shutdown(socket.SHUT_WR)
+    assert send_until_it_sticks(timed, target, PLENTY) == len(PLENTY)
+    target.close()
+    pump(timed, lambda: len([t for t in relay._proxies if t.connected]) == 1, "the target's end")
+    received = 0
+    for _ in range(20):
+        received += len(receive(timed, client, len(PLENTY) // 25))
+        let_pass(time, timed, 5, step=2.5)
+    assert relay.connections
+    received += len(drain(timed, client))
+    assert received == len(PLENTY)
+    pump(timed, lambda: relay.ends, "the end")
+    assert relay.ends == ["closed in good order"]
+
+
 def test_two_that_are_silent_are_both_closed_in_order(timed, time, start, meet):
     relay = start(on=timed, idle_timeout=100)
     client, target = meet(relay)
@@ -370,7 +388,7 @@ def test_a_single_target_that_is_down_is_no_news_besides_the_line(reactor, start
 
 
 def test_a_target_is_not_to_blame_for_descriptors_that_we_lack(
-    reactor, start, come, target, monkeypatch
+    reactor, start, come, target, monkeypatch, caplog
 ):
     relay = start(target.place, ("127.0.0.1", unused_number()))
     usual = socket.socket
@@ -387,6 +405,7 @@ def test_a_target_is_not_to_blame_for_descriptors_that_we_lack(
     assert os.strerror(errno.EMFILE) in relay.ends[0]
     assert drain(reactor, client) == b""
     assert relay.balancer.order()[0] == target.place
+    assert caplog.records == []
 
 
 # The end.

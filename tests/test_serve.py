@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import pytest
@@ -596,7 +597,7 @@ def test_a_module_that_raises_is_refused_with_the_exception(source, message, mod
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("ranodm", "no app 'ranodm'; give random, echo, discard, chargen or module:name"),
+        ("ranodm", "no app 'ranodm'; give random, echo, discard, chargen, file or module:name"),
         ("no_such_module:app", "no module 'no_such_module'"),
         ("no_such.module:app", "no module 'no_such'"),
         (":app", "importing '' raised ValueError"),
@@ -606,3 +607,41 @@ def test_a_module_that_raises_is_refused_with_the_exception(source, message, mod
 def test_a_module_that_is_not_there_is_refused(name, message, module):
     with pytest.raises(LoadError, match=message):
         load_app(name)
+
+
+def test_file_sends_the_file_to_whoever_connects(tmp_path, start, join, reactor):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789" * 100_000)
+    server = start(load_app("file", path=str(path)))
+    client = join(server)
+    client.send(b"what nobody reads")
+    assert drain(reactor, client) == path.read_bytes()
+    path.write_bytes(b"")
+    assert drain(reactor, join(server)) == b""
+
+
+def test_a_file_that_has_gone_costs_its_client_the_connection(
+    tmp_path, start, join, reactor, caplog
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    server = start(load_app("file", path=str(path)))
+    path.unlink()
+    with pytest.raises(ConnectionResetError):
+        drain(reactor, join(server))
+    assert f"cannot send {path}: No such file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name, path, message",
+    [
+        ("file", None, "file wants the PATH"),
+        ("file", "/no/such/file", "cannot send '/no/such/file': No such file"),
+        ("file", "/dev", "cannot send '/dev': "),
+        ("file", os.devnull, "is no regular file; give the PATH of a file"),
+        ("echo", "somewhere", "PATH 'somewhere' is for file only; leave it out for echo"),
+    ],
+)
+def test_a_file_that_cannot_be_sent_is_refused(name, path, message):
+    with pytest.raises(LoadError, match=message):
+        load_app(name, path=path)

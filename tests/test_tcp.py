@@ -19,6 +19,7 @@ from support import (
     HalfCloseable,
     OneFactory,
     Recorder,
+    RecordingClientFactory,
     connect,
     drain,
     passes,
@@ -501,6 +502,55 @@ def test_E6_aborting_twice_or_after_another_end_is_harmless(open_wire, wire, bef
     assert protocol.reason.check(ConnectionAborted)
 
 
+@pytest.mark.parametrize("where", ["after the abort", "inside stopProducing"])
+def test_E6_nothing_is_taken_after_an_abort_of_a_half_closing_connection(wire, where):
+    transport, sock = wire.connect(Recorder(), room=K)
+
+    def goes_on():
+        transport.unregisterProducer()
+        transport.write(b"too late")
+
+    transport.registerProducer(Push(on_stop=goes_on), True)
+    transport.loseWriteConnection()
+    transport.abortConnection()
+    if where == "after the abort":
+        goes_on()
+    wire.run()
+    transport.write(b"later still")
+    wire.run()
+    assert transport.pending == 0
+    assert not sock.taken and not wire.reactor.flushes
+
+
+@pytest.mark.parametrize("first", ["their half", "our half"])
+def test_E8_an_abort_inside_a_half_close_notification_ends_on_a_later_pass(wire, first):
+    class Aborts(HalfCloseable):
+        def readConnectionLost(self):
+            super().readConnectionLost()
+            if first == "our half":
+                self.transport.abortConnection()
+
+        def writeConnectionLost(self):
+            super().writeConnectionLost()
+            if first == "their half":
+                self.transport.abortConnection()
+
+    protocol = Aborts()
+    transport, sock = wire.connect(protocol)
+    if first == "our half":
+        transport.loseWriteConnection()
+        wire.run(2)
+        sock.inbox.append(b"")
+    else:
+        sock.inbox.append(b"")
+        wire.run(2)
+        transport.loseWriteConnection()
+    wire.run(1)
+    assert "lost" not in protocol.calls
+    wire.run(1)
+    assert protocol.reason.check(ConnectionAborted)
+
+
 def test_E6_a_real_peer_of_an_abort_gets_a_reset(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
@@ -817,6 +867,30 @@ def test_R1_held_lines_come_before_the_end_of_the_stream(reactor, closing):
     protocol.transport.resumeProducing()
     pump(reactor, lambda: protocol.reason is not None)
     assert protocol.lines == [b"one", b"two", b"three"]
+
+
+def test_R1_what_a_receiver_holds_can_be_completed_behind_the_end_of_the_stream(wire):
+    class LastLines(Lines):
+        def lineReceived(self, line):
+            self.lines.append(line)
+            if line == b"third":
+                self.transport.pauseProducing()
+
+        def readConnectionLost(self):
+            self.dataReceived(b"\nthird\nfourth\n")
+
+        def writeConnectionLost(self):
+            pass
+
+    protocol = LastLines()
+    transport, sock = wire.connect(protocol)
+    sock.inbox += [b"first\nsec", b"ond", b""]
+    wire.run()
+    assert protocol.lines == [b"first", b"second", b"third"]
+    transport.resumeProducing()
+    wire.run()
+    assert protocol.lines[3:] == [b"fourth"]
+    assert not wire.reactor.getReaders()
 
 
 def test_R1_nothing_is_read_while_held_lines_wait_for_their_turn(wire):
@@ -1279,11 +1353,22 @@ def test_socket_options_can_be_read_and_set(reactor, closing, name):
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport
-    assert not getattr(transport, "get" + name)()
     getattr(transport, "set" + name)(True)
     assert getattr(transport, "get" + name)()
     getattr(transport, "set" + name)(0)
     assert not getattr(transport, "get" + name)()
+
+
+def test_nothing_waits_for_more_to_be_written(reactor, closing):
+    accepted, client = served(reactor)
+    closing(client)
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        factory = RecordingClientFactory(Recorder())
+        reactor.connectTCP("127.0.0.1", far.getsockname()[1], factory)
+        pump(reactor, lambda: factory.connection and factory.connection.transport)
+        assert accepted.transport.getTcpNoDelay()
+        assert factory.connection.transport.getTcpNoDelay()
+        assert not accepted.transport.getTcpKeepAlive()
 
 
 def test_states_that_twisted_programs_read(open_wire, wire):
@@ -1296,6 +1381,31 @@ def test_states_that_twisted_programs_read(open_wire, wire):
     wire.run()
     states.append((transport.connected, transport.disconnecting, transport.disconnected))
     assert states == [(True, False, False), (True, True, False), (False, True, True)]
+
+
+def test_disconnecting_says_that_this_side_asked_for_the_end(wire):
+    for end, asked in (
+        (lambda transport, sock: sock.inbox.append(b""), False),
+        (lambda transport, sock: setattr(sock, "error", errno.ECONNRESET), False),
+        (lambda transport, sock: transport.loseConnection(), True),
+        (lambda transport, sock: transport.abortConnection(), True),
+    ):
+        transport, sock = wire.connect(Recorder())
+        end(transport, sock)
+        wire.run()
+        assert transport.disconnected
+        assert transport.disconnecting == asked
+
+
+def test_a_program_can_keep_things_on_a_transport_and_replace_its_methods(wire):
+    transport, sock = wire.connect(Recorder(), room=K)
+    written = []
+    original = transport.write
+    transport.name = "mine"
+    transport.write = lambda data: (written.append(data), original(data))
+    transport.write(b"x")
+    wire.run()
+    assert (transport.name, written, sock.taken) == ("mine", [b"x"], b"x")
 
 
 def test_counters_tell_what_went_through(open_wire, wire):

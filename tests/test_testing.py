@@ -558,3 +558,14 @@ def test_a_producer_can_start_again_after_unregistering():
     producer.resumeProducing()
     producer.check()
     assert (transport.value(), transport.producer) == (b"x", producer)
+
+
+def test_a_file_that_is_sent_is_written(tmp_path):
+    transport = StringTransport()
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    sent = []
+    with open(path, "rb") as file:
+        transport.sendFile(file, 2, 5).addCallback(sent.append)
+    assert transport.value() == b"23456"
+    assert sent == [5]

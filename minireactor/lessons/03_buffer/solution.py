@@ -1,0 +1,56 @@
+"""The fault repaired: what waits in the buffer was written earlier, and has to go first."""
+
+import select
+import socket
+import sys
+
+
+class Connection:
+    """A socket that never waits. What the kernel does not take at once is kept in `pending`."""
+
+    def __init__(self, sock):
+        sock.setblocking(False)
+        self.sock = sock
+        self.pending = b""
+
+    def write(self, data):
+        sent = 0 if self.pending else self.send(data)
+        self.pending += data[sent:]
+
+    def flush(self):
+        """To be called when the socket is writable."""
+        sent = self.send(self.pending)
+        self.pending = self.pending[sent:]
+
+    def send(self, data):
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+
+# ---- The check: the fault is above this line ----
+
+LONG, END = bytes(16 * 1024 * 1024), b"the end"
+
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    client = socket.create_connection(listener.getsockname(), timeout=5)
+    connection = Connection(listener.accept()[0])
+received = bytearray()
+connection.write(LONG)
+while not select.select([], [connection.sock], [], 0)[1]:
+    received += client.recv(65536)
+connection.write(END)  # now that the socket is writable again
+while connection.pending:
+    connection.flush()
+    received += client.recv(1024 * 1024)
+connection.sock.close()
+while data := client.recv(1024 * 1024):
+    received += data
+client.close()
+if len(received) != len(LONG + END):
+    sys.exit(f"fault: {len(LONG + END):,} bytes were written, and {len(received):,} arrived")
+place = received.find(END)
+if place != len(LONG):
+    sys.exit(f"fault: what was written last overtook {len(LONG) - place:,} bytes")
+print(f"right: {len(received):,} bytes arrived in the order in which they were written")

@@ -1,0 +1,60 @@
+"""The fault repaired: a pause holds from the next write() on, not from the next page on."""
+
+import socket
+import sys
+import threading
+
+from minireactor import reactor
+from minireactor.protocol import Factory, Protocol
+
+PAGES, LINES, LINE = 8, 8192, b"%127d\n"  # a page of 8,192 lines of 128 bytes is 1 MB
+
+
+class Report(Protocol):
+    """Sends all pages, as a push producer."""
+
+    def connectionMade(self):
+        self.lines = (LINE % number for _ in range(PAGES) for number in range(LINES))
+        self.transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self):
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused = False
+        for line in self.lines:  # goes on after the last line that was written
+            self.transport.write(line)
+            if self.paused:
+                return
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    stopProducing = pauseProducing
+
+    def connectionLost(self, reason):
+        results["highest"] = self.transport.highest_pending
+
+
+results = {}
+
+
+# ---- The check: the fault is above this line ----
+
+
+def read(address):
+    with socket.create_connection(address, timeout=5) as client:
+        results["read"] = 0
+        while data := client.recv(65536):
+            results["read"] += len(data)
+    reactor.callFromThread(reactor.stop)
+
+
+host = reactor.listenTCP(0, Factory.forProtocol(Report), interface="127.0.0.1").getHost()
+threading.Thread(target=read, args=[(host.host, host.port)], daemon=True).start()
+reactor.run()
+if results["read"] != PAGES * LINES * 128:
+    sys.exit(f"fault: {results['read']:,} bytes arrived of {PAGES * LINES * 128:,}")
+if results["highest"] > 64 * 1024 + 128:
+    sys.exit(f"fault: the high mark is 65,536, and {results['highest']:,} bytes were pending")
+print(f"right: never more than {results['highest']:,} bytes were pending")

@@ -1,0 +1,61 @@
+"""Find the fault: nobody waits for a slow subscriber; but in the end it shows an old number."""
+
+import contextlib
+import socket
+import sys
+
+from minireactor import reactor
+from minireactor.protocol import Factory, Protocol
+
+
+class Subscription(Protocol):
+    """Sends a price that changes; while it is paused, changes are left out."""
+
+    paused = False
+
+    def connectionMade(self):
+        self.transport.registerProducer(self, True)
+        subscriptions.append(self)
+
+    def pauseProducing(self):
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused = False
+
+    stopProducing = pauseProducing
+
+    def publish(self, price):
+        if not self.paused:
+            self.transport.write(price)
+
+
+subscriptions = []
+
+
+# ---- The check: the fault is above this line ----
+
+PRICES, SIZE = 5000, 4096
+
+host = reactor.listenTCP(0, Factory.forProtocol(Subscription), interface="127.0.0.1").getHost()
+with socket.create_connection((host.host, host.port)) as slow:
+    slow.setblocking(False)
+    while not subscriptions:
+        reactor.iterate(0.01)
+    transport = subscriptions[0].transport
+    for number in range(1, PRICES + 1):
+        subscriptions[0].publish(b"%4095d\n" % number)
+        if number % 8 == 0:
+            reactor.iterate()
+    held = transport.pending
+    received = bytearray()
+    while transport.pending or transport.bytes_out > len(received):
+        reactor.iterate()
+        with contextlib.suppress(BlockingIOError):
+            received += slow.recv(1024 * 1024)
+last = int(received[-SIZE:])
+if held > 128 * 1024:
+    sys.exit(f"fault: {held:,} bytes were held for a subscriber that did not read")
+if last != PRICES:
+    sys.exit(f"fault: the subscriber shows {last:,} for good, but the price is {PRICES:,}")
+print(f"right: the subscriber has read {len(received) // SIZE:,} prices, the last of them {last:,}")

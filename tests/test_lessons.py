@@ -1,0 +1,434 @@
+"""The lessons hold what they claim, and `minireactor learn` shows them as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+
+import pytest
+from serve_support import Command, read_all
+from support import PATIENCE
+
+from minireactor.cli import main
+from minireactor.lessons import check, command, runner
+from minireactor.lessons.catalogue import CHECK_LINE, LANGUAGES, Lesson, blocks, lessons
+from minireactor.lessons.page import columns, page
+
+LESSONS = lessons()
+
+TEXT = """\
+# 7. A tiny lesson
+
+It counts.
+
+```python
+for number in range(3):
+    print("number", number)
+```
+
+```text
+number 0
+number 1
+```
+
+```fault
+fault: 41 is not 42
+```
+"""
+
+PROGRAM = """\
+for number in range(3):
+    print("number", number)
+print("that is all")
+"""
+
+EXERCISE = f"""\
+import sys
+
+answer = 41
+
+
+{CHECK_LINE}
+
+if answer != 42:
+    sys.exit(f"fault: {{answer}} is not 42")
+print("right: 42")
+"""
+
+
+class Tiny:
+    """A lesson that runs quickly, and can be spoilt."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        for language in LANGUAGES:
+            self.write(f"text.{language}.md", TEXT)
+        self.write("program.py", PROGRAM)
+        self.write("exercise.py", EXERCISE)
+        self.write("solution.py", EXERCISE.replace("answer = 41", "answer = 42"))
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def spoil(self, name, old, new):
+        before = (self.folder / name).read_text(encoding="utf-8")
+        assert old in before
+        self.write(name, before.replace(old, new))
+
+    def faults(self):
+        return check.faults(Lesson(self.folder))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return Tiny(tmp_path / "07_tiny")
+
+
+@pytest.fixture
+def english(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """shell(*arguments) -> a Command `learn` in an empty directory, ended with the test."""
+    running = []
+
+    def shell(*arguments):
+        running.append(Command("learn", *arguments, cwd=tmp_path))
+        return running[-1]
+
+    yield shell
+    for process in running:
+        process.close()
+
+
+# The lessons themselves.
+
+
+def test_every_program_exercise_and_solution_runs_and_every_quotation_is_true(english, capsys):
+    status = main(["learn", "--check"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0, "\n".join(lines)
+    assert [line.split()[:2] for line in lines] == [[str(n), "ok"] for n in range(1, 12)]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_a_text_is_an_explanation_that_quotes_its_program(lesson):
+    quoted = [block.kind for block in blocks(lesson.text("en"))]
+    assert set(quoted) & {"python", "javascript"}
+    assert quoted.count("fault") == 1
+    unfenced = re.compile("^```.*?^```$", re.DOTALL | re.MULTILINE)
+    words = unfenced.sub("", lesson.text("en")).split()
+    characters = re.findall("[\u4e00-\u9fff]", unfenced.sub("", lesson.text("zh")))
+    assert 300 <= len(words) <= 900
+    assert 300 <= len(characters) <= 900
+    assert lesson.text("en").isascii()  # so that every terminal can show it
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_what_a_learner_saves_is_an_exercise_that_ends_in_its_check(lesson, capsys):
+    assert main(["learn", str(lesson.number), "--exercise"]) == 0
+    assert capsys.readouterr().out.count(CHECK_LINE) == 1
+
+
+# What the check notices.
+
+
+def test_a_lesson_without_a_fault_has_none(tiny):
+    assert tiny.faults() == []
+
+
+@pytest.mark.parametrize(
+    "name, old, new, said",
+    [
+        ("program.py", "range(3)", "range(4)", "quotes code that is in none of its files"),
+        ("program.py", '"number",', '"count",', "quotes output that does not come"),
+        ("program.py", "print(", "assert not 'so'; print(", "program.py ends with 1"),
+        ("program.py", 'print("that', "print('Traceback'); print(\"that", "program.py ends with 0"),
+        ("program.py", "for", "\n" * 80 + "for", "program.py has 83 lines; 80 is the most"),
+        ("exercise.py", "= 41", "= 42", "exercise.py does not report its fault"),
+        ("exercise.py", "is not 42", "is not it", "quotes output that does not come"),
+        ("exercise.py", "sys.exit", "sys.exit(2) or (", "exercise.py does not report its fault"),
+        ("solution.py", "answer = 42", "answer = 43", "solution.py ends with 1"),
+        ("solution.py", "answer = 42", "sys.exit()", "solution.py ends with 0, its last line"),
+        ("solution.py", "!= 42", "!= 42.0", "not checked by the same lines"),
+        ("text.zh.md", "number 1\n", "", "the texts in en and zh do not quote the same"),
+        ("text.zh.md", "# 7. ", "# 8. ", "text.zh.md does not begin with '# 7. '"),
+    ],
+)
+def test_a_spoilt_lesson_is_noticed(name, old, new, said, tiny):
+    tiny.spoil(name, old, new)
+    assert any(said in fault for fault in tiny.faults())
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("```python", "```sh", "a block of 'sh', which nothing checks"),
+        ("```fault", "```text", "the texts have no block of 'fault'"),
+        ("number 0\nnumber 1", "number 1\nthat is all\nnumber 0", "at least not there: 'number 0'"),
+        ('    print("number", number)\n', '    print("number")\n', "quotes code that is in none"),
+        ('    print("number", number)\n', 'print("number", number)\n', "quotes code that is in"),
+    ],
+)
+def test_texts_that_quote_wrongly_are_noticed(old, new, said, tiny):
+    for language in LANGUAGES:
+        tiny.spoil(f"text.{language}.md", old, new)
+    assert any(said in fault for fault in tiny.faults())
+
+
+def test_a_program_that_does_not_end_is_stopped_and_noticed(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "LIMIT", 0.5)
+    tiny.spoil("program.py", 'print("that is all")', "while True: pass")
+
+    assert any("program.py runs on after" in fault for fault in tiny.faults())
+
+
+def test_a_spoilt_lesson_makes_the_exit_status_1(tiny, monkeypatch, english, capsys):
+    monkeypatch.setattr(command, "lessons", lambda: [Lesson(tiny.folder)])
+    tiny.spoil("solution.py", "answer = 42", "answer = 43")
+
+    assert main(["learn", "--check"]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == " 7  FAULT  A tiny lesson"
+    assert lines[1].startswith("    solution.py ends with 1")
+
+
+def test_numbers_and_alignment_may_differ_but_nothing_else():
+    output = ["", "held   1,024 bytes, 3.5 ms", "ended"]
+    assert not list(check.unknown_output(["held 66,000  bytes, 12 ms"], output))
+    assert not list(check.unknown_output(["...", "ended"], output))
+    assert list(check.unknown_output(["held 66,000 bytes, 12 s"], output))
+    assert list(check.unknown_output(["ended", "held 1 bytes, 1 ms"], output))
+
+
+def test_what_is_left_out_here_is_not_missed():
+    output = ["one 1", "left out, because not installed: two, three"]
+    assert not list(check.unknown_output(["one 1", "two 2", "three 3"], output))
+    assert list(check.unknown_output(["one 1", "four 4"], output))
+
+
+def test_code_may_be_quoted_with_lines_left_out_but_only_where_dots_are(tiny):
+    tiny.write("peer.py", "def f():\n    one()\n    two()\n    three()\n")
+    sources = Lesson(tiny.folder).sources()
+    assert not list(check.unknown_code(["def f():", "    one()", "...", "three()"], sources))
+    assert list(check.unknown_code(["def f():", "    one()", "    three()"], sources))
+
+
+# Pages.
+
+
+def test_a_page_wraps_paragraphs_underlines_headings_and_leaves_blocks_alone():
+    text = "# A title\n\none two **three** four\n\n- five six seven\n"
+    text += "\n```text\nas  it is, uncut\n```\n"
+    assert page(text, 14).splitlines() == [
+        "A title",
+        "=======",
+        "",
+        "one two three",
+        "four",
+        "",
+        "- five six",
+        "  seven",
+        "",
+        "    as  it is, uncut",
+    ]
+
+
+def test_chinese_takes_two_columns_and_no_line_begins_with_a_comma():
+    assert page("## 水位线\n", 80).splitlines() == ["水位线", "------"]
+    assert page("推式生产者，拉式", 10).splitlines() == ["推式生产", "者，拉式"]
+    assert page("水（位）线", 6).splitlines() == ["水", "（位）", "线"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_word_of_a_text_is_lost_on_its_page(language):
+    for lesson in LESSONS:
+        text = lesson.text(language)
+        shown = page(text, 60)
+        bare = re.compile(r"[\s*#=-]|```\w*")
+        assert bare.sub("", shown) == bare.sub("", text)
+        unquoted = [line for line in shown.splitlines() if not line.startswith("    ")]
+        assert max(map(columns, unquoted)) <= 60
+
+
+# The command.
+
+
+def test_without_a_number_it_lists_the_lessons(english, capsys):
+    assert main(["learn"]) == 0
+    output = capsys.readouterr().out
+    for lesson in LESSONS:
+        assert f"{lesson.number:2}  {lesson.title('en')}\n" in output
+    assert output.count("\n    ") >= len(LESSONS)
+
+
+@pytest.mark.parametrize(
+    "environment, title",
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "水位线与推式生产者"),
+        ({"LC_ALL": "zh_TW.UTF-8", "LANG": "en_US.UTF-8"}, "水位线与推式生产者"),
+        ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, "Marks and the push producer"),
+        ({"LANG": "de_DE.UTF-8"}, "Marks and the push producer"),
+        ({}, "Marks and the push producer"),
+    ],
+)
+def test_the_language_is_that_of_the_environment(environment, title, monkeypatch, capsys):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["learn"]) == 0
+    assert f" 5  {title}\n" in capsys.readouterr().out
+
+
+def test_the_language_asked_for_comes_first(monkeypatch, capsys):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert main(["learn", "--lang", "en"]) == 0
+    assert "Marks and the push producer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("language, heading", [("en", "The program runs"), ("zh", "运行程序")])
+def test_a_number_shows_the_text_and_what_the_program_prints(language, heading, capsys):
+    assert main(["learn", "2", "--lang", language]) == 0
+    text, _, rest = capsys.readouterr().out.partition(heading)
+    assert text.startswith(f"2. {LESSONS[1].title(language)}\n==")
+    assert "    50 clients are connected, and one of them says nothing\n" in rest
+    assert "learn 2 --exercise > mine.py" in rest
+
+
+@pytest.mark.parametrize("part", ["program", "exercise", "solution"])
+def test_a_part_is_printed_as_it_is(part, capsys):
+    assert main(["learn", "5", f"--{part}"]) == 0
+    assert capsys.readouterr().out == getattr(LESSONS[4], part).read_text(encoding="utf-8")
+
+
+def test_an_exercise_is_tried_until_it_is_right(english, tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    main(["learn", "2", "--exercise"])
+    mine.write_text(capsys.readouterr().out, encoding="utf-8")
+
+    assert main(["learn", "2", "--try", str(mine)]) == 1
+    output = capsys.readouterr().out
+    assert output.startswith("fault: the loop woke up 1,000 times")
+    assert output.endswith("Not yet.\n")
+
+    main(["learn", "2", "--solution"])
+    mine.write_text(capsys.readouterr().out, encoding="utf-8")
+
+    assert main(["learn", "2", "--try", str(mine)]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("right: ")
+    assert "learn 2 --solution" in output
+
+
+def test_an_exercise_that_ends_before_its_check_is_not_right(english, tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text("import sys\nsys.exit()\n" + LESSONS[1].exercise.read_text(encoding="utf-8"))
+    assert main(["learn", "2", "--try", str(mine)]) == 1
+    assert capsys.readouterr().out == "Not yet.\n"
+
+
+def test_an_exercise_that_does_not_end_is_stopped(english, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runner, "LIMIT", 0.5)
+    mine = tmp_path / "mine.py"
+    mine.write_text("while True: pass\n" + LESSONS[1].exercise.read_text(encoding="utf-8"))
+    assert main(["learn", "2", "--try", str(mine)]) == 1
+    assert "still running" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ("12", "there is no lesson 12; there are 1 to 11"),
+        ("0", "there is no lesson 0"),
+        ("-1", "there is no lesson -1"),
+        ("five", "argument N: 'five' will not do: give the number of a lesson"),
+        ("5 6", "unrecognized arguments: 6"),
+        ("5 --lang fr", "argument --lang: invalid choice: 'fr'"),
+        ("--program", "of which lesson? Say: learn 5 --program"),
+        ("--try mine.py", "of which lesson? Say: learn 5 --try FILE"),
+        ("5 --program --solution", "not allowed with argument"),
+        ("12 --check", "there is no lesson 12"),
+        ("5 --try", "argument --try: expected one argument"),
+        ("5 --try no-such-file", "cannot read 'no-such-file': No such file"),
+        ("5 --try .", "cannot read '.': "),
+        ("5 --try unrelated.py", "'unrelated.py' does not end in the check of lesson 5, unchanged"),
+        ("5 --try another.py", "'another.py' does not end in the check of lesson 5, unchanged"),
+        ("5 --try binary.py", "cannot read 'binary.py': it is not text in UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_status_2(
+    arguments, named, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unrelated.py").write_text("print('right: of course')\n")
+    (tmp_path / "another.py").write_text(LESSONS[0].exercise.read_text(encoding="utf-8"))
+    (tmp_path / "binary.py").write_bytes(b"\xff\xfe")
+
+    assert main(["learn", *arguments.split()]) == 2
+
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("minireactor")
+    assert errors.count("\n") == 1
+    assert named in errors
+
+
+def test_ctrl_c_ends_it_and_the_program_that_it_runs(shell, tmp_path):
+    exercise = LESSONS[1].exercise.read_text(encoding="utf-8")
+    endless = "import os, time\nprint(os.getpid())\ntime.sleep(99)\n"
+    (tmp_path / "mine.py").write_text(endless + exercise, encoding="utf-8")
+    process = shell("2", "--try", "mine.py")
+    pid = int(process.line())
+
+    process.interrupt()
+
+    assert process.end() == (130, "", "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_complaint(shell):
+    process = shell("1")
+    process.line()
+    process.close_stdout()
+    assert process.end_without_output() == (0, "")
+
+
+def test_a_terminal_without_chinese_gets_escapes_and_no_traceback(monkeypatch, shell):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    status, output, errors = shell("--lang", "zh").end()
+    assert (status, errors) == (0, "")
+    assert "\\u6c34\\u4f4d\\u7ebf" in output
+
+
+def test_a_program_sees_the_package_that_runs_it(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text("import minireactor, sys\nprint(minireactor.__file__, sys.executable)\n")
+    package = os.path.dirname(os.path.dirname(os.path.dirname(runner.__file__)))
+    expected = os.path.join(package, "minireactor", "__init__.py")
+    assert runner.run(path) == (0, [f"{expected} {sys.executable}"])
+
+
+def test_what_a_program_has_started_is_stopped_with_it(tmp_path, closing):
+    listener = closing(socket.create_server(("127.0.0.1", 0)))
+    code = (
+        "import socket, time; "
+        f"connection = socket.create_connection({listener.getsockname()}); "
+        "print('connected', flush=True); time.sleep(99)"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {code!r}])\n")
+
+    assert runner.run(path, lambda line: False) == (None, ["connected"])
+
+    child = closing(listener.accept()[0])
+    child.settimeout(PATIENCE)
+    assert read_all(child) == b""

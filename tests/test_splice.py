@@ -1,0 +1,186 @@
+"""Moving bytes from socket to pipe to socket: what becomes of the pipes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+from proxy_support import Line, exchange, send_until_it_sticks
+from support import open_descriptors, output, passes, pump, receive
+
+from minireactor import proxy
+
+if not proxy.CAN_SPLICE:
+    pytest.skip("this Python has no os.splice", allow_module_level=True)
+
+from minireactor import splice
+
+MEGABYTE = 1024 * 1024
+PLENTY = bytes(range(256)) * 4096 * 16  # 16 MiB
+
+
+@pytest.fixture(autouse=True)
+def no_spare_pipes():
+    splice.close_spare_pipes()
+    yield
+    splice.close_spare_pipes()
+
+
+@pytest.fixture
+def pair(closing):
+    """Two ends of a connection, neither of which blocks."""
+    ends = socket.socketpair()
+    for end in ends:
+        closing(end).setblocking(False)
+    return ends
+
+
+@pytest.fixture
+def spliced(monkeypatch):
+    """How many bytes each splice took from its socket."""
+    taken = []
+
+    def noting(sock):
+        source = original(sock)
+        taken.append(source.left if source else 0)
+        return source
+
+    original = proxy.splice_from
+    monkeypatch.setattr(proxy, "splice_from", noting)
+    return taken
+
+
+def pipes():
+    return [fd for fd in open_descriptors() if "pipe:" in os.readlink(f"/proc/self/fd/{fd}")]
+
+
+def test_what_was_taken_is_what_is_sent(pair):
+    near, far = pair
+    far.send(b"some bytes")
+    source = splice.splice_from(near)
+    assert len(source) == 10
+    assert source.send_to(near, 4) == 4
+    source.left -= 4
+    assert source.send_to(near, MEGABYTE) == 6
+    assert far.recv(100) == b"some bytes"
+
+
+def test_nothing_there_and_the_end_of_the_stream_are_none_and_keep_one_spare_pipe(pair):
+    near, far = pair
+    before = len(pipes())
+    assert splice.splice_from(near) is None
+    far.close()
+    assert splice.splice_from(near) is None
+    assert len(pipes()) == before + 2
+
+
+def test_an_error_is_raised_for_no_read_will_find_it_again(reactor, closing):
+    server = closing(socket.create_server(("127.0.0.1", 0)))
+    client = closing(socket.create_connection(server.getsockname()))
+    accepted = closing(server.accept()[0])
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    before = len(pipes())
+    with pytest.raises(ConnectionResetError):
+        splice.splice_from(accepted)
+    assert len(pipes()) == before + 2
+
+
+def test_a_pipe_that_was_emptied_serves_again_and_one_that_was_not_is_closed(pair):
+    near, far = pair
+    before = len(pipes())
+    for _ in range(3):
+        far.send(b"x")
+        source = splice.splice_from(near)
+        source.left -= source.send_to(near, 1)
+        source.close()
+        assert len(pipes()) == before + 2
+    far.send(b"x")
+    splice.splice_from(near).close()
+    assert len(pipes()) == before
+
+
+def test_there_are_never_more_than_a_few_spare_pipes(pair):
+    near, far = pair
+    before = len(pipes())
+    sources = []
+    for _ in range(2 * splice.MOST_SPARE):
+        far.send(b"x")
+        sources.append(splice.splice_from(near))
+    for source in sources:
+        source.left = 0
+        source.close()
+    assert len(pipes()) == before + 2 * splice.MOST_SPARE
+
+
+def test_much_is_spliced_and_little_is_not(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice")
+    data = os.urandom(1000)
+    assert exchange(reactor, through.client, through.target, data) == data
+    assert spliced == []
+    assert exchange(reactor, through.client, through.target, PLENTY) == PLENTY
+    assert sum(spliced) > len(PLENTY) / 2
+    assert through.proxy.client.bytes_in == 1000 + len(PLENTY)
+
+
+def test_an_idle_connection_that_was_busy_holds_no_pipe(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice")
+    before = len(pipes())
+    exchange(reactor, through.client, through.target, PLENTY)
+    assert spliced
+    splice.close_spare_pipes()
+    assert len(pipes()) == before
+
+
+def test_an_end_with_bytes_in_a_pipe_closes_the_pipe(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice", buffers=64 * 1024)
+    before = len(pipes())
+    send_until_it_sticks(reactor, through.client, PLENTY)
+    assert len(pipes()) > before
+    through.proxy.target.abortConnection()
+    pump(reactor, lambda: through.proxy.client.disconnected)
+    splice.close_spare_pipes()
+    assert len(pipes()) == before
+
+
+def test_without_a_descriptor_for_a_pipe_bytes_are_copied(reactor, closing, monkeypatch):
+    def none_left():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    through = Line(reactor, closing, "splice")
+    monkeypatch.setattr(os, "pipe", none_left)
+    assert exchange(reactor, through.client, through.target, PLENTY) == PLENTY
+
+
+def test_without_the_right_to_a_large_pipe_a_small_one_does(reactor, closing, monkeypatch, spliced):
+    def refused(*arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    through = Line(reactor, closing, "splice")
+    monkeypatch.setattr(splice.fcntl, "fcntl", refused)
+    assert exchange(reactor, through.client, through.target, PLENTY) == PLENTY
+    assert 0 < max(spliced) < MEGABYTE
+
+
+def test_what_was_read_before_comes_before_what_is_spliced(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice", buffers=64 * 1024, high=1, low=0)
+    data = os.urandom(4 * MEGABYTE)
+    assert exchange(reactor, through.client, through.target, data) == data
+    passes(reactor)
+    through.target.sendall(b"answer")
+    assert receive(reactor, through.client, 6) == b"answer"
+
+
+def test_a_child_of_a_fork_shares_no_pipe():
+    code = """
+    import os
+    from minireactor import splice
+    splice._spare.append(splice._new_pipe())
+    child = os.fork()
+    if not child:
+        os._exit(len(splice._spare))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(splice._spare))
+    """
+    assert output(code).split() == ["0", "1"]
