@@ -126,7 +126,10 @@ class Child:
     def _end(self) -> None:
         if self.ended is None:
             # Popen.kill() would collect a child that has ended already, and what it has used.
-            os.killpg(self.process.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except PermissionError:
+                pass  # what macOS says of a group in which all have ended
             _, self.process.returncode, self.ended = os.wait4(self.process.pid, 0)
             for pipe in (self.process.stdin, self.process.stdout):
                 assert pipe is not None

@@ -374,7 +374,7 @@ def _passed(connections: int, why: str) -> Work:
         PROXY,
         "through",
         {"connections": connections, "amount": 2_000_000_000, "warm": 50_000_000},
-        {"connections": connections, "amount": 200_000_000, "warm": 20_000_000},
+        {"connections": connections, "amount": 400_000_000, "warm": 20_000_000},
         descriptors=2 * connections + 200,
     )
 
