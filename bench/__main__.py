@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.list:
             show_lists(works, engines)
             return 0
-        check_something_to_do(works, engines)
+        engines = with_something_to_do(works, engines)
         earlier = report.load(Path(given.earlier)) if given.earlier else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -125,11 +125,13 @@ def check_writable(given: argparse.Namespace) -> None:
         report.block(Path(given.readme).read_text(encoding="utf-8"))
 
 
-def check_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> None:
-    """ValueError."""
-    if not any(work.is_done_by(engine.name) for work in works for engine in engines):
+def with_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> list[Engine]:
+    """Those engines that do any of the works; ValueError if there is none."""
+    found = [engine for engine in engines if any(work.is_done_by(engine.name) for work in works)]
+    if not found:
         works_named, engines_named = (", ".join(each.name for each in s) for s in (works, engines))
         raise ValueError(f"{works_named}: not for {engines_named}; --list shows who does what")
+    return found
 
 
 def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:

@@ -487,7 +487,7 @@ def version(engine: Engine) -> str:
     if engine.package == BASE:
         import minireactor
 
-        return minireactor.__version__
+        return minireactor.__version__ if engine.name == BASE else ""
     return importlib.metadata.version(engine.package) if engine.package else ""
 
 

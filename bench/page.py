@@ -465,10 +465,9 @@ def _method(results: Results) -> list[str]:
         "streams. Twisted has only the high one, and resumes at zero; the proxies in C have "
         "buffers of a fixed size instead. Up to "
         f"{head['backlog']:,} connections may wait to be accepted, everywhere.</li>",
-        "<li>Sockets are as each engine makes them: asyncio and uvloop switch TCP_NODELAY on; "
-        "minireactor, Twisted and raw leave it off, but minireactor's proxy and HAProxy switch it "
-        "on. All connections are on the loopback "
-        "interface.</li>",
+        "<li>Sockets are as each engine makes them: minireactor, asyncio, uvloop and HAProxy "
+        "switch TCP_NODELAY on; Twisted, raw and socat leave it off. All connections are on the "
+        "loopback interface.</li>",
         "<li>The C library maps large blocks of memory anew each time, until it has seen one "
         "freed. Whether a server has freed one when it comes up is an accident, and a factor of "
         "four for asyncio's small messages, which it reads into 256 KiB; so each server frees one "
