@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.engines import BASE, PROXY, Engine, minireactor_source, serving
+from bench.engines import BASE, PROXY, Engine, minireactor_source, programs, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -224,8 +224,9 @@ class Command(Server):
     def __init__(self, session: Session, engine: Engine, port: int, target: int) -> None:
         assert engine.command is not None
         lifetime = str(int(session.timeout) + 5)
+        program, *arguments = engine.command(session.folder, port, target)
         command = ["timeout", "--foreground", "--signal=KILL", lifetime]
-        command += engine.command(session.folder, port, target)
+        command += [str(programs.found(program)), *arguments]
         Child.__init__(self, session, command, session.server_cores)
         self.port = port
         self._ready_cpu, self._ready_peak = 0.0, 0
@@ -455,7 +456,7 @@ def installed(engine: Engine) -> str | None:
     if engine.interpreter:
         return None if shutil.which(engine.interpreter) else f"no {engine.interpreter} here"
     for program in ("timeout", engine.program) if engine.program else ():
-        if not shutil.which(program):
+        if not programs.found(program):
             return f"no {program} here"
     if engine.program and not Path("/proc/self/stat").exists():
         return "needs /proc"
@@ -476,7 +477,7 @@ def version(engine: Engine) -> str:
         return done.stdout.strip()
     if engine.program:
         done = subprocess.run(
-            [engine.program, engine.version],
+            [str(programs.found(engine.program)), engine.version],
             capture_output=True,
             text=True,
             timeout=30,

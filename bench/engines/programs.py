@@ -1,11 +1,13 @@
 """Proxies that are commands of their own: how each is told where to listen, and where to pass on.
 
 Each function takes a folder for what the command has to read, and two ports of 127.0.0.1: where to
-listen, and the target's.
+listen, and the target's. It gives a command, whose program has to be `found`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from bench.engines import serving
@@ -18,6 +20,11 @@ TUNING = (
     "option splice-request",
     "option splice-response",
 )
+
+
+def found(program: str) -> str | None:
+    """Where it is. Not everybody looks for commands where Debian keeps its servers."""
+    return shutil.which(program) or shutil.which(program, path=os.defpath + ":/usr/sbin")
 
 
 def socat(folder: Path, port: int, target: int) -> list[str]:
