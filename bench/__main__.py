@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import measure, page, report
-from bench.engines import ENGINES, Engine, serving
+from bench.engines import ENGINES, PROXY, SERVER, Engine, serving
 from bench.works import WORKS, Work
 
 ROUNDS = 5
@@ -33,8 +33,8 @@ def options() -> Options:
         prog="python -m bench",
         description="Compare minireactor with its peers, on this machine. Progress is shown on "
         "stderr; the tables come at the end.",
-        epilog="A full run takes about half an hour. NAMES are separated by commas; "
-        "--list shows them.",
+        epilog="A full run takes about half an hour. NAMES are separated by commas; --list shows "
+        "them. The beginning of several names will do: echo, bulk, proxy.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="everything within two minutes, less exactly")
@@ -58,13 +58,18 @@ def _positive(text: str) -> int:
 
 
 def chosen(kind: str, names: str | None, among: Sequence[Any]) -> list[Any]:
-    """Those of that name, in their own order; ValueError names one that there is not."""
+    """Those of that name, in their own order; ValueError names one that there is not.
+
+    What is no name stands for all that begin with it and a dash."""
     if names is None:
         return list(among)
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    given = [name.strip() for name in names.split(",") if name.strip()]
     known = [each.name for each in among]
-    for name in wanted:
-        if name not in known:
+    wanted: set[str] = set()
+    for name in given:
+        found = [name] if name in known else [each for each in known if each.startswith(f"{name}-")]
+        wanted.update(found)
+        if not found:
             raise ValueError(f"no {kind} {name!r}; there are: {', '.join(known)}")
     if not wanted:
         raise ValueError(f"no {kind} is named; there are: {', '.join(known)}")
@@ -81,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.list:
             show_lists(works, engines)
             return 0
+        engines = with_something_to_do(works, engines)
         earlier = report.load(Path(given.earlier)) if given.earlier else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -119,14 +125,25 @@ def check_writable(given: argparse.Namespace) -> None:
         report.block(Path(given.readme).read_text(encoding="utf-8"))
 
 
+def with_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> list[Engine]:
+    """Those engines that do any of the works; ValueError if there is none."""
+    found = [engine for engine in engines if any(work.is_done_by(engine.name) for work in works)]
+    if not found:
+        works_named, engines_named = (", ".join(each.name for each in s) for s in (works, engines))
+        raise ValueError(f"{works_named}: not for {engines_named}; --list shows who does what")
+    return found
+
+
 def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
     print("works:")
     for work in works:
-        print(f"  {work.name:14} {work.title} ({work.unit})")
+        print(f"  {work.name:16} {work.title} ({work.unit})")
     print("engines:")
     for engine in engines:
         reason = measure.installed(engine)
-        print(f"  {engine.name:14} {engine.title}{f' ({reason})' if reason else ''}")
+        does = [role for role in (SERVER, PROXY) if engine.is_a(role)]
+        said = f"{engine.title}: {' and '.join(does)}"
+        print(f"  {engine.name:16} {said}{f' ({reason})' if reason else ''}")
 
 
 def compare(
@@ -139,7 +156,7 @@ def compare(
     engines = [engine for engine in engines if engine not in absent]
     results = report.Results(header(engines, absent, quick), [])
     bounded = quick and rounds is None
-    pairs = [(w, e) for w in works for e in engines if e.name not in w.without]
+    pairs = [(w, e) for w in works for e in engines if w.is_done_by(e.name)]
     wanted = rounds or (MOST_QUICK_ROUNDS if quick else ROUNDS)
     progress = Progress(len(pairs), wanted)
     session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT)

@@ -10,6 +10,7 @@ They are lean, so that the server is what limits; but the figures that count are
 from __future__ import annotations
 
 import json
+import random
 import select
 import signal
 import socket
@@ -17,12 +18,18 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 MESSAGE = b"abcdefg\n" * 8  # 64 bytes
 LARGE = 256 * 1024
 BATCH = 500  # connections at a time, so that no listening queue overflows
+TURN = 100  # messages in a row on the way through a proxy, and then on the direct way
+PERIOD = 1_000_003  # bytes after which what is passed on repeats itself: no power of two
+# To copy and to compare all that a proxy passes on would take longer than passing it on: of so many
+# reads one is compared, which finds out as well whether anything is missing before it.
+SPARING = 16
+DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0  # read, and copy nothing: tcp(7)
 QUANTILES = 1000
 # Of a client that will not read, in bytes: the kernel keeps little for it, as on a real network.
 # With the loopback's own segments it would take 2.5 MB before any engine's buffer begins to fill.
@@ -368,9 +375,166 @@ def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
     return {"bytes": 0, "seconds": seconds, "held": len(held)}
 
 
+# Clients of a proxy, and its target as well: `door` is the listening socket that it connects to.
+
+
+class Way(NamedTuple):
+    """A connection through a proxy, or straight to the target: its two ends."""
+
+    near: socket.socket
+    far: socket.socket
+
+
+def way(port: int, door: socket.socket) -> Way:
+    near = connect(port)
+    far, _ = door.accept()
+    return Way(near, far)
+
+
+def through(port: int, door: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
+    """`amount` bytes in all from the target to the clients, as fast as it goes."""
+    with socket.socket(fileno=door) as listening:
+        ways = [way(port, listening) for _ in range(connections)]
+    pattern = _pattern()
+    _pass(ways, pattern, warm, 1)
+    mark()
+    since = time.perf_counter()
+    received = _pass(ways, pattern, amount, SPARING)
+    seconds = time.perf_counter() - since
+    mark()
+    return {"bytes": received, "seconds": seconds}
+
+
+def _pattern() -> bytes:
+    """PERIOD bytes in no order but always the same, and more, so that LARGE may begin anywhere."""
+    once = random.Random(PERIOD).randbytes(PERIOD)
+    return once + once[:LARGE]
+
+
+def _pass(ways: list[Way], pattern: bytes, amount: int, sparing: int) -> int:
+    """`amount` bytes, counted, one in `sparing` reads of them compared; how many there were."""
+    goal = amount // len(ways)
+    data = memoryview(pattern)
+    buffer = memoryview(bytearray(LARGE))
+    poll = poller()
+    senders = {each.far.fileno(): each.far for each in ways}
+    receivers = {each.near.fileno(): each.near for each in ways}
+    sent = dict.fromkeys(senders, 0)
+    received = dict.fromkeys(receivers, 0)
+    reads = 0
+    for sockets, events in ((senders, WRITE), (receivers, READ)):
+        for fd, sock in sockets.items():
+            sock.setblocking(False)
+            poll.register(fd, events)
+    while receivers:
+        for fd, _ in poll.poll():
+            if fd in senders:
+                at = sent[fd] % PERIOD
+                sent[fd] += senders[fd].send(data[at : at + min(LARGE, goal - sent[fd])])
+                if sent[fd] == goal:
+                    poll.unregister(fd)
+                    del senders[fd]
+                continue
+            reads += 1
+            compared = not reads % sparing
+            got = receivers[fd].recv_into(buffer, 0, 0 if compared else DISCARD)
+            if not got:
+                raise Wrong(f"after {received[fd]} of {goal} bytes comes the end")
+            if compared and not pattern.startswith(buffer[:got], received[fd] % PERIOD):
+                raise Wrong(f"what comes after {received[fd]} bytes is not what was sent")
+            received[fd] += got
+            if received[fd] >= goal:
+                poll.unregister(fd)
+                del receivers[fd]
+    return sum(received.values())
+
+
+def through_echo(port: int, door: int, amount: int, warm: int) -> dict[str, Any]:
+    """Messages one at a time, there and back; some on the way through, then some straight."""
+    with socket.socket(fileno=door) as listening:
+        ways = way(port, listening), way(listening.getsockname()[1], listening)
+    for each in ways:
+        _turn(each, warm)
+    mark()
+    found: tuple[list[float], list[float]] = ([], [])
+    while len(found[0]) < amount:
+        for latencies, each in zip(found, ways):
+            latencies += _turn(each, min(TURN, amount - len(latencies)))
+    mark()
+    latencies, direct = found
+    return {
+        "bytes": amount * len(MESSAGE),
+        "seconds": sum(latencies),
+        "latencies": quantiles(latencies),
+        "direct": quantiles(direct),
+    }
+
+
+def _turn(each: Way, amount: int) -> list[float]:
+    clock = time.perf_counter
+    latencies = []
+    for _ in range(amount):
+        since = clock()
+        each.near.send(MESSAGE)
+        _receive_message(each.far)
+        each.far.send(MESSAGE)
+        _receive_message(each.near)
+        latencies.append(clock() - since)
+    return latencies
+
+
+def through_churn(port: int, door: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
+    """Connections that live for one message and its echo, `batch` at a time."""
+    with socket.socket(fileno=door) as listening:
+        _churn_through(port, listening, warm, batch)
+        mark()
+        since = time.perf_counter()
+        latencies = _churn_through(port, listening, amount, batch)
+        seconds = time.perf_counter() - since
+        mark()
+    return {
+        "bytes": amount * len(MESSAGE),
+        "seconds": seconds,
+        "latencies": quantiles(latencies),
+    }
+
+
+def _churn_through(port: int, door: socket.socket, amount: int, batch: int) -> list[float]:
+    """Each batch is over when the target has been told of the ends of all."""
+    clock = time.perf_counter
+    latencies = []
+    while amount:
+        now = min(batch, amount)
+        amount -= now
+        begun = []
+        for _ in range(now):
+            at = clock()
+            near = connect(port)
+            near.send(MESSAGE)
+            begun.append((at, near))
+        fars = []
+        for _ in range(now):
+            far, _ = door.accept()
+            _receive_message(far)
+            far.send(MESSAGE)
+            fars.append(far)
+        for at, near in begun:
+            _receive_message(near)
+            latencies.append(clock() - at)
+            near.close()
+        for far in fars:
+            if far.recv(1):
+                raise Wrong("more came than was sent")
+            far.close()
+    return latencies
+
+
 GENERATORS = {
     f.__name__: f
-    for f in (lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled)
+    for f in (
+        *(lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled),
+        *(through, through_echo, through_churn),
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""Processes: servers and load generators, their cores, their CPU and memory, their ends.
+"""Processes: servers, proxies, load generators, their cores, their CPU and memory, their ends.
 
 CPU is read from outside, by the clock that Linux keeps of each process, to the nanosecond: nothing
 runs in a server for it. Where there is no such clock, the server's whole CPU is taken from its end,
@@ -13,9 +13,11 @@ import itertools
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,10 +27,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.engines import BASE, Engine, minireactor_source
+from bench.engines import BASE, PROXY, Engine, minireactor_source, programs, serving
 
 ROOT = Path(__file__).resolve().parent.parent
-SPARE_DESCRIPTORS = 200
+HOST = "127.0.0.1"
+TRIAL = b"hello\n"  # what each proxy passes on before it is measured
 
 
 class RunFailed(Exception):
@@ -67,14 +70,20 @@ class Session:
 class Child:
     """One process, that says lines on its output and may be answered on its input."""
 
-    def __init__(self, session: Session, command: Sequence[str], cores: set[int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        command: Sequence[str],
+        cores: set[int],
+        inherited: Sequence[int] = (),
+    ) -> None:
         self.session = session
         self.deadline = time.monotonic() + session.timeout
         self.ended: Any = None  # what the system says it has used in all
         self._said_wrong = session.folder / f"stderr-{next(session.numbers)}"
         self._text = b""
         with signals.held(), _running_on(cores), self._said_wrong.open("wb") as stderr:
-            # In a session of its own: Ctrl-C reaches us alone, and we end it.
+            # In a session of its own: Ctrl-C reaches us alone, and we end it and what it forks.
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -83,6 +92,7 @@ class Child:
                 cwd=ROOT,
                 env=session.environment,
                 start_new_session=True,
+                pass_fds=inherited,
             )
             session.children.add(self)
 
@@ -116,7 +126,10 @@ class Child:
     def _end(self) -> None:
         if self.ended is None:
             # Popen.kill() would collect a child that has ended already, and what it has used.
-            os.kill(self.process.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except PermissionError:
+                pass  # what macOS says of a group in which all have ended
             _, self.process.returncode, self.ended = os.wait4(self.process.pid, 0)
             for pipe in (self.process.stdin, self.process.stdout):
                 assert pipe is not None
@@ -140,12 +153,16 @@ class Child:
 class Server(Child):
     """A server that is ready, on `port`."""
 
+    door: socket.socket | None = None  # what a proxy passes on to, for a load to accept from
+
     def __init__(self, session: Session, engine: Engine, app: str, numbers: dict[str, int]) -> None:
         interpreter = shutil.which(engine.interpreter) if engine.interpreter else sys.executable
+        start = engine.proxy if app == PROXY else engine.server
         pairs = [f"{name}={number}" for name, number in numbers.items()]
         pairs.append(f"lifetime={int(session.timeout) + 5}")
-        command = [str(interpreter), "-c", engine.start, app, *pairs]
-        super().__init__(session, command, session.server_cores)
+        super().__init__(
+            session, [str(interpreter), "-c", start, app, *pairs], session.server_cores
+        )
         try:
             said = self.line().split()
         except BaseException:
@@ -157,14 +174,21 @@ class Server(Child):
     def result(self) -> list[float]:
         return [float(number) for number in self.line().split()[1:]]
 
+    def pids(self) -> list[int]:
+        """The processes that do the work."""
+        return [self.process.pid]
+
     def cpu(self) -> float | None:
         """Seconds, user and system, until now; None where only the end will tell.
 
         Waits for a moment until the server sleeps: what it does after the last byte belongs to the
         work, and the clock of a process that is running is as old as the last tick."""
         patience = time.monotonic() + 0.05
-        while _runs(self.process.pid) and time.monotonic() < patience:
+        while any(map(_runs, self.pids())) and time.monotonic() < patience:
             time.sleep(0.0005)
+        return self._clock()
+
+    def _clock(self) -> float | None:
         return cpu_clock(self.process.pid)
 
     def cpu_between(self, before: float | None, after: float | None) -> float:
@@ -175,12 +199,10 @@ class Server(Child):
 
     def memory(self) -> tuple[int, int]:
         """Bytes resident now, and at the most until now."""
-        try:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except OSError:
+        found = [sizes for pid in self.pids() if (sizes := _memory(pid))]
+        if not found:
             return self._ready_peak, self._ready_peak
-        sizes = dict(line.split(":", 1) for line in status.splitlines())
-        return int(sizes["VmRSS"].split()[0]) * 1024, int(sizes["VmHWM"].split()[0]) * 1024
+        return sum(now for now, _ in found), sum(most for _, most in found)
 
     def peak(self) -> int:
         if Path("/proc/self/status").exists():
@@ -188,14 +210,115 @@ class Server(Child):
         self.end()
         return int(self.ended.ru_maxrss)
 
+    def _end(self) -> None:
+        super()._end()
+        if self.door is not None:
+            self.door.close()
+
+
+class Command(Server):
+    """A proxy that is a program of its own, with all processes that it forks.
+
+    `timeout` starts it, should whoever started that be unable to end it, and does not count."""
+
+    def __init__(self, session: Session, engine: Engine, port: int, target: int) -> None:
+        assert engine.command is not None
+        lifetime = str(int(session.timeout) + 5)
+        program, *arguments = engine.command(session.folder, port, target)
+        command = ["timeout", "--foreground", "--signal=KILL", lifetime]
+        command += [str(programs.found(program)), *arguments]
+        Child.__init__(self, session, command, session.server_cores)
+        self.port = port
+        self._ready_cpu, self._ready_peak = 0.0, 0
+
+    def pids(self) -> list[int]:
+        """All of its session; parents before their children, mostly."""
+        leader = self.process.pid
+        everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        return sorted(pid for pid in everyone if pid != leader and _session_of(pid) == leader)
+
+    def _clock(self) -> float | None:
+        # Those that have ended are in their parent's account, which is therefore read last.
+        total = 0.0
+        for pid in reversed(self.pids()):
+            total += (cpu_clock(pid) or 0.0) + _cpu_of_ended_children(pid)
+        return total
+
+
+def proxy(session: Session, engine: Engine) -> Server:
+    """The engine as a proxy that is ready, and has passed on a message to its `door`."""
+    door = socket.create_server((HOST, 0), backlog=serving.BACKLOG)
+    target = door.getsockname()[1]
+    try:
+        with _reserved_port() as port:
+            if engine.command is not None:
+                server: Server = Command(session, engine, port, target)
+            else:
+                server = Server(session, engine, PROXY, {"port": port, "target": target})
+            server.door = door
+            try:
+                _try_out(server, door)
+            except BaseException:
+                server.end()
+                raise
+            return server
+    except BaseException:
+        door.close()
+        raise
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that nobody is given meanwhile who does not ask for it, with SO_REUSEADDR."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((HOST, 0))
+        yield sock.getsockname()[1]
+
+
+def _try_out(server: Server, door: socket.socket) -> None:
+    """Wait until the proxy listens, and have it pass on a message, there and back."""
+    output = server.process.stdout
+    assert output is not None
+    while True:
+        try:
+            near = socket.create_connection((HOST, server.port))
+            break
+        except ConnectionRefusedError:
+            if time.monotonic() > server.deadline:
+                raise RunFailed(f"no answer within {server.session.timeout:.0f} s") from None
+            if _readable(output.fileno(), 0.005):
+                raise RunFailed("a process ended too early") from None
+    with near:
+        try:
+            near.settimeout(server.session.timeout)
+            door.settimeout(server.session.timeout)
+            far, _ = door.accept()
+            door.settimeout(None)
+            with far:
+                far.settimeout(server.session.timeout)
+                for sender, receiver in ((near, far), (far, near)):
+                    sender.sendall(TRIAL)
+                    if receiver.recv(64) != TRIAL:
+                        raise RunFailed("the proxy does not pass on what it gets")
+        except OSError as error:
+            raise RunFailed(f"the proxy does not work: {error}") from None
+
 
 class Load(Child):
     """A load generator, which works in parts: it waits before each of them."""
 
-    def __init__(self, session: Session, name: str, numbers: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Session, name: str, numbers: dict[str, Any], server: Server
+    ) -> None:
+        numbers = {"port": server.port, **numbers}
+        inherited = []
+        if server.door is not None:
+            inherited.append(server.door.fileno())
+            numbers["door"] = server.door.fileno()
         command = [sys.executable, "-m", "bench.load", name, json.dumps(numbers)]
         command.append(str(int(session.timeout) + 5))
-        super().__init__(session, command, session.load_cores)
+        super().__init__(session, command, session.load_cores, inherited)
 
     def at_mark(self) -> None:
         said = self.line()
@@ -220,11 +343,35 @@ def cpu_clock(pid: int) -> float | None:
         return None
 
 
-def _runs(pid: int) -> bool:
+def _stat(pid: int) -> list[str]:
+    """What /proc/PID/stat has behind the name, see proc(5); nothing of one that has gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return []
+
+
+def _runs(pid: int) -> bool:
+    return _stat(pid)[:1] == ["R"]
+
+
+def _session_of(pid: int) -> int:
+    return int((_stat(pid) or [0] * 4)[3])
+
+
+def _cpu_of_ended_children(pid: int) -> float:
+    ticks = _stat(pid)[13:15]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> tuple[int, int] | None:
+    """Bytes resident now, and at the most until now; None of one that has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        sizes = dict(line.split(":", 1) for line in status.splitlines())
+        return int(sizes["VmRSS"].split()[0]) * 1024, int(sizes["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
 
 
 def _readable(fd: int, seconds: float) -> bool:
@@ -308,6 +455,11 @@ def installed(engine: Engine) -> str | None:
         return "needs epoll"
     if engine.interpreter:
         return None if shutil.which(engine.interpreter) else f"no {engine.interpreter} here"
+    for program in ("timeout", engine.program) if engine.program else ():
+        if not programs.found(program):
+            return f"no {program} here"
+    if engine.program and not Path("/proc/self/stat").exists():
+        return "needs /proc"
     if engine.package and importlib.util.find_spec(engine.package) is None:
         return "not installed"
     return None
@@ -323,10 +475,20 @@ def version(engine: Engine) -> str:
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         return done.stdout.strip()
-    if engine.name == BASE:
+    if engine.program:
+        done = subprocess.run(
+            [str(programs.found(engine.program)), engine.version],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        found = re.search(r"version (\d+(?:\.\d+)*)", done.stdout)
+        return found[1] if found else ""
+    if engine.package == BASE:
         import minireactor
 
-        return minireactor.__version__
+        return minireactor.__version__ if engine.name == BASE else ""
     return importlib.metadata.version(engine.package) if engine.package else ""
 
 

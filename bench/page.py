@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from bench.engines import BASE, ENGINES, SUBSTITUTIONS
+from bench.engines import BASE, ENGINES, PROXY, SERVER, SUBSTITUTIONS
+from bench.load import SPARING
 from bench.report import (
     Results,
+    Section,
     Spread,
     first_line,
     heading,
@@ -37,7 +39,12 @@ MARKS = {
     "streams": ("#a855f7", "M0,-6L6,0L0,6L-6,0z"),
     "raw": ("#7d8794", "M-5,-2h3v-3h4v3h3v4h-3v3h-4v-3h-3z"),
     "pypy": ("#e11d74", "M0,5.5L5.5,-4.5H-5.5z"),
+    "minireactor-copy": ("#d9480f", "M-6,-2.5h12v5h-12z"),
+    "socat": ("#7d8794", "M-5,-2h3v-3h4v3h3v4h-3v3h-4v-3h-3z"),
+    "haproxy": ("#12a150", "M0,-5.5L5.5,4.5H-5.5z"),
+    "haproxy-tuned": ("#e11d74", "M0,5.5L5.5,-4.5H-5.5z"),
 }
+ROLES = {SERVER: "As servers", PROXY: "As proxies"}
 FALLBACK_MARK = ("#7d8794", "M-4,-4h8v8h-8z")
 
 
@@ -61,8 +68,8 @@ def scale_of(ratios: Sequence[Spread]) -> Scale:
     return Scale(TICKS[first : last + 1])
 
 
-def _all_ratios(results: Results) -> list[Spread]:
-    found = (results.ratio(w.name, p) for w in results.works() for p in results.peers())
+def _all_ratios(results: Results, section: Section) -> list[Spread]:
+    found = (results.ratio(w.name, p) for w in section.works for p in section.peers)
     return [each for each in found if each is not None]
 
 
@@ -76,10 +83,14 @@ def _mark(peer: str, x: str, y: float, title: str = "") -> str:
 
 
 def _ratio_row(
-    results: Results, work: Work, scale: Scale, x: Callable[[float], str], middle: float
+    results: Results,
+    peers: Sequence[str],
+    work: Work,
+    scale: Scale,
+    x: Callable[[float], str],
+    middle: float,
 ) -> list[str]:
     """The marks of one work, each with its spread, a little apart in height."""
-    peers = results.peers()
     parts = []
     for i, peer in enumerate(peers):
         found = results.ratio(work.name, peer)
@@ -117,12 +128,12 @@ text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
 
 
 def chart(results: Results) -> str:
-    """The ratios of all works to all peers, as one SVG picture."""
-    width, left, right, top, row = 880, 132, 34, 106, 30
-    works, peers = results.works(), results.peers()
-    scale = scale_of(_all_ratios(results))
-    bottom = top + row * len(works)
-    height = bottom + 48
+    """The ratios of all works to all peers, as one SVG picture: a chart for each section."""
+    width, left, right, row = 880, 132, 34, 30
+    above, legend, below = 62, 44, 36
+    sections = results.sections()
+    rows = sum(len(section.works) for section in sections)
+    height = above + (legend + below) * len(sections) + row * rows + 12
 
     def x(part: float) -> str:
         return f"{left + part * (width - left - right):.1f}"
@@ -137,21 +148,28 @@ def chart(results: Results) -> str:
         '<text class="quiet" x="24" y="56">Left of 1 it needs less than the peer, right of it '
         "more. Medians, with the spread of the rounds.</text>",
     ]
-    at = 30.0
-    for peer in peers:
-        parts.append(_mark(peer, f"{at:g}", 79))
-        parts.append(
-            f'<text class="text" x="{at + 11:g}" y="83.5">{escape(results.title(peer))}</text>'
-        )
-        at += 38 + 7.2 * len(results.title(peer))
-    parts += _grid(scale, x, top, bottom)
-    for i, work in enumerate(works):
-        middle = top + row * (i + 0.5)
-        parts.append(
-            f'<text class="text" x="{left - 14}" y="{middle + 4.5:g}" text-anchor="end">'
-            f"{escape(work.name)}</text>"
-        )
-        parts += _ratio_row(results, work, scale, x, middle)
+    y = above
+    for section in sections:
+        at = 30.0
+        for peer in section.peers:
+            parts.append(_mark(peer, f"{at:g}", y + 17))
+            parts.append(
+                f'<text class="text" x="{at + 11:g}" y="{y + 21.5}">'
+                f"{escape(results.title(peer))}</text>"
+            )
+            at += 38 + 7.2 * len(results.title(peer))
+        scale = scale_of(_all_ratios(results, section))
+        top = y + legend
+        y = top + row * len(section.works)
+        parts += _grid(scale, x, top, y)
+        for i, work in enumerate(section.works):
+            middle = top + row * (i + 0.5)
+            parts.append(
+                f'<text class="text" x="{left - 14}" y="{middle + 4.5:g}" text-anchor="end">'
+                f"{escape(work.name)}</text>"
+            )
+            parts += _ratio_row(results, section.peers, work, scale, x, middle)
+        y += below
     head = results.header
     parts.append(
         f'<text class="quiet small" x="24" y="{height - 11}">'
@@ -188,7 +206,7 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-se
 main{max-width:1120px;margin:0 auto;padding:40px 20px 72px}
 h1{font-size:clamp(1.7rem,5vw,2.5rem);line-height:1.15;margin:0 0 12px;letter-spacing:-.02em}
 h2{font-size:1.35rem;margin:56px 0 12px;letter-spacing:-.01em}
-h3{font-size:1.06rem;margin:0 0 2px}
+h3{font-size:1.06rem;margin:0 0 2px}h3.role{margin:24px 0 8px}
 p{margin:0 0 12px;max-width:70ch}
 .first{color:var(--quiet);font-size:.92rem;overflow-wrap:anywhere}
 .unit,.quiet{color:var(--quiet);font-size:.88rem}
@@ -262,36 +280,40 @@ def _failures(results: Results) -> list[str]:
 
 
 def _overview(results: Results) -> list[str]:
-    peers = results.peers()
-    if not peers:
+    if not results.peers():
         return []
-    items = [
-        f'<li><svg viewBox="-6 -6 12 12" aria-hidden="true">{_mark(peer, "0", 0)}</svg>'
-        f"{escape(results.title(peer))}</li>"
-        for peer in peers
-    ]
-    heads, *rows = summary(results)
-    return [
+    parts = [
         "<h2>Ratios</h2>",
         "<p>What minireactor costs for a work, divided by what the peer costs for the same work in "
         "the same round: left of 1 it needs less, at 0.5 half. Each mark is the median of the "
         "rounds; the line behind it goes from the least to the most. Lower is better.</p>",
-        '<div class="card">',
-        f'<ul class="legend">{"".join(items)}</ul>',
-        _ratio_chart(results),
-        "</div>",
-        "<details><summary>The same in figures</summary>",
-        '<div class="wide">',
-        _table(heads, rows, ()),
-        "</div></details>",
     ]
+    for section in results.sections():
+        items = [
+            f'<li><svg viewBox="-6 -6 12 12" aria-hidden="true">{_mark(peer, "0", 0)}</svg>'
+            f"{escape(results.title(peer))}</li>"
+            for peer in section.peers
+        ]
+        heads, *rows = summary(results, section)
+        parts += [
+            f'<h3 class="role">{ROLES[section.role]}</h3>',
+            '<div class="card">',
+            f'<ul class="legend">{"".join(items)}</ul>',
+            _ratio_chart(results, section),
+            "</div>",
+            "<details><summary>The same in figures</summary>",
+            '<div class="wide">',
+            _table(heads, rows, ()),
+            "</div></details>",
+        ]
+    return parts
 
 
-def _ratio_chart(results: Results) -> str:
+def _ratio_chart(results: Results, section: Section) -> str:
     """A line of text for each work, and its marks under it."""
     row, top = 50, 6
-    works = results.works()
-    scale = scale_of(_all_ratios(results))
+    works = section.works
+    scale = scale_of(_all_ratios(results, section))
     bottom = top + row * len(works)
 
     def x(part: float) -> str:
@@ -304,7 +326,7 @@ def _ratio_chart(results: Results) -> str:
     for i, work in enumerate(works):
         y = top + row * i
         parts.append(f'<text x="0" y="{y + 13}">{escape(work.name)}</text>')
-        parts += _ratio_row(results, work, scale, x, y + 31)
+        parts += _ratio_row(results, section.peers, work, scale, x, y + 31)
     return "".join([*parts, "</svg>"])
 
 
@@ -329,7 +351,7 @@ def _card(results: Results, work: Work) -> str:
             f'<div class="unit">{escape(work.unit)}; lower is better</div>',
             _bars(results, work),
             f"<p>{escape(work.measured)}</p>",
-            f'<p class="why">The server: {escape(work.server)} {escape(work.why)}</p>',
+            f'<p class="why">The {work.role}: {escape(work.server)} {escape(work.why)}</p>',
             "<details><summary>All figures</summary>",
             '<div class="wide">',
             _table(headings, rows, (results.header["engines"].get(BASE, {}).get("title"),)),
@@ -355,7 +377,7 @@ def _bars(results: Results, work: Work) -> str:
     for i, (engine, figure) in enumerate(found):
         y = row * i + 6
         kind = "base" if engine == BASE else engine
-        against = None if engine == BASE else results.ratio(work.name, engine)
+        against = results.ratio(work.name, engine)
         told = f"{number(figure.median)}"
         beside = f" ({against.median:.2f})" if against else ""
         long = figure.median > broken
@@ -433,14 +455,19 @@ def _method(results: Results) -> list[str]:
         "written in Python, and may be what limits.</li>",
         "<li>A ratio is taken within a round, and the median of those is shown; so ratios need "
         "not be the quotients of the medians.</li>",
+        "<li>In the works of a proxy it is the proxy that is measured. Its clients and its target "
+        "are one process, so that nobody but the proxy has to wake up between them; what socat "
+        "forks counts as socat. What a warm-up passes on is compared byte by byte, and then one "
+        f"read in {SPARING}: the load only counts the others, so as not to be what limits.</li>",
         "<li>Every byte is counted at the client. A run that loses one fails, and so does one "
         "whose server logs an error.</li>",
         f"<li>The marks are {head['high'] // 1024} and {head['low'] // 1024} KiB wherever data "
-        "streams. Twisted has only the high one, and resumes at zero. Up to "
+        "streams. Twisted has only the high one, and resumes at zero; the proxies in C have "
+        "buffers of a fixed size instead. Up to "
         f"{head['backlog']:,} connections may wait to be accepted, everywhere.</li>",
-        "<li>Sockets are as each engine makes them: asyncio and uvloop switch TCP_NODELAY on; "
-        "minireactor, Twisted and raw leave it off. All connections are on the loopback "
-        "interface.</li>",
+        "<li>Sockets are as each engine makes them: minireactor, asyncio, uvloop and HAProxy "
+        "switch TCP_NODELAY on; Twisted, raw and socat leave it off. All connections are on the "
+        "loopback interface.</li>",
         "<li>The C library maps large blocks of memory anew each time, until it has seen one "
         "freed. Whether a server has freed one when it comes up is an accident, and a factor of "
         "four for asyncio's small messages, which it reads into 256 KiB; so each server frees one "

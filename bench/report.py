@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.engines import BASE
+from bench.engines import BASE, COPYING, PROXY, SERVER
 from bench.works import COLUMNS, WORKS, Work
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -28,6 +28,23 @@ def spread(values: Iterable[float]) -> Spread:
     if not values:
         raise ValueError("no round has a figure")
     return Spread(statistics.median(values), min(values), max(values))
+
+
+class Section(NamedTuple):
+    """The works of one role, and who else has done any of them."""
+
+    role: str
+    works: list[Work]
+    peers: list[str]
+
+    def rows(self) -> list[tuple[str, Work, str]]:
+        """Of a summary: what to call it, the work, and whose ratios to the peers it shows."""
+        rows = []
+        for work in self.works:
+            rows.append((work.name, work, BASE))
+            if COPYING in self.peers:
+                rows.append((f"{work.name}, --copy", work, COPYING))
+        return rows
 
 
 class Results(NamedTuple):
@@ -51,6 +68,17 @@ class Results(NamedTuple):
         names = {run["work"] for run in self.runs}
         return [work for work in WORKS if work.name in names]
 
+    def sections(self) -> list[Section]:
+        """Those that have works."""
+        found = []
+        for role in (SERVER, PROXY):
+            works = [work for work in self.works() if work.role == role]
+            names = {work.name for work in works}
+            busy = {run["engine"] for run in self.runs if run["work"] in names}
+            peers = [peer for peer in self.peers() if peer in busy]
+            found += [Section(role, works, peers)] if works else []
+        return found
+
     def by_round(self, work: str, engine: str, figure: str = "main") -> dict[int, float]:
         return {
             run["round"]: run["figures"][figure]
@@ -63,9 +91,11 @@ class Results(NamedTuple):
         values = self.by_round(work, engine, figure).values()
         return spread(values) if values else None
 
-    def ratio(self, work: str, peer: str) -> Spread | None:
+    def ratio(self, work: str, peer: str, base: str = BASE) -> Spread | None:
         """minireactor's main figure over the peer's, of the rounds that both have."""
-        ours, theirs = self.by_round(work, BASE), self.by_round(work, peer)
+        if peer == base:
+            return None
+        ours, theirs = self.by_round(work, base), self.by_round(work, peer)
         values = [ours[n] / theirs[n] for n in sorted(ours) if theirs.get(n, 0) > 0]
         return spread(values) if values else None
 
@@ -135,10 +165,10 @@ def work_table(results: Results, work: Work) -> list[list[str]]:
     rows[0] += ["ratio", "least", "most"] if with_ratios else []
     rows[0] += [heading(work, column) for column in columns]
     for engine in results.engines():
-        if engine in work.without:
-            continue
         main = results.figure(work.name, engine)
         if main is None:
+            if not work.is_done_by(engine):
+                continue
             failed = any(
                 run["work"] == work.name and run["engine"] == engine for run in results.runs
             )
@@ -147,7 +177,7 @@ def work_table(results: Results, work: Work) -> list[list[str]]:
             continue
         row = [results.title(engine), *map(number, main)]
         if with_ratios:
-            versus = None if engine == BASE else results.ratio(work.name, engine)
+            versus = results.ratio(work.name, engine)
             row += ["", "", ""] if versus is None else [f"{value:.2f}" for value in versus]
         row += [shown(results, work, engine, column) for column in columns]
         rows.append(row)
@@ -165,14 +195,16 @@ def shown(results: Results, work: Work, engine: str, column: str) -> str:
     return "" if value is None else COLUMNS[column][1].format(value.median)
 
 
-def summary(results: Results) -> list[list[str]]:
+def summary(results: Results, section: Section) -> list[list[str]]:
     """Headings, then a row of ratios for each work."""
-    rows = [["minireactor to", *(results.title(peer) for peer in results.peers())]]
-    for work in results.works():
-        rows.append(
-            [work.name, *(ratio(results.ratio(work.name, peer)) for peer in results.peers())]
-        )
-    return rows
+    what = "minireactor" if section.role == SERVER else "minireactor's proxy"
+    return [
+        [f"{what} to", *map(results.title, section.peers)],
+        *(
+            [label, *(ratio(results.ratio(work.name, peer, base)) for peer in section.peers)]
+            for label, work, base in section.rows()
+        ),
+    ]
 
 
 def text(results: Results) -> str:
@@ -183,8 +215,9 @@ def text(results: Results) -> str:
         lines += [
             "Ratios of the first figure, minireactor's to the peer's, median of the rounds; lower "
             "is better, 0.50 is half:",
-            *aligned(summary(results)),
         ]
+        for section in results.sections():
+            lines += [*aligned(summary(results, section)), ""]
     for engine, reason in results.header["absent"].items():
         lines.append(f"{engine} was left out: {reason}")
     for failure in results.failures():
@@ -193,15 +226,16 @@ def text(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The first line and the summary."""
-    heads, *rows = summary(results)
-    lines = [
-        first_line(results) + ".",
-        "",
-        "| " + " | ".join(heads) + " |",
-        "|-|" + "-:|" * (len(heads) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+    """The first line and the summaries."""
+    lines = [first_line(results) + "."]
+    for section in results.sections():
+        heads, *rows = summary(results, section)
+        lines += [
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|-|" + "-:|" * (len(heads) - 1),
+            *("| " + " | ".join(row) + " |" for row in rows),
+        ]
     return "\n".join(lines)
 
 
@@ -227,12 +261,13 @@ def as_json(results: Results) -> str:
             "header": results.header,
             "units": {work.name: work.unit for work in results.works()},
             "ratios": {
-                work.name: {
+                label: {
                     peer: found._asdict()
-                    for peer in results.peers()
-                    if (found := results.ratio(work.name, peer))
+                    for peer in section.peers
+                    if (found := results.ratio(work.name, peer, base))
                 }
-                for work in results.works()
+                for section in results.sections()
+                for label, work, base in section.rows()
             },
             "runs": results.runs,
         },

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bench.engines import Engine
-from bench.measure import Load, RunFailed, Server, Session
+from bench.engines import ENGINES, PROXY, SERVER, Engine
+from bench.measure import Load, RunFailed, Server, Session, proxy
 
 Figures = dict[str, float]
 
@@ -37,11 +37,13 @@ class Run(NamedTuple):
     processes: int
 
     def server(self) -> Server:
+        if self.app == PROXY:
+            return proxy(self.session, self.engine)
         return Server(self.session, self.engine, self.app, self.app_numbers)
 
-    def loads(self, port: int) -> list[Load]:
+    def loads(self, server: Server) -> list[Load]:
         shares = shared(self.numbers, self.processes)
-        return [Load(self.session, self.load, {"port": port, **share}) for share in shares]
+        return [Load(self.session, self.load, share, server) for share in shares]
 
 
 def shared(numbers: dict[str, int], processes: int) -> list[dict[str, int]]:
@@ -64,6 +66,7 @@ class Counted(NamedTuple):
     grown: int  # bytes of memory
     peak: int
     latencies: list[float]
+    direct: list[float]  # latencies of the same without what is measured
 
     def figures(self, main: float, rate: float) -> Figures:
         found = {
@@ -87,7 +90,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 def counted(run: Run) -> Counted:
     with run.server() as server:
-        loads = run.loads(server.port)
+        loads = run.loads(server)
         try:
             _gate(loads)
             before, resident = server.cpu(), server.memory()[0]
@@ -104,6 +107,7 @@ def counted(run: Run) -> Counted:
                 max(now, peak if before is None else 0) - resident,
                 peak,
                 [value for each in found for value in each.get("latencies", ())],
+                [value for each in found for value in each.get("direct", ())],
             )
         finally:
             server.end()  # first, so that it does not spend itself on the ends of connections
@@ -133,6 +137,17 @@ def per_gigabyte(run: Run) -> Figures:
     return seen.figures(seen.cpu / (seen.bytes / GB), seen.bytes / MB)
 
 
+def added_latency(run: Run) -> Figures:
+    """Microseconds by which a message takes longer than on the direct way; medians."""
+    seen, amount = counted(run), run.numbers["amount"]
+    direct = quantile(seen.direct, 0.50)
+    return {
+        **seen.figures((quantile(seen.latencies, 0.50) - direct) * 1e6, amount),
+        "direct": direct * 1e3,
+        "each": seen.cpu * 1e6 / amount,
+    }
+
+
 def memory_of_idle(run: Run) -> Figures:
     """Bytes of memory for each connection."""
     seen, amount = counted(run), run.numbers["amount"]
@@ -144,7 +159,7 @@ def memory_of_stalled(run: Run) -> Figures:
 
     The server is given time to write all that it may; then it is watched."""
     with run.server() as server:
-        loads = run.loads(server.port)
+        loads = run.loads(server)
         try:
             for _ in range(2):
                 _gate(loads)
@@ -192,7 +207,7 @@ def _await_rest(server: Server) -> None:
 def lateness(run: Run) -> Figures:
     """Milliseconds by which a timer is late, 99 of 100 times at the most."""
     with run.server() as server:
-        loads = run.loads(server.port)
+        loads = run.loads(server)
         try:
             _gate(loads)
             before = server.cpu()
@@ -276,6 +291,13 @@ class Work(NamedTuple):
     processes: int = 1
     without: tuple[str, ...] = ()  # engines that have nothing of their own for this
 
+    @property
+    def role(self) -> str:
+        return PROXY if self.app == PROXY else SERVER
+
+    def is_done_by(self, name: str) -> bool:
+        return name not in self.without and any(e.name == name for e in doers(self.role))
+
     def run(self, session: Session, engine: Engine, quick: bool) -> Figures:
         cores = max(1, len(session.load_cores))
         return self.measure(
@@ -291,9 +313,16 @@ class Work(NamedTuple):
         )
 
 
-# key of a figure -> heading, format, and whether it is a whole number of something large
+def doers(role: str) -> list[Engine]:
+    """Those engines that can be a server, or a proxy."""
+    return [engine for engine in ENGINES if engine.is_a(role)]
+
+
+# key of a figure -> heading, and format
 COLUMNS = {
     "rate": ("throughput", "{:,.0f}"),
+    "each": ("CPU µs each", "{:.1f}"),
+    "direct": ("direct p50 ms", "{:.3f}"),
     "p50": ("p50 ms", "{:.3f}"),
     "p99": ("p99 ms", "{:.3f}"),
     "max": ("max ms", "{:.3f}"),
@@ -326,6 +355,27 @@ def _echo(connections: int, amount: int, quick: int, **also: Any) -> Work:
         {**numbers, "amount": quick},
         descriptors=connections + 100,
         processes=MOST_LOADS if many else 1,
+    )
+
+
+_PASSES = "It passes on what it gets, in both directions."
+
+
+def _passed(connections: int, why: str) -> Work:
+    return Work(
+        f"proxy-{connections}",
+        f"2 GB through a proxy, {connections} connection{'s' * (connections > 1)}",
+        "s of CPU a GB",
+        _COUNTED,
+        "The proxy's CPU for each gigabyte that it passes on, from the target to the clients.",
+        _PASSES,
+        why,
+        per_gigabyte,
+        PROXY,
+        "through",
+        {"connections": connections, "amount": 2_000_000_000, "warm": 50_000_000},
+        {"connections": connections, "amount": 400_000_000, "warm": 20_000_000},
+        descriptors=2 * connections + 200,
     )
 
 
@@ -531,5 +581,41 @@ WORKS: Sequence[Work] = (
         "echo",
         full={"starts": 9},
         quick={"starts": 2},
+    ),
+    _passed(
+        1,
+        why="A download through a proxy: how many times the bytes are copied, and how many are "
+        "moved at a time.",
+    ),
+    _passed(100, why="The same, when many take turns."),
+    Work(
+        "proxy-echo",
+        "Echo through a proxy",
+        "µs added, p50",
+        ("each", "direct", "p50", "p99", "peak", "bytes"),
+        "By how much the way there and back of 64 bytes takes longer through the proxy than on a "
+        "connection without one; both take turns, a hundred messages each.",
+        _PASSES,
+        "What a proxy costs those who wait for an answer.",
+        added_latency,
+        PROXY,
+        "through_echo",
+        {"amount": 10_000, "warm": 500},
+        {"amount": 2_000, "warm": 200},
+    ),
+    Work(
+        "proxy-churn",
+        "Connect through a proxy, one echo, close",
+        "µs of CPU a connection",
+        _TIMED,
+        "The proxy's CPU for each connection, and for that to the target: made, one message passed "
+        "on and back, closed by the client, until the target has heard of that.",
+        f"{_PASSES} Sixteen clients come at a time.",
+        "Short-lived connections cost a proxy twice.",
+        per_item,
+        PROXY,
+        "through_churn",
+        {"amount": 5_000, "warm": 200, "batch": 16},
+        {"amount": 600, "warm": 50, "batch": 16},
     ),
 )

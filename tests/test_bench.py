@@ -6,9 +6,15 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,13 +24,14 @@ pytest.importorskip("resource")
 
 from bench import __main__ as command
 from bench import load, measure, page, report, works
-from bench.engines import ENGINES, minireactor_source
+from bench.engines import ENGINES, minireactor_source, programs
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def results(**mains: list[float]) -> report.Results:
-    """What each engine's `lines` has cost, round by round."""
+def results(work: str = "lines", **mains: list[float]) -> report.Results:
+    """What a work has cost each engine, round by round; `_` in a name stands for a dash."""
+    mains = {name.replace("_", "-"): values for name, values in mains.items()}
     header = {
         "machine": "A processor, 2 cores, Linux 6.1",
         "python": "CPython 3.13.0",
@@ -41,7 +48,7 @@ def results(**mains: list[float]) -> report.Results:
     runs = [
         {
             "round": n,
-            "work": "lines",
+            "work": work,
             "engine": name,
             "figures": {"main": value, "rate": 1e6, "peak": 15.0, "bytes": 6e6},
         }
@@ -181,7 +188,7 @@ def test_every_work_has_a_generator_that_takes_its_numbers():
     for work in works.WORKS:
         if work.load:
             code = load.GENERATORS[work.load].__code__
-            expected = set(code.co_varnames[: code.co_argcount]) - {"port"}
+            expected = set(code.co_varnames[: code.co_argcount]) - {"port", "door"}
             assert set(work.full) == set(work.quick) == expected
 
 
@@ -200,6 +207,7 @@ def test_the_twisted_servers_become_minireactor_servers():
         (["--work", "linse"], "no work 'linse'; there are: integers, lines, "),
         (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
         (["--engines", ","], "no engine is named"),
+        (["--work", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
         (["--rounds", "0"], "'0' is not a number of rounds, from 1 on"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
         (["--fast"], "unrecognized arguments: --fast"),
@@ -224,8 +232,60 @@ def test_list_shows_works_and_engines(capsys):
 
 def test_an_engine_that_is_not_installed_says_so():
     absent = ENGINES[0]._replace(package="no_such_package")
+    command = ENGINES[0]._replace(program="no-such-program")
 
     assert measure.installed(absent) == "not installed"
+    assert measure.installed(command).startswith("no ")
+
+
+def test_the_beginning_of_names_stands_for_all_of_them_and_a_name_for_itself():
+    found = command.chosen("work", "proxy,timer", works.WORKS)
+    assert [work.name for work in found] == [
+        *("timer", "proxy-1", "proxy-100", "proxy-echo", "proxy-churn")
+    ]
+    found = command.chosen("engine", "haproxy", ENGINES)
+    assert [engine.name for engine in found] == ["haproxy"]
+
+
+def test_proxies_and_servers_do_their_own_works_only():
+    def doers(name):
+        return {engine.name for engine in ENGINES if named(name).is_done_by(engine.name)}
+
+    assert doers("echo-1") & {"socat", "haproxy", "haproxy-tuned", "minireactor-copy"} == set()
+    assert doers("proxy-1") == {
+        *("minireactor", "minireactor-copy", "twisted", "streams"),
+        *("socat", "haproxy", "haproxy-tuned"),
+    }
+
+
+def test_proxies_have_a_table_of_their_own_and_a_row_for_copying():
+    found = results(minireactor=[1.0], twisted=[2.0])
+    proxies = results("proxy-1", minireactor=[1.0], minireactor_copy=[3.0], haproxy=[4.0])
+    found.header["engines"].update(proxies.header["engines"])
+    found.runs.extend(proxies.runs)
+
+    assert report.markdown(found).endswith(
+        "| minireactor to | Twisted |\n"
+        "|-|-:|\n"
+        "| lines | 0.50 |\n"
+        "\n"
+        "| minireactor's proxy to | Minireactor-Copy | Haproxy |\n"
+        "|-|-:|-:|\n"
+        "| proxy-1 | 0.33 | 0.25 |\n"
+        "| proxy-1, --copy | - | 0.75 |"
+    )
+    assert json.loads(report.as_json(found))["ratios"]["proxy-1, --copy"]["haproxy"]["low"] == 0.75
+    assert "As proxies" in page.html(found)
+    assert parsed(page.chart(found)) is not None
+
+
+def test_haproxy_is_told_of_splicing_only_when_it_is_tuned(tmp_path):
+    plain = Path(programs.haproxy(tmp_path, 7000, 8000)[-1]).read_text()
+    tuned = Path(programs.haproxy_tuned(tmp_path, 7001, 8000)[-1]).read_text()
+
+    assert "splice" not in plain and "tune." not in plain
+    added = set(tuned.splitlines()) - set(plain.splitlines())
+    assert added == {"bind 127.0.0.1:7001 backlog 1024", *programs.TUNING}
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -295,38 +355,208 @@ def test_ctrl_c_leaves_no_process():
     assert not any(exists(pid) for pid in children)
 
 
-def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch):
-    monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)
-    session = measure.Session(timeout=20)
+def session_members(pid: int) -> set[int]:
+    """The living processes of the sessions that children of `pid` have begun."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            parent = Path(f"/proc/{fields[3]}/stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(parent) == pid and fields[0] != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def lives(pid: int) -> bool:
     try:
-        work = next(work for work in works.WORKS if work.name == "lines")
-        figures = work.run(session, ENGINES[0], True)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
+def test_ctrl_c_leaves_none_of_those_that_a_proxy_has_forked():
+    with start("--work", "proxy-100", "--engines", "socat") as process:
+        forked: set[int] = set()
+        while len(forked) < 50:
+            assert process.poll() is None
+            forked = session_members(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err + out
+    deadline = time.monotonic() + 10
+    while any(map(lives, forked)):
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def session():
+    session = measure.Session(timeout=20)
+    yield session
+    session.close()
+
+
+def named(name: str) -> works.Work:
+    return next(work for work in works.WORKS if work.name == name)
+
+
+@pytest.mark.parametrize("name", ["proxy-echo", "proxy-churn"])
+def test_a_proxy_between_a_load_and_itself(name, session):
+    figures = named(name).run(session, ENGINES[0], True)
+
+    assert figures["bytes"] == 64 * named(name).quick["amount"]
+    assert figures["cpu"] > 0
+
+
+@pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
+def test_what_has_been_forked_counts_also_when_it_has_ended(session):
+    socat = next(engine for engine in ENGINES if engine.name == "socat")
+    with measure.proxy(session, socat) as proxy:
+        # given a process that has passed on a lot
+        before = proxy.cpu()
+        way = load.way(proxy.port, proxy.door)
+        load._pass([way], load._pattern(), 100_000_000, 1)
+        while_it_lives = proxy.cpu()
+        forked = max(proxy.pids())
+
+        # when it has ended
+        for end in way:
+            end.close()
+        while forked in proxy.pids():
+            assert time.monotonic() < proxy.deadline
+
+        # then its CPU is still there, to the tick
+        assert while_it_lives > before
+        assert proxy.cpu() - before > (while_it_lives - before) / 2
+
+
+PROXY_THAT_FAILS = """
+import socket, time
+from bench.engines import serving
+
+def main():
+    _, numbers = serving.arguments()
+    door = socket.create_server(("127.0.0.1", numbers["port"]))
+    serving.ready(numbers["port"])
+    near, _ = door.accept()
+    far = socket.create_connection(("127.0.0.1", numbers["target"]))
+    near.recv(64)
+    far.send(b"something else")
+    time.sleep(60)
+"""
+
+
+def test_a_proxy_that_passes_on_something_else_fails(session):
+    (session.folder / "failing.py").write_text(PROXY_THAT_FAILS)
+    failing = ENGINES[0]._replace(proxy="import failing; failing.main()")
+
+    with pytest.raises(measure.RunFailed, match="does not pass on what it gets"):
+        named("proxy-1").run(session, failing, True)
+    assert not session.children
+
+
+@pytest.mark.skipif(not shutil.which("timeout"), reason="programs are started by timeout")
+def test_a_program_that_does_not_start_fails(session):
+    failing = ENGINES[0]._replace(command=lambda folder, port, target: ["false"])
+
+    with pytest.raises(measure.RunFailed, match="ended too early"):
+        named("proxy-1").run(session, failing, True)
+    assert not session.children
+
+
+def test_nobody_else_gets_a_reserved_port_but_who_asks_for_it():
+    with measure._reserved_port() as port:
+        with pytest.raises(OSError), socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)) as wanted:
+            assert wanted.getsockname()[1] == port
+
+
+# What a load finds wrong in what a proxy has passed on.
+
+
+@contextmanager
+def way_through(alter: Callable[[bytes], bytes]) -> Iterator[load.Way]:
+    """A way on which everything is altered, until its end."""
+    near, out = socket.socketpair()
+    into, far = socket.socketpair()
+
+    def pass_on() -> None:
+        with out, into:
+            try:
+                while data := into.recv(65_536):
+                    out.sendall(alter(data))
+            except OSError:
+                pass  # the load has found it out, and gone
+
+    thread = threading.Thread(target=pass_on)
+    thread.start()
+    try:
+        with near, far:
+            yield load.Way(near, far)
     finally:
-        session.close()
+        thread.join()
+
+
+AMOUNT = 5_000_000
+
+
+def test_all_that_is_passed_on_is_counted():
+    with way_through(bytes) as way:
+        assert load._pass([way], load._pattern(), AMOUNT, 1) == AMOUNT
+
+
+def altered_once(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """A changer of what is about in the middle of AMOUNT."""
+    seen = 0
+
+    def alter(data: bytes) -> bytes:
+        nonlocal seen
+        before, seen = seen, seen + len(data)
+        return change(data) if before < AMOUNT // 2 <= seen else data
+
+    return alter
+
+
+def test_a_warm_up_finds_a_byte_that_is_changed():
+    changed = altered_once(lambda data: bytes([data[0] ^ 1]) + data[1:])
+    with way_through(changed) as way, pytest.raises(load.Wrong, match="not what was sent"):
+        load._pass([way], load._pattern(), AMOUNT, 1)
+
+
+def test_the_reads_that_are_compared_find_a_byte_that_was_repeated_before_them():
+    repeated = altered_once(lambda data: data[:1] + data)
+    with way_through(repeated) as way, pytest.raises(load.Wrong, match="not what was sent"):
+        load._pass([way], load._pattern(), AMOUNT, 4)
+
+
+def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch, session):
+    monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)
+
+    figures = named("lines").run(session, ENGINES[0], True)
 
     assert 0 < figures["cpu"] < 20
 
 
-def test_a_run_that_loses_a_byte_fails(tmp_path):
-    session = measure.Session(timeout=20)
-    try:
-        # given a server that sends back less than it gets
-        short = ENGINES[0]._replace(start="import short; short.main()")
-        (session.folder / "short.py").write_text(
-            "import socket\n"
-            "from bench.engines import serving\n"
-            "def main():\n"
-            "    serving.arguments()\n"
-            "    door = socket.create_server(('127.0.0.1', 0))\n"
-            "    serving.ready(door.getsockname()[1])\n"
-            "    sock, _ = door.accept()\n"
-            "    sock.send(sock.recv(64)[:-1])\n"
-        )
-        echo = next(work for work in works.WORKS if work.name == "echo-1")
+def test_a_run_that_loses_a_byte_fails(session):
+    # given a server that sends back less than it gets
+    short = ENGINES[0]._replace(server="import short; short.main()")
+    (session.folder / "short.py").write_text(
+        "import socket\n"
+        "from bench.engines import serving\n"
+        "def main():\n"
+        "    serving.arguments()\n"
+        "    door = socket.create_server(('127.0.0.1', 0))\n"
+        "    serving.ready(door.getsockname()[1])\n"
+        "    sock, _ = door.accept()\n"
+        "    sock.send(sock.recv(64)[:-1])\n"
+    )
 
-        # then the run does not count, and nobody is left
-        with pytest.raises(measure.RunFailed, match="sent 64 bytes, 63 other"):
-            echo.run(session, short, True)
-        assert not session.children
-    finally:
-        session.close()
+    # then the run does not count, and nobody is left
+    with pytest.raises(measure.RunFailed, match="sent 64 bytes, 63 other"):
+        named("echo-1").run(session, short, True)
+    assert not session.children

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from bench.engines import programs
 
 # Twisted's names, and what an import line of a minireactor program has instead.
 SUBSTITUTIONS = (
@@ -12,15 +15,24 @@ SUBSTITUTIONS = (
     ("twisted.protocols", "minireactor"),
 )
 BASE = "minireactor"  # whose ratio to each of the others is reported
+COPYING = "minireactor-copy"  # and, among the proxies, this one's
+SERVER, PROXY = "server", "proxy"  # what an engine may be
 
 
 class Engine(NamedTuple):
     name: str
     title: str
-    start: str  # what the server's interpreter executes
+    server: str = ""  # what the interpreter executes, to be a server
     package: str = ""  # whose version is shown; without it, the engine cannot run
     interpreter: str = ""  # the command, unless it is this interpreter
     about: str = ""
+    proxy: str = ""  # what the interpreter executes, to be a proxy
+    program: str = ""  # a proxy that is a command of its own, ...
+    command: Callable[[Path, int, int], list[str]] | None = None  # ... and what starts it
+    version: str = ""  # the option with which it tells its version
+
+    def is_a(self, role: str) -> bool:
+        return bool(self.server if role == SERVER else self.proxy or self.program)
 
 
 ENGINES: Sequence[Engine] = (
@@ -29,14 +41,23 @@ ENGINES: Sequence[Engine] = (
         "minireactor",
         "import minireactor_style as server; server.main()",
         "minireactor",
-        about="The Twisted program below, its import lines changed.",
+        about="The Twisted program below, its import lines changed. As a proxy, its command.",
+        proxy="import bench.engines.proxies as proxy; proxy.minireactor()",
+    ),
+    Engine(
+        COPYING,
+        "minireactor --copy",
+        package="minireactor",
+        about="The proxy, told to move no byte by splice(2).",
+        proxy="import bench.engines.proxies as proxy; proxy.minireactor('--copy')",
     ),
     Engine(
         "twisted",
         "Twisted",
         "import bench.engines.twisted_style as server; server.main()",
         "twisted",
-        about="Its default reactor.",
+        about="Its default reactor. As a proxy, twisted.protocols.portforward.",
+        proxy="import bench.engines.proxies as proxy; proxy.twisted()",
     ),
     Engine(
         "asyncio",
@@ -56,6 +77,7 @@ ENGINES: Sequence[Engine] = (
         "asyncio streams",
         "import bench.engines.streams_style as server; server.main()",
         about="Coroutines, with drain() after each write.",
+        proxy="import bench.engines.proxies as proxy; proxy.streams()",
     ),
     Engine(
         "raw",
@@ -70,6 +92,30 @@ ENGINES: Sequence[Engine] = (
         "minireactor",
         "pypy3",
         "The same server as minireactor's, by an interpreter that compiles while it runs.",
+    ),
+    Engine(
+        "socat",
+        "socat",
+        about="A proxy in C: a process for each connection, all of which count.",
+        program="socat",
+        command=programs.socat,
+        version="-V",
+    ),
+    Engine(
+        "haproxy",
+        "HAProxy",
+        about="A proxy in C: TCP mode, one thread, nothing set beyond timeouts and a limit.",
+        program="haproxy",
+        command=programs.haproxy,
+        version="-v",
+    ),
+    Engine(
+        "haproxy-tuned",
+        "tuned HAProxy",
+        about=f"The same with {', '.join(programs.TUNING)}.",
+        program="haproxy",
+        command=programs.haproxy_tuned,
+        version="-v",
     ),
 )
 

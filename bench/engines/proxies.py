@@ -1,0 +1,67 @@
+"""The proxies in Python. Each is started as `PROXY proxy port=N target=N ...`.
+
+They listen where they are told to, and not on any free port, as the servers do: not everything that
+can be a proxy tells which one it has found.
+"""
+
+from __future__ import annotations
+
+from bench.engines import serving
+
+HOST = "127.0.0.1"
+
+
+def _arguments() -> tuple[int, int]:
+    _, numbers = serving.arguments()
+    return numbers["port"], numbers["target"]
+
+
+def minireactor(*options: str) -> None:
+    """The command, which prints nothing."""
+    from minireactor import cli, reactor
+
+    port, target = _arguments()
+    reactor.callWhenRunning(serving.ready, port)
+    cli.main(["proxy", "--quiet", *options, f"{HOST}:{port}", f"{HOST}:{target}"])
+
+
+def twisted() -> None:
+    from twisted.internet import reactor
+    from twisted.protocols.portforward import ProxyFactory
+
+    port, target = _arguments()
+    factory = ProxyFactory(HOST, target)
+    factory.noisy = False
+    reactor.listenTCP(port, factory, backlog=serving.BACKLOG, interface=HOST)
+    reactor.callWhenRunning(serving.ready, port)
+    reactor.run()
+
+
+def streams() -> None:
+    import asyncio
+
+    from bench.engines.streams_style import MOST
+
+    port, target = _arguments()
+
+    async def pass_on(reader, writer):
+        """Until the end of the stream, which goes on as well."""
+        while data := await reader.read(MOST):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    async def join(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(HOST, target)
+        try:
+            await asyncio.gather(pass_on(reader, far_writer), pass_on(far_reader, writer))
+        finally:
+            far_writer.close()
+            writer.close()
+
+    async def listen():
+        server = await asyncio.start_server(join, HOST, port, backlog=serving.BACKLOG)
+        serving.ready(port)
+        await server.serve_forever()
+
+    asyncio.run(listen())
