@@ -65,6 +65,12 @@ def join(
     rate: bytes a second, each way. `on_lost(transport, reason)` is called as each is lost.
     splice: whether the kernel may move what is much, where it can and there is no rate."""
     for near, far in ((a, b), (b, a)):
+        if far.producer is not None:
+            raise RuntimeError(
+                f"cannot join {near!r}: {far.producer!r} is still registered with {far!r}; "
+                "call unregisterProducer() first"
+            )
+    for near, far in ((a, b), (b, a)):
         if _is_ending(near):
             far.loseConnection()
             return
@@ -74,6 +80,9 @@ def join(
         near.protocol = kind(near, sink, far, on_lost)
         near.resumeProducing()
         sink.registerProducer(near, True)
+    for near in (a, b):
+        if near.read_ended:  # which nobody will tell the leg any more
+            near.protocol.readConnectionLost()
 
 
 class Leg(Protocol):
@@ -129,12 +138,16 @@ class SplicingLeg(Leg):
 
     def _splice(self) -> bool:
         """Instead of a read; true if it has to be one after all."""
+        # With more before it than this, each splice would hold one more pipe.
+        if self.far.pending > SMALL:
+            return True
         try:
             source = splice_from(self.transport.socket)
         except OSError as error:
             self.transport.connectionLost(Failure(ConnectionLost(error)))
             return False
         if source is None:
+            self.transport.divert(None)
             return True
         self.transport.bytes_in += source.left
         if source.left < SMALL:

@@ -10,8 +10,11 @@ waits. At most a connection's share of one pass goes out in each.
 
 from __future__ import annotations
 
+import errno
 import io
+import operator
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.defer import Deferred
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     import socket
 
 _HAS_SENDFILE = hasattr(os, "sendfile")
-_READ_SIZE = 64 * 1024  # bytes at a time, where there is no os.sendfile
+_NOT_FROM_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # says, of a file, os.sendfile
+_READ_SIZE = 64 * 1024  # bytes at a time, where that does not do
 
 
 class FileSource(Source):
@@ -32,9 +36,9 @@ class FileSource(Source):
     file: open in binary mode, with a descriptor; its position neither matters nor changes. It has
         to stay open, and as long as it is, until `sent` fires. TypeError, ValueError.
     sent: a Deferred, of the number of bytes when the last of them has been sent. It fails with
-        ConnectionLost if the connection ends before. If the file has become too short meanwhile,
-        it fails with FileEnded, and the connection is aborted for that reason: a peer must not take
-        a part for the whole.
+        ConnectionLost if the connection ends before (unless the reactor ends with it). If the file
+        has become too short meanwhile, or cannot be read, it fails with FileEnded, and the
+        connection is aborted for that reason: a peer must not take a part for the whole.
     later: is given what is to be called on a later pass.
     """
 
@@ -45,24 +49,30 @@ class FileSource(Source):
     ) -> None:
         self._file = file
         self._later = later
-        self._offset = offset
         self._why: Exception = ConnectionLost(f"the connection ended before {file!r} was sent")
         self.sent: Deferred[int] = _Sent()
-        here = _size_of(file) - offset
-        if offset < 0 or (count is not None and count < 0) or here < (count or 0):
+        offset = operator.index(offset)
+        count = None if count is None else operator.index(count)
+        size = _size_of(file)
+        if offset < 0 or offset > size or not 0 <= (count or 0) <= size - offset:
             raise ValueError(
-                f"offset={offset!r} and count={count!r} will not do: {file!r} has "
-                f"{here + offset} bytes; give a part of those"
+                f"offset={offset!r} and count={count!r} will not do: {file!r} has {size} bytes; "
+                "give a part of those"
             )
-        self.size = here if count is None else count
+        self._offset = offset
+        self.size = size - offset if count is None else count
         super().__init__(self.size)
 
     def send_to(self, sock: socket.socket, limit: int) -> int:
         offset = self._offset + self.size - self.left
         try:
             sent = _send(sock, self._file.fileno(), offset, min(self.left, limit))
-        except ValueError as error:  # the file has been closed
-            self._why = FileEnded(f"cannot send {self._file!r} any further: {error}")
+        except (BlockingIOError, InterruptedError):
+            raise
+        except (OSError, ValueError) as error:
+            if self._is_readable_at(offset):
+                raise  # so it is the connection that has failed
+            self._why = FileEnded(f"cannot read {self._file!r} any further: {error}")
             raise self._why from None
         if not sent:
             self._why = FileEnded(
@@ -71,6 +81,12 @@ class FileSource(Source):
             )
             raise self._why
         return sent
+
+    def _is_readable_at(self, offset: int) -> bool:
+        try:
+            return bool(_read(self._file.fileno(), offset, 1))
+        except (OSError, ValueError):
+            return False
 
     def close(self) -> None:
         if self.left:
@@ -88,17 +104,29 @@ class _Sent(Deferred[int]):
 
 def _size_of(file: Any) -> int:
     try:
-        return os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
     except (AttributeError, io.UnsupportedOperation):
         raise TypeError(
             f"sendFile() takes a file with a descriptor, not {file!r}; basic.FileSender takes any"
         ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{file!r} is no regular file; basic.FileSender takes any")
+    return status.st_size
 
 
 def _send(sock: socket.socket, fd: int, offset: int, count: int) -> int:
     if _HAS_SENDFILE:
-        return os.sendfile(sock.fileno(), fd, offset, count)
-    # Nothing else moves the position of a file that is being sent.
-    os.lseek(fd, offset, os.SEEK_SET)
-    data = os.read(fd, min(count, _READ_SIZE))
+        try:
+            return os.sendfile(sock.fileno(), fd, offset, count)
+        except OSError as error:
+            if error.errno not in _NOT_FROM_HERE:
+                raise
+    data = _read(fd, offset, min(count, _READ_SIZE))
     return sock.send(data) if data else 0
+
+
+def _read(fd: int, offset: int, count: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, count, offset)
+    os.lseek(fd, offset, os.SEEK_SET)  # nothing else moves a file that is being sent
+    return os.read(fd, count)

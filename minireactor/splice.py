@@ -7,6 +7,7 @@ until the other socket has it. Linux only, from Python 3.10 on.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -25,12 +26,19 @@ MOST_SPARE = 8  # pipes, which all connections share: one that has nothing in a 
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # which fcntl has from Python 3.10 on
 _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
 
+# What a system says that has no splice for sockets, or does not allow it.
+_NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
+
+_works = True
 _spare: list[tuple[int, int]] = []
 
 
 def splice_from(sock: socket.socket) -> PipeSource | None:
     """What there is to read, PIPE_SIZE bytes at the most. None if there is nothing, be it that the
-    stream has ended, or no descriptor left for a pipe. OSError, which no read will raise again."""
+    stream has ended, or it cannot be had so. OSError, which no read will raise again."""
+    global _works
+    if not _works:
+        return None
     try:
         pipe = _spare.pop() if _spare else _new_pipe()
     except OSError:
@@ -40,6 +48,10 @@ def splice_from(sock: socket.socket) -> PipeSource | None:
         source.left = os.splice(sock.fileno(), pipe[1], PIPE_SIZE, flags=_FLAGS)
     except BlockingIOError:
         pass
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        _works = False
     finally:
         if not source.left:
             source.close()

@@ -54,12 +54,12 @@ class Connection(Endpoint):
     """The transport of one protocol. Made by a Port or a Connector; see `interfaces.ITransport`.
 
     `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is one of
-    the four above.
+    the four above; `read_ended` and `write_ended` tell of each direction.
     """
 
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
-        *("state", "_reason", "_read_ended", "_write_ended", "_half_closing", "_on_lost"),
+        *("state", "_reason", "read_ended", "write_ended", "_half_closing", "_on_lost"),
         *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
     )
 
@@ -77,8 +77,8 @@ class Connection(Endpoint):
         self.state = OPEN
         self.disconnecting = False  # this side has asked for the end
         self._reason: Failure | None = None  # why it is ENDING
-        self._read_ended = False  # the peer has sent its end of the stream
-        self._write_ended = False  # we have sent ours
+        self.read_ended = False  # the peer has sent its end of the stream
+        self.write_ended = False  # we have sent ours
         self._half_closing = False  # loseWriteConnection() was called
         self._read_size = SMALLEST_READ
         self._detour: Callable[[], bool] | None = None  # what comes before, or instead of, a read
@@ -143,7 +143,7 @@ class Connection(Endpoint):
 
     def _flush_soon(self) -> bool:
         """See to it that a write pass comes. False: nothing is taken any more."""
-        if self._write_ended or self.state is ENDING or self.state is CLOSED:
+        if self.write_ended or self.state is ENDING or self.state is CLOSED:
             return False
         if not self._flush_due:
             self._flush_due = True
@@ -208,7 +208,7 @@ class Connection(Endpoint):
 
     def _end_write_side(self) -> None:
         self._half_closing = self._flush_due = False
-        self._write_ended = True
+        self.write_ended = True
         self._flow.fire(flow.ENDED)
         try:
             self.socket.shutdown(socket.SHUT_WR)
@@ -217,7 +217,7 @@ class Connection(Endpoint):
             return
         if self.is_half_closeable():
             self.protocol.writeConnectionLost()
-        if self._read_ended and self.state is OPEN:
+        if self.read_ended and self.state is OPEN:
             self.connectionLost(Failure(ConnectionDone()))
 
     # Flow control: see `flow`.
@@ -305,11 +305,11 @@ class Connection(Endpoint):
         if count == size or size > SMALLEST_READ:
             self._adapt(count)
         if not data:
-            if not self._read_ended:
+            if not self.read_ended:
                 self._end_of_reading()
             return
         self.bytes_in += count
-        if self._flush_due or self._write_ended:
+        if self._flush_due or self.write_ended:
             self.protocol.dataReceived(data)
             return
         # What the protocol writes meanwhile is sent right after it. The socket and the bytes are
@@ -336,15 +336,15 @@ class Connection(Endpoint):
 
     def wanted(self) -> int:
         # Behind the peer's end `reading` says that the protocol may go on with what it still holds.
-        reads = self.reading and not self._read_ended
+        reads = self.reading and not self.read_ended
         return (READ if reads else 0) | (WRITE if self.writing else 0)
 
     def _end_of_reading(self) -> None:
-        self._read_ended = True
+        self.read_ended = True
         if self.is_half_closeable():
             self.reactor.arm(self)
             self.protocol.readConnectionLost()
-            if not self._write_ended or self.state is not OPEN:
+            if not self.write_ended or self.state is not OPEN:
                 return
         self.connectionLost(Failure(ConnectionDone()))
 
@@ -397,14 +397,14 @@ class Connection(Endpoint):
 
     def loseWriteConnection(self) -> None:
         """Close the write side in the same manner; reading goes on."""
-        if self.state is OPEN and not self._write_ended:
+        if self.state is OPEN and not self.write_ended:
             self._half_closing = True
             self._finish_soon()
 
     def _finish_soon(self) -> None:
         if not (self.state is CLOSING or (self.state is OPEN and self._half_closing)):
             return
-        if self._write_ended:
+        if self.write_ended:
             self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
         elif not self._flush_due:
             self._flush_due = True
@@ -441,9 +441,10 @@ class Connection(Endpoint):
         reason, self._reason = self._reason or reason, None
         self.state = CLOSED
         self._flush_due = False
+        self._detour = None
         self._buffer.clear()
         self.reactor.detach(self)
-        self.close_socket(bool(reason.check(ConnectionAborted)), linger=not self._read_ended)
+        self.close_socket(bool(reason.check(ConnectionAborted)), linger=not self.read_ended)
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._call_producer(self._flow.fire(flow.ENDED))

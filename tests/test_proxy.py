@@ -281,9 +281,38 @@ def test_E2_joining_one_that_has_ended_closes_the_other(wire, end, passed, which
 
 
 def test_E1_a_connection_that_has_a_producer_cannot_be_joined(wire, joined):
-    c, _ = wire.connect(Recorder())
-    with pytest.raises(RuntimeError, match="still registered"):
-        join(c, joined.a)
+    recorder = Recorder()
+    c, _ = wire.connect(recorder)
+    for pair in ((c, joined.a), (joined.a, c)):
+        with pytest.raises(RuntimeError, match="still registered"):
+            join(*pair)
+    assert c.protocol is recorder and c.producer is None
+    assert joined.a.producer is joined.b
+
+
+@pytest.mark.parametrize("ended_first", [True, False])
+def test_case_24_an_end_that_came_before_the_join_is_passed_on(wire, ended_first):
+    a, a_socket = wire.connect(HalfCloseable(), room=100)
+    b, b_socket = wire.connect(HalfCloseable(), room=100)
+    a_socket.inbox.append(b"")
+    wire.run()
+    join(*((a, b) if ended_first else (b, a)))
+    wire.run()
+    assert b_socket.shut and not b_socket.closed
+    b_socket.inbox += [b"answer", b""]
+    wire.run()
+    assert a_socket.taken == b"answer"
+    assert a.disconnected and b.disconnected
+
+
+def test_a_connection_that_has_ended_keeps_no_leg(line, reactor):
+    through = line()
+    transports = through.proxy.transports
+    exchange(reactor, through.client, through.target, PLENTY[:MEGABYTE])
+    through.client.close()
+    through.target.close()
+    pump(reactor, lambda: all(t.disconnected for t in transports), "both ends")
+    assert [(t.protocol, t._detour) for t in transports] == [(None, None)] * 2
 
 
 def test_B3_an_on_lost_that_raises_is_logged_and_both_end(wire, caplog):
@@ -572,7 +601,7 @@ def test_a_reset_behind_the_whole_stream_costs_nothing_of_what_the_kernel_holds(
 
     pump(reactor, all_is_in_the_kernel, "all of it to be passed on")
     near.shutdown(socket.SHUT_WR)
-    pump(reactor, lambda: sink._write_ended, "the end to be passed on")
+    pump(reactor, lambda: sink.write_ended, "the end to be passed on")
     assert not_taken(sink) > 20_000
 
     reset(near)

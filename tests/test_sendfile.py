@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -171,6 +172,42 @@ def test_a_file_that_is_closed_too_soon_aborts_and_says_so(reactor, closing, way
     assert "closed file" in str(sent[0].value)
 
 
+@pytest.mark.parametrize("fault", ["a disk that fails", "a file for writing only"])
+def test_a_file_that_cannot_be_read_aborts_so_that_a_part_is_not_taken_for_the_whole(
+    reactor, closing, file, monkeypatch, fault
+):
+    protocol, client = served(reactor)
+    closing(client)
+    if fault == "a disk that fails":
+
+        def broken(sock, fd, offset, count):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(sendfile, "_send", broken)
+        monkeypatch.setattr(sendfile, "_read", lambda fd, offset, count: broken(None, fd, 0, 0))
+    else:
+        file = closing(os.fdopen(os.open(file.name, os.O_WRONLY), "wb"))
+    sent = outcome(protocol.transport.sendFile(file))
+    protocol.transport.loseConnection()
+    with pytest.raises(ConnectionResetError):
+        drain(reactor, client)
+    assert protocol.reason.check(FileEnded)
+    assert "cannot read" in str(sent[0].value)
+
+
+def test_where_os_sendfile_does_not_do_the_file_is_read(reactor, closing, file, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "sendfile", refused, raising=False)
+    monkeypatch.setattr(sendfile, "_HAS_SENDFILE", True)
+    protocol, client = served(reactor)
+    closing(client)
+    protocol.transport.sendFile(file)
+    protocol.transport.loseConnection()
+    assert drain(reactor, client) == content(file)
+
+
 @pytest.mark.parametrize("end", ["abortConnection", "peer"])
 def test_the_deferred_fails_if_the_connection_ends_before(reactor, closing, way, file, end):
     protocol, client = served(reactor)
@@ -213,6 +250,17 @@ def test_a_part_that_the_file_does_not_have_is_refused(wire, file, offset, count
     transport, _ = wire.connect(Recorder())
     with pytest.raises(ValueError, match=f"offset={offset} and count={count} will not do"):
         transport.sendFile(file, offset, count)
+    assert transport.pending == 0
+
+
+def test_what_is_no_regular_file_and_no_whole_numbers_are_refused(wire, file):
+    transport, _ = wire.connect(Recorder())
+    with open(os.devnull, "rb") as device, pytest.raises(ValueError, match="no regular file"):
+        transport.sendFile(device)
+    with pytest.raises(TypeError, match="float"):
+        transport.sendFile(file, 1.5)
+    with pytest.raises(TypeError, match="float"):
+        transport.sendFile(file, 0, 2.0)
     assert transport.pending == 0
 
 

@@ -197,3 +197,30 @@ def test_nothing_is_spliced_to_a_connection_that_is_ending(reactor, closing, spl
     near.doRead()
     assert spliced[-1] > 0
     assert far.bytes_out == before
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_where_it_does_not_work_bytes_are_copied(reactor, closing, monkeypatch, code):
+    tried = []
+
+    def refused(*arguments, **options):
+        tried.append(arguments)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(splice, "_works", True)
+    monkeypatch.setattr(os, "splice", refused)
+    before = len(pipes())
+    through = Line(reactor, closing, "splice")
+    assert exchange(reactor, through.client, through.target, PLENTY) == PLENTY
+    assert len(tried) == 1
+    splice.close_spare_pipes()
+    assert len(pipes()) == before
+
+
+def test_a_stalled_sink_holds_a_few_pipes_at_the_most_whatever_its_marks(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice", buffers=64 * 1024, high=64 * MEGABYTE)
+    before = len(pipes())
+    send_until_it_sticks(reactor, through.client, PLENTY)
+    splice.close_spare_pipes()
+    assert before + 2 <= len(pipes()) <= before + 6
+    assert through.proxy.target.pending > MEGABYTE
