@@ -21,7 +21,9 @@ ORDER = [
     "defer", "factory", "protocol", "linger", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "testing",
-    "apps", "serve", "proxy", "balance", "relay", "options", "cli", "__main__",
+    "apps", "serve", "proxy", "balance", "relay",
+    "view", "view.tap",
+    "options", "cli", "__main__",
 ]
 # fmt: on
 
@@ -31,11 +33,24 @@ MOST_CORE_LINES = 1200
 # Each costs more time to load than the whole package does.
 SLOW = {"asyncio", "concurrent", "dataclasses", "inspect", "typing_extensions", "unittest"}
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+def path_of(module):
+    """Of "tcp", or of one in a sub-package, which itself is "view": "view.tap"."""
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def modules():
+    for path in PACKAGE.rglob("*.py"):
+        *packages, name = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(packages if packages and name == "__init__" else [*packages, name])
+
+
+MODULES = sorted(modules())
 
 
 def source(module):
-    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    return path_of(module).read_text(encoding="utf-8")
 
 
 class Imports(ast.NodeVisitor):
@@ -60,8 +75,9 @@ class Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node):
         assert node.level == 0, f"line {node.lineno}: import by the full name, from minireactor..."
         for alias in node.names:
-            inside = node.module == "minireactor" and alias.name in MODULES
-            self._found(f"minireactor.{alias.name}" if inside else node.module)
+            name = f"{node.module}.{alias.name}"
+            inside = name.startswith("minireactor.") and name.split(".", 1)[1] in MODULES
+            self._found(name if inside else node.module)
 
     def visit_If(self, node):
         if "TYPE_CHECKING" in ast.dump(node.test):
@@ -80,7 +96,7 @@ class Imports(ast.NodeVisitor):
 
 def own(names):
     """Which of our modules these names are."""
-    found = {name.split(".")[1] for name in names if name.startswith("minireactor.")}
+    found = {name.split(".", 1)[1] for name in names if name.startswith("minireactor.")}
     return found | ({"__init__"} if "minireactor" in names else set())
 
 
