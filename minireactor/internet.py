@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from minireactor import log
 from minireactor.connector import Attempt, Connector
@@ -17,18 +17,21 @@ from minireactor.triggers import SystemEvent
 
 MOST_THREADS = 10
 
+Tap = Callable[[str, Any, Union[Failure, None]], None]
+
 
 class Reactor(Loop):
     """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin.
 
-    `tap`, if set, is called as `tap(event, connection, reason)`, event being "connectionMade",
-    "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost", just before the
-    call of that name; `reason` is a Failure for "connectionLost", else None. It must not raise.
+    A tap listens to all connections: it is called as `tap(event, connection, reason)`, event being
+    "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost",
+    just before the call of that name; `reason` is a Failure for "connectionLost", else None. It
+    must not raise. See `add_tap()`; `self.tap` is what there is to call, None without any.
     """
 
     def __init__(self, poller: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
-        self.tap: Callable[[str, Any, Failure | None], None] | None = None
+        self.tap: Tap | None = None
         self.running = False
         self._started = False  # inside run()
         self._stopping = False  # stop() was called
@@ -215,12 +218,35 @@ class Reactor(Loop):
             self._threads.shutdown(wait=False)
             self._threads = None
 
+    def add_tap(self, tap: Tap) -> None:
+        """Tell `tap` what happens to connections, from now on, after those that listen already."""
+        self.tap = tap if self.tap is None else _Taps((*_taps_in(self.tap), tap))
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Tell it nothing more. Nothing happens if it does not listen."""
+        left = [other for other in _taps_in(self.tap) if other != tap]
+        self.tap = _Taps(left) if len(left) > 1 else left[0] if left else None
+
     def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
         if self.tap is not None:
             self.tap(event, connection, reason)
 
     def log_failure(self, failure: Failure, why: str) -> None:
         log.err(failure, why)
+
+
+class _Taps(tuple[Tap, ...]):
+    """Several, in the place of one: so that one costs no loop, and none costs one comparison."""
+
+    __slots__ = ()
+
+    def __call__(self, event: str, connection: Any, reason: Failure | None) -> None:
+        for tap in self:
+            tap(event, connection, reason)
+
+
+def _taps_in(tap: Tap | None) -> tuple[Tap, ...]:
+    return tap if isinstance(tap, _Taps) else () if tap is None else (tap,)
 
 
 def _nothing() -> None:

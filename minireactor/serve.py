@@ -205,7 +205,7 @@ class _Door(Factory):
 
 
 class Server:
-    """Serves a factory on one port of `reactor`, whose `tap` it takes.
+    """Serves a factory on one port of `reactor`, to which it adds a tap.
 
     max_connections: a further client is closed at once, and a warning logged, at most every 10 s.
     idle_timeout: seconds without a byte in either direction, after which a connection is closed.
@@ -258,7 +258,7 @@ class Server:
         `high` and `low` are the marks of each connection, in bytes, as in setWriteBufferLimits().
         CannotListenError; ValueError unless 0 <= low < high."""
         marks = flow.checked_marks(high, low)
-        self.reactor.tap = self._tap
+        self.reactor.add_tap(self._tap)
         self.port = self.reactor.listenTCP(port, self._door, BACKLOG, host)
         self.port.setWriteBufferLimits(*marks)
         return self.port.getHost()

@@ -690,10 +690,72 @@ def test_two_reactors_do_not_disturb_each_other(closing):
     assert other.calls == ["made", "lost"]
 
 
-def test_the_tap_hears_of_connections(reactor, closing):
-    heard = []
-    reactor.tap = lambda event, *_: heard.append(event)
+# Taps.
+
+
+def life_of_a_connection(reactor):
     _, client = served(reactor, Protocol())
     client.close()
-    pump(reactor, lambda: "connectionLost" in heard)
+    pump(reactor, lambda: not reactor.getReaders())
+
+
+def test_the_tap_hears_of_connections(reactor):
+    heard = []
+    reactor.add_tap(lambda event, *_: heard.append(event))
+    life_of_a_connection(reactor)
     assert heard == ["connectionMade", "connectionLost"]
+
+
+def test_several_taps_hear_in_the_order_in_which_they_came(reactor):
+    heard = []
+    for name in "abc":
+        reactor.add_tap(lambda event, *_, name=name: heard.append((name, event)))
+    life_of_a_connection(reactor)
+    assert heard == [
+        (name, event) for event in ("connectionMade", "connectionLost") for name in "abc"
+    ]
+
+
+def test_a_tap_that_is_removed_hears_nothing_more_and_the_others_go_on(reactor):
+    heard = {name: [] for name in "abc"}
+    taps = [lambda event, *_, name=name: heard[name].append(event) for name in "abc"]
+    for tap in taps:
+        reactor.add_tap(tap)
+    reactor.remove_tap(taps[1])
+    reactor.remove_tap(taps[1])
+    life_of_a_connection(reactor)
+    assert [len(heard[name]) for name in "abc"] == [2, 0, 2]
+    reactor.remove_tap(taps[0])
+    life_of_a_connection(reactor)
+    assert [len(heard[name]) for name in "abc"] == [2, 0, 4]
+
+
+def test_without_a_tap_there_is_nothing_to_call_and_one_is_called_as_it_is(reactor):
+    def one(event, connection, reason):
+        pass
+
+    def other(event, connection, reason):
+        pass
+
+    reactor.remove_tap(one)
+    assert reactor.tap is None
+    reactor.add_tap(one)
+    assert reactor.tap is one
+    reactor.add_tap(other)
+    reactor.remove_tap(one)
+    assert reactor.tap is other
+    reactor.remove_tap(other)
+    assert reactor.tap is None
+
+
+def test_a_tap_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(reactor):
+    heard = []
+
+    def once(event, connection, reason):
+        heard.append("once")
+        reactor.remove_tap(once)
+
+    reactor.add_tap(once)
+    reactor.add_tap(lambda event, *_: heard.append(event))
+    life_of_a_connection(reactor)
+    assert heard == ["once", "connectionMade", "connectionLost"]

@@ -24,7 +24,9 @@ ORDER = [
     "apps", "serve", "splice", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
     "lessons.command",
-    "cli", "__main__",
+    "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace", "view.screen",
+    "view.terminal", "view.watch",
+    "view.command", "cli", "__main__",
 ]
 # fmt: on
 
@@ -35,8 +37,9 @@ MOST_CORE_LINES = 1200
 SLOW = {"asyncio", "concurrent", "dataclasses", "inspect", "typing_extensions", "unittest"}
 
 FILES = {path.stem: path for path in PACKAGE.glob("*.py")}
-FILES.update((f"lessons.{path.stem}", path) for path in PACKAGE.glob("lessons/*.py"))
-FILES["lessons"] = FILES.pop("lessons.__init__")
+for package in ("lessons", "view"):
+    FILES.update((f"{package}.{path.stem}", path) for path in PACKAGE.glob(f"{package}/*.py"))
+    FILES[package] = FILES.pop(f"{package}.__init__")
 MODULES = sorted(FILES)
 
 

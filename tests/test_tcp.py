@@ -1421,7 +1421,7 @@ def test_counters_tell_what_went_through(open_wire, wire):
 
 def test_the_tap_is_told_before_each_call(wire):
     seen = []
-    wire.reactor.tap = lambda event, connection, reason: seen.append((event, reason))
+    wire.reactor.add_tap(lambda event, connection, reason: seen.append((event, reason)))
     protocol = Recorder()
     transport, sock = wire.connect(protocol)
     transport.setWriteBufferLimits(10)

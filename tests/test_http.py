@@ -1,0 +1,671 @@
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+
+import pytest
+from scripted import Wire
+from serve_support import FakeTime
+from support import connect, passes, pump
+
+from minireactor import Reactor
+from minireactor.view import http as minihttp
+from minireactor.view.http import MOST_BODY, MOST_HEAD, SECONDS, Refusal, Site, is_local, parse_head
+
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class Talk:
+    """A site on a scripted kernel, and one connection to it."""
+
+    def __init__(self, wire):
+        self.wire = wire
+        self.site = Site()
+        self.responses = []
+        self.requests = []
+        self.site.add("GET", "/now", self._now)
+        self.site.add("GET", "/later", self._later)
+        self.site.add("POST", "/post", self._now)
+        self.sock = None
+        self.arrive()
+
+    def arrive(self, room=1 << 20):
+        protocol = self.site.buildProtocol(None)
+        self.transport, self.sock = self.wire.connect(protocol, room)
+
+    def _now(self, request, response):
+        self.requests.append(request)
+        response.send(f"{request.method} {request.path}?{request.query} {request.body!r}\n")
+
+    def _later(self, request, response):
+        self.requests.append(request)
+        self.responses.append(response)
+
+    def say(self, *chunks):
+        """What comes back since the last time."""
+        self.sock.inbox += chunks
+        self.wire.run(2 * len(chunks) + 4)
+        return self.heard()
+
+    def heard(self):
+        answer = bytes(self.sock.taken)
+        self.sock.taken.clear()
+        return answer
+
+
+@pytest.fixture
+def clock():
+    return FakeTime()
+
+
+@pytest.fixture
+def wire(monkeypatch, clock):
+    """A reactor on a scripted kernel and on the time of `clock`."""
+    own = Wire(monkeypatch, seconds=clock)
+    yield own
+    own.reactor.close()
+
+
+@pytest.fixture
+def talk(wire):
+    return Talk(wire)
+
+
+def status(answer):
+    return int(answer.split()[1])
+
+
+def body(answer):
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def header(answer, name):
+    for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        if line.lower().startswith(name.lower().encode() + b":"):
+            return line.partition(b":")[2].strip().decode()
+    return None
+
+
+# Requests.
+
+
+def test_a_request_is_taken_apart():
+    request = parse_head(
+        b"POST /a%20b?x=1?y HTTP/1.1\r\nHOST: Example.Internal:80\r\nAccept:\ta \r\naccept: b"
+    )
+    assert (request.method, request.path, request.query) == ("POST", "/a%20b", "x=1?y")
+    assert request.version == (1, 1)
+    assert request.headers == {"host": "Example.Internal:80", "accept": "a, b"}
+    assert request.host == "example.internal"
+    assert request.body == b""
+
+
+@pytest.mark.parametrize(
+    "host, name",
+    [("a:80", "a"), ("A", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", ""), ("a:", "a")],
+)
+def test_the_host_comes_without_its_port(host, name):
+    assert parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).host == name
+
+
+@pytest.mark.parametrize(
+    "version, connection, keeps",
+    [
+        ("1.1", "", True),
+        ("1.1", "close", False),
+        ("1.1", "TE, Close", False),
+        ("1.0", "", False),
+        ("1.0", "Keep-Alive", True),
+        ("1.9", "", True),
+    ],
+)
+def test_who_keeps_the_connection(version, connection, keeps):
+    head = f"GET / HTTP/{version}\r\nHost: x\r\nConnection: {connection}".encode()
+    assert parse_head(head).keeps_alive is keeps
+
+
+@pytest.mark.parametrize(
+    "head, expected",
+    [
+        (b"GET /\r\nHost: x", 400),
+        (b"GET  / HTTP/1.1\r\nHost: x", 400),
+        (b"GET / HTTP/1.1 \r\nHost: x", 400),
+        (b"GET / http/1.1\r\nHost: x", 400),
+        (b"GET / HTTP/1.11\r\nHost: x", 400),
+        (b"G(T / HTTP/1.1\r\nHost: x", 400),
+        (b"GET /\x80 HTTP/1.1\r\nHost: x", 400),
+        (b"GET x HTTP/1.1\r\nHost: x", 400),
+        (b"GET http://x/ HTTP/1.1\r\nHost: x", 400),
+        (b"* / HTTP/1.1\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x", 505),
+        (b"GET / HTTP/0.9\r\nHost: x", 505),
+        (b"GET / HTTP/1.1", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x", 400),
+        (b"GET / HTTP/1.1\r\nHost : x", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n folded: y", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nNo colon", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n: y", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\rc", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1", 400),
+        (b"", 400),
+    ],
+)
+def test_what_is_no_request_is_refused(head, expected):
+    with pytest.raises(Refusal) as caught:
+        parse_head(head)
+    assert caught.value.status == expected
+
+
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        (b"Content-Length: -1", 400),
+        (b"Content-Length: +1", 400),
+        (b"Content-Length: 1, 1", 400),
+        (b"Content-Length: 0x1", 400),
+        (b"Content-Length: 99999999999999999999", 400),
+        (b"Content-Length: %d" % (MOST_BODY + 1), 413),
+        (b"Transfer-Encoding: chunked", 501),
+        (b"Expect: 100-continue", 417),
+        (b"Content-Length: 1\r\nTransfer-Encoding: chunked", 501),
+    ],
+)
+def test_a_body_of_uncertain_length_is_refused_and_nothing_after_it_is_read(
+    talk, headers, expected
+):
+    answer = talk.say(b"POST /post HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n" + GET % b"/now")
+    assert status(answer) == expected
+    assert answer.count(b"HTTP/1.1") == 1
+    assert header(answer, "Connection") == "close"
+    assert talk.sock.closed
+    assert talk.requests == []
+
+
+# Answers.
+
+
+def test_an_answer(talk):
+    answer = talk.say(GET % b"/now?x=1")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\nDate: ")
+    assert body(answer) == b"GET /now?x=1 b''\n"
+    assert header(answer, "Content-Length") == str(len(body(answer)))
+    assert header(answer, "Content-Type") == "text/plain; charset=utf-8"
+    assert not talk.sock.closed
+
+
+def test_the_date_is_that_of_http(monkeypatch, talk):
+    monkeypatch.setattr(
+        minihttp.time,
+        "gmtime",
+        lambda: __import__("time").struct_time((1994, 11, 6, 8, 49, 37, 6, 310, 0)),
+    )
+    assert header(talk.say(GET % b"/now"), "Date") == "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+def test_a_body_is_waited_for_however_it_is_cut(talk):
+    request = b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde" + GET % b"/now"
+    answer = talk.say(*(request[n : n + 1] for n in range(len(request))))
+    assert b"POST /post? b'abcde'\n" in answer
+    assert answer.endswith(b"GET /now? b''\n")
+
+
+def test_a_largest_body_arrives(talk):
+    talk.say(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % MOST_BODY)
+    talk.say(bytes(MOST_BODY))
+    assert [len(request.body) for request in talk.requests] == [MOST_BODY]
+
+
+def test_head_is_get_without_the_body(talk):
+    answer = talk.say(b"HEAD /now HTTP/1.1\r\nHost: x\r\n\r\n", GET % b"/now")
+    first, second = answer.split(b"HTTP/1.1 ")[1:]
+    assert body(first) == b""
+    assert header(first, "Content-Length") == str(len("HEAD /now? b''\n"))
+    assert body(second) == b"GET /now? b''\n"
+
+
+def test_an_unknown_path_is_404_and_another_may_be_asked_for(talk):
+    assert status(talk.say(GET % b"/then")) == 404
+    assert status(talk.say(GET % b"/now")) == 200
+
+
+@pytest.mark.parametrize("path", [b"/now/", b"/NOW", b"/%6eow", b"//now", b"/./now"])
+def test_a_path_is_taken_as_it_is(talk, path):
+    assert status(talk.say(GET % path)) == 404
+
+
+def test_another_method_is_405_and_says_which_there_are(talk):
+    answer = talk.say(b"BREW /now HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status(answer) == 405
+    assert header(answer, "Allow") == "GET, HEAD"
+    answer = talk.say(GET % b"/post")
+    assert status(answer) == 405
+    assert header(answer, "Allow") == "POST"
+
+
+def test_a_handler_may_refuse(talk):
+    def picky(request, response):
+        raise Refusal(409, "not now")
+
+    talk.site.add("GET", "/picky", picky)
+    answer = talk.say(GET % b"/picky", GET % b"/now")
+    assert status(answer) == 409
+    assert b"409 Conflict: not now\n" in answer
+    assert answer.endswith(b"GET /now? b''\n")
+
+
+def test_a_handler_that_raises_is_a_500_and_a_record(talk, caplog):
+    def broken(request, response):
+        raise ZeroDivisionError("on purpose")
+
+    talk.site.add("GET", "/broken", broken)
+    with caplog.at_level(logging.ERROR):
+        answer = talk.say(GET % b"/broken")
+    assert status(answer) == 500
+    assert b"on purpose" not in answer
+    (record,) = caplog.records
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_handler_that_raises_in_the_middle_of_its_answer_resets_the_connection(talk, caplog):
+    def broken(request, response):
+        response.start("text/plain")
+        response.write(b"half")
+        raise ZeroDivisionError("on purpose")
+
+    talk.site.add("GET", "/broken", broken)
+    talk.say(GET % b"/broken")
+    assert talk.sock.was_reset
+    assert talk.sock.closed
+    assert len(caplog.records) == 1
+
+
+def test_an_answer_starts_once(talk):
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    response.start("text/plain")
+    with pytest.raises(RuntimeError, match="starts once"):
+        response.send("x")
+
+
+# Connections.
+
+
+def test_requests_that_come_together_are_answered_in_order_each_after_the_other(talk):
+    first = talk.say(GET % b"/later" + GET % b"/now")
+    assert first == b""
+    assert len(talk.requests) == 1
+    talk.responses[0].send("late\n")
+    answer = talk.say()
+    assert answer.index(b"late\n") < answer.index(b"GET /now")
+
+
+def test_a_client_that_wants_to_close_is_closed(talk):
+    answer = talk.say(b"GET /now HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + GET % b"/now")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert header(answer, "Connection") == "close"
+    assert talk.sock.shut or talk.sock.closed
+
+
+def test_http_1_0_is_closed_unless_it_asks_for_more(talk):
+    answer = talk.say(b"GET /now HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert header(answer, "Connection") == "keep-alive"
+    assert not talk.sock.closed
+    answer = talk.say(b"GET /now HTTP/1.0\r\n\r\n")
+    assert header(answer, "Connection") == "close"
+    assert talk.sock.closed
+
+
+def test_a_client_that_has_ended_its_side_gets_its_answers(talk):
+    answer = talk.say(GET % b"/now" + GET % b"/later", b"")
+    assert not talk.sock.closed
+    talk.responses[0].send("late\n")
+    answer += talk.say()
+    assert b"GET /now" in answer
+    assert answer.endswith(b"late\n")
+    assert talk.sock.closed
+
+
+def test_an_end_in_the_middle_of_a_request_is_an_end(talk):
+    assert talk.say(b"GET /now HT", b"") == b""
+    assert talk.sock.closed
+
+
+def test_an_empty_line_before_a_request_is_overlooked(talk):
+    assert status(talk.say(b"\r\n" + GET % b"/now")) == 200
+
+
+@pytest.mark.parametrize("text", [b"GET /now HTTP/1.0\n\n", b"GET /now HTTP/1.0\r\nA: b\n\r\n\r\n"])
+def test_bare_line_feeds_are_refused_at_once(talk, text):
+    assert status(talk.say(text)) == 400
+    assert talk.sock.closed
+
+
+# Bounds.
+
+
+def test_a_head_of_the_largest_size_is_taken_and_a_larger_one_is_431(talk):
+    start = b"GET /now HTTP/1.1\r\nHost: x\r\nA: "
+    fill = MOST_HEAD - len(start)
+    assert status(talk.say(start + b"x" * fill + b"\r\n\r\n")) == 200
+    assert status(talk.say(start + b"x" * (fill + 1) + b"\r\n\r\n")) == 431
+    assert talk.sock.closed
+
+
+def test_a_head_without_end_is_431_as_soon_as_it_is_too_large(talk):
+    assert talk.say(b"GET /" + b"x" * (MOST_HEAD - 5)) == b""
+    assert status(talk.say(b"x")) == 431
+    assert talk.sock.closed
+
+
+def test_a_slow_head_is_408(talk, clock):
+    talk.say(b"GET /now HTTP/1.1\r\n")
+    clock.advance(SECONDS / 2)
+    assert talk.say(b"Host: x\r\n") == b""
+    clock.advance(SECONDS / 2)
+    assert status(talk.say()) == 408
+    assert talk.sock.closed
+
+
+def test_a_slow_body_is_408(talk, clock):
+    talk.say(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+    clock.advance(SECONDS)
+    assert status(talk.say()) == 408
+
+
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(talk, clock):
+    talk.say(GET % b"/now")
+    clock.advance(SECONDS / 2)
+    talk.say(GET % b"/now")
+    clock.advance(SECONDS * 0.9)
+    assert talk.say() == b""
+    assert not talk.sock.closed
+    clock.advance(SECONDS * 0.2)
+    assert talk.say() == b""
+    assert talk.sock.closed
+
+
+def test_an_answer_may_take_its_time(talk, clock):
+    talk.say(GET % b"/later")
+    for _ in range(3):
+        clock.advance(SECONDS)
+        talk.wire.run()
+    talk.responses[0].send("late\n")
+    assert body(talk.say()) == b"late\n"
+
+
+def test_a_client_that_takes_no_byte_of_its_answer_is_dropped(talk, clock):
+    talk.arrive(room=0)
+    talk.say(b"GET /now HTTP/1.0\r\n\r\n")
+    clock.advance(SECONDS * 0.9)
+    talk.say()
+    assert not talk.sock.closed
+    clock.advance(SECONDS * 0.2)
+    talk.say()
+    assert talk.sock.was_reset
+
+
+def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
+    talk.arrive(room=0)
+    talk.say(b"GET /now HTTP/1.0\r\n\r\n")
+    answer = b""
+    while not talk.sock.closed:
+        clock.advance(SECONDS * 0.9)
+        talk.sock.room = 10
+        answer += talk.say()
+    assert body(answer) == b"GET /now? b''\n"
+    assert not talk.sock.was_reset
+
+
+def test_no_more_than_so_many_connections_are_let_in(talk, monkeypatch):
+    monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
+    talk.arrive()
+    assert talk.site.buildProtocol(None) is None
+    talk.say(b"")
+    assert talk.site.buildProtocol(None) is not None
+
+
+def test_a_client_that_asks_and_does_not_read_is_not_read_from(talk):
+    big = "x" * 40_000
+    talk.site.add("GET", "/big", lambda request, response: response.send(big))
+    talk.arrive(room=0)
+    talk.say(*[GET % b"/big" * 10] * 20)
+    assert talk.transport.pending < 200_000
+    assert len(talk.sock.inbox) > 10
+    talk.sock.room = 100 << 20
+    answer = b"".join(talk.say() for _ in range(100))
+    assert answer.count(b"HTTP/1.1 200") == 200
+
+
+def test_a_client_that_says_more_and_more_during_an_answer_is_not_read_from(talk):
+    talk.say(GET % b"/later", *[bytes(4096)] * 100)
+    assert len(talk.sock.inbox) > 10
+    talk.responses[0].end()
+
+
+# Streams.
+
+
+@pytest.fixture
+def stream(talk):
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    response.start("text/event-stream")
+    return response
+
+
+class Push:
+    def __init__(self):
+        self.calls = []
+
+    def pauseProducing(self):
+        self.calls.append("pause")
+
+    def resumeProducing(self):
+        self.calls.append("resume")
+
+    def stopProducing(self):
+        self.calls.append("stop")
+
+
+def test_a_stream_goes_out_in_chunks_and_the_connection_stays(talk, stream):
+    stream.write(b"hello")
+    stream.write(b"")
+    first = talk.say()
+    assert header(first, "Transfer-Encoding") == "chunked"
+    assert body(first) == b"5\r\nhello\r\n"
+    stream.write(b"x" * 26)
+    stream.end()
+    stream.end()
+    assert talk.say() == b"1a\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n"
+    assert status(talk.say(GET % b"/now")) == 200
+
+
+def test_a_stream_for_http_1_0_ends_with_the_connection(talk):
+    talk.say(b"GET /later HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    (response,) = talk.responses
+    response.start("text/plain")
+    response.write(b"hello")
+    response.end()
+    answer = talk.say()
+    assert body(answer) == b"hello"
+    assert header(answer, "Connection") == "close"
+    assert header(answer, "Transfer-Encoding") is None
+    assert talk.sock.closed
+
+
+def test_a_stream_for_head_has_no_body(talk):
+    talk.say(b"HEAD /later HTTP/1.1\r\nHost: x\r\n\r\n")
+    (response,) = talk.responses
+    response.start("text/plain")
+    response.write(b"hello")
+    response.end()
+    assert body(talk.say()) == b""
+    assert status(talk.say(GET % b"/now")) == 200
+
+
+def test_a_producer_of_a_stream_is_paused_and_resumed_by_the_connections_marks(talk, stream):
+    talk.say()
+    talk.sock.room = 0
+    producer = Push()
+    talk.transport.setWriteBufferLimits(100, 25)
+    stream.registerProducer(producer, True)
+    stream.write(b"x" * 101)
+    assert producer.calls == ["pause"]
+    talk.sock.room = 1 << 20
+    talk.say()
+    assert producer.calls == ["pause", "resume"]
+    stream.unregisterProducer()
+    stream.write(b"x" * 101)
+    assert producer.calls == ["pause", "resume"]
+
+
+def test_a_second_producer_is_refused_and_the_first_goes_on(talk, stream):
+    first = Push()
+    stream.registerProducer(first, True)
+    with pytest.raises(RuntimeError, match="still registered"):
+        stream.registerProducer(Push(), True)
+    assert talk.transport.producer is first
+
+
+def test_the_end_of_a_stream_lets_go_of_its_producer(talk, stream):
+    producer = Push()
+    stream.registerProducer(producer, True)
+    stream.end()
+    talk.say()
+    talk.say(b"")
+    assert talk.sock.closed
+    assert producer.calls == []
+
+
+def test_a_lost_connection_stops_the_producer_then_tells_the_stream(talk, stream):
+    producer = Push()
+    stream.registerProducer(producer, True)
+    stream.on_lost = lambda: producer.calls.append("lost")
+    talk.sock.error = 104
+    talk.say()
+    assert producer.calls == ["stop", "lost"]
+    assert stream.ended
+    stream.write(b"x")
+    stream.end()
+    late = Push()
+    stream.registerProducer(late, True)
+    assert late.calls == ["stop"]
+
+
+def test_a_client_that_ends_its_side_during_a_stream_is_closed(talk, stream):
+    lost = []
+    stream.on_lost = lambda: lost.append(True)
+    stream.registerProducer(Push(), True)
+    talk.say(b"")
+    assert talk.sock.closed
+    assert lost == [True]
+
+
+def test_after_its_end_a_stream_is_not_told_of_a_loss(talk, stream):
+    lost = []
+    stream.on_lost = lambda: lost.append(True)
+    stream.end()
+    talk.say(b"")
+    assert lost == []
+
+
+def test_a_stream_may_be_silent_for_long(talk, stream, clock):
+    for _ in range(5):
+        clock.advance(SECONDS)
+        stream.write(b"x")
+        talk.say()
+    assert not talk.sock.closed
+
+
+def test_a_stream_whose_client_takes_nothing_is_dropped(talk, stream, clock):
+    talk.say()
+    talk.sock.room = 0
+    stream.write(b"x")
+    for _ in range(3):
+        clock.advance(SECONDS)
+        talk.say()
+    assert talk.sock.was_reset
+
+
+# Whose name.
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "a.localhost", "10.0.0.1"])
+def test_a_local_name(host):
+    assert is_local(host)
+
+
+@pytest.mark.parametrize("host", ["", "example.com", "localhost.example.com", "1.2.3", "[x]", "::"])
+def test_no_local_name(host):
+    assert not is_local(host)
+
+
+def test_a_name_that_is_not_ours_is_421(talk):
+    talk.site.hosts = is_local
+    assert status(talk.say(b"GET /now HTTP/1.1\r\nHost: evil.example:80\r\n\r\n")) == 421
+    assert status(talk.say(b"GET /now HTTP/1.1\r\nHost: localhost:80\r\n\r\n")) == 200
+    assert len(talk.requests) == 1
+
+
+def test_a_host_in_several_minds_is_400(talk):
+    talk.site.hosts = is_local
+    assert status(talk.say(b"GET /now HTTP/1.1\r\nHost: a, localhost\r\n\r\n")) == 400
+
+
+def test_who_listens_on_loopback_answers_local_names_only(reactor):
+    own, open_to_all = Site(), Site()
+    own.listen(reactor, "127.0.0.1", 0)
+    open_to_all.listen(reactor, "0.0.0.0", 0)
+    assert own.hosts is is_local
+    assert open_to_all.hosts is None
+
+
+# On real sockets, with somebody else's client.
+
+
+def test_the_standard_librarys_client_is_content():
+    from threading import Thread
+
+    reactor = Reactor()
+    site = Site()
+    site.add("GET", "/", lambda request, response: response.send("hello"))
+
+    def stream(request, response):
+        response.start("text/plain")
+        response.write(b"a" * 100_000)
+        response.write(b"b" * 100_000)
+        response.end()
+
+    site.add("GET", "/stream", stream)
+    port = site.listen(reactor, "127.0.0.1", 0).getHost().port
+    thread = Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
+    thread.start()
+    try:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        found = []
+        for path in ("/", "/stream", "/nothing", "/"):
+            client.request("GET", path)
+            answer = client.getresponse()
+            found.append((answer.status, len(answer.read())))
+        client.close()
+    finally:
+        reactor.callFromThread(reactor.stop)
+        thread.join(10)
+    assert found[:2] == [(200, 5), (200, 200_000)]
+    assert found[2][0] == 404
+    assert found[3] == (200, 5)
+
+
+def test_it_is_not_among_what_is_watched_and_leaves_no_timer_to_see(reactor, closing):
+    site = Site()
+    port = site.listen(reactor, "127.0.0.1", 0)
+    client = closing(connect(port))
+    pump(reactor, lambda: site.connections)
+    (protocol,) = site.connections
+    assert protocol.unwatched
+    assert reactor.getDelayedCalls() == []
+    client.shutdown(socket.SHUT_WR)
+    pump(reactor, lambda: not site.connections)
+    passes(reactor)

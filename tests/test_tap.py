@@ -1,0 +1,478 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from scripted import Wire
+from serve_support import FakeTime
+from support import HalfCloseable, Recorder, RecordingClientFactory, pump, served
+
+from minireactor.protocol import Factory
+from minireactor.view.tap import LIMIT, Tap
+
+
+class Push:
+    """A producer that does nothing by itself."""
+
+    def pauseProducing(self):
+        pass
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+@pytest.fixture
+def clock():
+    return FakeTime()
+
+
+@pytest.fixture
+def wire(monkeypatch, clock):
+    """A reactor on a scripted kernel and on the time of `clock`."""
+    own = Wire(monkeypatch, seconds=clock)
+    yield own
+    own.reactor.close()
+
+
+@pytest.fixture
+def tap(wire):
+    own = Tap(wire.reactor)
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def events(tap):
+    heard = []
+    tap.subscribe(heard.append)
+    return heard
+
+
+def rows(tap):
+    return {row["id"]: row for row in tap.sample()["connections"]}
+
+
+def paused(wire, room=0):
+    """(transport, socket) with marks of 100 and 25 bytes, and a producer that is paused."""
+    transport, sock = wire.connect(Recorder(), room)
+    transport.setWriteBufferLimits(100, 25)
+    transport.registerProducer(Push(), True)
+    transport.write(b"x" * 101)
+    return transport, sock
+
+
+# Samples.
+
+
+def test_a_sample_of_nobody(tap, clock):
+    clock.advance(1.5)
+    sample = tap.sample()
+    memory = sample.pop("memory")
+    assert sample == {
+        "type": "sample",
+        "time": 1.5,
+        "lag": 0.0,
+        "totals": {
+            "connections": 0,
+            "open": 0,
+            "in": 0,
+            "out": 0,
+            "pauses": 0,
+            "highest_pending": 0,
+            "paused": 0.0,
+            "paused_now": 0,
+        },
+        "connections": [],
+        "rest": None,
+    }
+    assert memory is None or memory > 1 << 20
+
+
+def test_a_sample_tells_all_of_a_connection(tap, wire, clock):
+    transport, sock = paused(wire)
+    sock.inbox = [b"y" * 7]
+    sock.room = 10
+    wire.run()
+    clock.advance(2.0)
+    sample = tap.sample()
+    assert sample["connections"] == [
+        {
+            "id": 1,
+            "peer": "192.0.2.1:4321",
+            "label": "Recorder",
+            "state": "open",
+            "producer": "paused",
+            "pending": 91,
+            "high": 100,
+            "low": 25,
+            "in": 7,
+            "out": 10,
+            "pauses": 1,
+            "paused": 2.0,
+            "sendq": None,
+            "recvq": None,
+        }
+    ]
+    assert sample["rest"] is None
+    assert sample["totals"] == {
+        "connections": 1,
+        "open": 1,
+        "in": 7,
+        "out": 10,
+        "pauses": 1,
+        "highest_pending": 101,
+        "paused": 2.0,
+        "paused_now": 1,
+    }
+
+
+def test_a_sample_is_json(tap, wire):
+    paused(wire)
+    sample = tap.sample()
+    assert json.loads(json.dumps(sample)) == sample
+
+
+def test_the_states_are_those_of_the_connection(tap, wire):
+    closing, ending = paused(wire)[0], paused(wire)[0]
+    closing.loseConnection()
+    ending.abortConnection()
+    found = rows(tap)
+    assert (found[1]["state"], found[2]["state"]) == ("closing", "ending")
+
+
+def test_pending_counts_as_the_highest_before_a_write_pass_has_seen_it(tap, wire):
+    transport, _ = wire.connect(Recorder())
+    transport.write(b"x" * 5)
+    assert tap.sample()["totals"]["highest_pending"] == 5
+
+
+def test_one_that_has_ended_is_shown_once_more_and_counts_for_ever(tap, wire):
+    transport, sock = paused(wire, room=60)
+    wire.run()
+    sock.inbox = [b"in", b""]
+    wire.run()
+    first, second = tap.sample(), tap.sample()
+    (row,) = first["connections"]
+    assert (row["state"], row["producer"], row["pending"]) == ("closed", "closed", 0)
+    assert (row["in"], row["out"], row["label"]) == (2, 60, "Recorder")
+    assert second["connections"] == []
+    assert first["totals"] == second["totals"]
+    assert second["totals"]["connections"] == 1
+    assert second["totals"]["open"] == 0
+    assert (second["totals"]["in"], second["totals"]["out"]) == (2, 60)
+    assert second["totals"]["highest_pending"] == 101
+
+
+def test_of_those_that_have_ended_no_more_are_kept_than_a_sample_holds(tap, wire):
+    for _ in range(LIMIT + 10):
+        _, sock = wire.connect(Recorder())
+        sock.inbox = [b""]
+        wire.run()
+    sample = tap.sample()
+    assert [row["id"] for row in sample["connections"]] == list(range(11, LIMIT + 11))
+    assert sample["totals"]["connections"] == LIMIT + 10
+
+
+def test_a_label_of_ones_own(wire):
+    tap = Tap(wire.reactor, label=lambda connection: f"to {connection.getPeer().port}")
+    wire.connect(Recorder())
+    assert tap.sample()["connections"][0]["label"] == "to 4321"
+
+
+# Who comes first, and who is left out.
+
+
+def test_those_for_which_most_waits_come_first(tap, wire):
+    for count in (10, 100_000, 1000):
+        transport, _ = wire.connect(Recorder())
+        transport.write(b"x" * count)
+    assert list(rows(tap)) == [2, 3, 1]
+
+
+def test_then_those_that_have_moved_most_then_the_oldest(tap, wire):
+    for count in (0, 10, 1000, 0):
+        _, sock = wire.connect(Recorder())
+        if count:
+            sock.inbox = [b"y" * count]
+    wire.run()
+    assert list(rows(tap)) == [3, 2, 1, 4]
+
+
+def test_rows_keep_their_places_while_little_changes(tap, wire):
+    transports = [wire.connect(Recorder())[0] for _ in range(3)]
+    for transport in transports:
+        transport.write(b"x" * 1100)
+    before = list(rows(tap))
+    transports[2].write(b"x" * 900)
+    assert list(rows(tap)) == before
+
+
+def test_a_single_burst_does_not_reorder_the_rows_but_a_lasting_one_does(tap, wire):
+    first, _ = wire.connect(Recorder())
+    second, _ = wire.connect(Recorder())
+    first.write(b"x" * 60_000)
+    rows(tap)
+    second.write(b"x" * 70_000)
+    orders = [list(rows(tap)) for _ in range(10)]
+    assert orders[0] == [1, 2]
+    second.write(b"x" * 900_000)
+    assert [list(rows(tap)) for _ in range(10)][-1] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "order, expected",
+    [
+        ("busiest", [3, 1, 2]),
+        ("rate", [2, 1, 3]),
+        ("pauses", [1, 2, 3]),
+        ("newest", [3, 2, 1]),
+        ("oldest", [1, 2, 3]),
+    ],
+)
+def test_other_orders(tap, wire, order, expected):
+    paused(wire)
+    _, sock = wire.connect(Recorder())
+    sock.inbox = [b"y" * 1000]
+    waiting, _ = wire.connect(Recorder())
+    waiting.write(b"x" * 10_000)
+    wire.run()
+    tap.order = order
+    assert list(rows(tap)) == expected
+
+
+def test_the_rest_is_summed(wire):
+    tap = Tap(wire.reactor, limit=2)
+    for count in range(5):
+        _, sock = paused(wire, room=60)
+        sock.inbox = [b"y" * (count + 1)]
+    wire.run()
+    sample = tap.sample()
+    assert len(sample["connections"]) == 2
+    ids = [row["id"] for row in sample["connections"]]
+    others = [count + 1 for count in range(5) if count + 1 not in ids]
+    assert sample["rest"] == {
+        "count": 3,
+        "pending": 3 * 41,
+        "in": sum(others),
+        "out": 3 * 60,
+        "pauses": 3,
+    }
+
+
+def test_the_rest_does_not_count_who_has_ended(wire):
+    tap = Tap(wire.reactor, limit=1)
+    _, gone = paused(wire, room=60)
+    paused(wire)
+    paused(wire)
+    wire.run()
+    gone.inbox = [b""]
+    wire.run()
+    assert tap.sample()["rest"] == {"count": 1, "pending": 101, "in": 0, "out": 0, "pauses": 1}
+
+
+def test_those_through_which_somebody_watches_are_left_out(tap, events, wire):
+    protocol = Recorder()
+    protocol.unwatched = True
+    transport, sock = wire.connect(protocol)
+    sock.inbox = [b""]
+    wire.run()
+    assert tap.sample()["totals"]["connections"] == 0
+    assert events == []
+
+
+# Pauses.
+
+
+def test_the_time_spent_paused_ends_with_each_resume(tap, wire, clock):
+    transport, sock = paused(wire)
+    clock.advance(1.0)
+    sock.room = 1000
+    wire.run()
+    clock.advance(10.0)
+    assert rows(tap)[1]["paused"] == 1.0
+    sock.room = 0
+    transport.write(b"x" * 101)
+    clock.advance(0.5)
+    assert rows(tap)[1]["paused"] == 1.5
+
+
+def test_all_pauses_together_count_for_ever(tap, wire, clock):
+    _, gone = paused(wire)
+    paused(wire)
+    clock.advance(1.0)
+    gone.inbox = [b""]
+    wire.run()
+    clock.advance(1.0)
+    totals = tap.sample()["totals"]
+    assert (totals["paused"], totals["paused_now"]) == (3.0, 1)
+
+
+def test_a_producer_that_leaves_while_paused_is_paused_no_more(tap, wire, clock):
+    transport, _ = paused(wire)
+    clock.advance(1.0)
+    transport.unregisterProducer()
+    rows(tap)
+    clock.advance(10.0)
+    assert rows(tap)[1]["paused"] == 1.0
+
+
+def test_a_connection_that_was_paused_before_the_tap_began_is_timed_from_then(wire, clock):
+    paused(wire)
+    clock.advance(5.0)
+    tap = Tap(wire.reactor)
+    clock.advance(1.0)
+    assert rows(tap)[1]["paused"] == 1.0
+
+
+# Events.
+
+
+def test_the_events_of_a_life(events, wire, clock):
+    transport, sock = paused(wire)
+    clock.advance(1.0)
+    sock.room = 101
+    wire.run()
+    clock.advance(1.0)
+    sock.inbox = [b""]
+    wire.run()
+    common = {"type": "event", "id": 1, "peer": "192.0.2.1:4321"}
+    assert events == [
+        {**common, "time": 0.0, "event": "connect"},
+        {**common, "time": 0.0, "event": "pause"},
+        {**common, "time": 1.0, "event": "resume"},
+        {
+            **common,
+            "time": 2.0,
+            "event": "lost",
+            "reason": "The connection was closed in good order.",
+        },
+    ]
+
+
+def test_that_a_pull_producer_is_asked_is_no_event(events, wire):
+    transport, sock = wire.connect(Recorder(), room=1000)
+    transport.registerProducer(Push(), False)
+    transport.write(b"x")
+    wire.run()
+    assert [event["event"] for event in events] == ["connect"]
+
+
+def test_who_unsubscribes_hears_nothing_more_and_may_do_so_twice(tap, events, wire):
+    heard = []
+    unsubscribe = tap.subscribe(heard.append)
+    unsubscribe()
+    unsubscribe()
+    wire.connect(Recorder())
+    assert heard == []
+    assert len(events) == 1
+
+
+def test_a_subscriber_that_raises_is_logged_and_dropped_and_costs_nobody_anything(
+    tap, wire, caplog
+):
+    calls = []
+
+    def broken(event):
+        calls.append(event)
+        raise ValueError("no")
+
+    tap.subscribe(broken)
+    heard = []
+    tap.subscribe(heard.append)
+    with caplog.at_level(logging.ERROR):
+        wire.connect(Recorder())
+        wire.connect(Recorder())
+    assert len(calls) == 1
+    assert len(heard) == 2
+    (record,) = caplog.records
+    assert "broken" in record.getMessage()
+
+
+# Its own life.
+
+
+def test_who_was_there_before_is_seen(wire):
+    transport, _ = wire.connect(Recorder())
+    transport.write(b"x" * 5)
+    assert rows(Tap(wire.reactor))[1]["pending"] == 5
+
+
+def test_closed_it_hears_nothing_and_leaves_nothing(wire):
+    tap = Tap(wire.reactor)
+    heard = []
+    tap.subscribe(heard.append)
+    wire.run()
+    tap.close()
+    tap.close()
+    wire.connect(Recorder())
+    assert heard == []
+    assert wire.reactor.tap is None
+
+
+def test_two_taps_count_each_for_itself(tap, wire):
+    wire.connect(Recorder())
+    later = Tap(wire.reactor)
+    wire.connect(Recorder())
+    assert list(rows(tap)) == list(rows(later)) == [1, 2]
+    later.close()
+    wire.connect(Recorder())
+    assert list(rows(tap)) == [1, 2, 3]
+
+
+def test_its_timer_is_not_shown(tap, wire):
+    wire.run()
+    assert wire.reactor.getDelayedCalls() == []
+
+
+# The lag.
+
+
+def test_the_lag_is_the_latest_that_a_timer_came_since_the_last_sample(tap, wire, clock):
+    wire.run()
+    for late in (0.1, 0.3, 0.2):
+        clock.advance(0.05 + late)
+        wire.run()
+    assert tap.sample()["lag"] == pytest.approx(0.3)
+    assert tap.sample()["lag"] == 0
+
+
+def test_the_time_before_the_loop_runs_is_no_lag(tap, wire, clock):
+    clock.advance(60)
+    wire.run()
+    assert tap.sample()["lag"] == 0
+
+
+def test_a_lag_that_the_sample_is_first_to_notice_counts_once(tap, wire, clock):
+    wire.run()
+    clock.advance(1.05)
+    assert tap.sample()["lag"] == pytest.approx(1.0)
+    wire.run()
+    assert tap.sample()["lag"] == 0
+
+
+# On real sockets.
+
+
+def test_the_kernels_queues(reactor, closing):
+    protocol, client = served(reactor)
+    closing(client)
+    tap = Tap(reactor)
+    if rows(tap)[1]["recvq"] is None:
+        pytest.skip("this system does not tell")
+    protocol.transport.pauseProducing()
+    client.sendall(b"four")
+    pump(reactor, lambda: rows(tap)[1]["recvq"] == 4)
+    protocol.transport.write(bytes(32 << 20))
+    pump(reactor, lambda: rows(tap)[1]["sendq"] > 10_000)
+    row = rows(tap)[1]
+    assert row["out"] + row["pending"] == 32 << 20
+    assert row["peer"] == f"127.0.0.1:{client.getsockname()[1]}"
+
+
+def test_connections_that_go_out_are_seen_as_well(reactor, closing):
+    tap = Tap(reactor)
+    port = reactor.listenTCP(0, Factory.forProtocol(Recorder), interface="127.0.0.1")
+    to = port.getHost()
+    reactor.connectTCP(to.host, to.port, RecordingClientFactory(HalfCloseable()))
+    pump(reactor, lambda: tap.sample()["totals"]["open"] == 2)
+    assert {row["label"] for row in tap.sample()["connections"]} == {"Recorder", "HalfCloseable"}
