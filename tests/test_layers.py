@@ -22,7 +22,7 @@ ORDER = [
     "internet", "__init__",
     "basic", "testing",
     "apps", "serve", "proxy", "balance", "relay",
-    "view", "view.tap", "view.http",
+    "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace",
     "options", "cli", "__main__",
 ]
 # fmt: on

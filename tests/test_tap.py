@@ -79,6 +79,8 @@ def test_a_sample_of_nobody(tap, clock):
             "out": 0,
             "pauses": 0,
             "highest_pending": 0,
+            "paused": 0.0,
+            "paused_now": 0,
         },
         "connections": [],
         "rest": None,
@@ -119,6 +121,8 @@ def test_a_sample_tells_all_of_a_connection(tap, wire, clock):
         "out": 10,
         "pauses": 1,
         "highest_pending": 101,
+        "paused": 2.0,
+        "paused_now": 1,
     }
 
 
@@ -215,6 +219,27 @@ def test_a_single_burst_does_not_reorder_the_rows_but_a_lasting_one_does(tap, wi
     assert [list(rows(tap)) for _ in range(10)][-1] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "order, expected",
+    [
+        ("busiest", [3, 1, 2]),
+        ("rate", [2, 1, 3]),
+        ("pauses", [1, 2, 3]),
+        ("newest", [3, 2, 1]),
+        ("oldest", [1, 2, 3]),
+    ],
+)
+def test_other_orders(tap, wire, order, expected):
+    paused(wire)
+    _, sock = wire.connect(Recorder())
+    sock.inbox = [b"y" * 1000]
+    waiting, _ = wire.connect(Recorder())
+    waiting.write(b"x" * 10_000)
+    wire.run()
+    tap.order = order
+    assert list(rows(tap)) == expected
+
+
 def test_the_rest_is_summed(wire):
     tap = Tap(wire.reactor, limit=2)
     for count in range(5):
@@ -269,6 +294,17 @@ def test_the_time_spent_paused_ends_with_each_resume(tap, wire, clock):
     transport.write(b"x" * 101)
     clock.advance(0.5)
     assert rows(tap)[1]["paused"] == 1.5
+
+
+def test_all_pauses_together_count_for_ever(tap, wire, clock):
+    _, gone = paused(wire)
+    paused(wire)
+    clock.advance(1.0)
+    gone.inbox = [b""]
+    wire.run()
+    clock.advance(1.0)
+    totals = tap.sample()["totals"]
+    assert (totals["paused"], totals["paused_now"]) == (3.0, 1)
 
 
 def test_a_producer_that_leaves_while_paused_is_paused_no_more(tap, wire, clock):

@@ -9,7 +9,8 @@ Both are dicts that `json` can write; sizes are bytes, times are seconds. A *sam
     {"type": "sample", "time": since the tap began, on the reactor's clock,
      "lag": how late a timer of the tap came, the most since the last sample,
      "memory": what the process has resident, or null,
-     "totals": {"connections": ever, "open": now, "in", "out", "pauses", "highest_pending"},
+     "totals": {"connections": ever, "open": now, "in", "out", "pauses", "highest_pending",
+                "paused": how long, all together, "paused_now": number of producers},
      "connections": [{"id": 1, 2, 3... as they came, "peer": "127.0.0.1:40312",
                       "label": the class of its protocol, or what the tap was told to say,
                       "state": "open" | "closing" | "ending" | "closed",
@@ -21,8 +22,9 @@ Both are dicts that `json` can write; sizes are bytes, times are seconds. A *sam
 
 The *busiest* come first: those for which most bytes wait, pending or in the kernel's send queue,
 then those that have moved most bytes, then the oldest. Both figures are averaged over the last
-samples and compared by powers of four, or no row would keep its place for long. A connection that
-has ended since the last sample is in this one for the last time, as "closed" and behind the others.
+samples and compared by powers of four, or no row would keep its place for long. Other orders can
+be asked for: see ORDERS. A connection that has ended since the last sample is in this one for the
+last time, as "closed" and behind the others.
 
 An *event*:
 
@@ -59,11 +61,17 @@ LIMIT = 50  # connections that a sample has in full
 BEAT = 0.05  # seconds between the calls whose lateness is the lag
 NEWEST = 0.3  # the share of the latest sample in what "busiest" averages
 
+# What comes first. Rates are averaged as above; equal ones stand in the order in which they came.
+ORDERS = ("busiest", "rate", "pauses", "newest", "oldest")
+BUSIEST, RATE, PAUSES, NEWEST_FIRST, OLDEST_FIRST = ORDERS
+
 _EVENTS = {"connectionMade": "connect", flow.PAUSE: "pause", flow.RESUME: "resume"}
 
 
 class _Seen:
-    """What a tap knows of one connection beyond what that knows itself."""
+    """What a tap knows of one connection beyond what that knows itself.
+
+    A tap is a friend of `tcp.Connection`, and reads its `_state` and `_flow`."""
 
     __slots__ = (
         *("connection", "id", "label", "moved", "paused", "paused_since", "peer", "rate"),
@@ -81,10 +89,28 @@ class _Seen:
         self.waiting = self.rate = -1.0  # averages, in bytes; none yet
 
 
+def _by_rate(seen: _Seen) -> int:
+    return -(int(seen.rate).bit_length() >> 1)  # powers of four
+
+
+def _by_what_waits(seen: _Seen) -> tuple[int, int]:
+    return -(int(seen.waiting).bit_length() >> 1), _by_rate(seen)
+
+
+_KEYS: dict[str, Callable[[_Seen], Any]] = {
+    BUSIEST: _by_what_waits,
+    RATE: _by_rate,
+    PAUSES: lambda seen: -seen.connection.pauses,
+    NEWEST_FIRST: lambda seen: -seen.id,
+    OLDEST_FIRST: lambda seen: seen.id,
+}
+
+
 class Tap:
     """Watches all connections of `reactor`, those that are there already included.
 
-    limit: how many connections a sample has in full, 0 or more.
+    limit: how many connections a sample has in full, 0 or more; may be set later.
+    order: which these are, one of ORDERS; may be set later.
     label: called with a connection, says in a word or two what it is for, or gives "" where that
         cannot be told any more, as of one that has ended. It must not raise.
 
@@ -97,16 +123,19 @@ class Tap:
         reactor: Reactor,
         limit: int = LIMIT,
         label: Callable[[tcp.Connection], str] | None = None,
+        order: str = BUSIEST,
     ) -> None:
         self.reactor = reactor
         self.limit = limit
+        self.order = order
         self._label = label or label_of
         self._began = reactor.seconds()
         self._seen: dict[tcp.Connection, _Seen] = {}
-        self._lost: deque[dict[str, Any]] = deque(maxlen=limit)  # since the last sample
+        self._lost: deque[dict[str, Any]] = deque(maxlen=LIMIT)  # since the last sample
         self._count = 0
         self._totals = {"in": 0, "out": 0, "pauses": 0}  # of those that have ended
         self._highest_pending = 0
+        self._paused = 0.0  # seconds, of those that have ended
         self._subscribers: list[Subscriber] = []
         self._lag = 0.0
         self._beat_due: float | None = None
@@ -173,15 +202,20 @@ class Tap:
     def _meet(self, connection: tcp.Connection) -> _Seen:
         self._count += 1
         seen = self._seen[connection] = _Seen(self._count, connection)
-        seen.label = self._label(connection)
+        seen.label = self._label(connection) or label_of(connection)
         if connection._flow.state == flow.PAUSED:
             seen.paused_since = self.reactor.seconds()
         return seen
 
     def _end_pause(self, seen: _Seen) -> None:
-        if seen.paused_since is not None:
-            seen.paused += self.reactor.seconds() - seen.paused_since
-            seen.paused_since = None
+        seen.paused = self._paused_by(seen)
+        seen.paused_since = None
+
+    def _paused_by(self, seen: _Seen) -> float:
+        """Seconds, up to now."""
+        if seen.paused_since is None:
+            return seen.paused
+        return seen.paused + self.reactor.seconds() - seen.paused_since
 
     def _part(self, seen: _Seen, reason: Failure) -> None:
         connection = seen.connection
@@ -191,6 +225,7 @@ class Tap:
         self._totals["out"] += connection.bytes_out
         self._totals["pauses"] += connection.pauses
         self._highest_pending = max(self._highest_pending, connection.highest_pending)
+        self._paused += seen.paused
         self._lost.append(self._row(seen, None))
         self._tell("lost", seen, reason=reason.getErrorMessage())
 
@@ -214,7 +249,9 @@ class Tap:
             "highest_pending": self._highest_pending,
         }
         ranked = []
-        pending_of_all = 0
+        pending_of_all = paused_now = 0
+        paused = self._paused
+        key = _KEYS[self.order]
         for seen in self._seen.values():
             connection = seen.connection
             pending = connection.pending
@@ -225,14 +262,17 @@ class Tap:
             highest = max(pending, connection.highest_pending)
             if highest > totals["highest_pending"]:
                 totals["highest_pending"] = highest
-            if seen.paused_since is not None and connection._flow.state != flow.PAUSED:
-                self._end_pause(seen)  # its producer has left: of that, nobody tells
+            if seen.paused_since is not None:
+                if connection._flow.state == flow.PAUSED:
+                    paused_now += 1
+                else:
+                    self._end_pause(seen)  # its producer has left: of that, nobody tells
+            paused += self._paused_by(seen)
             sendq = send_queue(connection)
-            waiting, rate = self._heat(seen, pending + (sendq or 0))
-            ranked.append((-waiting, -rate, seen.id, seen, sendq))
+            self._average(seen, pending + (sendq or 0))
+            ranked.append((key(seen), seen.id, seen, sendq))
         self._highest_pending = totals["highest_pending"]
-        shown = nsmallest(self.limit, ranked)
-        rows = [self._row(seen, sendq) for *_, seen, sendq in shown]
+        rows = [self._row(seen, sendq) for *_, seen, sendq in nsmallest(self.limit, ranked)]
         rest = self._rest(totals, pending_of_all, rows)
         while self._lost and len(rows) < self.limit:
             rows.append(self._lost.popleft())
@@ -242,26 +282,21 @@ class Tap:
             "time": self._now(),
             "lag": self._lag_since_last(),
             "memory": resident(),
-            "totals": totals,
+            "totals": {**totals, "paused": round(paused, 6), "paused_now": paused_now},
             "connections": rows,
             "rest": rest,
         }
 
-    def _heat(self, seen: _Seen, waiting: int) -> tuple[int, int]:
-        """How busy it is: (by what waits, by what has moved), as powers of four."""
+    def _average(self, seen: _Seen, waiting: int) -> None:
         moved = seen.connection.bytes_in + seen.connection.bytes_out
         share = 1.0 if seen.waiting < 0 else NEWEST
         seen.waiting += share * (waiting - seen.waiting)
         seen.rate += share * (moved - seen.moved - seen.rate)
         seen.moved = moved
-        return int(seen.waiting).bit_length() >> 1, int(seen.rate).bit_length() >> 1
 
     def _row(self, seen: _Seen, sendq: int | None) -> dict[str, Any]:
         connection = seen.connection
         seen.label = self._label(connection) or seen.label
-        paused = seen.paused
-        if seen.paused_since is not None:
-            paused += self.reactor.seconds() - seen.paused_since
         return {
             "id": seen.id,
             "peer": seen.peer,
@@ -274,7 +309,7 @@ class Tap:
             "in": connection.bytes_in,
             "out": connection.bytes_out,
             "pauses": connection.pauses,
-            "paused": round(paused, 6),
+            "paused": round(self._paused_by(seen), 6),
             "sendq": sendq,
             "recvq": receive_queue(connection),
         }

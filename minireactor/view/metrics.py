@@ -1,0 +1,93 @@
+"""What a tap counts, for Prometheus: `GET /metrics`, in its text format.
+
+    Metrics(reactor).listen("127.0.0.1", 9100)
+
+There is no series for each connection: every client would leave one behind for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor import __version__
+from minireactor.view.http import Site
+from minireactor.view.tap import Tap
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+    from minireactor.port import Port
+    from minireactor.view.http import Request, Response
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _total(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda sample: sample["totals"][name]
+
+
+def _pending(sample: dict[str, Any]) -> int:
+    rest = sample["rest"]["pending"] if sample["rest"] else 0
+    return int(rest + sum(row["pending"] for row in sample["connections"]))
+
+
+# (name and labels, type, help, its value in a sample)
+METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
+    (f'info{{version="{__version__}"}}', "gauge", "Always 1.", lambda sample: 1),
+    ("connections_total", "counter", "Connections made or accepted.", _total("connections")),
+    ("connections_open", "gauge", "Connections that are open.", _total("open")),
+    ("received_bytes_total", "counter", "Bytes that the kernel has given.", _total("in")),
+    ("sent_bytes_total", "counter", "Bytes that the kernel has taken.", _total("out")),
+    ("pending_bytes", "gauge", "Bytes written that the kernel has not taken.", _pending),
+    (
+        *("highest_pending_bytes", "gauge", "The most that were pending for one connection."),
+        _total("highest_pending"),
+    ),
+    ("pauses_total", "counter", "Times that a producer was paused.", _total("pauses")),
+    ("paused_seconds_total", "counter", "Seconds that producers were paused.", _total("paused")),
+    ("paused_producers", "gauge", "Producers that are paused.", _total("paused_now")),
+    (
+        *("loop_lag_seconds", "gauge", "How late a timer came, the most since the last scrape."),
+        lambda sample: sample["lag"],
+    ),
+    (
+        *("resident_memory_bytes", "gauge", "Memory that the process has resident."),
+        lambda sample: sample["memory"],
+    ),
+)
+
+
+def exposition(sample: dict[str, Any]) -> str:
+    """A sample in the text format; what it does not know is left out."""
+    lines = []
+    for name, kind, what, value_in in METRICS:
+        value = value_in(sample)
+        if value is not None:
+            family = f"minireactor_{name.partition('{')[0]}"
+            lines += [f"# HELP {family} {what}", f"# TYPE {family} {kind}"]
+            lines.append(f"minireactor_{name} {value}")
+    return "\n".join([*lines, ""])
+
+
+class Metrics:
+    """Serves what a tap of its own counts, as the text that Prometheus scrapes."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._tap = Tap(reactor, limit=0)
+        self._reactor = reactor
+        self._site = Site()
+        self._site.add("GET", "/metrics", self._scrape)
+        self._site.add("GET", "/", self._lead)
+
+    def listen(self, host: str, port: int) -> Port:
+        """CannotListenError. See `http.Site.listen` on who is answered."""
+        return self._site.listen(self._reactor, host, port)
+
+    def close(self) -> None:
+        """Count no more."""
+        self._tap.close()
+
+    def _scrape(self, request: Request, response: Response) -> None:
+        response.send(exposition(self._tap.sample()), CONTENT_TYPE)
+
+    def _lead(self, request: Request, response: Response) -> None:
+        response.send("minireactor: see /metrics\n")

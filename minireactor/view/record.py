@@ -1,0 +1,219 @@
+"""Recordings: what a tap gives, a JSON object a line.
+
+The first line says what it is, the others are samples and events as in `tap`, in the order of
+their times:
+
+    {"type": "recording", "version": 1, "program": "minireactor 0.1.0",
+     "started": "2026-01-31T12:00:00Z", "command": "minireactor serve echo"}
+
+A connection may be paused and resumed a thousand times a second. Of such a one, only the first
+MOST_PAUSES between two samples are in the recording; the samples count all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from itertools import count
+from typing import IO, TYPE_CHECKING, Any
+
+from minireactor import __version__
+from minireactor.log import logger
+from minireactor.view.tap import Tap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from minireactor.internet import Reactor
+    from minireactor.tcp import Connection
+
+VERSION = 1
+INTERVAL = 0.25  # seconds between samples
+MOST_PAUSES = 20  # of one connection, between two samples
+MOST_LINE = 64 * 1024 * 1024  # bytes; a sample has some 300 for each connection
+
+
+class RecordingError(Exception):
+    """It is no recording, or a damaged one; says where in one line."""
+
+
+class Recorder:
+    """Writes a recording of `reactor` to the file at `path`, which it makes or empties. OSError.
+
+    A file that cannot be written to any more ends the recording, with a warning, and nothing else.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        path: str,
+        command: str = "",
+        label: Callable[[Connection], str] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._file: IO[str] | None = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        self._lines: list[str] = []
+        self._pauses: dict[int, int] = {}  # by connection, since the last sample
+        self._left_out: set[int] = set()  # connections whose latest pause is not in it
+        self._note(
+            {
+                "type": "recording",
+                "version": VERSION,
+                "program": f"minireactor {__version__}",
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "command": command,
+            }
+        )
+        self._tap = Tap(reactor, label=label)
+        self._tap.subscribe(self._hear)
+        self._timer = reactor.call_later_hidden(0, self._sample)
+
+    def close(self) -> None:
+        """Take a last sample and close the file. Idempotent."""
+        if self._file is None:
+            return
+        self._note(self._tap.sample())
+        self._write()
+        self._end()
+
+    def _end(self) -> None:
+        file, self._file = self._file, None
+        self._tap.close()
+        if self._timer.active():
+            self._timer.cancel()
+        try:
+            file.close()  # type: ignore[union-attr]
+        except OSError:
+            pass  # of what it could not write, `_write` has told
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        number = event["id"]
+        if event["event"] == "pause":
+            pauses = self._pauses[number] = self._pauses.get(number, 0) + 1
+            if pauses > MOST_PAUSES:
+                self._left_out.add(number)
+                return
+            self._left_out.discard(number)
+        elif event["event"] == "resume" and number in self._left_out:
+            return
+        elif event["event"] == "lost":
+            self._left_out.discard(number)
+        self._note(event)
+
+    def _sample(self) -> None:
+        self._timer = self._reactor.call_later_hidden(INTERVAL, self._sample)
+        self._pauses.clear()
+        self._note(self._tap.sample())
+        self._write()
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self._lines.append(json.dumps(line, separators=(",", ":")))
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        try:
+            self._file.write("\n".join([*lines, ""]))  # type: ignore[union-attr]
+            self._file.flush()  # type: ignore[union-attr]
+        except (OSError, ValueError) as error:
+            logger.warning("the recording %s ends here: %s", self._path, error)
+            self._end()
+
+
+def read(path: str) -> Iterator[dict[str, Any]]:
+    """Its lines: the first, then samples and events. OSError, RecordingError.
+
+    A last line that was cut off in the middle is left out, and so are types that are not known."""
+    with open(path, "rb") as file:
+        first = _parsed(file.readline(MOST_LINE), f"{path}, line 1")
+        if first.get("type") != "recording":
+            raise RecordingError(f"{path} is no recording; one comes from: serve --record FILE")
+        if first.get("version") != VERSION:
+            raise RecordingError(
+                f"{path} has version {first.get('version')!r:.40}, and only {VERSION} is known here"
+            )
+        yield first
+        for number in count(2):
+            line = file.readline(MOST_LINE)
+            if not line.endswith(b"\n") and len(line) < MOST_LINE:
+                return
+            where = f"{path}, line {number}"
+            found = _parsed(line, where)
+            shape = _SHAPES.get(str(found.get("type")))
+            if shape is not None:
+                if not shape(found):
+                    raise RecordingError(f"{where}: no complete {found['type']}: {_cut(line)}")
+                yield found
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        if _TOO_LONG.search(line):
+            raise ValueError
+        found = json.loads(line, parse_float=_reasonable, parse_constant=_reasonable)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RecordingError(f"{where}: no JSON object: {_cut(line)}")
+    return found
+
+
+def _reasonable(text: str) -> float:
+    number = float(text)
+    if abs(number) < 1e15:
+        return number
+    raise ValueError(text)
+
+
+def _cut(line: bytes) -> str:
+    text = repr(line[:41].decode("utf-8", "replace").rstrip())
+    return text if len(line) <= 40 else f"{text[:40]}..."
+
+
+_TOO_LONG = re.compile(rb"[0-9]{20}")  # for the number of anything here
+
+_NUMBER = (int, float)
+_NUMBER_OR_NOT = (int, type(None))
+_BYTES = {"in": int, "out": int, "pauses": int}
+_TOTALS = {"connections": int, "open": int, "highest_pending": int, **_BYTES}
+_REST = {"count": int, "pending": int, **_BYTES}
+_ROW = {
+    **dict.fromkeys(("peer", "label", "state", "producer"), str),
+    **dict.fromkeys(("id", "pending", "high", "low"), int),
+    "paused": _NUMBER,
+    "sendq": _NUMBER_OR_NOT,
+    "recvq": _NUMBER_OR_NOT,
+    **_BYTES,
+}
+_SAMPLE = {
+    "time": _NUMBER,
+    "lag": _NUMBER,
+    "memory": _NUMBER_OR_NOT,
+    "totals": dict,
+    "connections": list,
+    "rest": (dict, type(None)),
+}
+_EVENT = {"time": _NUMBER, "event": str, "id": int, "peer": str}
+
+
+def _has(found: Any, kinds: dict[str, Any]) -> bool:
+    if not isinstance(found, dict):
+        return False
+    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+
+
+def _is_sample(found: dict[str, Any]) -> bool:
+    return (
+        _has(found, _SAMPLE)
+        and _has(found["totals"], _TOTALS)
+        and (found["rest"] is None or _has(found["rest"], _REST))
+        and all(_has(row, _ROW) for row in found["connections"])
+    )
+
+
+def _is_event(found: dict[str, Any]) -> bool:
+    return _has(found, _EVENT)
+
+
+_SHAPES = {"sample": _is_sample, "event": _is_event}

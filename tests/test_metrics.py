@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import re
+import threading
+import urllib.request
+
+import pytest
+from scripted import Wire
+from serve_support import FakeTime
+from support import Recorder
+
+from minireactor import Reactor, __version__
+from minireactor.protocol import Factory
+from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
+from minireactor.view.tap import Tap
+
+NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
+SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')
+
+
+def parse(text):
+    """{family: (type, help, {labels: value})} by the rules of the format; AssertionError."""
+    assert text.endswith("\n")
+    families = {}
+    current = None
+    for line in text[:-1].split("\n"):
+        if line.startswith("# HELP "):
+            current, what = line[7:].split(" ", 1)
+            assert current not in families
+            families[current] = [None, what, {}]
+        elif line.startswith("# TYPE "):
+            name, kind = line[7:].split(" ")
+            assert name == current
+            assert kind in ("counter", "gauge")
+            assert name.endswith("_total") == (kind == "counter")
+            families[name][0] = kind
+        else:
+            match = SAMPLE_LINE.fullmatch(line)
+            assert match, line
+            assert match[1] == current
+            families[current][2][match[2] or ""] = float(match[3])
+    return families
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    own = Wire(monkeypatch, seconds=FakeTime())
+    yield own
+    own.reactor.close()
+
+
+class Push:
+    def pauseProducing(self):
+        pass
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+def values(text):
+    return {
+        name.replace("minireactor_", ""): value
+        for name, (_, _, found) in parse(text).items()
+        for value in found.values()
+    }
+
+
+def test_each_value_is_that_of_the_tap(wire):
+    tap = Tap(wire.reactor, limit=1)
+    for _ in range(2):
+        transport, sock = wire.connect(Recorder(), room=10)
+        transport.setWriteBufferLimits(100, 25)
+        transport.registerProducer(Push(), True)
+        transport.write(b"x" * 101)
+        sock.inbox = [b"y" * 7]
+    wire.run()
+    gone, _ = wire.connect(Recorder())
+    gone.abortConnection()
+    wire.reactor.seconds.advance(0.25)
+    sample = tap.sample()
+    wire.run()
+    found = values(exposition(sample))
+    memory = found.pop("resident_memory_bytes", None)
+    assert found == {
+        "info": 1,
+        "connections_total": 3,
+        "connections_open": 3,
+        "received_bytes_total": 14,
+        "sent_bytes_total": 20,
+        "pending_bytes": 182,
+        "highest_pending_bytes": 101,
+        "pauses_total": 2,
+        "paused_seconds_total": 0.5,
+        "paused_producers": 2,
+        "loop_lag_seconds": 0.2,
+    }
+    assert memory == sample["memory"]
+
+
+def test_the_version_is_a_label(wire):
+    families = parse(exposition(Tap(wire.reactor).sample()))
+    assert families["minireactor_info"][2] == {f'{{version="{__version__}"}}': 1}
+
+
+def test_what_the_system_does_not_tell_is_left_out(wire):
+    sample = Tap(wire.reactor).sample()
+    sample["memory"] = None
+    assert "minireactor_resident_memory_bytes" not in exposition(sample)
+
+
+def test_closed_it_leaves_the_reactor_alone(wire):
+    metrics = Metrics(wire.reactor)
+    metrics.close()
+    assert wire.reactor.tap is None
+
+
+def test_it_is_served():
+    reactor = Reactor()
+    reactor.listenTCP(0, Factory.forProtocol(Recorder), interface="127.0.0.1")
+    port = Metrics(reactor).listen("127.0.0.1", 0).getHost().port
+    thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
+    thread.start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+            kind = answer.headers["Content-Type"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            lead = answer.read()
+    finally:
+        reactor.callFromThread(reactor.stop)
+        thread.join(10)
+    assert kind == CONTENT_TYPE
+    assert values(text)["connections_total"] == 0
+    assert b"/metrics" in lead

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+
+import pytest
+from scripted import Wire
+from serve_support import FakeTime
+from support import Recorder as AnyProtocol
+
+from minireactor import __version__
+from minireactor.view import record
+from minireactor.view.record import INTERVAL, MOST_PAUSES, Recorder, RecordingError, read
+
+
+@pytest.fixture
+def clock():
+    return FakeTime()
+
+
+@pytest.fixture
+def wire(monkeypatch, clock):
+    own = Wire(monkeypatch, seconds=clock)
+    yield own
+    own.reactor.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "recording.jsonl")
+
+
+class Push:
+    def pauseProducing(self):
+        pass
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+def kinds(path):
+    return [line.get("event", line["type"]) for line in read(path)]
+
+
+def cross(transport, sock, wire, times):
+    """Go above high and down to low so often."""
+    for _ in range(times):
+        transport.write(b"x" * 101)
+        sock.room = 101
+        wire.reactor._flush()
+
+
+def paused_and_resumed(wire):
+    transport, sock = wire.connect(AnyProtocol())
+    transport.setWriteBufferLimits(100, 25)
+    transport.registerProducer(Push(), True)
+    return transport, sock
+
+
+# Writing.
+
+
+def test_the_first_line_says_what_it_is(wire, path):
+    Recorder(wire.reactor, path, "minireactor serve echo").close()
+    first = next(read(path))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("started"))
+    assert first == {
+        "type": "recording",
+        "version": 1,
+        "program": f"minireactor {__version__}",
+        "command": "minireactor serve echo",
+    }
+
+
+def test_samples_come_in_their_interval_and_events_as_they_happen(wire, path, clock):
+    recorder = Recorder(wire.reactor, path)
+    wire.run(1)
+    transport, sock = paused_and_resumed(wire)
+    transport.write(b"x" * 101)
+    clock.advance(INTERVAL)
+    wire.run()
+    clock.advance(0.1)
+    sock.inbox = [b""]
+    wire.run()
+    recorder.close()
+    recorder.close()
+    assert kinds(path) == ["recording", "sample", "connect", "pause", "sample", "lost", "sample"]
+    lines = list(read(path))[1:]
+    times = [line["time"] for line in lines]
+    assert times == sorted(times)
+    assert times[3] == INTERVAL
+    assert lines[3]["connections"][0]["pending"] == 101
+    assert wire.reactor.tap is None
+
+
+def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
+    recorder = Recorder(wire.reactor, path)
+    wire.run(1)
+    wire.connect(AnyProtocol())
+    clock.advance(INTERVAL)
+    wire.run()
+    assert kinds(path) == ["recording", "sample", "connect", "sample"]
+    recorder.close()
+
+
+def test_a_label_of_ones_own(wire, path):
+    recorder = Recorder(wire.reactor, path, label=lambda connection: "somewhere")
+    wire.connect(AnyProtocol())
+    recorder.close()
+    assert list(read(path))[-1]["connections"][0]["label"] == "somewhere"
+
+
+def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path, clock):
+    recorder = Recorder(wire.reactor, path)
+    wire.run(1)
+    transport, sock = paused_and_resumed(wire)
+    cross(transport, sock, wire, 3 * MOST_PAUSES)
+    transport.write(b"x" * 101)  # paused across the sample, and not in the recording
+    clock.advance(INTERVAL)
+    wire.run(1)
+    sock.room = 101
+    wire.run(1)
+    cross(transport, sock, wire, 1)
+    recorder.close()
+    found = kinds(path)
+    between = found.index("sample", 2)
+    assert found[2:between] == ["connect"] + ["pause", "resume"] * MOST_PAUSES
+    assert found[between:] == ["sample", "pause", "resume", "sample"]
+    assert list(read(path))[-1]["connections"][0]["pauses"] == 3 * MOST_PAUSES + 2
+
+
+def test_a_file_that_cannot_be_made_is_an_oserror(wire, tmp_path):
+    with pytest.raises(OSError):
+        Recorder(wire.reactor, str(tmp_path / "nowhere" / "recording.jsonl"))
+    assert wire.reactor.tap is None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_full_disk_ends_the_recording_and_nothing_else(wire, clock, caplog):
+    recorder = Recorder(wire.reactor, "/dev/full")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            clock.advance(INTERVAL)
+            wire.run()
+    recorder.close()
+    (warning,) = caplog.records
+    assert "/dev/full ends here" in warning.getMessage()
+    assert wire.reactor.tap is None
+
+
+# Reading.
+
+
+def sample(**changes):
+    row = {
+        "id": 1,
+        "peer": "127.0.0.1:1",
+        "label": "Echo",
+        "state": "open",
+        "producer": "none",
+        "pending": 0,
+        "high": 2,
+        "low": 1,
+        "in": 0,
+        "out": 0,
+        "pauses": 0,
+        "paused": 0.0,
+        "sendq": None,
+        "recvq": None,
+    }
+    totals = {"connections": 1, "open": 1, "in": 0, "out": 0, "pauses": 0, "highest_pending": 0}
+    found = {"type": "sample", "time": 1.0, "lag": 0.0, "memory": None, "totals": totals}
+    return {**found, "connections": [{**row, **changes.pop("row", {})}], "rest": None, **changes}
+
+
+HEAD = {"type": "recording", "version": 1, "program": "x", "started": "now", "command": ""}
+
+
+def written(path, *lines):
+    with open(path, "w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line if isinstance(line, str) else json.dumps(line))
+            file.write("\n")
+    return path
+
+
+def test_what_is_written_is_read(path):
+    event = {"type": "event", "time": 1, "event": "connect", "id": 1, "peer": "p"}
+    assert list(read(written(path, HEAD, sample(), event))) == [HEAD, sample(), event]
+
+
+def test_types_that_are_not_known_are_left_out(path):
+    assert list(read(written(path, HEAD, {"type": "new"}, {"no": "type"}))) == [HEAD]
+
+
+def test_a_last_line_that_was_cut_off_is_left_out(path):
+    written(path, HEAD, sample(), sample())
+    with open(path, "rb+") as file:
+        file.truncate(os.path.getsize(path) - 10)
+    assert list(read(path)) == [HEAD, sample()]
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("not json", "line 2: no JSON object: 'not json'"),
+        ("[]", "line 2: no JSON object: '[]'"),
+        ("", "line 2: no JSON object: ''"),
+        ("{" * 100_000, "line 2: no JSON object"),
+        ("x" * 1000, "..."),
+        ("[" * 100_000, "line 2: no JSON object"),
+        (json.dumps(sample(time=float("nan"))), "line 2: no JSON object"),
+        (json.dumps(sample()).replace("1.0", "1e999"), "line 2: no JSON object"),
+        (json.dumps(sample(time=10**30)), "line 2: no JSON object"),
+        (sample(time="1"), "line 2: no complete sample"),
+        (sample(totals={}), "line 2: no complete sample"),
+        (sample(connections=None), "line 2: no complete sample"),
+        (sample(connections=[None]), "line 2: no complete sample"),
+        (sample(row={"pending": "1"}), "line 2: no complete sample"),
+        (sample(rest=[]), "line 2: no complete sample"),
+        (sample(rest={}), "line 2: no complete sample"),
+        ({"type": "event", "time": 1.0}, "line 2: no complete event"),
+        ({"type": ["event"]}, None),
+    ],
+)
+def test_a_damaged_line_is_named(path, line, said):
+    written(path, HEAD, line)
+    if said is None:
+        assert list(read(path)) == [HEAD]
+        return
+    with pytest.raises(RecordingError) as caught:
+        list(read(path))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "first, said",
+    [
+        ("", "line 1: no JSON object"),
+        ("#!/bin/sh", "line 1: no JSON object"),
+        ("{}", "is no recording"),
+        ({**HEAD, "version": 2}, "has version 2, and only 1 is known"),
+        ({**HEAD, "version": "x" * 1000}, "has version 'xxx"),
+    ],
+)
+def test_another_file_is_refused(path, first, said):
+    with pytest.raises(RecordingError) as caught:
+        list(read(written(path, first)))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_empty_file_is_refused(path):
+    open(path, "w").close()
+    with pytest.raises(RecordingError, match="line 1"):
+        list(read(path))
+
+
+def test_a_line_without_end_is_refused(path, monkeypatch):
+    monkeypatch.setattr(record, "MOST_LINE", 1000)
+    with pytest.raises(RecordingError, match="line 2"):
+        list(read(written(path, HEAD, "x" * 5000)))
+
+
+def test_bytes_that_are_no_text_are_refused(path):
+    with open(path, "wb") as file:
+        file.write(b"\xff\xfe\x00\n" * 3)
+    with pytest.raises(RecordingError, match="line 1"):
+        list(read(path))

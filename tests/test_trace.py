@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+import json
+
+from test_record import HEAD, sample
+
+from minireactor.view.trace import trace_events, write_trace
+
+
+def event(kind, time, number=1, **more):
+    return {
+        "type": "event",
+        "time": time,
+        "event": kind,
+        "id": number,
+        "peer": f"127.0.0.1:{number}",
+        **more,
+    }
+
+
+def slices(*recording):
+    """{(thread, name): (start, duration)} in microseconds."""
+    return {
+        (found["tid"], found["name"]): (found["ts"], found["dur"])
+        for found in trace_events([HEAD, *recording])
+        if found["ph"] == "X"
+    }
+
+
+def counters(*recording):
+    """[(time, name, values)]"""
+    return [
+        (found["ts"], found["name"], found["args"])
+        for found in trace_events([HEAD, *recording])
+        if found["ph"] == "C"
+    ]
+
+
+def test_a_life_is_a_slice_and_each_pause_one_inside_it():
+    found = slices(
+        event("connect", 0.5),
+        event("pause", 1.0),
+        event("resume", 1.25),
+        event("lost", 2.0, reason="done"),
+    )
+    assert found == {
+        (1, "paused"): (1_000_000, 250_000),
+        (1, "127.0.0.1:1"): (500_000, 1_500_000),
+    }
+
+
+def test_the_reason_of_the_end_goes_with_it():
+    found = list(trace_events([HEAD, event("connect", 0), event("lost", 1, reason="done")]))
+    assert found[0]["args"] == {"reason": "done"}
+
+
+def test_what_is_open_at_the_end_of_the_recording_ends_there():
+    found = slices(event("connect", 0.5), event("pause", 1.0), event("connect", 3.0, number=2))
+    assert found[1, "paused"] == (1_000_000, 2_000_000)
+    assert found[1, "127.0.0.1:1"] == (500_000, 2_500_000)
+    assert found[2, "127.0.0.1:2"] == (3_000_000, 0)
+
+
+def test_who_was_there_before_the_recording_begins_where_it_is_first_seen():
+    assert slices(sample(time=0.5), sample(time=1.0)) == {
+        (1, "127.0.0.1:1 Echo"): (500_000, 500_000)
+    }
+
+
+def test_a_pause_whose_resume_is_not_recorded_ends_at_the_next_sample_without_it():
+    found = slices(
+        event("connect", 0),
+        event("pause", 0.1),
+        sample(time=0.5, row={"producer": "paused"}),
+        sample(time=1.0, row={"producer": "flowing"}),
+        event("lost", 2.0),
+    )
+    assert found[1, "paused"] == (100_000, 900_000)
+
+
+def test_each_connection_is_a_thread_with_its_peers_name():
+    found = list(trace_events([HEAD, event("connect", 0), event("connect", 0, number=7)]))
+    names = {(one["tid"], one["args"]["name"]) for one in found if one["name"] == "thread_name"}
+    assert names == {(1, "#1 127.0.0.1:1"), (7, "#7 127.0.0.1:7")}
+
+
+def test_the_process_has_the_name_of_the_command():
+    found = list(trace_events([{**HEAD, "command": "minireactor serve"}]))
+    assert [one["args"]["name"] for one in found] == ["minireactor serve"]
+
+
+def test_what_waits_and_what_moves_are_counters():
+    found = counters(
+        event("connect", 0),
+        sample(time=1.0, row={"pending": 5, "sendq": 7, "in": 100, "out": 200}),
+        sample(time=1.5, row={"pending": 6, "sendq": None, "in": 150, "out": 300}),
+    )
+    assert [one for one in found if one[1] == "#1 waiting"] == [
+        (1_000_000, "#1 waiting", {"pending": 5, "kernel": 7}),
+        (1_500_000, "#1 waiting", {"pending": 6, "kernel": 0}),
+    ]
+    assert [one for one in found if one[1] == "#1 bytes/s"] == [
+        (1_000_000, "#1 bytes/s", {"in": 100, "out": 200}),
+        (1_500_000, "#1 bytes/s", {"in": 100, "out": 200}),
+    ]
+
+
+def test_the_process_has_counters_of_its_own():
+    found = counters(sample(time=1.0, lag=0.0123, memory=1 << 20))
+    assert (1_000_000, "lag", {"ms": 12.3}) in found
+    assert (1_000_000, "memory", {"bytes": 1 << 20}) in found
+    assert (1_000_000, "connections", {"open": 1}) in found
+    assert "memory" not in [name for _, name, _ in counters(sample())]
+
+
+def test_a_row_of_one_that_has_ended_makes_no_new_life():
+    recording = [event("connect", 0), event("lost", 1.0), sample(time=2, row={"state": "closed"})]
+    assert slices(*recording) == {(1, "127.0.0.1:1"): (0, 1_000_000)}
+
+
+def test_times_that_go_backwards_make_no_negative_duration():
+    found = slices(event("connect", 5), event("pause", 4), event("resume", 3), event("lost", 2))
+    assert all(duration >= 0 for _, duration in found.values())
+
+
+def test_the_file_is_json_as_the_format_wants_it():
+    out = io.StringIO()
+    recording = [HEAD, event("connect", 0), sample(time=1.0), event("lost", 2, reason='a "b"')]
+    count = write_trace(recording, out)
+    found = json.loads(out.getvalue())
+    assert found["displayTimeUnit"] == "ms"
+    assert len(found["traceEvents"]) == count > 5
+    for one in found["traceEvents"]:
+        assert one["ph"] in "XCM"
+        assert one["pid"] == 1
+        assert isinstance(one["tid"], int)
+        assert one["ph"] == "M" or isinstance(one["ts"], int)
+        if one["ph"] == "C":
+            assert all(isinstance(value, (int, float)) for value in one["args"].values())
+
+
+def test_the_trace_of_nothing_is_one_too():
+    out = io.StringIO()
+    write_trace([HEAD], out)
+    assert [one["ph"] for one in json.loads(out.getvalue())["traceEvents"]] == ["M"]
