@@ -9,17 +9,19 @@ const mode = document.documentElement.dataset.mode; // "live", "demo" or "replay
 const token = location.hash.slice(1); // in the fragment, which browsers send to nobody
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-const GUTTER = { wide: 140, narrow: 118 }; // pixels right of each chart: the tank, and the handles
+const GUTTER = { wide: 140, narrow: 124 }; // pixels right of each chart: the tank, and the handles
 const TANK = 22;
 const LONGEST = 125; // seconds of history that are kept: a little more than the longest window
 const RATE_OVER = 0.25; // seconds that a throughput is averaged over
 const GOODBYE = 5; // seconds for which a connection that has ended is still shown
+const ABSENCE = 1.5; // seconds after which one that is not among the busiest any more is shown no more
 const TEXT_EVERY = 200; // milliseconds between two changes of the numbers, which are to be read
 
 let colour = {};
 let span = 30; // seconds that the charts show
 let now = 0; // of the samples' clock: the right edge of the charts
-let frozen = false;
+let held = null; // while the picture is frozen, the samples that have come meanwhile
+let absence = ABSENCE;
 let latest = null; // the last sample
 let drawing = false;
 let textDue = 0;
@@ -442,6 +444,11 @@ class Plot {
     const { row } = this;
     if (this.over) return `Lost. ${reasons.get(row.id) || ""}`;
     if (row.state !== "open") return "Closing: what is pending still goes out.";
+    if (often > 5) {
+      const times = `Paused and resumed ${rounded(often)} times a second: `;
+      if (row.high - row.low < row.high / 8) return `${times}the marks are too close together.`;
+      return `${times}faster than a picture can show, but for the shade, which is the part of the time.`;
+    }
     if (row.producer === "paused") {
       if (moving < 1) return "Paused, and the peer takes nothing: it is stalled, or has vanished.";
       return "Paused: pending went above the high mark; the producer waits until it is down at the low one.";
@@ -451,7 +458,6 @@ class Plot {
       if (row.pending > row.high) return "Above the high mark, and nobody is told: there is no producer to pause.";
       return "No producer is registered: nobody would be told to pause.";
     }
-    if (often > 5) return "Paused and resumed many times a second: the marks are too close for this speed.";
     if (row.pending <= row.low && often === 0) return "The peer keeps up: hardly anything waits.";
     return "Flowing: the producer writes until pending is above the high mark.";
   }
@@ -643,14 +649,18 @@ const MAKES = { least: 16384, most: 4 * 1024 * 1024 };
 
 // Samples.
 
+function allPending({ connections, rest }) {
+  const open = connections.filter((row) => row.state !== "closed");
+  return open.reduce((sum, row) => sum + row.pending, rest ? rest.pending : 0);
+}
+
 function feed(sample) {
   latest = sample;
   now = sample.time;
-  const { totals, rest } = sample;
+  const { totals } = sample;
   const byPeer = sample.demo ? feedDemo(sample.demo) : null;
-  let pending = rest ? rest.pending : 0;
+  const pending = allPending(sample);
   for (const row of sample.connections) {
-    pending += row.state === "closed" ? 0 : row.pending;
     const leg = byPeer ? byPeer.get(row.peer) : null;
     let plot = plots.get(row.id);
     if (!plot) {
@@ -665,7 +675,7 @@ function feed(sample) {
   const { out, pauses } = totals;
   record(whole, { t: now, memory: memory || 0, pending, out, pauses, lag }, now - LONGEST);
   for (const plot of [...plots.values()]) {
-    if (now - plot.lastSeen > (plot.over ? GOODBYE : 1.5)) plot.remove();
+    if (now - plot.lastSeen > (plot.over ? GOODBYE : absence)) plot.remove();
   }
 }
 
@@ -707,6 +717,7 @@ function sortConnections() {
 function forget() {
   for (const plot of [...plots.values()]) plot.remove();
   for (const name in whole) whole[name].length = 0;
+  if (held) held.length = 0;
   latest = null;
 }
 
@@ -717,7 +728,7 @@ function drawSoon() {
   drawing = true;
   requestAnimationFrame((clock) => {
     drawing = false;
-    if (latest && !frozen) draw(clock);
+    if (latest) draw(clock);
   });
 }
 
@@ -916,6 +927,9 @@ function watchLive() {
       if (message.hint) say($("empty"), `Nobody is connected. Try: ${message.hint}`);
     } else if (message.type === "event") {
       if (message.event === "lost") reasons.set(message.id, message.reason);
+    } else if (held) {
+      held.push(message);
+      if (held.length > LONGEST * 20) held.shift();
     } else {
       feed(message);
       drawSoon();
@@ -955,6 +969,7 @@ class Tape {
     }
     this.begin = this.times[0];
     this.end = this.times[this.times.length - 1];
+    absence = Math.max(ABSENCE, (3 * (this.end - this.begin)) / samples.length);
     this.slider = $("position");
     this.slider.min = this.begin;
     this.slider.max = this.end;
@@ -1021,17 +1036,18 @@ class Tape {
 
   drawOverview() {
     const { context, width, height } = canvasOf($("overview"));
-    const columns = new Float64Array(Math.max(1, Math.ceil(width)));
     const length = Math.max(this.end - this.begin, 1e-9);
-    for (const sample of this.samples) {
-      const pending = sample.connections.reduce((sum, row) => sum + row.pending, sample.rest ? sample.rest.pending : 0);
-      const column = Math.min(columns.length - 1, Math.floor(((sample.time - this.begin) / length) * width));
-      columns[column] = Math.max(columns[column], pending);
-    }
-    const most = Math.max(1, ...columns);
+    const pending = this.samples.map(allPending);
+    const most = Math.max(1, pending.reduce((a, b) => Math.max(a, b), 0));
+    context.beginPath();
+    context.moveTo(0, height);
+    pending.forEach((count, i) => {
+      context.lineTo(((this.times[i] - this.begin) / length) * width, height * (1 - count / most));
+    });
+    context.lineTo(width, height);
     context.fillStyle = colour.pending;
-    context.globalAlpha = 0.45;
-    columns.forEach((pending, x) => context.fillRect(x, height * (1 - pending / most), 1, (height * pending) / most));
+    context.globalAlpha = 0.4;
+    context.fill();
   }
 }
 
@@ -1063,8 +1079,10 @@ function begin() {
     drawSoon();
   });
   $("freeze").addEventListener("click", () => {
-    frozen = !frozen;
-    $("freeze").setAttribute("aria-pressed", String(frozen));
+    const missed = held;
+    held = missed ? null : [];
+    $("freeze").setAttribute("aria-pressed", String(held !== null));
+    if (missed) missed.forEach(feed);
     drawSoon();
   });
   $("together").closest("label").hidden = $("freeze").hidden = mode === "replay";
