@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.internet import Reactor
     from minireactor.serve import Server
+    from minireactor.tcp import Connection
 
 USAGE_ERROR = 2
 
@@ -53,6 +54,7 @@ def _run(argv: Sequence[str]) -> int:
             options = parse(argv)
         except SystemExit:  # --help or --version has been printed
             return 0
+        options.argv = list(argv)
         _COMMANDS[options.command](options)
     except Refused as error:
         _complain(str(error))
@@ -117,7 +119,16 @@ def _proxy(options: argparse.Namespace) -> None:
     host, port = options.listen
     address = _listening(relay, options, host, port, "the proxy")
     targets = ", ".join(shown(*target) for target in options.targets)
-    _run_server(relay, options, output, f"proxy listening on {_shown(address)}, to {targets}")
+    what = f"proxy listening on {_shown(address)}, to {targets}"
+    _run_server(relay, options, output, what, relay.label)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from minireactor.view.command import trace
+
+    said = trace(options)
+    if said:
+        _Output(quiet=False).line(f"minireactor: {said}")
 
 
 def _set_up_logging() -> None:
@@ -165,14 +176,33 @@ def _listening(
 
 
 def _run_server(
-    server: Server, options: argparse.Namespace, output: _Output, what_it_does: str
+    server: Server,
+    options: argparse.Namespace,
+    output: _Output,
+    what_it_does: str,
+    label: Callable[[Connection], str] | None = None,
 ) -> None:
-    """Until a signal has stopped it, or its app the reactor."""
+    """Until a signal has stopped it, or its app the reactor. `label` is for those who watch."""
     reactor = server.reactor
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: reactor.callFromThread(server.stop, options.grace))
-    output.line(f"minireactor: {what_it_does}")
-    reactor.run(installSignalHandlers=False)
+
+    def stop(*_: Any) -> None:
+        reactor.callFromThread(server.stop, options.grace)
+
+    with contextlib.ExitStack() as views:
+        said = [what_it_does]
+        if options.metrics or options.record:
+            from minireactor.view.command import open_views
+
+            said += open_views(views, reactor, options, label)
+        for number in _STOP_SIGNALS:
+            signal.signal(number, stop)
+        for what in said:
+            output.line(f"minireactor: {what}")
+        if options.watch:
+            from minireactor.view.command import watch
+
+            watch(views, server, stop, f"minireactor: {what_it_does}", label)
+        reactor.run(installSignalHandlers=False)
     output.line(f"minireactor: {server.totals()}")
 
 
@@ -262,4 +292,4 @@ def _flush(stream: Any) -> bool:
         return False
 
 
-_COMMANDS = {"serve": _serve, "proxy": _proxy}
+_COMMANDS = {"serve": _serve, "proxy": _proxy, "trace": _trace}

@@ -12,6 +12,7 @@ from typing import Any, Callable, NoReturn
 from minireactor import __version__, flow
 from minireactor.balance import BALANCES, FIRST, OUT_SECONDS
 
+_UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
@@ -39,6 +40,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
     _add_proxy(commands)
+    _add_trace(commands)
     return parser
 
 
@@ -51,11 +53,11 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_command(commands: Any, name: str, what: str, where: str) -> argparse.ArgumentParser:
+def _add_command(commands: Any, name: str, what: str, more: str = "") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=f"{what[0].lower()}{what[1:]} {where}",
-        description=f"{what} {where}, until SIGINT or SIGTERM.",
+        help=f"{what[0].lower()}{what[1:]}",
+        description=f"{what}{more}.",
         allow_abbrev=False,
         formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
     )
@@ -63,7 +65,7 @@ def _add_command(commands: Any, name: str, what: str, where: str) -> argparse.Ar
 
 
 def _add_serve(commands: Any) -> None:
-    parser = _add_command(commands, "serve", "Serve an app", "on a TCP port")
+    parser = _add_command(commands, "serve", "Serve an app on a TCP port", _UNTIL_STOPPED)
     add = parser.add_argument
     add(
         "app",
@@ -94,6 +96,7 @@ def _add_serve(commands: Any) -> None:
         help="random only: an integer; every client gets the same integers, which are repeatable "
         "(default: none)",
     )
+    _add_views(add)
     _add_loudness(
         parser,
         "print a line for each connection made or lost, each pause and each resume (default: no)",
@@ -103,7 +106,8 @@ def _add_serve(commands: Any) -> None:
 
 
 def _add_proxy(commands: Any) -> None:
-    parser = _add_command(commands, "proxy", "Pass on what comes to a TCP port", "to a target")
+    what = "Pass on what comes to a TCP port to a target"
+    parser = _add_command(commands, "proxy", what, _UNTIL_STOPPED)
     add = parser.add_argument
     add(
         "listen",
@@ -143,6 +147,7 @@ def _add_proxy(commands: Any) -> None:
         "(default: no limit)",
     )
     _add_limits(add)
+    _add_views(add)
     _add_loudness(
         parser,
         "print also a line for each connection made or not made, each pause and each resume "
@@ -199,6 +204,42 @@ def _add_limits(add: Callable[..., Any]) -> None:
         help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
         "a second signal aborts them at once (default: 5)",
     )
+
+
+def _add_views(add: Callable[..., Any]) -> None:
+    """Ways to watch, which both commands have."""
+    add(
+        "--watch",
+        action="store_true",
+        help="show the connections, their buffers and marks, full screen on a terminal, else in a "
+        "line each second; colours unless NO_COLOR is set (default: no)",
+    )
+    add(
+        "--metrics",
+        type=_listening_place,
+        metavar="[HOST:]PORT",
+        help="serve metrics for Prometheus there, at /metrics; without HOST on 127.0.0.1 "
+        "(default: no)",
+    )
+    add(
+        "--record",
+        metavar="FILE",
+        help="write what the connections do to FILE, as JSON lines; see trace (default: no)",
+    )
+
+
+def _add_trace(commands: Any) -> None:
+    what = "Make a trace for https://ui.perfetto.dev of a recording"
+    parser = _add_command(commands, "trace", what)
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a recording, as --record of serve or proxy writes it")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="where to write it; -: standard output (default: FILE with the ending .trace.json)",
+    )
+    _add_version(parser)
 
 
 def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> None:

@@ -119,6 +119,17 @@ class Relay(Server):
         for transport in proxy.transports:
             self._proxies.pop(transport, None)
 
+    def label(self, connection: Connection) -> str:
+        """Where it leads, for who watches: "-> target" of a client's, "<- client" of a target's;
+        "" where that is not known, or not any more."""
+        proxy = self._proxies.get(connection)
+        if proxy is None or proxy.target is None:
+            return ""
+        if connection is proxy.client:
+            return f"-> {shown(*proxy.place)}"
+        peer = proxy.client.getPeer()
+        return f"<- {shown(peer.host, peer.port)}"
+
     # What is done about it.
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:

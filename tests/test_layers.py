@@ -22,8 +22,9 @@ ORDER = [
     "internet", "__init__",
     "basic", "testing",
     "apps", "serve", "proxy", "balance", "relay",
-    "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace",
-    "options", "cli", "__main__",
+    "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace", "view.screen",
+    "view.terminal", "view.watch",
+    "options", "view.command", "cli", "__main__",
 ]
 # fmt: on
 

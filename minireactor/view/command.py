@@ -1,0 +1,104 @@
+"""What the command does with --watch, --metrics, --record and trace."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from itertools import chain
+from typing import TYPE_CHECKING, Callable, Union
+
+from minireactor.error import CannotListenError
+from minireactor.options import Refused
+
+if TYPE_CHECKING:
+    import argparse
+    from contextlib import ExitStack
+
+    from minireactor.internet import Reactor
+    from minireactor.serve import Server
+    from minireactor.tcp import Connection
+
+    Label = Union[Callable[[Connection], str], None]
+
+
+def open_views(
+    stack: ExitStack, reactor: Reactor, options: argparse.Namespace, label: Label
+) -> list[str]:
+    """Begin what `options` ask for, but --watch, until `stack` is closed; a line on each, to be
+    printed. Refused."""
+    said = []
+    if options.record:
+        from minireactor.view.record import Recorder
+
+        command = shlex.join(["minireactor", *options.argv])
+        try:
+            recorder = Recorder(reactor, options.record, command, label)
+        except OSError as error:
+            why = f"--record {options.record}: {error.strerror}"
+            raise Refused(f"minireactor {options.command}: {why}") from error
+        stack.callback(recorder.close)
+        said.append(f"recording to {options.record}")
+    if options.metrics:
+        from minireactor.view.metrics import Metrics
+
+        metrics = Metrics(reactor)
+        stack.callback(metrics.close)
+        try:
+            address = metrics.listen(*options.metrics).getHost()
+        except CannotListenError as error:
+            raise Refused(f"minireactor {options.command}: --metrics: {error}") from error
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        said.append(f"metrics on http://{host}:{address.port}/metrics")
+    return said
+
+
+def watch(
+    stack: ExitStack, server: Server, stop: Callable[[], object], title: str, label: Label
+) -> None:
+    """Show `server` until `stack` is closed; `q` calls `stop`."""
+    from minireactor.view.watch import open_watch
+
+    address = server.port.getHost()  # type: ignore[union-attr]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    view = open_watch(
+        server.reactor,
+        title,
+        hint=f"no connection yet; try: nc {host} {address.port}",
+        label=label,
+        on_quit=stop,
+        is_stopping=lambda: server.stopping,
+    )
+    stack.callback(view.close)
+
+
+def trace(options: argparse.Namespace) -> str:
+    """Write the trace of a recording; what to say about it. Refused."""
+    from minireactor.view.record import RecordingError, read
+    from minireactor.view.trace import write_trace
+
+    path = options.file
+    out = options.output or f"{path[:-6] if path.endswith('.jsonl') else path}.trace.json"
+    try:
+        recording = read(path)
+        # Before anything is written: most mistakes show here.
+        first = next(recording)
+        if os.path.exists(out) and os.path.samefile(path, out):
+            raise Refused(f"minireactor trace: {out} is the recording itself; give another OUT")
+        if out == "-":
+            write_trace(chain([first], recording), sys.stdout)
+            return ""
+        with open(out, "w", encoding="utf-8") as file:
+            try:
+                count = write_trace(chain([first], recording), file)
+            except RecordingError:
+                if os.path.isfile(out):
+                    os.remove(out)
+                raise
+    except BrokenPipeError:
+        return ""  # who reads the standard output has seen enough
+    except RecordingError as error:
+        raise Refused(f"minireactor trace: {error}") from error
+    except OSError as error:
+        raise Refused(f"minireactor trace: {error.filename or out}: {error.strerror}") from error
+    return f"wrote {count} events to {out}; open it at https://ui.perfetto.dev"
