@@ -196,7 +196,9 @@ class Page:
 
     def _mouse(self, kind, x, y):
         buttons = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1}
-        self.call("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "clickCount": 1, **buttons})
+        self.call(
+            "Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "clickCount": 1, **buttons}
+        )
 
     def key(self, name):
         for kind in ("keyDown", "keyUp"):
@@ -206,7 +208,13 @@ class Page:
         options = {"format": "png", "captureBeyondViewport": whole}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+            options["clip"] = {
+                "x": 0,
+                "y": 0,
+                "width": size["width"],
+                "height": size["height"],
+                "scale": 1,
+            }
         shot = self.call("Page.captureScreenshot", options)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(shot))

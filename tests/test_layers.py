@@ -23,7 +23,7 @@ ORDER = [
     "basic", "testing",
     "apps", "serve", "proxy", "balance", "relay",
     "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace", "view.screen",
-    "view.terminal", "view.watch",
+    "view.terminal", "view.watch", "view.dashboard", "view.replay", "view.demo",
     "options", "view.command", "cli", "__main__",
 ]
 # fmt: on

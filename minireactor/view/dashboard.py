@@ -140,6 +140,7 @@ class Dashboard(Page):
 
     title: what is being watched.
     hint: what one might type to see a connection; "" for none.
+    label: as of a Tap.
     set_marks: called with (high, low) when those of all connections are moved: for those to come.
     more: called for each sample; what it gives is added to that.
 
@@ -153,12 +154,13 @@ class Dashboard(Page):
         *,
         mode: str = "live",
         hint: str = "",
+        label: Callable[[Connection], str] | None = None,
         set_marks: Callable[[int, int], object] | None = None,
         more: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(mode)
         self.reactor = reactor
-        self.tap = Tap(reactor, SHOWN)
+        self.tap = Tap(reactor, SHOWN, label)
         self._hello = {"type": "hello", "title": title, "hint": hint}
         self._set_marks = set_marks
         self._more = more
@@ -215,21 +217,19 @@ class Dashboard(Page):
     # Changes.
 
     def _move(self, wanted: dict[str, Any]) -> None:
-        number, high, low = (wanted.get(name) for name in ("id", "high", "low"))
-        if number is not None:
+        number = wanted.get("id")
+        marks = flow.checked_marks(wanted.get("high"), wanted.get("low"))
+        if number is None:
+            connections = self.tap.connections()
+            if self._set_marks is not None:
+                self._set_marks(*marks)
+        else:
             connection = self.tap.connection(number)
             if connection is None:
-                raise Refusal(404, f"there is no connection {number!r} any more")
-            self._limit([connection], high, low)
-            return
-        self._limit(self.tap.connections(), high, low)
-        if self._set_marks is not None:
-            self._set_marks(high, low)
-
-    def _limit(self, connections: list[Connection], high: Any, low: Any) -> None:
-        checked = flow.checked_marks(high, low)
+                raise Refusal(404, f"there is no connection {number!r:.20} any more")
+            connections = [connection]
         for connection in connections:
-            connection.setWriteBufferLimits(*checked)
+            connection.setWriteBufferLimits(*marks)
 
 
 class _Reader:

@@ -307,6 +307,7 @@ class Demo:
         )
         self.relay.listen(LOOPBACK, 0, HIGH, LOW)
         for server in (self.server, self.relay):
+            assert server.port is not None
             _set_segment(server.port.getHandle())
         self._connect_all()
 
@@ -373,7 +374,7 @@ class Demo:
     def _connect(self, client: SlowReader) -> None:
         if client.rate and not client.gone:
             server = self.relay if self.way == "proxy" else self.server
-            client.connect(server.port.getHost().port)
+            client.connect(server.port.getHost().port)  # type: ignore[union-attr]
 
     def _of_server(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionLost":
@@ -488,7 +489,7 @@ def _set_buffer(sock: socket.socket, which: int, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, which, size)
 
 
-def _set_segment(sock: socket.socket) -> None:
+def _set_segment(sock: Any) -> None:
     with contextlib.suppress(OSError, AttributeError):  # not every system has it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
 

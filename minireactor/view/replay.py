@@ -57,7 +57,9 @@ class _Sender:
 
 
 def _thinned(path: str) -> bytes:
-    first, samples, reasons = b"", [], []
+    first = b""
+    samples: list[bytes] = []
+    reasons: list[bytes] = []
     stride, number, size = 1, 0, 0
     for found in read(path):
         kind = found["type"]

@@ -16,6 +16,7 @@ const RATE_OVER = 0.25; // seconds that a throughput is averaged over
 const GOODBYE = 5; // seconds for which a connection that has ended is still shown
 const ABSENCE = 1.5; // seconds after which one that is not among the busiest any more is shown no more
 const TEXT_EVERY = 200; // milliseconds between two changes of the numbers, which are to be read
+const CALM_EVERY = 1000; // milliseconds between two pictures where less motion is wanted
 
 let colour = {};
 let span = 30; // seconds that the charts show
@@ -25,6 +26,7 @@ let absence = ABSENCE;
 let latest = null; // the last sample
 let drawing = false;
 let textDue = 0;
+let pictureDue = 0;
 const plots = new Map(); // by the connection's id
 const clients = new Map(); // of the demo, by name
 const reasons = new Map(); // why connections were lost, by id
@@ -466,7 +468,7 @@ class Plot {
     observer.unobserve(this.element);
     this.element.remove();
     plots.delete(this.id);
-    reasons.delete(this.id);
+    if (mode !== "replay") reasons.delete(this.id);
   }
 }
 
@@ -580,7 +582,7 @@ class Mark {
         other.wantedUntil = plot.wantedUntil;
       }
     }
-    drawSoon();
+    drawNow();
     this.tell();
   }
 
@@ -728,8 +730,16 @@ function drawSoon() {
   drawing = true;
   requestAnimationFrame((clock) => {
     drawing = false;
-    if (latest) draw(clock);
+    if (!latest || clock < pictureDue) return;
+    pictureDue = calm.matches ? clock + CALM_EVERY : 0;
+    draw(clock);
   });
+}
+
+/** For what somebody does, who is not to wait for the next picture. */
+function drawNow() {
+  textDue = pictureDue = 0;
+  drawSoon();
 }
 
 function draw(clock) {
@@ -926,7 +936,7 @@ function watchLive() {
       named(message.title);
       if (message.hint) say($("empty"), `Nobody is connected. Try: ${message.hint}`);
     } else if (message.type === "event") {
-      if (message.event === "lost") reasons.set(message.id, message.reason);
+      if (message.event === "lost" && plots.has(message.id)) reasons.set(message.id, message.reason);
     } else if (held) {
       held.push(message);
       if (held.length > LONGEST * 20) held.shift();
@@ -988,9 +998,7 @@ class Tape {
     const from = firstShown(this.times, time - LONGEST);
     const to = this.countUntil(time);
     if (to < this.fed || from > this.fed) {
-      const kept = new Map(reasons);
       forget();
-      kept.forEach((reason, id) => reasons.set(id, reason));
       this.fed = from;
     }
     while (this.fed < Math.max(1, to)) {
@@ -1002,8 +1010,7 @@ class Tape {
     const at = minutes(now - this.begin);
     say($("clock"), `${at} of ${minutes(this.end - this.begin)}`);
     this.slider.setAttribute("aria-valuetext", at);
-    textDue = 0;
-    drawSoon();
+    drawNow();
   }
 
   countUntil(time) {
@@ -1060,14 +1067,14 @@ const observer = new IntersectionObserver((entries) => {
 const themes = [
   () => {
     readColours();
-    drawSoon();
+    drawNow();
   },
 ];
 
 function begin() {
   readColours();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themes.forEach((change) => change()));
-  addEventListener("resize", drawSoon);
+  addEventListener("resize", drawNow);
   if (innerWidth < 760) {
     $("window").value = "10";
     span = 10;
@@ -1075,15 +1082,14 @@ function begin() {
   }
   $("window").addEventListener("change", () => {
     span = Number($("window").value);
-    textDue = 0;
-    drawSoon();
+    drawNow();
   });
   $("freeze").addEventListener("click", () => {
     const missed = held;
     held = missed ? null : [];
     $("freeze").setAttribute("aria-pressed", String(held !== null));
     if (missed) missed.forEach(feed);
-    drawSoon();
+    drawNow();
   });
   $("together").closest("label").hidden = $("freeze").hidden = mode === "replay";
   if (mode === "demo") {
