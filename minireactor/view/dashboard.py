@@ -75,8 +75,9 @@ class Page:
         self.url = f"http://{name}:{address.port}/#{self.token}"
 
     def close(self) -> None:
-        """Serve nobody new."""
-        self._port.stopListening()
+        """Serve nobody new. Also before `listen()`, or after it has failed."""
+        if self._port is not None:
+            self._port.stopListening()
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let `handler(request, response)` answer those who have the token."""
