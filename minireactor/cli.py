@@ -146,7 +146,16 @@ def _replay(options: argparse.Namespace) -> None:
 def _show_page(
     show: Callable[[argparse.Namespace, Callable[[str], object]], None], options: argparse.Namespace
 ) -> None:
+    from minireactor import reactor
+    from minireactor.error import ReactorNotRunning
+
+    def stop() -> None:
+        with contextlib.suppress(ReactorNotRunning):  # a signal before has stopped it
+            reactor.stop()
+
     _set_up_logging()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: reactor.callFromThread(stop))
     output = _Output(quiet=False)
     show(options, lambda text: output.line(f"minireactor: {text}"))
 

@@ -5,14 +5,12 @@ import hashlib
 import json
 import re
 import resource
-import signal
 import socket
 
 import pytest
 from serve_support import Command, FakeTime
-from support import PATIENCE, Recorder, connect, passes, pump, served
+from support import PATIENCE, Recorder, pump, served
 
-from minireactor import Reactor
 from minireactor.error import CannotListenError
 from minireactor.view import dashboard as module
 from minireactor.view.dashboard import MANY, OFTEN, SELDOM, Dashboard, Page

@@ -126,7 +126,7 @@ def _run_page(url: str, options: argparse.Namespace) -> None:
 
         # Some browsers keep their caller waiting until they are closed.
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
 
 
 def _place_of(server: Server) -> str:

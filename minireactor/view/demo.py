@@ -409,11 +409,10 @@ class Demo:
     # The switches.
 
     def _change_client(self, name: Any, wanted: dict[str, Any]) -> None:
-        client = self.clients.get(name)
-        if client is None:
-            raise ValueError(f"there is no client {name!r}")
-        client.rate = int(_number(wanted.get("rate", client.rate), FASTEST))
+        client = self.clients[_one_of(name, self.clients)]
+        rate = _number(wanted.get("rate", client.rate), FASTEST)
         client.gone = _yes_or_no(wanted.get("gone", client.gone))
+        client.rate = int(rate)
         client.changed()
         self._return(client)
 
