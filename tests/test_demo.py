@@ -205,7 +205,7 @@ def test_with_a_proxy_there_are_two_connections_for_each_client(reactor, demo):
     pump(reactor, lambda: all(c.received > before[c.name] for c in demo.clients.values()), "bytes")
     demo.change({"way": "direct"})
     pump(reactor, lambda: legs() == 3 * [["server to client"]], "the way back")
-    assert demo._upstream == {}
+    pump(reactor, lambda: demo._upstream == {}, "the end of the proxies")
 
 
 def test_back_pressure_travels_through_the_proxy(reactor, demo):
