@@ -132,6 +132,35 @@ def _trace(options: argparse.Namespace) -> None:
         _Output(quiet=False).line(f"minireactor: {said}")
 
 
+def _demo(options: argparse.Namespace) -> None:
+    from minireactor.view.command import demo
+
+    _show_page(demo, options)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from minireactor.view.command import replay
+
+    _show_page(replay, options)
+
+
+def _show_page(
+    show: Callable[[argparse.Namespace, Callable[[str], object]], None], options: argparse.Namespace
+) -> None:
+    from minireactor import reactor
+    from minireactor.error import ReactorNotRunning
+
+    def stop() -> None:
+        with contextlib.suppress(ReactorNotRunning):  # a signal before has stopped it
+            reactor.stop()
+
+    _set_up_logging()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: reactor.callFromThread(stop))
+    output = _Output(quiet=False)
+    show(options, lambda text: output.line(f"minireactor: {text}"))
+
+
 def _set_up_logging() -> None:
     import logging
 
@@ -195,6 +224,10 @@ def _run_server(
             from minireactor.view.command import open_views
 
             said += open_views(views, reactor, options, label)
+        if options.dashboard:
+            from minireactor.view.command import open_dashboard
+
+            said.append(open_dashboard(views, server, options, what_it_does, label))
         for number in _STOP_SIGNALS:
             signal.signal(number, stop)
         for what in said:
@@ -314,5 +347,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
     "proxy": _proxy,
     "trace": _trace,
+    "demo": _demo,
+    "replay": _replay,
     "learn": _learn,
 }

@@ -40,6 +40,8 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
     _add_proxy(commands)
+    _add_demo(commands)
+    _add_replay(commands)
     _add_trace(commands)
     _add_learn(commands)
     return parser
@@ -224,6 +226,13 @@ def _add_views(add: Callable[..., Any]) -> None:
         "line each second; colours unless NO_COLOR is set (default: no)",
     )
     add(
+        "--dashboard",
+        type=_listening_place,
+        metavar="[HOST:]PORT",
+        help="serve a page there that draws the connections, and in which their marks can be "
+        "moved, for who has the address that is printed; without HOST on 127.0.0.1 (default: no)",
+    )
+    add(
         "--metrics",
         type=_listening_place,
         metavar="[HOST:]PORT",
@@ -233,7 +242,41 @@ def _add_views(add: Callable[..., Any]) -> None:
     add(
         "--record",
         metavar="FILE",
-        help="write what the connections do to FILE, as JSON lines; see trace (default: no)",
+        help="write what the connections do to FILE, as JSON lines; see replay and trace (default: "
+        "no)",
+    )
+
+
+def _add_demo(commands: Any) -> None:
+    what = "Show flow control in a browser: a server, three clients, and switches to play with"
+    parser = _add_command(commands, "demo", what, _UNTIL_STOPPED)
+    _add_page(parser)
+    _add_version(parser)
+
+
+def _add_replay(commands: Any) -> None:
+    what = "Show a recording in a browser, with a slider for the time"
+    parser = _add_command(commands, "replay", what, _UNTIL_STOPPED)
+    help_of_file = "a recording, as --record of serve or proxy writes it"
+    parser.add_argument("file", metavar="FILE", help=help_of_file)
+    _add_page(parser)
+    _add_version(parser)
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    """What commands have that are there for a page."""
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        help="port number of 127.0.0.1 for the page; 0: any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-browser",
+        dest="browser",
+        action="store_false",
+        help="only print the address of the page, and open no browser (default: open one, if there "
+        "is a display)",
     )
 
 

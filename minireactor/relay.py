@@ -72,6 +72,11 @@ class Relay(Server):
         self._front.marks = flow.checked_marks(high, low)
         return super().listen(host, port, high, low)
 
+    def set_marks(self, high: int, low: int | None = None) -> None:
+        """As of Server, and likewise for those to the targets."""
+        self._front.marks = flow.checked_marks(high, low)
+        super().set_marks(high, low)
+
     # What happens.
 
     def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:

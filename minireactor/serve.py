@@ -263,6 +263,11 @@ class Server:
         self.port.setWriteBufferLimits(*marks)
         return self.port.getHost()
 
+    def set_marks(self, high: int, low: int | None = None) -> None:
+        """The marks of connections to come, after `listen()`; ValueError unless 0 <= low < high."""
+        assert self.port is not None
+        self.port.setWriteBufferLimits(high, low)
+
     def totals(self) -> Totals:
         """Up to now, open connections included."""
         totals = self._ended.copy()

@@ -25,7 +25,7 @@ ORDER = [
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
     "lessons.command",
     "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace", "view.screen",
-    "view.terminal", "view.watch",
+    "view.terminal", "view.watch", "view.dashboard", "view.replay", "view.demo",
     "view.command", "cli", "__main__",
 ]
 # fmt: on

@@ -1,4 +1,4 @@
-"""What the command does with --watch, --metrics, --record and trace."""
+"""What the command does with --watch, --metrics, --record, --dashboard, trace, demo and replay."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.serve import Server
     from minireactor.tcp import Connection
+    from minireactor.view.dashboard import Page
 
     Label = Union[Callable[[Connection], str], None]
 
@@ -53,18 +54,98 @@ def open_views(
     return said
 
 
+def open_dashboard(
+    stack: ExitStack, server: Server, options: argparse.Namespace, title: str, label: Label
+) -> str:
+    """Serve the page on `server` until `stack` is closed; a line to be printed. Refused."""
+    from minireactor.view.dashboard import Dashboard
+
+    command = f"minireactor {options.command}"
+    if options.quiet:
+        raise Refused(f"{command}: --dashboard prints an address to open; leave --quiet out")
+    page = Dashboard(
+        server.reactor,
+        title,
+        hint=f"nc {_place_of(server)}",
+        label=label,
+        set_marks=server.set_marks,
+    )
+    stack.callback(page.close)
+    _serve_page(page, server.reactor, options.dashboard, f"{command}: --dashboard")
+    return f"dashboard on {page.url}"
+
+
+def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
+    """A server and three clients, with the page on them, until a signal. Refused."""
+    from minireactor import reactor
+    from minireactor.view.demo import Demo
+
+    whole = Demo(reactor)
+    try:
+        whole.listen(options.port)
+    except CannotListenError as error:
+        raise Refused(f"minireactor demo: {error}") from error
+    say(f"demo on {whole.dashboard.url} (Ctrl-C ends it)")
+    _run_page(whole.dashboard.url, options)
+
+
+def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
+    """The page, on a recording, until a signal. Refused."""
+    from minireactor import reactor
+    from minireactor.view.record import RecordingError
+    from minireactor.view.replay import Replay
+
+    try:
+        page = Replay(options.file)
+    except RecordingError as error:
+        raise Refused(f"minireactor replay: {error}") from error
+    except OSError as error:
+        raise Refused(f"minireactor replay: {options.file}: {error.strerror}") from error
+    _serve_page(page, reactor, ("127.0.0.1", options.port), "minireactor replay")
+    say(f"replay of {options.file} on {page.url} (Ctrl-C ends it)")
+    _run_page(page.url, options)
+
+
+def _serve_page(page: Page, reactor: Reactor, place: tuple[str, int], what: str) -> None:
+    try:
+        page.listen(reactor, *place)
+    except CannotListenError as error:
+        raise Refused(f"{what}: {error}") from error
+
+
+def _run_page(url: str, options: argparse.Namespace) -> None:
+    from minireactor import reactor
+
+    # Without a display, what webbrowser finds would be a browser in this very terminal.
+    displays = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    if options.browser and (
+        os.name == "nt" or sys.platform == "darwin" or any(map(os.getenv, displays))
+    ):
+        import threading
+        import webbrowser
+
+        # Some browsers keep their caller waiting until they are closed.
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    reactor.run(installSignalHandlers=False)
+
+
+def _place_of(server: Server) -> str:
+    """Where it can be reached from this machine, as `nc` wants it."""
+    address = server.port.getHost()  # type: ignore[union-attr]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return f"{host} {address.port}"
+
+
 def watch(
     stack: ExitStack, server: Server, stop: Callable[[], object], title: str, label: Label
 ) -> None:
     """Show `server` until `stack` is closed; `q` calls `stop`."""
     from minireactor.view.watch import open_watch
 
-    address = server.port.getHost()  # type: ignore[union-attr]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     view = open_watch(
         server.reactor,
         title,
-        hint=f"no connection yet; try: nc {host} {address.port}",
+        hint=f"no connection yet; try: nc {_place_of(server)}",
         label=label,
         on_quit=stop,
         is_stopping=lambda: server.stopping,

@@ -154,6 +154,14 @@ class Tap:
         if self._beating.active():
             self._beating.cancel()
 
+    def connections(self) -> list[tcp.Connection]:
+        """Those that it watches."""
+        return list(self._seen)
+
+    def connection(self, number: int) -> tcp.Connection | None:
+        """The one with that id; None if there is none, or it has ended."""
+        return next((seen.connection for seen in self._seen.values() if seen.id == number), None)
+
     # Events.
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:

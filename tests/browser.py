@@ -1,0 +1,243 @@
+"""A real browser for the tests: headless Chromium, told what to do through a pair of pipes.
+
+The DevTools protocol over `--remote-debugging-pipe`: JSON messages, each ended by a NUL byte. Every
+wait is bounded by PATIENCE.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+
+from support import PATIENCE
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+START_SECONDS = 60.0  # a machine that is busy takes long to start a browser
+
+
+def executable():
+    """Where Chromium is; None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class BrowserError(AssertionError):
+    """The browser does not do what it was told."""
+
+
+class Browser:
+    """One process, with its files in `folder`. Close it."""
+
+    def __init__(self, folder):
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        # It reads from descriptor 3 and writes to 4.
+        pipes = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        self._process = subprocess.Popen(
+            ["sh", "-c", pipes, "sh", executable(), *_arguments(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(theirs_in, theirs_out),
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._in, self._out = ours_in, ours_out
+        self._unread = b""
+        self._count = 0
+        self._answers = {}
+        self.pages = {}
+        self.call("Browser.getVersion", patience=START_SECONDS)
+
+    def call(self, method, params=None, session=None, patience=PATIENCE):
+        """The result of a command."""
+        self._count += 1
+        number = self._count
+        message = {"id": number, "method": method, "params": params or {}}
+        if session is not None:
+            message["sessionId"] = session
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
+        deadline = time.monotonic() + patience
+        while number not in self._answers:
+            self._hear(deadline, method)
+        answer = self._answers.pop(number)
+        if "error" in answer:
+            raise BrowserError(f"{method}: {answer['error']['message']}")
+        return answer["result"]
+
+    def _hear(self, deadline, what):
+        ready, _, _ = select.select([self._in], [], [], max(0, deadline - time.monotonic()))
+        data = os.read(self._in, 1 << 20) if ready else b""
+        if not data:
+            raise BrowserError(f"no answer of the browser to {what}")
+        *messages, self._unread = (self._unread + data).split(b"\0")
+        for text in messages:
+            message = json.loads(text)
+            if "id" in message:
+                self._answers[message["id"]] = message
+            elif message.get("sessionId") in self.pages:
+                self.pages[message["sessionId"]].told(message["method"], message["params"])
+
+    def open(self, url, width=1280, height=800, dark=False, calm=False):
+        """A page of that size, in CSS pixels, light or dark, perhaps with reduced motion."""
+        page = Page(self)
+        page.size(width, height)
+        page.media(dark, calm)
+        page.go(url)
+        return page
+
+    def close(self):
+        try:
+            self.call("Browser.close")
+        except (BrowserError, OSError):
+            pass
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+
+
+class Page:
+    """A tab. `errors` has what its console has complained of."""
+
+    def __init__(self, browser):
+        self._browser = browser
+        self.errors = []
+        self._target = browser.call("Target.createTarget", {"url": "about:blank"})["targetId"]
+        attached = browser.call(
+            "Target.attachToTarget", {"targetId": self._target, "flatten": True}
+        )
+        self._session = attached["sessionId"]
+        browser.pages[self._session] = self
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, params=None):
+        return self._browser.call(method, params, self._session)
+
+    def told(self, method, params):
+        if method == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.errors.append(details.get("exception", details).get("description", str(details)))
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+            self.errors.append(str(params["args"]))
+
+    def size(self, width, height):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", metrics)
+
+    def media(self, dark=False, calm=False):
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if calm else "no-preference",
+        }
+        listed = [{"name": name, "value": value} for name, value in features.items()]
+        self.call("Emulation.setEmulatedMedia", {"features": listed})
+
+    def go(self, url):
+        self.call("Page.navigate", {"url": url})
+        self.until("document.readyState === 'complete'")
+
+    def ask(self, expression):
+        """The value of a JavaScript expression, or of the promise that it gives."""
+        answer = self.call(
+            "Runtime.evaluate",
+            {"expression": expression, "returnByValue": True, "awaitPromise": True},
+        )
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            raise BrowserError(details.get("exception", details).get("description", str(details)))
+        return answer["result"].get("value")
+
+    def until(self, expression, patience=3 * PATIENCE):
+        """Wait until it is true; its value."""
+        deadline = time.monotonic() + patience
+        while True:
+            value = self.ask(expression)
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise BrowserError(f"waited in vain for {expression}; the console: {self.errors}")
+            self.ask("new Promise((resolve) => setTimeout(resolve, 50))")
+
+    def box(self, selector):
+        """(left, top, width, height) of an element, which is scrolled into view."""
+        return self.ask(
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
+            "element.scrollIntoView({block: 'center'});"
+            "const box = element.getBoundingClientRect();"
+            "return [box.left, box.top, box.width, box.height]; })()"
+        )
+
+    def click(self, selector):
+        left, top, width, height = self.box(selector)
+        self._mouse("mousePressed", left + width / 2, top + height / 2)
+        self._mouse("mouseReleased", left + width / 2, top + height / 2)
+
+    def drag(self, selector, down, steps=8):
+        """Take an element in its middle and move it so many pixels down, or up."""
+        left, top, width, height = self.box(selector)
+        x, y = left + width / 2, top + height / 2
+        self._mouse("mousePressed", x, y)
+        for step in range(1, steps + 1):
+            self._mouse("mouseMoved", x, y + down * step / steps)
+        self._mouse("mouseReleased", x, y + down)
+
+    def _mouse(self, kind, x, y):
+        buttons = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1}
+        self.call(
+            "Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "clickCount": 1, **buttons}
+        )
+
+    def key(self, name):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", {"type": kind, "key": name, "code": name})
+
+    def screenshot(self, path, whole=False):
+        options = {"format": "png", "captureBeyondViewport": whole}
+        if whole:
+            size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+            options["clip"] = {
+                "x": 0,
+                "y": 0,
+                "width": size["width"],
+                "height": size["height"],
+                "scale": 1,
+            }
+        shot = self.call("Page.captureScreenshot", options)["data"]
+        with open(path, "wb") as file:
+            file.write(base64.b64decode(shot))
+
+    def close(self):
+        self._browser.pages.pop(self._session, None)
+        self._browser.call("Target.closeTarget", {"targetId": self._target})
+
+
+def _arguments(folder):
+    arguments = [
+        "--headless=new",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={folder}",
+        "--no-first-run",
+        "--no-default-browser-check",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--mute-audio",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # without which it refuses to run as root
+    return [*arguments, "about:blank"]

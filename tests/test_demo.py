@@ -1,0 +1,506 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+
+import pytest
+from serve_support import Command, FakeTime
+from support import PATIENCE, passes, pump
+from test_dashboard import Printed, ask, hear, request, samples, stream, visit
+
+from minireactor.view import demo as module
+from minireactor.view import replay
+from minireactor.view.demo import HIGH, LOW, Demo, SlowReader
+from minireactor.view.replay import Replay
+
+
+@pytest.fixture
+def demo(reactor):
+    """One that runs, its clients connected."""
+    own = Demo(reactor)
+    own.listen()
+    pump(reactor, lambda: len(own.streams) == 3, "the clients")
+    return own
+
+
+def transports(demo):
+    return [stream.transport for stream in demo.streams]
+
+
+def producers(demo):
+    return {transport._flow.state for transport in transports(demo)}
+
+
+def marks(demo):
+    return {(transport._flow.high, transport._flow.low) for transport in transports(demo)}
+
+
+def client_of(demo, name):
+    """What the page is told of it."""
+    return next(client for client in demo.state()["clients"] if client["name"] == name)
+
+
+# What there is without touching anything.
+
+
+def test_three_clients_read_and_are_paused_at_the_marks(reactor, demo):
+    pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
+    assert marks(demo) == {(HIGH, LOW)}
+    pump(reactor, lambda: all(c.received for c in demo.clients.values()), "what is read")
+
+
+def test_a_producer_is_resumed_at_the_low_mark(reactor, demo):
+    demo.change({"client": "A", "rate": 500_000})
+    resumed = []
+    transport = next(t for t in transports(demo) if _peer(t) == demo.clients["A"].peer)
+    reactor.add_tap(lambda event, who, reason: resumed.append(event) if who is transport else None)
+    pump(reactor, lambda: "resumeProducing" in resumed, "a resume")
+
+
+def _peer(transport):
+    return f"{transport.getPeer().host}:{transport.getPeer().port}"
+
+
+def test_the_page_is_told_which_connection_leads_to_which_client(demo):
+    peers = {_peer(transport) for transport in transports(demo)}
+    legs = [leg for client in demo.state()["clients"] for leg in client["legs"]]
+    assert {leg["peer"] for leg in legs} == peers
+    assert {leg["what"] for leg in legs} == {"server to client"}
+
+
+def test_the_switches_are_in_each_sample(reactor, closing, demo):
+    heard = hear(reactor, stream(reactor, closing, demo.dashboard), samples)
+    told = samples(heard)[0]["demo"]
+    assert (told["flow"], told["low"], told["producer"], told["way"]) == (
+        True,
+        "quarter",
+        "push",
+        "direct",
+    )
+    assert [client["name"] for client in told["clients"]] == ["A", "B", "C"]
+
+
+def test_a_switch_is_moved_by_who_has_the_token(reactor, closing, demo):
+    def moved(**headers):
+        body = b'{"producer": "pull"}'
+        return ask(reactor, closing, demo.dashboard, "POST", "/demo", body, **headers)[0]
+
+    assert moved() == 403
+    assert demo.producer == "push"
+    assert moved(x_token=demo.dashboard.token) == 204
+    assert demo.producer == "pull"
+
+
+# The switches.
+
+
+def test_without_flow_control_what_waits_grows_until_the_safe_limit(reactor, demo, monkeypatch):
+    monkeypatch.setattr(module, "SAFE", 2 << 20)
+    demo.change({"flow": False, "made": 16 << 20})
+    assert producers(demo) == {"none"}
+    pump(reactor, lambda: demo.notice, "the limit")
+    waiting = sum(transport.pending for transport in transports(demo))
+    assert waiting > 4 * HIGH
+    passes(reactor, 20)
+    assert sum(transport.pending for transport in transports(demo)) <= waiting + 3 * (2 << 20)
+    pump(reactor, lambda: not any(s.source._timer.active() for s in demo.streams), "the producers")
+
+
+def test_flow_control_back_on_sheds_what_has_piled_up(reactor, demo, monkeypatch):
+    monkeypatch.setattr(module, "SAFE", 4 << 20)
+    monkeypatch.setattr(module, "RETURN_SECONDS", 0.0)
+    demo.change({"flow": False, "made": 16 << 20})
+    pump(reactor, lambda: demo.notice, "the limit")
+    overfull = set(demo.streams)
+    demo.change({"flow": True})
+    pump(reactor, lambda: len(demo.streams - overfull) >= 2, "the clients' return")
+    pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
+    assert all(transport.pending <= 2 * HIGH for transport in transports(demo))
+
+
+def test_flow_control_back_on_in_time_keeps_the_connections(reactor, demo):
+    before = set(demo.streams)
+    demo.change({"flow": False})
+    demo.change({"flow": True})
+    passes(reactor)
+    assert demo.streams == before
+    pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
+
+
+@pytest.mark.parametrize(
+    "low, mark, delay", [("zero", 0, module.LATE), ("near", HIGH - module.NEAR, 0.0)]
+)
+def test_the_low_mark_has_three_places(reactor, demo, low, mark, delay):
+    demo.change({"low": low})
+    assert marks(demo) == {(HIGH, mark)}
+    assert demo.delay == delay
+    assert demo.state()["low"] == low
+    demo.change({"low": "quarter"})
+    assert marks(demo) == {(HIGH, LOW)}
+    assert demo.delay == delay  # so that one sees what the quarter is for
+
+
+def test_a_client_that_comes_later_gets_the_marks_of_the_others(reactor, demo):
+    demo.change({"low": "zero"})
+    before = set(demo.streams)
+    demo.change({"way": "direct"})
+    pump(reactor, lambda: len(demo.streams - before) == 3, "new connections")
+    pump(reactor, lambda: len(demo.streams) == 3, "the end of the old ones")
+    assert marks(demo) == {(HIGH, 0)}
+
+
+def test_marks_that_were_dragged_are_nobodys_but_your_own(demo):
+    transports(demo)[0].setWriteBufferLimits(1000, 10)
+    assert demo.state()["low"] == "own"
+    demo.change({"low": "quarter"})
+    assert demo.state()["low"] == "quarter"
+    assert (1000, 250) in marks(demo)
+
+
+def test_the_marks_of_all_are_those_of_the_clients_to_come(reactor, demo):
+    demo.dashboard._move({"id": None, "high": 100_000, "low": 25_000})
+    before = set(demo.streams)
+    demo.change({"way": "proxy"})
+    pump(reactor, lambda: len(demo.streams - before) == 3, "new connections")
+    pump(reactor, lambda: len(demo.streams) == 3, "the end of the old ones")
+    assert marks(demo) == {(100_000, 25_000)}
+
+
+def test_pulled_it_writes_pieces_and_is_never_paused(reactor, demo):
+    demo.change({"producer": "pull"})
+    assert producers(demo) == {"pull"}
+    for transport in transports(demo):
+        pump(reactor, lambda t=transport: 0 < t.pending <= LOW + module.PIECE, "a piece")
+    before = [transport.pauses for transport in transports(demo)]
+    passes(reactor, 50)
+    assert [transport.pauses for transport in transports(demo)] == before
+    demo.change({"producer": "push"})
+    pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
+
+
+def test_a_late_producer_starts_after_its_delay(reactor, demo):
+    pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
+    source = next(iter(demo.streams)).source
+    demo.change({"delay": 5.0})
+    source.resumeProducing()
+    assert source._timer.getTime() >= reactor.seconds() + 5.0
+
+
+def test_with_a_proxy_there_are_two_connections_for_each_client(reactor, demo):
+    demo.change({"way": "proxy"})
+
+    def legs():
+        return [[leg["what"] for leg in client["legs"]] for client in demo.state()["clients"]]
+
+    pump(reactor, lambda: legs() == 3 * [["server to proxy", "proxy to client"]], "the proxies")
+    peers = {leg["peer"] for client in demo.state()["clients"] for leg in client["legs"]}
+
+    def watched():
+        return {row["peer"] for row in demo.dashboard.tap.sample()["connections"]}
+
+    pump(reactor, lambda: peers <= watched(), "all of the connections")
+    before = {name: client.received for name, client in demo.clients.items()}
+    pump(reactor, lambda: all(c.received > before[c.name] for c in demo.clients.values()), "bytes")
+    demo.change({"way": "direct"})
+    pump(reactor, lambda: legs() == 3 * [["server to client"]], "the way back")
+    pump(reactor, lambda: demo._upstream == {}, "the end of the proxies")
+
+
+def test_back_pressure_travels_through_the_proxy(reactor, demo):
+    demo.change({"way": "proxy"})
+    pump(reactor, lambda: len(demo._upstream) == 3, "the proxies")
+    demo.change({"client": "A", "rate": 0})
+    upstream = demo._upstream[demo.clients["A"].peer]
+
+    def state():
+        return [t._flow.state for t in transports(demo) if _peer(t) == upstream]
+
+    pump(reactor, lambda: state() == ["paused"], "the pause at the server")
+
+
+def test_a_client_that_vanishes_is_given_up_and_may_come_back(reactor, monkeypatch):
+    monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
+    demo = Demo(reactor)
+    demo.listen()
+    pump(reactor, lambda: len(demo.streams) == 3, "the clients")
+    demo.change({"client": "C", "gone": True})
+    assert client_of(demo, "C")["absent"] == module.VANISHED
+    pump(reactor, lambda: len(demo.streams) == 2, "the abort")
+    pump(reactor, lambda: client_of(demo, "C")["absent"] == module.GIVEN_UP, "the news")
+    assert client_of(demo, "C")["legs"] == []
+    demo.change({"client": "C", "gone": False})
+    pump(reactor, lambda: len(demo.streams) == 3, "the return")
+    assert client_of(demo, "C")["absent"] == ""
+
+
+def test_a_client_that_reads_nothing_says_so_and_others_go_on(reactor, demo):
+    demo.change({"client": "B", "rate": 0})
+    assert client_of(demo, "B")["absent"] == module.READS_NOTHING
+    passes(reactor)
+    stopped, before = demo.clients["B"].received, demo.clients["A"].received
+    pump(reactor, lambda: demo.clients["A"].received > before, "another client")
+    assert demo.clients["B"].received == stopped
+
+
+def test_a_client_that_was_sent_away_comes_back_by_itself(reactor, demo, monkeypatch):
+    monkeypatch.setattr(module, "RETURN_SECONDS", 0.0)
+    first = next(iter(demo.streams))
+    first.transport.abortConnection()
+    pump(reactor, lambda: first not in demo.streams, "the end")
+    pump(reactor, lambda: len(demo.streams) == 3, "the return")
+
+
+@pytest.mark.parametrize(
+    "wanted, word",
+    [
+        ({"none": 1}, "'none'"),
+        ({"flow": 1}, "neither true nor false"),
+        ({"low": "middle"}, "quarter, zero, near"),
+        ({"low": ["zero"]}, "quarter, zero, near"),
+        ({"producer": None}, "push, pull"),
+        ({"way": "round"}, "direct, proxy"),
+        ({"made": 0}, "from 1"),
+        ({"made": float("nan")}, "from 1"),
+        ({"made": "1"}, "from 1"),
+        ({"delay": -1}, "from 0"),
+        ({"client": "D", "rate": 1}, "'D'"),
+        ({"client": ["A"], "rate": 1}, "'A'"),
+        ({"client": "A", "rate": -1}, "from 0"),
+        ({"client": "A", "gone": "yes"}, "neither true nor false"),
+    ],
+)
+def test_a_switch_that_makes_no_sense_is_refused(demo, wanted, word):
+    before = demo.state()
+    with pytest.raises(ValueError, match=word):
+        demo.change(wanted)
+    after = demo.state()
+    for state in (before, after):
+        for client in state["clients"]:
+            for leg in client["legs"]:
+                leg.pop("received")
+    assert after == before
+
+
+def test_a_slow_reader_reads_so_many_bytes_a_second(closing):
+    from minireactor import Reactor
+
+    clock = FakeTime()
+    reactor = closing(Reactor(seconds=clock))
+    server = closing(socket.create_server(("127.0.0.1", 0)))
+    reader = SlowReader(reactor, "A", 10_000)
+    reader.connect(server.getsockname()[1])
+    peer = closing(server.accept()[0])
+    peer.setblocking(False)
+    assert reader.peer == "{}:{}".format(*peer.getpeername())
+    for step in range(1, 101):
+        clock.advance(0.1)
+        for _ in range(20):
+            try:
+                peer.send(b"x" * 4096)
+            except BlockingIOError:
+                pass
+            reactor.iterate()
+        assert reader.received <= 10_000 * step * 0.1 + reader.PORTION
+    assert reader.received > 90_000
+    reader.close()
+
+
+# The command.
+
+
+@pytest.fixture
+def command(tmp_path, closing):
+    def start(*arguments):
+        return closing(Command(*arguments, cwd=str(tmp_path)))
+
+    return start
+
+
+def test_the_demo_prints_an_address_serves_its_page_and_ends_at_a_signal(command):
+    process = command("demo", "--no-browser")
+    page = Printed(process.line())
+    host, _, port = page.url[7:].partition("/")[0].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
+        client.sendall(request(page))
+        heard = b""
+        while True:
+            data = client.recv(65536)
+            if not data:
+                break
+            heard += data
+    assert b'data-mode="demo"' in heard
+    process.interrupt()
+    assert process.end() == (0, "", "")
+
+
+@pytest.mark.parametrize("command_line", [["demo"], ["replay", "FILE"]])
+def test_a_page_whose_port_is_taken_is_refused_in_a_line(command, recording, command_line):
+    words = [recording if word == "FILE" else word for word in command_line]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, output, errors = command(*words, "--port", port, "--no-browser").end()
+    assert (status, output) == (2, "")
+    assert port in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the browser is a shell script")
+def test_the_page_is_opened_in_the_browser_of_the_user(command, tmp_path, monkeypatch):
+    script = tmp_path / "browser"
+    script.write_text(
+        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part\n'
+        f"mv {tmp_path}/opened.part {tmp_path}/opened\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("BROWSER", str(script))
+    process = command("demo")
+    page = Printed(process.line())
+    from time import monotonic
+
+    deadline = monotonic() + PATIENCE
+    while not (tmp_path / "opened").exists():
+        assert monotonic() < deadline, "no browser was opened"
+    assert (tmp_path / "opened").read_text().strip() == page.url
+    process.interrupt()
+    assert process.end()[0] == 0
+
+
+# Recordings.
+
+ROW = {
+    "id": 1,
+    "peer": "192.0.2.1:1",
+    "label": "Echo",
+    "state": "open",
+    "producer": "paused",
+    "pending": 70000,
+    "high": 65536,
+    "low": 16384,
+    "in": 1,
+    "out": 2,
+    "pauses": 3,
+    "paused": 0.5,
+    "sendq": 4,
+    "recvq": None,
+}
+SAMPLE = {
+    "type": "sample",
+    "lag": 0.0,
+    "memory": 1 << 20,
+    "totals": {
+        "connections": 1,
+        "open": 1,
+        "in": 1,
+        "out": 2,
+        "pauses": 3,
+        "highest_pending": 70000,
+        "paused": 0.5,
+        "paused_now": 1,
+    },
+    "connections": [ROW],
+    "rest": None,
+}
+
+
+def sample(time):
+    return {**SAMPLE, "time": time}
+
+
+def lost(time):
+    event = {"type": "event", "time": time, "event": "lost", "id": 1, "peer": "192.0.2.1:1"}
+    return {**event, "reason": "it fell over"}
+
+
+FIRST = {"type": "recording", "version": 1, "command": "minireactor serve echo"}
+
+
+def written(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    lines = [sample(index / 4) for index in range(40)]
+    pause = {**lost(1.0), "event": "pause"}
+    return written(tmp_path / "recording", FIRST, *lines, pause, lost(10.0))
+
+
+def replayed(reactor, closing, path):
+    """What the page gets."""
+    page = Replay(path)
+    page.listen(reactor, "127.0.0.1", 0)
+    client = visit(closing, page)
+    client.sendall(request(page, path="/recording", x_token=page.token))
+    heard = hear(reactor, client, lambda heard: False)
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    whole = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        whole += rest[: int(size, 16)]
+        body = rest[int(size, 16) + 2 :]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def test_the_page_gets_the_samples_the_title_and_why_connections_were_lost(
+    reactor, closing, recording
+):
+    first, reason, *found = replayed(reactor, closing, recording)
+    assert first == {"type": "recording", "title": "minireactor serve echo"}
+    assert reason == lost(10.0)
+    assert found == [sample(index / 4) for index in range(40)]
+
+
+def test_of_a_long_recording_the_page_gets_what_it_can_keep(
+    reactor, closing, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(replay, "MOST", 20_000)
+    path = written(tmp_path / "long", FIRST, *(sample(float(index)) for index in range(1000)))
+    _, *found = replayed(reactor, closing, path)
+    times = [line["time"] for line in found]
+    assert sum(len(json.dumps(line)) for line in found) < 30_000
+    assert times[0] == 0 and times[-1] > 900
+    assert len({b - a for a, b in zip(times, times[1:])}) == 1
+
+
+def test_the_recording_is_sent_as_fast_as_it_is_taken(reactor, closing, tmp_path):
+    path = written(tmp_path / "long", FIRST, *(sample(float(index)) for index in range(30_000)))
+    page = Replay(path)
+    page.listen(reactor, "127.0.0.1", 0)
+    client = visit(closing, page)
+    client.sendall(request(page, path="/recording", x_token=page.token))
+    most = 0
+    for _ in range(300):
+        reactor.iterate(0.001)
+        most = max([most, *(http.transport.pending for http in page._site.connections)])
+    assert 0 < most < 200_000
+    assert len(hear(reactor, client, lambda heard: False)) > 10_000_000
+
+
+def test_who_has_no_token_gets_no_recording(reactor, closing, recording):
+    page = Replay(recording)
+    page.listen(reactor, "127.0.0.1", 0)
+    assert ask(reactor, closing, page, path="/recording")[0] == 403
+
+
+def test_replay_prints_an_address_and_ends_at_a_signal(command, recording):
+    process = command("replay", recording, "--no-browser")
+    assert recording in process.line_with("replay of")
+    process.interrupt()
+    assert process.end() == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "content, word", [(None, "No such file"), ("", "JSON"), ('{"type": "x"}\n', "no recording")]
+)
+def test_what_is_no_recording_is_refused_in_a_line(command, tmp_path, content, word):
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    status, output, errors = command("replay", str(path), "--no-browser").end()
+    assert (status, output) == (2, "")
+    assert word in errors
+    assert errors.count("\n") == 1
