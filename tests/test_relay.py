@@ -163,6 +163,22 @@ def test_a_pause_names_who_is_behind(reactor, target, come, source):
     assert set(details) == {other(source)}
 
 
+def test_for_who_watches_each_connection_says_where_it_leads(start, come, target, reactor):
+    relay = start()
+    client = come(relay)
+    (transport,) = relay.connections
+    assert relay.label(transport) == ""
+    pump(reactor, lambda: len(relay._proxies) == 2, "the target")
+    accepted = target.accept()
+    of_target = relay._proxies[transport].target
+    assert relay.label(transport) == "-> {}:{}".format(*target.place)
+    assert relay.label(of_target) == "<- {}:{}".format(*client.getsockname())
+    client.close()
+    accepted.close()
+    pump(reactor, lambda: not relay.connections, "the end")
+    assert relay.label(transport) == relay.label(of_target) == ""
+
+
 def test_totals_are_those_of_the_clients_and_the_pauses_of_both_sides(start, meet, reactor):
     relay = start()
     client, target = meet(relay)

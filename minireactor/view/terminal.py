@@ -76,7 +76,7 @@ class Terminal:
             wanted[3] &= ~(termios.ICANON | termios.ECHO)
             wanted[6][termios.VMIN], wanted[6][termios.VTIME] = 1, 0
             termios.tcsetattr(self._fd, termios.TCSANOW, wanted)
-        except (OSError, termios.error):
+        except (OSError, ValueError, termios.error):
             return
         if not self.entered:
             self._before = before
@@ -90,8 +90,9 @@ class Terminal:
         if self.entered and not self._unsent:
             # Each line is erased first: to do so behind one that is full would take its last
             # character away.
-            picture = "\r\n".join(f"\x1b[2K{line}" for line in lines)
-            self._send(f"\x1b[H{picture}".encode(errors="replace"))
+            numbered = enumerate(lines, 1)
+            picture = "".join(f"\x1b[{number};1H\x1b[2K{line}" for number, line in numbered)
+            self._send(picture.encode(errors="replace"))
 
     def leave(self) -> None:
         """Give the screen back. Idempotent."""

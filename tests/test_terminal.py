@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+
+import pytest
+from support import passes, pump
+
+from minireactor import Reactor
+from minireactor.view import terminal
+from minireactor.view.terminal import Capture, Notes, Terminal, find_terminal
+
+termios = pytest.importorskip("termios")
+
+
+class Pty:
+    """A terminal whose other end the test holds."""
+
+    def __init__(self):
+        self.master, self.slave = os.openpty()
+        os.set_blocking(self.master, False)
+        self.name = os.ttyname(self.slave)
+        self.keys = []
+        self.screen = b""
+
+    def open(self, reactor):
+        fd = os.open(self.name, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        return Terminal(reactor, fd, self.keys.append)
+
+    def settings(self):
+        return termios.tcgetattr(self.slave)
+
+    def read(self):
+        """What has been written to it, as far as it has arrived."""
+        try:
+            while True:
+                self.screen += os.read(self.master, 65536)
+        except OSError:
+            pass
+        return self.screen
+
+    def hang_up(self):
+        os.close(self.slave)
+        os.close(self.master)
+        self.master = self.slave = None
+
+    def close(self):
+        if self.master is not None:
+            self.hang_up()
+
+
+@pytest.fixture
+def pty(closing):
+    return closing(Pty())
+
+
+@pytest.fixture
+def term(reactor, pty, closing):
+    return closing(pty.open(reactor))
+
+
+# The terminal.
+
+
+def test_entered_it_gives_each_key_at_once_and_shows_none(term, pty, reactor):
+    before = pty.settings()
+    term.enter()
+    assert term.entered
+    changed = before[3] & ~pty.settings()[3]
+    assert changed == termios.ICANON | termios.ECHO
+    os.write(pty.master, b"aB ")
+    pump(reactor, lambda: pty.keys == ["a", "B", " "])
+    assert b"aB" not in pty.read()
+
+
+def test_keys_that_send_a_sequence_are_no_letters(term, pty, reactor):
+    term.enter()
+    os.write(pty.master, b"\x1b[A")
+    passes(reactor)
+    os.write(pty.master, b"x")
+    pump(reactor, lambda: pty.keys)
+    assert pty.keys == ["x"]
+
+
+def test_left_it_is_as_it_was(term, pty, reactor):
+    before = pty.settings()
+    term.enter()
+    term.show(["one"])
+    term.leave()
+    term.leave()
+    assert pty.settings() == before
+    assert pty.read().endswith(b"\x1b[?1049l")
+    assert pty.read().count(b"\x1b[?1049l") == 1
+    assert reactor.getReaders() == []
+    assert not term.entered
+
+
+def test_a_picture_takes_the_whole_screen_line_by_line(term, pty):
+    term.enter()
+    pty.read()
+    pty.screen = b""
+    term.show(["one", "", "three ▄"])
+    assert pty.read() == "\x1b[1;1H\x1b[2Kone\x1b[2;1H\x1b[2K\x1b[3;1H\x1b[2Kthree ▄".encode()
+
+
+def test_it_shows_nothing_unless_it_is_entered(term, pty):
+    term.show(["one"])
+    assert pty.read() == b""
+
+
+def test_a_terminal_that_takes_nothing_blocks_nobody_and_gets_the_next_picture_later(
+    term, pty, reactor
+):
+    term.enter()
+    for number in range(2000):
+        term.show([f"picture {number} " * 20])
+    assert reactor.getWriters() == [term]
+    shown = set()
+
+    def read_on():
+        pty.screen = pty.screen[-1000:]
+        pty.read()
+        shown.update(part.split()[0] for part in pty.screen.split(b"picture ")[1:-1])
+        return not reactor.getWriters()
+
+    pump(reactor, read_on)
+    term.show(["the latest"])
+    pump(reactor, lambda: b"the latest" in pty.read())
+    assert 0 < len(shown) < 2000
+
+
+def test_a_picture_that_was_cut_off_is_none_when_the_screen_is_given_back(term, pty, reactor):
+    term.enter()
+    while not reactor.getWriters():
+        term.show(["x" * 1000])
+    pty.read()
+    term.leave()
+    assert pty.read().endswith(b"\x18\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l")
+    assert reactor.getWriters() == []
+
+
+def test_a_terminal_that_goes_away_is_forgotten(term, pty, reactor):
+    term.enter()
+    pty.hang_up()
+    pump(reactor, lambda: not term.entered)
+    assert reactor.getReaders() == []
+    assert not term.is_ours()
+    term.enter()
+    term.show(["nothing"])
+    term.close()
+    assert not term.entered
+
+
+def test_a_reactor_that_ends_gives_it_back(pty):
+    own = Reactor()
+    before = pty.settings()
+    term = pty.open(own)
+    own.callWhenRunning(term.enter)
+    own.callLater(0, own.stop)
+    own.run(installSignalHandlers=False)
+    assert pty.settings() == before
+    assert pty.read().endswith(b"\x1b[?1049l")
+    term.close()
+
+
+def test_a_terminal_that_controls_nobody_is_anybodys(term):
+    assert term.is_ours()
+
+
+# Which it is.
+
+
+# Patched in the test itself, since pytest has streams of its own for each phase.
+@pytest.fixture
+def on_tty(pty, monkeypatch, closing):
+    stream = closing(os.fdopen(pty.slave, "w", closefd=False))
+    monkeypatch.setenv("TERM", "xterm")
+    return lambda: monkeypatch.setattr(sys, "stdout", stream)
+
+
+def test_it_is_opened_anew_and_never_waits(on_tty, pty):
+    on_tty()
+    fd = find_terminal()
+    assert os.ttyname(fd) == pty.name
+    assert not os.get_blocking(fd)
+    assert os.get_blocking(pty.slave)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["", "dumb", None])
+def test_a_terminal_that_can_do_nothing_is_none(on_tty, monkeypatch, name):
+    on_tty()
+    if name is None:
+        monkeypatch.delenv("TERM")
+    else:
+        monkeypatch.setenv("TERM", name)
+    assert find_terminal() is None
+
+
+def test_a_file_is_none(monkeypatch, tmp_path, closing):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", closing((tmp_path / "out").open("w")))
+    assert find_terminal() is None
+
+
+def test_nothing_at_all_is_none(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert find_terminal() is None
+
+
+# What is printed meanwhile.
+
+
+class Stream:
+    encoding = "utf-8"
+
+    def __init__(self, isatty=True):
+        self.text = ""
+        self._isatty = isatty
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return self._isatty
+
+
+def test_lines_are_kept_when_they_are_complete():
+    lines = deque()
+    notes = Notes(Stream(), lines)
+    assert notes.write("one\ntw") == 6
+    assert list(lines) == ["one"]
+    print("o\tand", "a half \r", file=notes, flush=True)
+    assert list(lines) == ["one", "two     and a half"]
+    assert notes.encoding == "utf-8"
+    assert not notes.isatty()
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """streams() -> (sys.stdout, sys.stderr), terminals both, from now on."""
+
+    def streams():
+        out, err = Stream(), Stream()
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        return out, err
+
+    return streams
+
+
+def test_what_is_printed_is_kept_and_errors_are_printed_in_the_end(streams):
+    out, err = streams()
+    capture = Capture()
+    capture.open()
+    print("said")
+    print("complained", file=sys.stderr)
+    assert (out.text, err.text) == ("", "")
+    assert list(capture.notes) == ["said", "complained"]
+    capture.close()
+    capture.close()
+    assert (sys.stdout, sys.stderr) == (out, err)
+    assert (out.text, err.text) == ("", "complained\n")
+
+
+def test_errors_that_do_not_go_to_the_terminal_go_where_they_went(streams, monkeypatch):
+    streams()
+    err = Stream(isatty=False)
+    monkeypatch.setattr(sys, "stderr", err)
+    capture = Capture()
+    capture.open()
+    print("complained", file=sys.stderr)
+    assert err.text == "complained\n"
+    assert list(capture.notes) == []
+    capture.close()
+
+
+def test_log_records_are_kept_too(streams):
+    out, err = streams()
+    handler = logging.StreamHandler(err)
+    logger = logging.getLogger("somebody.else")
+    logger.addHandler(handler)
+    capture = Capture()
+    capture.open()
+    try:
+        logger.error("went wrong")
+        assert list(capture.notes) == ["went wrong"]
+        assert err.text == ""
+        capture.close()
+        logger.error("again")
+    finally:
+        logger.removeHandler(handler)
+    assert err.text == "went wrong\nagain\n"
+
+
+def test_no_more_lines_are_kept_than_anybody_reads(streams):
+    _, err = streams()
+    capture = Capture()
+    capture.open()
+    for number in range(1000):
+        print(number, file=sys.stderr)
+    capture.close()
+    kept = err.text.split()
+    assert len(capture.notes) == len(kept) == terminal.MOST_NOTES
+    assert kept[-1] == "999"
