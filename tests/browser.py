@@ -7,6 +7,7 @@ wait is bounded by PATIENCE.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -35,14 +36,20 @@ class Browser:
     def __init__(self, folder):
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        # It reads from descriptor 3 and writes to 4.
-        pipes = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+
+        def take_pipes():
+            # It reads from descriptor 3 and writes to 4, either of which may be one of these now.
+            spare = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
+            for fd, wanted in zip(spare, (3, 4)):
+                os.dup2(fd, wanted)
+
         self._process = subprocess.Popen(
-            ["sh", "-c", pipes, "sh", executable(), *_arguments(folder)],
+            [executable(), *_arguments(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(theirs_in, theirs_out),
+            pass_fds=(3, 4),
+            preexec_fn=take_pipes,
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -51,7 +58,11 @@ class Browser:
         self._count = 0
         self._answers = {}
         self.pages = {}
-        self.call("Browser.getVersion", patience=START_SECONDS)
+        try:
+            self.call("Browser.getVersion", patience=START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method, params=None, session=None, patience=PATIENCE):
         """The result of a command."""
@@ -164,11 +175,16 @@ class Page:
         """Wait until it is true; its value."""
         deadline = time.monotonic() + patience
         while True:
-            value = self.ask(expression)
-            if value:
-                return value
+            try:
+                value = self.ask(expression)
+            except BrowserError as error:  # of a page that is still being loaded
+                why = error
+            else:
+                why = self.errors
+                if value:
+                    return value
             if time.monotonic() > deadline:
-                raise BrowserError(f"waited in vain for {expression}; the console: {self.errors}")
+                raise BrowserError(f"waited in vain for {expression}: {why}")
             self.ask("new Promise((resolve) => setTimeout(resolve, 50))")
 
     def box(self, selector):

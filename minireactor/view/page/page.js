@@ -104,7 +104,9 @@ function latestRate(columns, name, over) {
   const { t } = columns;
   const last = t.length - 1;
   const first = firstShown(t, t[last] - over);
-  return last > first ? (columns[name][last] - columns[name][first]) / (t[last] - t[first]) : 0;
+  // Of a moment alone, one pause would be twenty a second.
+  const time = Math.max(t[last] - t[first], Math.min(over, 1));
+  return last > first ? (columns[name][last] - columns[name][first]) / time : 0;
 }
 
 // Drawing.

@@ -1,0 +1,409 @@
+"""The page in a real browser. Skipped, with a word, where there is no Chromium."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browser import NAMES, Browser, executable
+from serve_support import Command
+from test_dashboard import Printed
+from test_demo import FIRST, lost, sample, written
+
+pytestmark = pytest.mark.skipif(
+    executable() is None, reason=f"no Chromium here ({', '.join(NAMES)}): the page is NOT TESTED"
+)
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    own = Browser(str(tmp_path_factory.mktemp("browser")))
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path, closing):
+    """Run a command, open its page; a console error fails the test unless it is expected."""
+    pages = []
+
+    def start(*arguments, **more):
+        process = closing(Command(*arguments, cwd=str(tmp_path)))
+        return load(Printed(process.line_with("http://")).url, process, **more)
+
+    def load(url, process=None, errors=False, **more):
+        page = browser.open(url, **more)
+        page.process = process
+        page.may_fail = errors
+        pages.append(page)
+        return page
+
+    start.load = load
+    yield start
+    for page in pages:
+        page.ask("1")  # what the console has to say until now
+        page.close()
+    assert [page.errors for page in pages if not page.may_fail] == [
+        [] for page in pages if not page.may_fail
+    ]
+
+
+@pytest.fixture
+def demo(show):
+    """The page of a demo that has its connections."""
+    page = show("demo", "--no-browser")
+    page.until("plots.size === 3")
+    return page
+
+
+def rows(page):
+    return page.ask("[...plots.values()].map((plot) => plot.row)")
+
+
+def post(page, what):
+    page.ask(f"send('/demo', {json.dumps(what)})")
+
+
+# The demo.
+
+
+def test_a_connection_appears_and_a_pause_is_seen(demo):
+    assert demo.ask("document.querySelectorAll('#connections canvas').length") == 3
+    demo.until("[...document.querySelectorAll('.chip')].some((c) => c.textContent === 'paused')")
+    demo.until("[...plots.values()].every((plot) => plot.columns.share.some((part) => part > 0.9))")
+    assert "pause" in demo.ask("document.querySelector('.facts').textContent")
+
+
+def test_something_is_drawn_in_the_colour_of_each_thing(demo):
+    demo.until("[...plots.values()][0].columns.share.some((part) => part === 1)")
+    drawn = """(() => {
+        const canvas = document.querySelector('#connections canvas');
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const has = (name) => {
+            const [r, g, b] = colour[name].match(/[0-9a-f]{2}/g).map((hex) => parseInt(hex, 16));
+            for (let i = 0; i < data.length; i += 4)
+                if ([r, g, b].every((part, j) => Math.abs(data[i + j] - part) < 8)
+                    && data[i + 3] > 200) return true;
+            return false;
+        };
+        return ['pending', 'high', 'low', 'paused', 'kernel', 'rate'].filter((name) => !has(name));
+    })()"""
+    demo.until(f"{drawn}.length === 0")
+
+
+def test_a_dragged_mark_takes_effect_at_the_server(demo):
+    before = rows(demo)
+    demo.drag("#connections .mark.high", -16)
+    demo.until("plots.values().next().value.wanted === null")
+    after = rows(demo)
+    assert after[0]["high"] > before[0]["high"]
+    assert after[0]["low"] == before[0]["low"]
+    assert [row["high"] for row in after[1:]] == [row["high"] for row in before[1:]]
+    # What is shown is what is in force.
+    shown = demo.ask("document.querySelector('.mark.high b').textContent")
+    assert shown == demo.ask(f"bytes({after[0]['high']})")
+    demo.until("document.querySelector('[data-low=own]').hidden === false")
+
+
+def test_the_marks_of_all_can_be_dragged_together(demo):
+    demo.click("#together")
+    demo.drag("#connections .mark.low", -10)
+    demo.until("[...plots.values()].every((plot) => plot.row.low > 65536)")
+    assert len({row["low"] for row in rows(demo)}) == 1
+
+
+def test_a_mark_is_moved_with_the_keys_and_says_where_it_is(demo):
+    before = rows(demo)[0]["low"]
+    demo.ask("document.querySelector('#connections .mark.low').focus()")
+    demo.key("ArrowUp")
+    demo.until(f"plots.values().next().value.row.low > {before}")
+    demo.key("Home")
+    demo.until("plots.values().next().value.row.low === 0")
+    demo.key("End")
+    demo.until("plots.values().next().value.row.low > 200000")
+    row = rows(demo)[0]
+    assert row["low"] < row["high"]
+    mark = "document.querySelector('#connections .mark.low')"
+    demo.until(f"{mark}.getAttribute('aria-valuenow') === '{row['low']}'")
+    assert demo.ask(f"{mark}.getAttribute('aria-label')").startswith("low mark of connection")
+
+
+def test_the_memory_climbs_with_flow_control_off_and_is_flat_with_it_on(demo):
+    # Elsewhere than in CPython, garbage comes and goes; there only what is pending is looked at.
+    chart = "memory" if platform.python_implementation() == "CPython" else "pending"
+    # Given clients that read slowly, and time to look.
+    post(demo, {"made": 4 * MIB})
+    demo.until("whole.t.length > 40")
+    flat = demo.ask(f"[whole.{chart}[10], whole.{chart}[whole.t.length - 1]]")
+    assert abs(flat[1] - flat[0]) < 4 * MIB
+    # When flow control is switched off, the chart climbs, until the safe limit.
+    demo.click("#flow")
+    demo.until(f"whole.{chart}[whole.t.length - 1] > {flat[1] + 16 * MIB}")
+    demo.until(f"whole.pending[whole.pending.length - 1] > {40 * MIB}")
+    demo.until("!document.getElementById('notice').hidden")
+    assert "safe" in demo.ask("document.querySelector('[data-flow=false]').textContent")
+    # And on again, what is pending is little again.
+    demo.click("#flow")
+    demo.until(f"whole.pending[whole.pending.length - 1] < {2 * MIB}")
+    demo.until("[...plots.values()].some((plot) => plot.row.producer === 'paused')")
+
+
+def test_the_switches_do_what_they_say(demo):
+    def choose(value):
+        demo.ask(f"document.querySelector('input[value={value}]').click()")
+
+    choose("zero")
+    demo.until("[...plots.values()].every((plot) => plot.row.low === 0)")
+    demo.until("document.querySelector('[data-low=zero]').hidden === false")
+    choose("near")
+    demo.until("[...plots.values()].every((plot) => plot.row.low > 200000)")
+    demo.until("[...plots.values()].some((plot) => plot.row.pauses > 5)")
+    choose("quarter")
+    choose("pull")
+    demo.until("[...plots.values()].every((plot) => plot.row.producer === 'pull')")
+    choose("push")
+    choose("proxy")
+    demo.until("document.querySelectorAll('.plot:not(.over)').length === 6")
+    assert (
+        demo.ask("document.querySelector('.plot:not(.over) h4').textContent") == "server to proxy"
+    )
+
+
+def test_a_client_is_made_slow_and_vanishes(demo):
+    slider = "document.querySelector('.client input')"
+    demo.ask(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
+    demo.until("latest.demo.clients[0].rate === 0")
+    assert demo.ask("document.querySelector('.client output').textContent") == "nothing"
+    demo.ask("document.querySelectorAll('.vanish')[1].click()")
+    demo.until("latest.demo.clients[1].gone")
+    demo.until("document.querySelectorAll('.vanish')[1].textContent === 'Come back'")
+    demo.until("document.querySelectorAll('.absent')[1].textContent.includes('goodbye')")
+
+
+def test_frozen_it_stands_still_and_then_it_has_missed_nothing(demo):
+    demo.click("#freeze")
+    before = demo.ask("whole.t.length")
+    demo.until("held.length > 5")
+    assert demo.ask("whole.t.length") == before
+    demo.click("#freeze")
+    demo.until(f"whole.t.length > {before + 5}")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_and_can_be_read_at_any_width_light_and_dark(show, width, dark):
+    page = show("demo", "--no-browser", width=width, height=844, dark=dark)
+    page.until("plots.size === 3")
+    page.until("document.querySelector('.mark.high b').textContent !== ''")
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    poor = page.ask("""(() => {
+        const light = (text) => {
+            const [r, g, b] = text.match(/[\\d.]+/g).map((part) => Number(part) / 255)
+                .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const ground = (element) => {
+            for (; element; element = element.parentElement) {
+                const own = getComputedStyle(element).backgroundColor;
+                if (!/, 0\\)$|transparent/.test(own)) return own;
+            }
+            return 'rgb(255, 255, 255)';
+        };
+        const poor = [];
+        for (const element of document.querySelectorAll('body *')) {
+            const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+            if (!text || !element.getClientRects().length) continue;
+            if (element.matches('.choice span')) continue; // its ground is a sibling's
+            const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+            const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+            if (contrast < 4.5) poor.push(`${element.tagName}.${element.className} ${contrast}`);
+        }
+        return poor;
+    })()""")
+    assert poor == []
+
+
+def test_everything_that_can_be_worked_has_a_name(demo):
+    nodes = demo.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "slider", "switch", "radio", "checkbox", "combobox", "image"}
+    found = [node for node in nodes if node.get("role", {}).get("value") in roles]
+    assert len(found) > 15
+    assert [node for node in found if not node.get("name", {}).get("value")] == []
+
+
+def test_where_less_motion_is_wanted_there_is_less(show):
+    page = show("demo", "--no-browser", calm=True)
+    page.until("plots.size === 3")
+    page.ask(
+        "window.count = 0; const before = drawMemory; drawMemory = () => { count += 1; before(); }"
+    )
+    fed = page.ask("whole.t.length")
+    page.until(f"whole.t.length > {fed + 40}")
+    assert page.ask("count") < 10
+
+
+# Who may.
+
+
+def test_an_address_without_the_token_shows_nothing(show, demo):
+    url = demo.ask("location.origin")
+    page = show.load(f"{url}/", errors=True)
+    page.until("document.getElementById('status').textContent.includes('lacks the token')")
+    page = show.load(f"{url}/#wrong", errors=True)
+    page.until("document.getElementById('status').textContent.includes('refuses')")
+    assert page.ask("plots.size") == 0
+
+
+def test_the_page_asks_nobody_but_its_own_server(demo):
+    demo.drag("#connections .mark.high", -5)
+    names = demo.ask("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    origin = demo.ask("location.origin")
+    assert names
+    assert all(name.startswith((origin, "data:")) for name in names)
+
+
+def test_a_page_from_elsewhere_can_neither_read_nor_change(show, demo):
+    url, token = demo.ask("location.origin"), demo.ask("token")
+    # Given a page of another origin, which even knows the token...
+    other = show("demo", "--no-browser", errors=True)
+    tries = {
+        "read": f"fetch('{url}/events?token={token}').then((a) => a.status)",
+        "change": f"""fetch('{url}/marks', {{method: 'POST',
+            headers: {{'Content-Type': 'application/json', 'X-Token': '{token}'}},
+            body: '{{"id": null, "high": 9, "low": 1}}'}}).then((a) => a.status)""",
+        "change blindly": f"""fetch('{url}/marks?token={token}', {{method: 'POST', mode: 'no-cors',
+            body: '{{"id": null, "high": 9, "low": 1}}'}}).then((a) => a.type)""",
+        "listen": f"""new Promise((done) => {{
+            const source = new EventSource('{url}/events?token={token}');
+            source.onmessage = () => done('heard');
+            source.onerror = () => done('nothing'); }})""",
+    }
+    # ... and which does not keep to its own policy.
+    other.call("Page.setBypassCSP", {"enabled": True})
+    other.call("Page.reload")
+    other.until("plots.size === 3")
+    told = {what: other.ask(f"({how}).catch(() => 'no')") for what, how in tries.items()}
+    assert told == {"read": "no", "change": "no", "change blindly": "opaque", "listen": "nothing"}
+    demo.ask("new Promise((resolve) => setTimeout(resolve, 300))")
+    assert all(row["high"] > 9 for row in rows(demo))
+
+
+# Other servers.
+
+
+def test_the_dashboard_of_a_server_with_nobody_says_what_to_do(show):
+    page = show("serve", "echo", "--port", "0", "--dashboard", "0")
+    page.until("document.getElementById('empty').textContent.includes('nc 127.0.0.1 ')")
+    page.until("document.title.startsWith('echo listening on 127.0.0.1:')")
+
+
+def test_of_a_thousand_connections_the_busiest_are_shown_and_the_rest_is_summed(
+    browser, show, tmp_path, closing
+):
+    server = closing(Command("serve", "echo", "--port", "0", "--dashboard", "0", cwd=str(tmp_path)))
+    server.listening()
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        clients = [closing(server.connect()) for _ in range(1000)]
+        page = show.load(Printed(server.line_with("http://")).url)
+        busy = clients[700]
+        busy.sendall(b"x" * 1000)
+        page.until("document.getElementById('rest').textContent.startsWith('and 988 more')")
+        page.until("document.querySelectorAll('.plot').length >= 12")
+        peer = "{}:{}".format(*busy.getsockname())
+        reads = 0
+        while True:
+            busy.sendall(b"x" * 10_000)
+            while reads < 10_000:
+                reads += len(busy.recv(10_000))
+            reads = 0
+            if page.ask(f"document.querySelector('.peer').textContent === '{peer}'"):
+                break
+        # And it can still be worked with.
+        page.drag("#connections .mark.high", -10)
+        page.until("[...plots.values()].some((plot) => plot.row.high > 65536)")
+        for client in clients:
+            client.close()
+        page.until("latest.totals.open === 0")
+        page.until("document.querySelectorAll('.plot').length === 0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_when_the_server_goes_the_page_says_so_and_keeps_the_last_picture(show):
+    page = show("demo", "--no-browser", errors=True)
+    page.until("plots.size === 3")
+    page.process.interrupt()
+    page.until("document.getElementById('status').textContent.includes('gone')")
+    assert page.ask("plots.size") == 3
+
+
+def test_names_from_outside_are_text(show, tmp_path):
+    row = {**sample(0)["connections"][0], "label": "<img src=x onerror=alert(1)>"}
+    lines = [{**sample(time / 4), "connections": [row]} for time in range(40)]
+    first = {**FIRST, "command": "<script>alert(1)</script>"}
+    page = show("replay", written(tmp_path / "odd", first, *lines), "--no-browser")
+    page.until("plots.size === 1")
+    assert page.ask("document.querySelectorAll('main img, h1 script').length") == 0
+    assert page.ask("document.querySelector('.plot h4').textContent").endswith("onerror=alert(1)>")
+
+
+# Recordings.
+
+
+@pytest.fixture
+def replay(show, tmp_path):
+    """Of 100 s, with a connection from 20 to 60 s."""
+
+    def at(time):
+        found = sample(time)
+        if not 20 <= time < 60:
+            found["connections"] = []
+        elif time == 59.75:
+            found["connections"] = [{**found["connections"][0], "state": "closed"}]
+        return found
+
+    lines = [at(index / 4) for index in range(401)]
+    return show("replay", written(tmp_path / "file", FIRST, *lines, lost(59.6)), "--no-browser")
+
+
+def go(page, time):
+    page.ask(
+        f"(() => {{ const slider = document.getElementById('position'); slider.value = {time};"
+        "slider.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def test_a_recording_is_moved_about_in_with_a_slider(replay):
+    replay.until("document.title.startsWith('minireactor serve echo')")
+    replay.until("!document.getElementById('tape').hidden")
+    go(replay, 40)
+    replay.until("document.getElementById('clock').textContent === '0:40 of 1:40'")
+    replay.until("plots.size === 1 && plots.get(1).row.pending === 70000")
+    go(replay, 10)
+    replay.until("plots.size === 0")
+    go(replay, 61)
+    replay.until("document.querySelector('.caption').textContent === 'Lost. it fell over'")
+    go(replay, 100)
+    replay.until("plots.size === 0")
+
+
+def test_a_recording_plays_to_its_end(replay):
+    go(replay, 95)
+    replay.ask("document.getElementById('speed').value = '16'")
+    replay.click("#play")
+    replay.until("document.getElementById('clock').textContent === '1:40 of 1:40'")
+    replay.until("document.getElementById('play').textContent === 'Play'")
+
+
+def test_the_marks_of_a_recording_cannot_be_moved(replay):
+    go(replay, 40)
+    replay.until("plots.size === 1")
+    replay.drag("#connections .mark.high", -20)
+    assert rows(replay)[0]["high"] == 65536
+    assert replay.ask("document.querySelector('.mark').getAttribute('aria-disabled')") == "true"
