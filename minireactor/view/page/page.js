@@ -672,6 +672,8 @@ function feed(sample) {
       plot = new Plot(row);
       plots.set(row.id, plot);
       place(plot, leg);
+    } else if (leg && leg.order !== plot.order) {
+      place(plot, leg); // its proxy has found the way to the server
     }
     plot.feed(row, sample.time, leg && leg.received !== null ? leg.received : row.out);
   }
