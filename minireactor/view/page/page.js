@@ -526,7 +526,7 @@ class Mark {
   }
 
   take(event) {
-    if (event.button > 0) return;
+    if (event.button > 0 || !this.plot.scale) return;
     this.element.setPointerCapture(event.pointerId);
     this.plot.held = this.kind;
     this.element.classList.add("held");
@@ -550,6 +550,7 @@ class Mark {
   }
 
   key(event) {
+    if (!this.plot.scale) return; // nothing is drawn yet
     const unit = this.unit();
     const value = this.plot.limits()[this.kind];
     const to = {
