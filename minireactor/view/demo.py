@@ -338,12 +338,13 @@ class Demo:
         }
 
     def _state_of(self, client: SlowReader) -> dict[str, Any]:
-        last = {"peer": client.peer, "what": "server to client", "received": client.received}
-        legs = [last] if client.peer else []
+        last = "proxy to client" if self.way == "proxy" else "server to client"
+        legs: list[dict[str, Any]] = []
         if client.peer in self._upstream:
-            last["what"] = "proxy to client"
             upstream = self._upstream[client.peer]
-            legs.insert(0, {"peer": upstream, "what": "server to proxy", "received": None})
+            legs.append({"peer": upstream, "what": "server to proxy", "received": None})
+        if client.peer:
+            legs.append({"peer": client.peer, "what": last, "received": client.received})
         if client.gone:
             absent = VANISHED if legs else GIVEN_UP
         elif not client.rate:

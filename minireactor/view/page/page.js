@@ -526,7 +526,7 @@ class Mark {
   }
 
   take(event) {
-    if (event.button > 0) return;
+    if (event.button > 0 || !this.plot.scale) return;
     this.element.setPointerCapture(event.pointerId);
     this.plot.held = this.kind;
     this.element.classList.add("held");
@@ -550,6 +550,7 @@ class Mark {
   }
 
   key(event) {
+    if (!this.plot.scale) return; // nothing is drawn yet
     const unit = this.unit();
     const value = this.plot.limits()[this.kind];
     const to = {
@@ -672,6 +673,8 @@ function feed(sample) {
       plot = new Plot(row);
       plots.set(row.id, plot);
       place(plot, leg);
+    } else if (leg && leg.order !== plot.order) {
+      place(plot, leg); // its proxy has found the way to the server
     }
     plot.feed(row, sample.time, leg && leg.received !== null ? leg.received : row.out);
   }
