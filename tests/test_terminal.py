@@ -97,6 +97,28 @@ def test_left_it_is_as_it_was(term, pty, reactor):
     assert not term.entered
 
 
+def test_taken_away_and_entered_again_it_is_left_as_it_was_at_first(term, pty):
+    before = pty.settings()
+    term.enter()
+    term.enter()
+    term.forget()
+    assert not term.entered
+    term.enter()
+    term.leave()
+    assert pty.settings() == before
+
+
+def test_left_and_entered_again_it_is_left_as_it_was_at_the_second_time(term, pty):
+    term.enter()
+    term.leave()
+    changed = pty.settings()
+    changed[3] &= ~termios.ECHO
+    termios.tcsetattr(pty.slave, termios.TCSANOW, changed)
+    term.enter()
+    term.leave()
+    assert pty.settings() == changed
+
+
 def test_a_picture_takes_the_whole_screen_line_by_line(term, pty):
     term.enter()
     pty.read()

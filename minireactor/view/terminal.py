@@ -78,8 +78,9 @@ class Terminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, wanted)
         except (OSError, ValueError, termios.error):
             return
+        # If it has been taken away from us, it was not set back: the first time counts.
+        self._before = self._before or before
         if not self.entered:
-            self._before = before
             self.entered = True
             self._reactor.addReader(self)
         self._unsent = b""
@@ -105,6 +106,7 @@ class Terminal:
                 os.write(self._fd, _LEAVE)
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)  # type: ignore[arg-type]
                 os.set_blocking(self._fd, False)
+                self._before = None
             except (OSError, termios.error):
                 pass  # there is no terminal any more
 
