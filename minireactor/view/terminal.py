@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import deque
 from functools import partial
@@ -29,6 +30,8 @@ except ImportError:  # Windows
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 # First what ends a sequence that has been cut off in its middle.
 _LEAVE = b"\x18\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # of an arrow, say
 
 MOST_NOTES = 100  # lines
 
@@ -141,9 +144,8 @@ class Terminal:
             return error
         if not data:
             return ConnectionDone()
-        if not data.startswith(b"\x1b"):  # of an arrow, say
-            for key in data.decode("ascii", "ignore"):
-                self._on_key(key)
+        for key in _SEQUENCE.sub(b"", data).decode("ascii", "ignore"):
+            self._on_key(key)
         return None
 
     def doWrite(self) -> Exception | None:
