@@ -54,6 +54,20 @@ class Talk:
         return answer
 
 
+class Push:
+    def __init__(self):
+        self.calls = []
+
+    def pauseProducing(self):
+        self.calls.append("pause")
+
+    def resumeProducing(self):
+        self.calls.append("resume")
+
+    def stopProducing(self):
+        self.calls.append("stop")
+
+
 @pytest.fixture
 def clock():
     return FakeTime()
@@ -438,6 +452,34 @@ def test_a_client_that_asks_and_does_not_read_is_not_read_from(talk):
     assert answer.count(b"HTTP/1.1 200") == 200
 
 
+def test_that_holds_after_an_answer_with_a_producer_of_its_own(talk):
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    response.registerProducer(Push(), True)
+    response.start("text/plain")
+    response.end()
+    talk.say()
+    talk.site.add("GET", "/big", lambda request, response: response.send("x" * 40_000))
+    talk.sock.room = 0
+    talk.say(*[GET % b"/big" * 10] * 20)
+    assert talk.transport.pending < 200_000
+
+
+def test_an_answer_that_was_too_much_already_may_get_a_producer_and_the_next_is_given(talk):
+    talk.arrive(room=0)
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    response.start("text/plain")
+    response.write(bytes(100_000))
+    producer = Push()
+    response.registerProducer(producer, True)
+    talk.sock.room = 1 << 20
+    talk.say()
+    assert producer.calls == ["pause", "resume"]
+    response.end()
+    assert talk.say(GET % b"/now").endswith(b"GET /now? b''\n")
+
+
 def test_a_client_that_says_more_and_more_during_an_answer_is_not_read_from(talk):
     talk.say(GET % b"/later", *[bytes(4096)] * 100)
     assert len(talk.sock.inbox) > 10
@@ -453,20 +495,6 @@ def stream(talk):
     (response,) = talk.responses
     response.start("text/event-stream")
     return response
-
-
-class Push:
-    def __init__(self):
-        self.calls = []
-
-    def pauseProducing(self):
-        self.calls.append("pause")
-
-    def resumeProducing(self):
-        self.calls.append("resume")
-
-    def stopProducing(self):
-        self.calls.append("stop")
 
 
 def test_a_stream_goes_out_in_chunks_and_the_connection_stays(talk, stream):
@@ -618,8 +646,11 @@ def test_who_listens_on_loopback_answers_local_names_only(reactor):
     own, open_to_all = Site(), Site()
     own.listen(reactor, "127.0.0.1", 0)
     open_to_all.listen(reactor, "0.0.0.0", 0)
+    choosy = Site(hosts="example".__eq__)
+    choosy.listen(reactor, "127.0.0.1", 0)
     assert own.hosts is is_local
     assert open_to_all.hosts is None
+    assert choosy.hosts("example")
 
 
 # On real sockets, with somebody else's client.

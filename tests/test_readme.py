@@ -103,5 +103,6 @@ def test_the_options_it_speaks_of_are_in_the_help():
         capture_output=True,
         text=True,
     ).stdout
-    for word in ("random", "echo", "discard", "chargen", "module:name", "--high", "--grace", "-v"):
+    words = "random echo discard chargen module:name --high --grace -v --watch --metrics --record"
+    for word in words.split():
         assert word in help_text

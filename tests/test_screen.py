@@ -197,6 +197,12 @@ def test_characters_that_are_twice_as_wide_count_twice():
     assert other.index("flowing") - one.index("flowing") == 8
 
 
+def test_characters_that_join_the_one_before_do_not_count():
+    lines = drawn([sample(row(label="e\u0301" * 8), row(2, label="e" * 8))], (120, 10))
+    one, other = (line_with(lines, peer) for peer in (":40001", ":40002"))
+    assert one.index("flowing") - other.index("flowing") == 8
+
+
 def test_what_is_not_printable_is_not_printed():
     lines = drawn([sample(row(label="\x1b]0;x\x07"), row(2))], notes=["\x1b[2Jbang\t\x00"])
     assert "?]0;x?" in line_with(lines, ":40001")

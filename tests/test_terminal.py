@@ -6,7 +6,7 @@ import sys
 from collections import deque
 
 import pytest
-from support import passes, pump
+from support import pump
 
 from minireactor import Reactor
 from minireactor.view import terminal
@@ -77,10 +77,8 @@ def test_entered_it_gives_each_key_at_once_and_shows_none(term, pty, reactor):
 
 def test_keys_that_send_a_sequence_are_no_letters(term, pty, reactor):
     term.enter()
-    os.write(pty.master, b"\x1b[A")
-    passes(reactor)
-    os.write(pty.master, b"x")
-    pump(reactor, lambda: pty.keys)
+    os.write(pty.master, b"\x1b[A\x1bOQ\x1b[15~\x1bqx")
+    pump(reactor, lambda: "x" in pty.keys)
     assert pty.keys == ["x"]
 
 
@@ -95,6 +93,28 @@ def test_left_it_is_as_it_was(term, pty, reactor):
     assert pty.read().count(b"\x1b[?1049l") == 1
     assert reactor.getReaders() == []
     assert not term.entered
+
+
+def test_taken_away_and_entered_again_it_is_left_as_it_was_at_first(term, pty):
+    before = pty.settings()
+    term.enter()
+    term.enter()
+    term.forget()
+    assert not term.entered
+    term.enter()
+    term.leave()
+    assert pty.settings() == before
+
+
+def test_left_and_entered_again_it_is_left_as_it_was_at_the_second_time(term, pty):
+    term.enter()
+    term.leave()
+    changed = pty.settings()
+    changed[3] &= ~termios.ECHO
+    termios.tcsetattr(pty.slave, termios.TCSANOW, changed)
+    term.enter()
+    term.leave()
+    assert pty.settings() == changed
 
 
 def test_a_picture_takes_the_whole_screen_line_by_line(term, pty):

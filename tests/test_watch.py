@@ -14,9 +14,11 @@ import time
 import uuid
 
 import pytest
-from serve_support import ROOT, Command, read_all
+from serve_support import ROOT, Command, FakeTime, read_all
 from support import PATIENCE
 
+from minireactor import Reactor
+from minireactor.view.screen import INTERVAL
 from minireactor.view.watch import Lines, open_watch
 
 tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux, and it is not here")
@@ -235,12 +237,21 @@ def test_f_freezes_the_picture_and_s_changes_the_order(window, connect):
     term.press("f")
     frozen = term.shows(r"(?s).*^FROZEN .*go on")[0]
     second.close()
-    first.sendall(b"hello")
-    assert first.recv(10) == b"hello"
+    pictures = 3
+    until = time.monotonic() + pictures * INTERVAL
+    echoed = 0
+    while time.monotonic() < until:
+        first.sendall(b"hello")
+        echoed += len(first.recv(10))
     term.press("Up")  # which means nothing, and is not taken for letters
     assert term.text().startswith(frozen)
+    term.resize(90, 20)
+    term.until(lambda: len(term.lines()) == 20, "a picture of the new size")
+    term.shows("^FROZEN .*go on")
+    assert re.search("^open 2 of 2  paused 0  in 0  out 0 ", term.text(), re.MULTILINE)
     term.press("f")
-    term.shows("^open 1 of 2  paused 0  in 5  out 5 ")
+    term.shows("^open 1 of 2  paused 0  in [0-9.]+K? ")
+    assert echoed
 
 
 # Signals.
@@ -294,6 +305,28 @@ def test_stopped_it_gives_the_terminal_back_and_takes_it_again_when_it_goes_on(w
         assert client.recv(5) == b"hello"
     term.press("q")
     term.shows(r"^minireactor: connections 2, .*\n\$\Z")
+    assert term.settings() == before
+
+
+@tmux
+def test_stopped_without_warning_it_stays_away_from_a_terminal_that_is_not_its_own(window):
+    term = window()
+    before = term.settings()
+    term.serve("echo")
+    os.kill(term.process(), signal.SIGSTOP)
+    term.shows("Stopped")
+    pictures = 3
+    term.run(f"bg; clear; sleep {pictures * INTERVAL}; echo still here")
+    term.shows("^still here")
+    assert "minireactor: echo" not in term.text()
+    term.run("fg")
+    term.shows("^open 0 of 0 ")
+    os.kill(term.process(), signal.SIGSTOP)
+    term.shows("Stopped")
+    term.run("stty echo icanon; fg")
+    term.shows("^open 0 of 0 ")
+    term.press("q")
+    term.shows(r"\$\Z")
     assert term.settings() == before
 
 
@@ -406,6 +439,26 @@ def test_a_reader_that_has_seen_enough_does_not_end_the_server(command, connect)
     assert client.recv(5) == b"hello"
     process.terminate()
     assert process.end_without_output() == (0, "")
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_not_written_to(monkeypatch):
+    class Broken:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def isatty(self):
+            return False
+
+    clock = FakeTime()
+    reactor = Reactor(seconds=clock)
+    monkeypatch.setattr(sys, "stdout", Broken())
+    Lines(reactor)
+    clock.advance(1.0)
+    reactor.iterate()
+    assert reactor.tap is None
+    reactor.close()
 
 
 def test_closed_it_prints_no_more_and_leaves_nothing(reactor, monkeypatch):

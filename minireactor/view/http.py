@@ -270,7 +270,6 @@ class Response:
     def _end(self) -> None:
         self.unregisterProducer()
         self.ended = True
-        self.on_lost = None
         self._connection.answered(self)
 
 
@@ -467,7 +466,6 @@ class _Http(Protocol):
 
     def _answer(self, request: Request) -> None:
         handler = self._site.route(request)
-        self._set_timer()
         response = self._response = Response(self, request)
         try:
             handler(request, response)

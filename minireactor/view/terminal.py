@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import deque
 from functools import partial
@@ -29,6 +30,8 @@ except ImportError:  # Windows
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 # First what ends a sequence that has been cut off in its middle.
 _LEAVE = b"\x18\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # of an arrow, say
 
 MOST_NOTES = 100  # lines
 
@@ -78,8 +81,9 @@ class Terminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, wanted)
         except (OSError, ValueError, termios.error):
             return
+        # If it has been taken away from us, it was not set back: the first time counts.
+        self._before = self._before or before
         if not self.entered:
-            self._before = before
             self.entered = True
             self._reactor.addReader(self)
         self._unsent = b""
@@ -105,6 +109,7 @@ class Terminal:
                 os.write(self._fd, _LEAVE)
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)  # type: ignore[arg-type]
                 os.set_blocking(self._fd, False)
+                self._before = None
             except (OSError, termios.error):
                 pass  # there is no terminal any more
 
@@ -139,9 +144,8 @@ class Terminal:
             return error
         if not data:
             return ConnectionDone()
-        if not data.startswith(b"\x1b"):  # of an arrow, say
-            for key in data.decode("ascii", "ignore"):
-                self._on_key(key)
+        for key in _SEQUENCE.sub(b"", data).decode("ascii", "ignore"):
+            self._on_key(key)
         return None
 
     def doWrite(self) -> Exception | None:
