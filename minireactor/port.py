@@ -20,6 +20,9 @@ from minireactor.tcp import Connection
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
 
+# Connections that wait to be accepted. listenTCP()'s 50 makes a crowd of 1,000 wait for seconds:
+# the kernel drops the rest of their SYNs, and TCP repeats those only after a second.
+BACKLOG = 1024
 MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
 REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
 

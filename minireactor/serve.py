@@ -19,6 +19,7 @@ from minireactor import flow
 from minireactor.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
 from minireactor.linger import not_taken
 from minireactor.log import logger
+from minireactor.port import BACKLOG
 from minireactor.protocol import Factory
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 APPS = ("random", "echo", "discard", "chargen", "file")
 
-# Connections that wait to be accepted. The usual 50 makes a crowd of 1,000 wait for seconds: the
-# kernel drops the rest of their SYNs, and TCP repeats those only after a second.
-BACKLOG = 1024
 WARN_SECONDS = 10.0  # between two warnings that the server is full
 SHORTEST_SWEEP = 0.01  # seconds; however short a timeout is, sweeping is not to fill the CPU
 

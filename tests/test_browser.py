@@ -138,9 +138,9 @@ def test_the_memory_climbs_with_flow_control_off_and_is_flat_with_it_on(demo):
     # Elsewhere than in CPython, garbage comes and goes; there only what is pending is looked at.
     chart = "memory" if platform.python_implementation() == "CPython" else "pending"
     # Given clients that read slowly, and time to look.
-    post(demo, {"made": 4 * MIB})
-    demo.until("whole.t.length > 40")
-    flat = demo.ask(f"[whole.{chart}[10], whole.{chart}[whole.t.length - 1]]")
+    post(demo, {"made": 16 * MIB})
+    demo.until("whole.t.length > 25")
+    flat = demo.ask(f"[whole.{chart}[5], whole.{chart}[whole.t.length - 1]]")
     assert abs(flat[1] - flat[0]) < 4 * MIB
     # When flow control is switched off, the chart climbs, until the safe limit.
     demo.click("#flow")
@@ -242,8 +242,8 @@ def test_where_less_motion_is_wanted_there_is_less(show):
         "window.count = 0; const before = drawMemory; drawMemory = () => { count += 1; before(); }"
     )
     fed = page.ask("whole.t.length")
-    page.until(f"whole.t.length > {fed + 40}")
-    assert page.ask("count") < 10
+    page.until(f"whole.t.length > {fed + 20}")
+    assert page.ask("count") < 6
 
 
 # Who may.

@@ -51,6 +51,7 @@ SEGMENT = 1460
 # Seconds between two writes of a producer, each of which is then a chunk of its own in the buffer:
 # memory that goes back to the system when flow control is switched on again.
 STEP = 0.0125
+LETTER = b"."  # what streams consist of; of large runs of zeros, systems keep no copy in memory
 PIECE = 16 * KIB  # bytes that a pull producer writes when it is asked
 NEAR = 4 * KIB  # bytes from the high mark down to a low mark that is next to it
 LATE = 0.7  # seconds that a producer needs to start; enough for a gap when nothing is left
@@ -131,7 +132,7 @@ class Source:
             self._timer = self._demo.reactor.callLater(seconds + STEP, self._write)
 
     def _write_piece(self) -> None:
-        self._transport.write(bytes(PIECE))
+        self._transport.write(LETTER * PIECE)
 
     def _write(self) -> None:
         if not self._demo.flow and not self._demo.has_room():
@@ -141,7 +142,7 @@ class Source:
         count = int(min(now - self._began, 10 * STEP) * self._demo.made)
         self._began = now
         self._timer = self._demo.reactor.callLater(STEP, self._write)
-        self._transport.write(bytes(count))  # last: this may pause us
+        self._transport.write(LETTER * count)  # last: this may pause us
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -28,6 +28,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
+from minireactor.port import BACKLOG
 from minireactor.protocol import Factory, Protocol
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ class Site(Factory):
 
         On a loopback address and without `hosts`, only who asks for localhost or for a numeric
         address is answered: a page from elsewhere, which has its own name lead here, is not."""
-        listening = reactor.listenTCP(port, self, interface=host)
+        listening = reactor.listenTCP(port, self, BACKLOG, host)
         own = listening.getHost().host
         if self.hosts is None and (own.startswith("127.") or own == "::1"):
             self.hosts = is_local
