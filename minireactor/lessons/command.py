@@ -44,7 +44,7 @@ _PHRASES = {
         "exercise": "一个有毛病的程序：把毛病找出来",
         "try": "改对了吗？",
         "solution": "毛病在哪里",
-        "right": "就是它。可以对照一下：{learn} {number} --solution",
+        "right": "对了，就是它。可以对照一下：{learn} {number} --solution",
         "wrong": "还不对。",
         "endless": "过了 {limit:.0f} 秒它还在运行，已被终止。",
     },
