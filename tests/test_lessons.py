@@ -402,11 +402,20 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint(shell):
     assert process.end_without_output() == (0, "")
 
 
-def test_a_terminal_without_chinese_gets_escapes_and_no_traceback(monkeypatch, shell):
+def test_where_chinese_cannot_be_written_it_is_refused_and_the_way_out_named(monkeypatch, shell):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     status, output, errors = shell("--lang", "zh").end()
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert "'ascii', has no Chinese; set PYTHONIOENCODING=utf-8, or say --lang en" in errors
+
+
+def test_where_chinese_cannot_be_written_a_chinese_environment_gets_english(monkeypatch, shell):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    status, output, errors = shell().end()
     assert (status, errors) == (0, "")
-    assert "\\u6c34\\u4f4d\\u7ebf" in output
+    assert " 5  Marks and the push producer\n" in output
 
 
 def test_a_program_sees_the_package_that_runs_it(tmp_path):

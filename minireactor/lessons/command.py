@@ -44,7 +44,7 @@ _PHRASES = {
         "exercise": "一个有毛病的程序：把毛病找出来",
         "try": "改对了吗？",
         "solution": "毛病在哪里",
-        "right": "就是它。可以对照一下：{learn} {number} --solution",
+        "right": "对了，就是它。可以对照一下：{learn} {number} --solution",
         "wrong": "还不对。",
         "endless": "过了 {limit:.0f} 秒它还在运行，已被终止。",
     },
@@ -53,7 +53,7 @@ _PHRASES = {
 
 def learn(options: Namespace, say: Say) -> int:
     """Do what the options ask for; the exit status. Refused."""
-    language = options.lang or _language()
+    language = _language(options.lang)
     if options.check:
         return _check_all(_chosen(options.lesson), language, say)
     if options.lesson is None:
@@ -70,12 +70,32 @@ def learn(options: Namespace, say: Say) -> int:
     return _show(lesson, language, say)
 
 
-def _language() -> str:
-    """The one that the environment asks for, if there are texts in it; else English."""
+def _language(asked: str | None) -> str:
+    """The one asked for; else that of the environment, if there are texts in it and they can be
+    shown; else English. Refused."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    shown = _can_be_written("zh", encoding)
+    if asked == "zh" and not shown:
+        raise Refused(
+            f"minireactor learn: the output's encoding, {encoding!r}, has no Chinese; "
+            "set PYTHONIOENCODING=utf-8, or say --lang en"
+        )
+    return asked or ("zh" if shown and _environment_is_chinese() else "en")
+
+
+def _can_be_written(language: str, encoding: str) -> bool:
+    try:
+        _PHRASES[language]["list"].encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _environment_is_chinese() -> bool:
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if os.environ.get(name):
-            return "zh" if os.environ[name].lower().startswith("zh") else "en"
-    return "en"
+            return os.environ[name].lower().startswith("zh")
+    return False
 
 
 def _chosen(number: int | None) -> list[Lesson]:

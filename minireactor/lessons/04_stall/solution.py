@@ -6,7 +6,7 @@ import sys
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
 
-LIMIT = 1024 * 1024  # bytes: for whom more than this is held does not read
+LIMIT = 1024 * 1024  # bytes: a client for which more than this is pending does not read
 
 
 class Feed(Protocol):

@@ -13,8 +13,9 @@ PAGES, LINES, LINE = 8, 8192, b"%127d\n"  # a page of 8,192 lines of 128 bytes i
 class Report(Protocol):
     """Sends all pages, as a push producer."""
 
+    line = 0  # of all pages
+
     def connectionMade(self):
-        self.lines = (LINE % number for _ in range(PAGES) for number in range(LINES))
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 
@@ -23,12 +24,12 @@ class Report(Protocol):
 
     def resumeProducing(self):
         self.paused = False
-        for line in self.lines:  # goes on after the last line that was written
-            self.transport.write(line)
-            if self.paused:
-                return
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        while self.line < PAGES * LINES and not self.paused:
+            self.transport.write(LINE % (self.line % LINES))
+            self.line += 1
+        if self.line == PAGES * LINES:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
 
     stopProducing = pauseProducing
 

@@ -1,4 +1,4 @@
-"""The fault repaired: a producer that is asked and writes nothing is not asked again."""
+"""The fault repaired: each time it is asked, it goes on until there is something to send."""
 
 import socket
 import sys

@@ -77,4 +77,4 @@ reactor.run()
 print(f"the proxy held {front.transport.highest_pending:,} bytes at most")
 print(f"the client got {results['read']:,}")
 assert results["read"] == TOTAL > results["stalled"]
-assert front.transport.highest_pending < 512 * 1024
+assert front.transport.highest_pending <= (64 + 256) * 1024  # the high mark, and one read

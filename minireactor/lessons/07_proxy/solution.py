@@ -1,4 +1,4 @@
-"""The fault repaired: the producer of what a leg writes is what it comes from: the other leg."""
+"""The fault repaired: what a leg writes comes from the other leg, so that one is its producer."""
 
 import socket
 import sys

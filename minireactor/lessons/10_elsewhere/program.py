@@ -35,7 +35,8 @@ class Peer:
 
     def __init__(self, command):
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.client = socket.create_connection(("127.0.0.1", int(self.process.stdout.readline())))
+        port = self.process.stdout.readline() or sys.exit(f"{command[-1]} does not start")
+        self.client = socket.create_connection(("127.0.0.1", int(port)))
 
     def read(self):
         """(bytes that the server held at most, bytes that arrived)"""
@@ -48,10 +49,13 @@ class Peer:
 
 
 commands = {name: command(*of) for name, of in PEERS.items()}
-peers = {name: Peer(command) for name, command in commands.items() if command}
-time.sleep(0.3)  # nobody reads; each server makes what it will
-print("                   held at most       arrived")
+peers = {}
 try:
+    for name, how in commands.items():
+        if how:
+            peers[name] = Peer(how)
+    time.sleep(0.3)  # nobody reads; each server makes what it will
+    print("                   held at most       arrived")
     for name, peer in peers.items():
         held, arrived = peer.read()
         print(f"{name:17}{held:14,}{arrived:14,}")

@@ -1,4 +1,4 @@
-"""The fault repaired: write() only queues; it is in `await drain()` that one waits."""
+"""The fault repaired: write() only queues; the waiting is in `await drain()`."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The fault repaired: who has missed changes gets the newest state, once there is room."""
+"""The fault repaired: a subscriber that has missed changes gets the newest, once there is room."""
 
 import contextlib
 import socket
