@@ -44,7 +44,7 @@ try:
 except ImportError:  # no fcntl: this is Windows
     CAN_SPLICE = False
 
-# Bytes. A read of so many is sent on at once, and the next ones are spliced...
+# Bytes. A read of so many is sent straight on, and the next ones are spliced...
 BULK = 64 * 1024
 SMALL = 16 * 1024  # ...until they bring less than this, which a copy moves for less.
 
@@ -103,11 +103,28 @@ class Leg(Protocol):
         self._is_whole = False  # all that near will ever send has been read
 
     def dataReceived(self, data: bytes) -> None:
-        self.sink.write(data)
-        if len(data) >= BULK:
-            # At once, and not when all others have been read from, while it is in the caches still:
-            # without that, the work `proxy-100` costs half as much again.
-            self.far.doWrite()
+        if len(data) >= BULK and self._is_clear():
+            sent = self._send(self.far.socket.send, data)
+            if sent < len(data):
+                self.far.write(data[sent:])
+        else:
+            self.sink.write(data)
+
+    def _is_clear(self) -> bool:
+        """Whether bulk may go straight on, as there is nothing before it.
+
+        It is in the caches still, and need not go over a mark and back: through the buffer, the
+        works `proxy-1` and `proxy-100` take a sixth more with --copy, a third more by splice."""
+        far = self.far
+        return far.state == "open" and far.producer is self.transport and not far.pending
+
+    def _send(self, send: Callable[..., int], *args: Any) -> int:
+        try:
+            sent = send(*args)
+        except OSError:
+            return 0  # what it is, the write pass finds out
+        self.far.bytes_out += sent
+        return sent
 
     def readConnectionLost(self) -> None:
         self._is_whole = True
@@ -156,17 +173,9 @@ class SplicingLeg(Leg):
         return False
 
     def _pass_on(self, source: PipeSource) -> None:
-        far = self.far
-        # Straight on, if nothing is before it: without a round through the buffer for each pipe,
-        # the work `proxy-100` costs a third less.
-        if far.state == "open" and far.producer is self.transport and not far.pending:
-            try:
-                sent = source.send_to(far.socket, source.left)
-            except OSError:
-                sent = 0  # what it is, the write pass finds out
-            far.bytes_out += sent
-            source.left -= sent
-        far.write_source(source)
+        if self._is_clear():
+            source.left -= self._send(source.send_to, self.far.socket, source.left)
+        self.far.write_source(source)
 
 
 def _is_ending(transport: Connection) -> bool:
