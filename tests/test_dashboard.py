@@ -252,6 +252,16 @@ def test_it_listens_on_ipv6_as_well(reactor, closing):
     assert ask(reactor, closing, page)[0] == 200
 
 
+def test_who_asks_for_the_head_of_the_stream_only_gets_that_and_is_no_reader(
+    reactor, closing, board
+):
+    path = f"/events?token={board.token}"
+    status, head, body = ask(reactor, closing, board, "HEAD", path)
+    assert (status, body) == (200, "")
+    assert "text/event-stream" in head
+    assert not board._readers
+
+
 # Attacks, whose other half is with the server of HTTP.
 
 

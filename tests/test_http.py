@@ -533,6 +533,48 @@ def test_a_stream_for_head_has_no_body(talk):
     assert status(talk.say(GET % b"/now")) == 200
 
 
+def test_a_stream_for_head_has_ended_as_soon_as_it_starts(talk):
+    talk.say(b"HEAD /later HTTP/1.1\r\nHost: x\r\n\r\n")
+    (response,) = talk.responses
+    response.start("text/plain")
+    producer = Push()
+    response.registerProducer(producer, True)
+    assert response.ended
+    assert producer.calls == ["stop"]
+    answer = talk.say(GET % b"/now")
+    assert [status(b"HTTP/1.1 " + one) for one in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200]
+
+
+def test_a_client_that_ends_its_side_in_a_stream_is_sent_nothing_new(talk, stream):
+    lost = []
+    stream.on_lost = lambda: lost.append(True)
+    talk.say()
+    talk.sock.room = 0
+    stream.write(b"x" * 100)
+    talk.say(b"")
+    assert lost == [True]
+    pending = talk.transport.pending
+    assert pending >= 100
+    stream.write(b"x" * 100)
+    assert talk.transport.pending == pending
+    talk.sock.room = 1 << 20
+    talk.say()
+    assert talk.sock.closed
+
+
+@pytest.mark.parametrize("how", ["send", "start"])
+def test_an_answer_that_comes_after_the_connection_is_lost_is_dropped(talk, how):
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    talk.transport.abortConnection()
+    talk.say()
+    timers = talk.wire.reactor._timers.heap
+    before = len(timers)
+    getattr(response, how)("text/plain")
+    assert not response.started
+    assert len(timers) == before
+
+
 def test_a_producer_of_a_stream_is_paused_and_resumed_by_the_connections_marks(talk, stream):
     talk.say()
     talk.sock.room = 0

@@ -184,6 +184,8 @@ class Dashboard(Page):
         reader = _Reader(response)
         response.on_lost = lambda: self._gone(reader)
         response.start("text/event-stream")
+        if response.ended:
+            return
         response.registerProducer(reader, True)
         reader.say(_event(self._hello))
         if not self._readers:

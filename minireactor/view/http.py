@@ -187,6 +187,8 @@ class Response:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """All of it at once; text goes out as UTF-8."""
+        if self.ended and not self.started:
+            return  # its connection was lost before
         if isinstance(body, str):
             body = body.encode()
         length = {} if status == 204 else {"Content-Length": str(len(body))}
@@ -198,18 +200,24 @@ class Response:
     def start(
         self, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """What follows is the body, whose length is not known yet: `write()` it, then `end()`."""
+        """What follows is the body, whose length is not known yet: `write()` it, then `end()`.
+
+        An answer to HEAD has none, and has ended with this."""
+        if self.ended and not self.started:
+            return  # its connection was lost before
         if self._can_chunk:
-            self._chunked = not self._is_head
+            self._chunked = True
             how = {"Transfer-Encoding": "chunked"}
         else:
             self.keeps_alive = self._is_head and self.keeps_alive
             how = {}
         self._head(status, content_type, {**how, **(headers or {})})
+        if self._is_head:
+            self._end()
 
     def write(self, data: bytes) -> None:
         """Some of the body. Pauses the producer if this takes pending over the high mark."""
-        if self.ended or self._is_head or not data:
+        if self.ended or not data:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -370,7 +378,10 @@ class _Http(Protocol):
         if self._response is None:
             self._go_on()
         elif self._response.started:
-            self._close()  # nobody is to stream for ever to a client that may have gone
+            # Nobody is to stream for ever to a client that may have gone, nor to add to what one
+            # that has not is still to take.
+            self._lose_response()
+            self._close()
 
     def writeConnectionLost(self) -> None:
         """Only its presence counts: a client may end its side, and get its answer still."""
@@ -379,6 +390,9 @@ class _Http(Protocol):
         self._site.connections.discard(self)
         self._closing = True
         self._stop_timer()
+        self._lose_response()
+
+    def _lose_response(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.lost()
