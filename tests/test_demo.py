@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 
@@ -491,6 +492,17 @@ def test_replay_prints_an_address_and_ends_at_a_signal(command, recording):
     assert recording in process.line_with("replay of")
     process.interrupt()
     assert process.end() == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that takes long to read")
+def test_a_signal_ends_replay_while_it_still_reads(command, tmp_path):
+    path = tmp_path / "slow"
+    os.mkfifo(path)
+    process = command("replay", str(path), "--no-browser")
+    with open(path, "wb"):  # it has opened the other end
+        process.interrupt()
+        status, output, errors = process.end()
+    assert (status, output, errors) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize(
