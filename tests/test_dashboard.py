@@ -13,7 +13,7 @@ from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
 from minireactor.view import dashboard as module
-from minireactor.view.dashboard import MANY, OFTEN, SELDOM, Dashboard, Page
+from minireactor.view.dashboard import HIGHEST, MANY, OFTEN, SELDOM, Dashboard, Page
 
 ELSEWHERE = "http://elsewhere.example"
 
@@ -518,6 +518,18 @@ def test_the_marks_of_all_are_moved_and_of_those_to_come(reactor, closing, board
     change(reactor, closing, board, {"id": None, "high": 5000, "low": 7})
     assert [marks_of(protocol.transport) for protocol in protocols] == 3 * [(5000, 7)]
     assert board.moved == [(5000, 7)]
+
+
+def test_marks_that_nobody_could_draw_are_refused(reactor, closing, board):
+    for high in (HIGHEST + 1, 10**400):
+        status, _, why = change(reactor, closing, board, {"high": high, "low": 7})
+        assert (status, board.moved) == (400, [])
+        assert f"more than {HIGHEST} bytes" in why
+
+
+def test_marks_are_integers_whatever_was_sent_for_them(reactor, closing, board):
+    assert change(reactor, closing, board, {"high": True, "low": False})[0] == 204
+    assert [[type(mark) for mark in marks] for marks in board.moved] == [[int, int]]
 
 
 @pytest.mark.parametrize("number", [1, 99, "1", [], {"a": "b" * 1000}])
