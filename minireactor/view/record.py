@@ -211,7 +211,7 @@ _EVENT = {"time": _NUMBER, "event": str, "id": int, "peer": str}
 def _has(found: Any, kinds: dict[str, Any]) -> bool:
     if not isinstance(found, dict):
         return False
-    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
 
 
 def _is_sample(found: dict[str, Any]) -> bool:
