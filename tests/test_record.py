@@ -260,13 +260,10 @@ def test_a_damaged_line_is_named(path, line, said):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("name", sorted(sample()))
+@pytest.mark.parametrize("name", sorted({*sample()} - {"type"}))
 def test_a_sample_that_lacks_something_is_named(path, name):
     lacking = sample()
     del lacking[name]
-    if name == "type":
-        assert list(read(written(path, HEAD, lacking))) == [HEAD]
-        return
     with pytest.raises(RecordingError, match="line 2: no complete sample"):
         list(read(written(path, HEAD, lacking)))
 
