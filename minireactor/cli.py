@@ -154,11 +154,16 @@ def _show_page(
         with contextlib.suppress(ReactorNotRunning):  # a signal before has stopped it
             reactor.stop()
 
+    def say(text: str) -> None:
+        # Not earlier: until there is something to stop, a signal ends what may take long, such as
+        # to read a recording. Not later: who has been told where it is may stop it.
+        for number in _STOP_SIGNALS:
+            signal.signal(number, lambda *_: reactor.callFromThread(stop))
+        output.line(f"minireactor: {text}")
+
     _set_up_logging()
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: reactor.callFromThread(stop))
     output = _Output(quiet=False)
-    show(options, lambda text: output.line(f"minireactor: {text}"))
+    show(options, say)
 
 
 def _set_up_logging() -> None:
@@ -220,14 +225,14 @@ def _run_server(
 
     with contextlib.ExitStack() as views:
         said = [what_it_does]
-        if options.metrics or options.record:
-            from minireactor.view.command import open_views
-
-            said += open_views(views, reactor, options, label)
         if options.dashboard:
             from minireactor.view.command import open_dashboard
 
             said.append(open_dashboard(views, server, options, what_it_does, label))
+        if options.metrics or options.record is not None:
+            from minireactor.view.command import open_views
+
+            said += open_views(views, reactor, options, label)
         for number in _STOP_SIGNALS:
             signal.signal(number, stop)
         for what in said:

@@ -345,6 +345,31 @@ def test_when_the_server_goes_the_page_says_so_and_keeps_the_last_picture(show):
     assert page.ask("plots.size") == 3
 
 
+def hide(page, hidden):
+    page.ask(f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}})")
+    page.ask("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_a_page_that_is_hidden_for_long_lets_go_of_its_connection(demo):
+    demo.ask("patience = 0")
+    hide(demo, "true")
+    demo.until("source === null")
+    hide(demo, "false")
+    demo.until("source && source.readyState === EventSource.OPEN")
+    demo.until("document.getElementById('status').textContent === 'live' && plots.size === 3")
+
+
+def test_a_page_that_is_frozen_or_hidden_for_a_moment_keeps_its_connection(demo):
+    hide(demo, "true")
+    hide(demo, "false")
+    demo.ask("patience = 0")
+    demo.click("#freeze")
+    hide(demo, "true")
+    demo.ask("new Promise((done) => setTimeout(done))")
+    assert demo.ask("source.readyState === EventSource.OPEN")
+    hide(demo, "false")
+
+
 def test_names_from_outside_are_text(show, tmp_path):
     row = {**sample(0)["connections"][0], "label": "<img src=x onerror=alert(1)>"}
     lines = [{**sample(time / 4), "connections": [row]} for time in range(40)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -13,7 +14,7 @@ from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
 from minireactor.view import dashboard as module
-from minireactor.view.dashboard import MANY, OFTEN, SELDOM, Dashboard, Page
+from minireactor.view.dashboard import HIGHEST, MANY, OFTEN, SELDOM, Dashboard, Page
 
 ELSEWHERE = "http://elsewhere.example"
 
@@ -250,6 +251,16 @@ def test_it_listens_on_ipv6_as_well(reactor, closing):
         pytest.skip("no IPv6 here")
     assert page.url.startswith("http://[::1]:")
     assert ask(reactor, closing, page)[0] == 200
+
+
+def test_who_asks_for_the_head_of_the_stream_only_gets_that_and_is_no_reader(
+    reactor, closing, board
+):
+    path = f"/events?token={board.token}"
+    status, head, body = ask(reactor, closing, board, "HEAD", path)
+    assert (status, body) == (200, "")
+    assert "text/event-stream" in head
+    assert not board._readers
 
 
 # Attacks, whose other half is with the server of HTTP.
@@ -510,6 +521,18 @@ def test_the_marks_of_all_are_moved_and_of_those_to_come(reactor, closing, board
     assert board.moved == [(5000, 7)]
 
 
+def test_marks_that_nobody_could_draw_are_refused(reactor, closing, board):
+    for high in (HIGHEST + 1, 10**400):
+        status, _, why = change(reactor, closing, board, {"high": high, "low": 7})
+        assert (status, board.moved) == (400, [])
+        assert f"more than {HIGHEST} bytes" in why
+
+
+def test_marks_are_integers_whatever_was_sent_for_them(reactor, closing, board):
+    assert change(reactor, closing, board, {"high": True, "low": False})[0] == 204
+    assert [[type(mark) for mark in marks] for marks in board.moved] == [[int, int]]
+
+
 @pytest.mark.parametrize("number", [1, 99, "1", [], {"a": "b" * 1000}])
 def test_a_connection_that_is_not_there_has_no_marks(reactor, closing, board, number):
     status, _, why = change(reactor, closing, board, {"id": number, "high": 5000, "low": 7})
@@ -627,21 +650,28 @@ def test_a_dashboard_that_cannot_be_is_refused_in_a_line(command, arguments, wor
 def test_a_thousand_idle_readers_and_worse_do_not_disturb_the_service(command, closing):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else 4096
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 4096)), hard))
-    server = command("serve", "echo", "--port", "0", "--dashboard", "0")
+    # It has far fewer descriptors than there are readers.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        server = command("serve", "echo", "--port", "0", "--dashboard", "0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 4096)), hard))
     server.listening()
     page = Printed(server.line_with("dashboard"))
     host, _, port = place(page).rpartition(":")
     idle = []
     try:
         client = closing(server.connect())
-        for _ in range(1000):
-            idle.append(socket.create_connection((host, int(port)), timeout=PATIENCE))
-            if len(idle) % 100 == 0:
-                client.sendall(b"still there?")
-                assert client.recv(100) == b"still there?"
-        # Most have been closed at once: one beyond the limit is told so by the end.
-        assert idle[-1].recv(1) == b""
+        for number in range(1000):
+            # Most are closed at once, some before they know that they were connected.
+            with contextlib.suppress(ConnectionResetError):
+                idle.append(socket.create_connection((host, int(port)), timeout=PATIENCE))
+            if number % 100 == 99:
+                for service in (client, closing(server.connect())):
+                    service.sendall(b"still there?")
+                    assert service.recv(100) == b"still there?"
+        with pytest.raises(ConnectionResetError):
+            closing(socket.create_connection((host, int(port)), timeout=PATIENCE)).recv(1)
     finally:
         for sock in idle:
             sock.close()

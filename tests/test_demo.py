@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 
 import pytest
 from serve_support import Command, FakeTime
 from support import PATIENCE, passes, pump
-from test_dashboard import Printed, ask, hear, request, samples, stream, visit
+from test_dashboard import Printed, ask, change, hear, request, samples, stream, visit
 
 from minireactor.view import demo as module
 from minireactor.view import replay
@@ -235,6 +236,30 @@ def test_a_client_that_vanishes_is_given_up_and_may_come_back(reactor, monkeypat
     assert client_of(demo, "C")["absent"] == ""
 
 
+def test_a_client_that_is_slow_behind_the_proxy_is_not_given_up(reactor, monkeypatch):
+    monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
+    demo = Demo(reactor)
+    demo.listen()
+    demo.change({"way": "proxy"})
+    pump(reactor, lambda: len(demo._upstream) == 3, "the proxies")
+    # From high to low it takes a second, in which the proxy reads nothing from the server.
+    demo.change({"client": "C", "rate": (HIGH - LOW)})
+    before = demo.clients["C"].peer
+    received = demo.clients["C"].received + 3 * (HIGH - LOW)
+    pump(reactor, lambda: demo.clients["C"].received > received, "what it reads in three teeth")
+    assert demo.clients["C"].peer == before
+
+
+def test_a_client_that_vanishes_behind_the_proxy_is_given_up_by_both(reactor, monkeypatch):
+    monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
+    demo = Demo(reactor)
+    demo.listen()
+    demo.change({"way": "proxy"})
+    pump(reactor, lambda: len(demo._upstream) == 3, "the proxies")
+    demo.change({"client": "A", "gone": True})
+    pump(reactor, lambda: len(demo.streams) == len(demo._upstream) == 2, "the end of both")
+
+
 def test_a_client_that_reads_nothing_says_so_and_others_go_on(reactor, demo):
     demo.change({"client": "B", "rate": 0})
     assert client_of(demo, "B")["absent"] == module.READS_NOTHING
@@ -242,6 +267,16 @@ def test_a_client_that_reads_nothing_says_so_and_others_go_on(reactor, demo):
     stopped, before = demo.clients["B"].received, demo.clients["A"].received
     pump(reactor, lambda: demo.clients["A"].received > before, "another client")
     assert demo.clients["B"].received == stopped
+
+
+def test_a_high_mark_is_moved_no_further_than_is_safe(reactor, closing, demo):
+    marks_before = marks(demo)
+    status, _, why = change(reactor, closing, demo.dashboard, {"high": module.HIGHEST + 1})
+    assert (status, marks(demo)) == (400, marks_before)
+    assert f"more than {module.HIGHEST} bytes" in why
+    assert change(reactor, closing, demo.dashboard, {"high": module.HIGHEST})[0] == 204
+    assert marks(demo) == {(module.HIGHEST, module.HIGHEST // 4)}
+    assert len(demo.streams) * module.HIGHEST <= module.SAFE
 
 
 def test_a_client_that_was_sent_away_comes_back_by_itself(reactor, demo, monkeypatch):
@@ -491,6 +526,17 @@ def test_replay_prints_an_address_and_ends_at_a_signal(command, recording):
     assert recording in process.line_with("replay of")
     process.interrupt()
     assert process.end() == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that takes long to read")
+def test_a_signal_ends_replay_while_it_still_reads(command, tmp_path):
+    path = tmp_path / "slow"
+    os.mkfifo(path)
+    process = command("replay", str(path), "--no-browser")
+    with open(path, "wb"):  # it has opened the other end
+        process.interrupt()
+        status, output, errors = process.end()
+    assert (status, output, errors) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize(

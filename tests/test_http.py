@@ -11,7 +11,16 @@ from support import connect, passes, pump
 
 from minireactor import Reactor
 from minireactor.view import http as minihttp
-from minireactor.view.http import MOST_BODY, MOST_HEAD, SECONDS, Refusal, Site, is_local, parse_head
+from minireactor.view.http import (
+    MOST_BODY,
+    MOST_HEAD,
+    PARTING_SECONDS,
+    SECONDS,
+    Refusal,
+    Site,
+    is_local,
+    parse_head,
+)
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -47,6 +56,11 @@ class Talk:
         self.sock.inbox += chunks
         self.wire.run(2 * len(chunks) + 4)
         return self.heard()
+
+    @property
+    def over(self):
+        """Whether it has sent its end of the stream."""
+        return self.sock.shut or self.sock.closed
 
     def heard(self):
         answer = bytes(self.sock.taken)
@@ -193,7 +207,7 @@ def test_a_body_of_uncertain_length_is_refused_and_nothing_after_it_is_read(
     assert status(answer) == expected
     assert answer.count(b"HTTP/1.1") == 1
     assert header(answer, "Connection") == "close"
-    assert talk.sock.closed
+    assert talk.over
     assert talk.requests == []
 
 
@@ -206,7 +220,7 @@ def test_an_answer(talk):
     assert body(answer) == b"GET /now?x=1 b''\n"
     assert header(answer, "Content-Length") == str(len(body(answer)))
     assert header(answer, "Content-Type") == "text/plain; charset=utf-8"
-    assert not talk.sock.closed
+    assert not talk.over
 
 
 def test_the_date_is_that_of_http(monkeypatch, talk):
@@ -291,7 +305,7 @@ def test_a_handler_that_raises_in_the_middle_of_its_answer_resets_the_connection
     talk.site.add("GET", "/broken", broken)
     talk.say(GET % b"/broken")
     assert talk.sock.was_reset
-    assert talk.sock.closed
+    assert talk.over
     assert len(caplog.records) == 1
 
 
@@ -319,31 +333,31 @@ def test_a_client_that_wants_to_close_is_closed(talk):
     answer = talk.say(b"GET /now HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + GET % b"/now")
     assert answer.count(b"HTTP/1.1") == 1
     assert header(answer, "Connection") == "close"
-    assert talk.sock.shut or talk.sock.closed
+    assert talk.over
 
 
 def test_http_1_0_is_closed_unless_it_asks_for_more(talk):
     answer = talk.say(b"GET /now HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert header(answer, "Connection") == "keep-alive"
-    assert not talk.sock.closed
+    assert not talk.over
     answer = talk.say(b"GET /now HTTP/1.0\r\n\r\n")
     assert header(answer, "Connection") == "close"
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_a_client_that_has_ended_its_side_gets_its_answers(talk):
     answer = talk.say(GET % b"/now" + GET % b"/later", b"")
-    assert not talk.sock.closed
+    assert not talk.over
     talk.responses[0].send("late\n")
     answer += talk.say()
     assert b"GET /now" in answer
     assert answer.endswith(b"late\n")
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_an_end_in_the_middle_of_a_request_is_an_end(talk):
     assert talk.say(b"GET /now HT", b"") == b""
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_an_empty_line_before_a_request_is_overlooked(talk):
@@ -353,7 +367,7 @@ def test_an_empty_line_before_a_request_is_overlooked(talk):
 @pytest.mark.parametrize("text", [b"GET /now HTTP/1.0\n\n", b"GET /now HTTP/1.0\r\nA: b\n\r\n\r\n"])
 def test_bare_line_feeds_are_refused_at_once(talk, text):
     assert status(talk.say(text)) == 400
-    assert talk.sock.closed
+    assert talk.over
 
 
 # Bounds.
@@ -364,13 +378,13 @@ def test_a_head_of_the_largest_size_is_taken_and_a_larger_one_is_431(talk):
     fill = MOST_HEAD - len(start)
     assert status(talk.say(start + b"x" * fill + b"\r\n\r\n")) == 200
     assert status(talk.say(start + b"x" * (fill + 1) + b"\r\n\r\n")) == 431
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_a_head_without_end_is_431_as_soon_as_it_is_too_large(talk):
     assert talk.say(b"GET /" + b"x" * (MOST_HEAD - 5)) == b""
     assert status(talk.say(b"x")) == 431
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_a_slow_head_is_408(talk, clock):
@@ -379,7 +393,7 @@ def test_a_slow_head_is_408(talk, clock):
     assert talk.say(b"Host: x\r\n") == b""
     clock.advance(SECONDS / 2)
     assert status(talk.say()) == 408
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_a_slow_body_is_408(talk, clock):
@@ -394,10 +408,10 @@ def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(talk, cloc
     talk.say(GET % b"/now")
     clock.advance(SECONDS * 0.9)
     assert talk.say() == b""
-    assert not talk.sock.closed
+    assert not talk.over
     clock.advance(SECONDS * 0.2)
     assert talk.say() == b""
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_an_answer_may_take_its_time(talk, clock):
@@ -414,7 +428,7 @@ def test_a_client_that_takes_no_byte_of_its_answer_is_dropped(talk, clock):
     talk.say(b"GET /now HTTP/1.0\r\n\r\n")
     clock.advance(SECONDS * 0.9)
     talk.say()
-    assert not talk.sock.closed
+    assert not talk.over
     clock.advance(SECONDS * 0.2)
     talk.say()
     assert talk.sock.was_reset
@@ -424,7 +438,7 @@ def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
     talk.arrive(room=0)
     talk.say(b"GET /now HTTP/1.0\r\n\r\n")
     answer = b""
-    while not talk.sock.closed:
+    while not talk.over:
         clock.advance(SECONDS * 0.9)
         talk.sock.room = 10
         answer += talk.say()
@@ -435,9 +449,58 @@ def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
 def test_no_more_than_so_many_connections_are_let_in(talk, monkeypatch):
     monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
     talk.arrive()
-    assert talk.site.buildProtocol(None) is None
+    second = talk.sock
+    talk.arrive()
+    talk.say()
+    assert talk.sock.was_reset
+    second.inbox.append(b"")
+    talk.wire.run()
+    talk.arrive()
+    assert status(talk.say(GET % b"/now")) == 200
+
+
+BYE = b"GET /now HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def test_who_has_its_answer_keeps_its_place_until_it_goes(talk):
+    assert status(talk.say(BYE)) == 200
+    assert talk.over
+    assert len(talk.site.connections) == 1
     talk.say(b"")
-    assert talk.site.buildProtocol(None) is not None
+    assert not talk.site.connections
+    assert not talk.sock.was_reset
+
+
+def test_who_does_not_go_is_sent_away(talk, clock):
+    talk.say(BYE)
+    clock.advance(PARTING_SECONDS * 0.9)
+    talk.say(b"more" * 100)
+    assert not talk.sock.closed
+    clock.advance(PARTING_SECONDS * 0.2)
+    talk.say()
+    assert talk.sock.was_reset
+    assert not talk.site.connections
+
+
+def test_who_goes_on_and_on_is_sent_away(talk, monkeypatch):
+    monkeypatch.setattr(minihttp, "PARTING_BYTES", 1000)
+    talk.say(BYE)
+    talk.say(GET % b"/now" + b"x" * 900)
+    assert len(talk.requests) == 1
+    assert not talk.sock.closed
+    talk.say(b"x" * 100)
+    assert talk.sock.was_reset
+
+
+def test_who_did_not_read_gets_its_last_answer_first(talk, clock):
+    talk.arrive(room=0)
+    talk.say(BYE)
+    clock.advance(PARTING_SECONDS * 2)
+    talk.say()
+    assert not talk.over
+    talk.sock.room = 1 << 20
+    assert status(talk.say()) == 200
+    assert talk.over
 
 
 def test_a_client_that_asks_and_does_not_read_is_not_read_from(talk):
@@ -520,7 +583,7 @@ def test_a_stream_for_http_1_0_ends_with_the_connection(talk):
     assert body(answer) == b"hello"
     assert header(answer, "Connection") == "close"
     assert header(answer, "Transfer-Encoding") is None
-    assert talk.sock.closed
+    assert talk.over
 
 
 def test_a_stream_for_head_has_no_body(talk):
@@ -531,6 +594,48 @@ def test_a_stream_for_head_has_no_body(talk):
     response.end()
     assert body(talk.say()) == b""
     assert status(talk.say(GET % b"/now")) == 200
+
+
+def test_a_stream_for_head_has_ended_as_soon_as_it_starts(talk):
+    talk.say(b"HEAD /later HTTP/1.1\r\nHost: x\r\n\r\n")
+    (response,) = talk.responses
+    response.start("text/plain")
+    producer = Push()
+    response.registerProducer(producer, True)
+    assert response.ended
+    assert producer.calls == ["stop"]
+    answer = talk.say(GET % b"/now")
+    assert [status(b"HTTP/1.1 " + one) for one in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200]
+
+
+def test_a_client_that_ends_its_side_in_a_stream_is_sent_nothing_new(talk, stream):
+    lost = []
+    stream.on_lost = lambda: lost.append(True)
+    talk.say()
+    talk.sock.room = 0
+    stream.write(b"x" * 100)
+    talk.say(b"")
+    assert lost == [True]
+    pending = talk.transport.pending
+    assert pending >= 100
+    stream.write(b"x" * 100)
+    assert talk.transport.pending == pending
+    talk.sock.room = 1 << 20
+    talk.say()
+    assert talk.over
+
+
+@pytest.mark.parametrize("how", ["send", "start"])
+def test_an_answer_that_comes_after_the_connection_is_lost_is_dropped(talk, how):
+    talk.say(GET % b"/later")
+    (response,) = talk.responses
+    talk.transport.abortConnection()
+    talk.say()
+    timers = talk.wire.reactor._timers.heap
+    before = len(timers)
+    getattr(response, how)("text/plain")
+    assert not response.started
+    assert len(timers) == before
 
 
 def test_a_producer_of_a_stream_is_paused_and_resumed_by_the_connections_marks(talk, stream):
@@ -563,7 +668,7 @@ def test_the_end_of_a_stream_lets_go_of_its_producer(talk, stream):
     stream.end()
     talk.say()
     talk.say(b"")
-    assert talk.sock.closed
+    assert talk.over
     assert producer.calls == []
 
 
@@ -587,7 +692,7 @@ def test_a_client_that_ends_its_side_during_a_stream_is_closed(talk, stream):
     stream.on_lost = lambda: lost.append(True)
     stream.registerProducer(Push(), True)
     talk.say(b"")
-    assert talk.sock.closed
+    assert talk.over
     assert lost == [True]
 
 
@@ -604,7 +709,7 @@ def test_a_stream_may_be_silent_for_long(talk, stream, clock):
         clock.advance(SECONDS)
         stream.write(b"x")
         talk.say()
-    assert not talk.sock.closed
+    assert not talk.over
 
 
 def test_a_stream_whose_client_takes_nothing_is_dropped(talk, stream, clock):

@@ -149,6 +149,17 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(wire, clock, caplog):
     assert wire.reactor.tap is None
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_disk_that_is_full_only_at_the_end_is_a_warning_as_well(wire, caplog):
+    recorder = Recorder(wire.reactor, "/dev/full")
+    with caplog.at_level(logging.WARNING):
+        recorder.close()
+        recorder.close()
+    (warning,) = caplog.records
+    assert "/dev/full ends here" in warning.getMessage()
+    assert wire.reactor.tap is None
+
+
 # Reading.
 
 
@@ -188,6 +199,20 @@ def written(path, *lines):
 def test_what_is_written_is_read(path):
     event = {"type": "event", "time": 1, "event": "connect", "id": 1, "peer": "p"}
     assert list(read(written(path, HEAD, sample(), event))) == [HEAD, sample(), event]
+
+
+def test_a_text_may_have_as_many_digits_as_it_likes(path):
+    head = {**HEAD, "command": f"minireactor serve --record {'1234567890' * 9}.jsonl"}
+    assert list(read(written(path, head, sample()))) == [head, sample()]
+
+
+def test_the_highest_mark_that_can_be_given_can_be_read(wire, path):
+    recorder = Recorder(wire.reactor, path)
+    transport, _ = wire.connect(AnyProtocol())
+    transport.setWriteBufferLimits(99999999999999999999 * 1024 * 1024)
+    recorder.close()
+    *_, last = read(path)
+    assert last["connections"][0]["high"] == 99999999999999999999 * 1024 * 1024
 
 
 def test_types_that_are_not_known_are_left_out(path):
@@ -233,6 +258,22 @@ def test_a_damaged_line_is_named(path, line, said):
         list(read(path))
     assert said in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", sorted({*sample()} - {"type"}))
+def test_a_sample_that_lacks_something_is_named(path, name):
+    lacking = sample()
+    del lacking[name]
+    with pytest.raises(RecordingError, match="line 2: no complete sample"):
+        list(read(written(path, HEAD, lacking)))
+
+
+@pytest.mark.parametrize("name", sorted(sample()["connections"][0]))
+def test_a_row_that_lacks_something_is_named(path, name):
+    lacking = sample()
+    del lacking["connections"][0][name]
+    with pytest.raises(RecordingError, match="line 2: no complete sample"):
+        list(read(written(path, HEAD, lacking)))
 
 
 @pytest.mark.parametrize(

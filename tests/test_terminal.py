@@ -161,6 +161,27 @@ def test_a_picture_that_was_cut_off_is_none_when_the_screen_is_given_back(term, 
     assert reactor.getWriters() == []
 
 
+def test_a_terminal_that_takes_nothing_is_given_back_without_waiting(term, pty, reactor):
+    before = pty.settings()
+    term.enter()
+    for number in range(2000):
+        term.show([f"picture {number} " * 20])
+    assert reactor.getWriters() == [term]
+    term.leave()
+    assert pty.settings() == before
+    pump(reactor, lambda: pty.read().endswith(b"\x1b[?1049l"))
+    os.set_blocking(pty.slave, False)
+    assert os.write(pty.slave, b"what the program says next") > 0
+
+
+def test_a_terminal_that_was_halted_with_ctrl_s_is_given_back_without_waiting(term, pty, reactor):
+    term.enter()
+    termios.tcflow(pty.slave, termios.TCOOFF)
+    term.show(["a picture"])
+    term.leave()
+    pump(reactor, lambda: pty.read().endswith(b"\x1b[?1049l"))
+
+
 def test_a_terminal_that_goes_away_is_forgotten(term, pty, reactor):
     term.enter()
     pty.hang_up()

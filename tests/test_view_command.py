@@ -38,6 +38,7 @@ def recording(tmp_path):
         ("serve --record", "argument --record: expected one argument"),
         ("serve --port 0 --record no/such", "--record no/such: No such file or directory"),
         ("proxy 0 1 --record .", "minireactor proxy: --record .: Is a directory"),
+        ("serve --port 0 --record=", "--record : No such file or directory"),
         ("trace", "minireactor trace: the following arguments are required: FILE"),
         ("trace no-such", "minireactor trace: no-such: No such file or directory"),
         ("trace .", "minireactor trace: .: Is a directory"),
@@ -135,6 +136,18 @@ def test_a_recording_that_cannot_go_on_does_not_end_the_server(command, closing)
     assert read_line(client) == b"hello\n"
 
 
+@pytest.mark.parametrize("refused", ["--metrics", "--dashboard"])
+def test_what_is_refused_costs_no_recording(command, recording, refused):
+    lines = list(read(recording))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = command("serve", "--port", "0", "--record", recording, refused, port)
+        status, _, errors = process.end()
+    assert status == 2
+    assert f"{refused}: Cannot listen on 127.0.0.1:{port}" in errors
+    assert list(read(recording)) == lines
+
+
 # Traces.
 
 
@@ -177,6 +190,18 @@ def test_of_a_damaged_recording_no_trace_is_left(recording, tmp_path, capsys):
 def test_a_trace_that_cannot_be_written_is_one_line(recording, capsys):
     assert main(["trace", recording, "-o", "/no/such"]) == 2
     assert capsys.readouterr().err == "minireactor trace: /no/such: No such file or directory\n"
+
+
+def test_a_trace_without_a_name_goes_nowhere(recording, tmp_path, capsys):
+    assert main(["trace", recording, "-o", ""]) == 2
+    assert capsys.readouterr().err == "minireactor trace: : No such file or directory\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["some.jsonl"]
+
+
+def test_a_trace_for_a_standard_output_that_is_closed_is_nothing(recording, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["trace", recording, "-o", "-"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_full_disk_is_one_line(recording, capsys):

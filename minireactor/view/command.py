@@ -29,17 +29,6 @@ def open_views(
     """Begin what `options` ask for, but --watch, until `stack` is closed; a line on each, to be
     printed. Refused."""
     said = []
-    if options.record:
-        from minireactor.view.record import Recorder
-
-        command = shlex.join(["minireactor", *options.argv])
-        try:
-            recorder = Recorder(reactor, options.record, command, label)
-        except OSError as error:
-            why = f"--record {options.record}: {error.strerror}"
-            raise Refused(f"minireactor {options.command}: {why}") from error
-        stack.callback(recorder.close)
-        said.append(f"recording to {options.record}")
     if options.metrics:
         from minireactor.view.metrics import Metrics
 
@@ -51,6 +40,18 @@ def open_views(
             raise Refused(f"minireactor {options.command}: --metrics: {error}") from error
         host = f"[{address.host}]" if ":" in address.host else address.host
         said.append(f"metrics on http://{host}:{address.port}/metrics")
+    # Last, as it empties the file: nothing that could still be refused is to cost a recording.
+    if options.record is not None:
+        from minireactor.view.record import Recorder
+
+        command = shlex.join(["minireactor", *options.argv])
+        try:
+            recorder = Recorder(reactor, options.record, command, label)
+        except OSError as error:
+            why = f"--record {options.record}: {error.strerror}"
+            raise Refused(f"minireactor {options.command}: {why}") from error
+        stack.callback(recorder.close)
+        said.append(f"recording to {options.record}")
     return said
 
 
@@ -159,7 +160,9 @@ def trace(options: argparse.Namespace) -> str:
     from minireactor.view.trace import write_trace
 
     path = options.file
-    out = options.output or f"{path[:-6] if path.endswith('.jsonl') else path}.trace.json"
+    out = options.output
+    if out is None:
+        out = f"{path[:-6] if path.endswith('.jsonl') else path}.trace.json"
     try:
         recording = read(path)
         # Before anything is written: most mistakes show here.
@@ -167,7 +170,8 @@ def trace(options: argparse.Namespace) -> str:
         if os.path.exists(out) and os.path.samefile(path, out):
             raise Refused(f"minireactor trace: {out} is the recording itself; give another OUT")
         if out == "-":
-            write_trace(chain([first], recording), sys.stdout)
+            if sys.stdout is not None:  # it was closed, or there is none
+                write_trace(chain([first], recording), sys.stdout)
             return ""
         with open(out, "w", encoding="utf-8") as file:
             try:

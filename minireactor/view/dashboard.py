@@ -45,6 +45,10 @@ OFTEN = 0.05
 SELDOM = 0.1
 MANY = 50  # connections, from which on it is seldom
 
+# Bytes, of a high mark that the page may set: more than there is, and a number which is exact in a
+# browser, and a float everywhere.
+HIGHEST = 1 << 40
+
 _WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -143,6 +147,7 @@ class Dashboard(Page):
     hint: what one might type to see a connection; "" for none.
     label: as of a Tap.
     set_marks: called with (high, low) when those of all connections are moved: for those to come.
+    highest: bytes, the most that a high mark may be moved to.
     more: called for each sample; what it gives is added to that.
 
     Nobody looks at the connections while nobody looks at the page.
@@ -157,6 +162,7 @@ class Dashboard(Page):
         hint: str = "",
         label: Callable[[Connection], str] | None = None,
         set_marks: Callable[[int, int], object] | None = None,
+        highest: int = HIGHEST,
         more: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(mode)
@@ -164,6 +170,7 @@ class Dashboard(Page):
         self.tap = Tap(reactor, SHOWN, label)
         self._hello = {"type": "hello", "title": title, "hint": hint}
         self._set_marks = set_marks
+        self._highest = highest
         self._more = more
         self._readers: set[_Reader] = set()
         self._timer: Any = None
@@ -184,6 +191,8 @@ class Dashboard(Page):
         reader = _Reader(response)
         response.on_lost = lambda: self._gone(reader)
         response.start("text/event-stream")
+        if response.ended:
+            return
         response.registerProducer(reader, True)
         reader.say(_event(self._hello))
         if not self._readers:
@@ -219,7 +228,10 @@ class Dashboard(Page):
 
     def _move(self, wanted: dict[str, Any]) -> None:
         number = wanted.get("id")
-        marks = flow.checked_marks(wanted.get("high"), wanted.get("low"))
+        high, low = flow.checked_marks(wanted.get("high"), wanted.get("low"))
+        if high > self._highest:
+            raise ValueError(f"a high mark of more than {self._highest} bytes is not for this page")
+        marks = int(high), int(low)  # a JSON true is an integer, too, but only here
         if number is None:
             connections = self.tap.connections()
             if self._set_marks is not None:

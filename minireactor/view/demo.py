@@ -56,6 +56,7 @@ PIECE = 16 * KIB  # bytes that a pull producer writes when it is asked
 NEAR = 4 * KIB  # bytes from the high mark down to a low mark that is next to it
 LATE = 0.7  # seconds that a producer needs to start; enough for a gap when nothing is left
 SAFE = 48 * KIB * KIB  # bytes pending at which producers that nobody pauses are stopped
+HIGHEST = SAFE // len(READ)  # bytes; up to there a high mark may be dragged, for the same reason
 OVERFULL = 4  # times the high mark: more than that nobody wants to watch draining
 STALL_TIMEOUT = 10.0  # seconds
 NOTICE_SECONDS = 12.0
@@ -272,15 +273,14 @@ class Demo:
         self.notice = ""
         self.streams: set[Stream] = set()
         self.clients = {name: SlowReader(reactor, name, rate) for name, rate in READ.items()}
-        self.server = Server(
-            reactor, _Streams(self), stall_timeout=STALL_TIMEOUT, on_event=self._of_server
-        )
+        self.server = _Server(self, self._of_server)
         self.relay: Any = None
         self.dashboard = Dashboard(
             reactor,
             "A server and three clients",
             mode="demo",
             set_marks=self._set_marks,
+            highest=HIGHEST,
             more=lambda: {"demo": self.state()},
         )
         self.dashboard.add_change("/demo", self.change)
@@ -366,6 +366,10 @@ class Demo:
             return True
         self._say(LIMIT_REACHED)
         return False
+
+    def is_of_proxy(self, connection: Connection) -> bool:
+        """Whether the proxy is at the other end of this connection of the server."""
+        return _shown(connection.getPeer()) in self._upstream.values()
 
     # Connections.
 
@@ -473,6 +477,21 @@ class Demo:
         self.notice = notice
         if seconds is not None:
             self._unnotice = self.reactor.callLater(seconds, self._say, "")
+
+
+class _Server(Server):
+    """One that does not give up the proxy: that takes nothing for as long as its own client, a slow
+    one, is busy with what it has. When the client is stalled, it is for the proxy to say so."""
+
+    def __init__(self, demo: Demo, on_event: Callable[..., None]) -> None:
+        super().__init__(
+            demo.reactor, _Streams(demo), stall_timeout=STALL_TIMEOUT, on_event=on_event
+        )
+        self._demo = demo
+
+    def _stalled(self, connection: Connection, part: Connection) -> None:
+        if not self._demo.is_of_proxy(connection):
+            super()._stalled(connection, part)
 
 
 class _Streams(Factory):

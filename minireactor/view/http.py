@@ -42,11 +42,17 @@ if TYPE_CHECKING:
 
 MOST_HEAD = 8 * 1024  # bytes of the request line and the headers, of which browsers send about 1 K
 MOST_BODY = 64 * 1024  # bytes
-MOST_CONNECTIONS = 100  # at a time
+# At a time, those included that have their answer and are to go. Each is a descriptor, of which the
+# service beside us wants some as well.
+MOST_CONNECTIONS = 100
 # For a request to arrive, from the connection or the answer before it on; and the time, give or
 # take as much again, in which a client takes no byte of its answer. It is longer than Prometheus,
 # as most have it, waits between two requests.
 SECONDS = 20.0
+# Of a connection on which all has been said. Who reads takes the end of it as a reason to go; what
+# is still coming in is dropped meanwhile, as a reset would cost the client the answer.
+PARTING_SECONDS = 5.0
+PARTING_BYTES = 16 * 1024 * 1024
 
 REASONS = {
     200: "OK",
@@ -188,6 +194,8 @@ class Response:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """All of it at once; text goes out as UTF-8."""
+        if self.ended and not self.started:
+            return  # its connection was lost before
         if isinstance(body, str):
             body = body.encode()
         length = {} if status == 204 else {"Content-Length": str(len(body))}
@@ -199,18 +207,24 @@ class Response:
     def start(
         self, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """What follows is the body, whose length is not known yet: `write()` it, then `end()`."""
+        """What follows is the body, whose length is not known yet: `write()` it, then `end()`.
+
+        An answer to HEAD has none, and has ended with this."""
+        if self.ended and not self.started:
+            return  # its connection was lost before
         if self._can_chunk:
-            self._chunked = not self._is_head
+            self._chunked = True
             how = {"Transfer-Encoding": "chunked"}
         else:
             self.keeps_alive = self._is_head and self.keeps_alive
             how = {}
         self._head(status, content_type, {**how, **(headers or {})})
+        if self._is_head:
+            self._end()
 
     def write(self, data: bytes) -> None:
         """Some of the body. Pauses the producer if this takes pending over the high mark."""
-        if self.ended or self._is_head or not data:
+        if self.ended or not data:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -311,7 +325,7 @@ class Site(Factory):
         return listening
 
     def buildProtocol(self, addr: Any) -> Any:
-        return _Http(self) if len(self.connections) < MOST_CONNECTIONS else None
+        return _Http(self) if len(self.connections) < MOST_CONNECTIONS else _OneTooMany()
 
     def route(self, request: Request) -> Handler:
         """Who answers it. Refusal."""
@@ -339,6 +353,15 @@ def is_local(host: str) -> bool:
     return True
 
 
+class _OneTooMany(Protocol):
+    """Goes with a reset, and at once: to part in good order would take a place, too."""
+
+    unwatched = True
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
+
+
 class _Http(Protocol):
     """One connection. It is its transport's producer, so that a client which asks and does not
     read its answers is not read from either; a response may take that place."""
@@ -354,6 +377,7 @@ class _Http(Protocol):
         self._at_end = False  # the client will send no more
         self._closing = False
         self._going_on = False
+        self._most_in = 0  # bytes, while it is closing
         self._timer: Any = None
         self._stuck_at: int | None = None  # of bytes_out, if some were waiting as it was set
 
@@ -363,23 +387,34 @@ class _Http(Protocol):
         self._set_timer()
 
     def dataReceived(self, data: bytes) -> None:
-        self._buffer += data
-        self._go_on()
+        if not self._closing:
+            self._buffer += data
+            self._go_on()
+        elif self.transport.bytes_in > self._most_in:
+            self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         self._at_end = True
         if self._response is None:
             self._go_on()
         elif self._response.started:
-            self._close()  # nobody is to stream for ever to a client that may have gone
+            # Nobody is to stream for ever to a client that may have gone, nor to add to what one
+            # that has not is still to take.
+            self._lose_response()
+            self._close()
 
     def writeConnectionLost(self) -> None:
-        """Only its presence counts: a client may end its side, and get its answer still."""
+        """All has been said, and sent. (Because this is there, a client may end its side first,
+        and get its answer still.)"""
+        self._set_timer(PARTING_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._site.connections.discard(self)
         self._closing = True
         self._stop_timer()
+        self._lose_response()
+
+    def _lose_response(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.lost()
@@ -496,15 +531,21 @@ class _Http(Protocol):
 
     def _close(self) -> None:
         self._closing = True
+        self._buffer.clear()
+        self._most_in = self.transport.bytes_in + PARTING_BYTES
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        if self._at_end:
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+            self.transport.resumeProducing()
 
     # Time.
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, seconds: float = SECONDS) -> None:
         self._stop_timer()
         self._stuck_at = self.transport.bytes_out if self.transport.pending else None
-        self._timer = self.transport.reactor.call_later_hidden(SECONDS, self._too_late)
+        self._timer = self.transport.reactor.call_later_hidden(seconds, self._too_late)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -515,6 +556,8 @@ class _Http(Protocol):
             self.transport.abortConnection()
         elif self.transport.pending or self._response is not None:
             self._set_timer()
+        elif self._closing:
+            self.transport.abortConnection()
         elif self._buffer or self._request:
             self._refuse(Refusal(408, f"a request takes {SECONDS:g} s at the most"), None)
         else:

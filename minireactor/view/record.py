@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 VERSION = 1
 INTERVAL = 0.25  # seconds between samples
 MOST_PAUSES = 20  # of one connection, between two samples
+MOST_DIGITS = 30  # of a number; marks may be given with 20, and M behind them
 MOST_LINE = 64 * 1024 * 1024  # bytes; a sample has some 300 for each connection
 
 
@@ -80,11 +81,13 @@ class Recorder:
 
     def _end(self) -> None:
         file, self._file = self._file, None
+        if file is None:
+            return
         self._tap.close()
         if self._timer.active():
             self._timer.cancel()
         try:
-            file.close()  # type: ignore[union-attr]
+            file.close()
         except OSError:
             pass  # of what it could not write, `_write` has told
 
@@ -149,14 +152,22 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     try:
-        if _TOO_LONG.search(line):
-            raise ValueError
-        found = json.loads(line, parse_float=_reasonable, parse_constant=_reasonable)
+        # To look at each number would take longer than to read the line.
+        integer = _integer if _LONG.search(line) else None
+        found = json.loads(
+            line, parse_int=integer, parse_float=_reasonable, parse_constant=_reasonable
+        )
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RecordingError(f"{where}: no JSON object: {_cut(line)}")
     return found
+
+
+def _integer(text: str) -> int:
+    if len(text) <= MOST_DIGITS:
+        return int(text)
+    raise ValueError(text)
 
 
 def _reasonable(text: str) -> float:
@@ -171,7 +182,7 @@ def _cut(line: bytes) -> str:
     return text if len(line) <= 40 else f"{text[:40]}..."
 
 
-_TOO_LONG = re.compile(rb"[0-9]{20}")  # for the number of anything here
+_LONG = re.compile(rb"[0-9]{%d}" % MOST_DIGITS)
 
 _NUMBER = (int, float)
 _NUMBER_OR_NOT = (int, type(None))
@@ -200,7 +211,7 @@ _EVENT = {"time": _NUMBER, "event": str, "id": int, "peer": str}
 def _has(found: Any, kinds: dict[str, Any]) -> bool:
     if not isinstance(found, dict):
         return False
-    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
 
 
 def _is_sample(found: dict[str, Any]) -> bool:

@@ -105,13 +105,23 @@ class Terminal:
         self.forget()
         if self.is_ours():  # or it would stop us for touching it
             try:
-                os.set_blocking(self._fd, True)
-                os.write(self._fd, _LEAVE)
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)  # type: ignore[arg-type]
-                os.set_blocking(self._fd, False)
                 self._before = None
+                self._say_goodbye()
             except (OSError, termios.error):
                 pass  # there is no terminal any more
+
+    def _say_goodbye(self) -> None:
+        # After Ctrl-S, or with nobody at its other end, it would keep whoever writes to it waiting,
+        # be it for ever: us, and what the program has to say afterwards.
+        termios.tcflow(self._fd, termios.TCOON)
+        try:
+            if os.write(self._fd, _LEAVE) == len(_LEAVE):
+                return
+        except BlockingIOError:
+            pass
+        termios.tcflush(self._fd, termios.TCOFLUSH)
+        os.write(self._fd, _LEAVE)
 
     def forget(self) -> None:
         """It is not ours any more, so leave it alone."""

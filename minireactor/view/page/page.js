@@ -922,8 +922,32 @@ function named(title) {
   document.title = `${title} · minireactor`;
 }
 
+let source = null; // of the samples; null while nobody looks
+let patience = 15000; // milliseconds after which nobody is taken to look at a page that is hidden
+
+/** A browser makes six connections to a server, and each page that is live keeps one: with a sixth
+ * tab, nothing could be changed any more. So one that is hidden lets go of it, unless frozen. */
 function watchLive() {
-  const source = new EventSource(`/events?token=${encodeURIComponent(token)}`);
+  let leaving = 0;
+  const change = () => {
+    clearTimeout(leaving);
+    if (!document.hidden) {
+      if (!source) listen();
+    } else if (source) {
+      leaving = setTimeout(() => {
+        if (held) return;
+        source.close();
+        source = null;
+        status("resting while nobody looks", "");
+      }, patience);
+    }
+  };
+  document.addEventListener("visibilitychange", change);
+  change();
+}
+
+function listen() {
+  source = new EventSource(`/events?token=${encodeURIComponent(token)}`);
   source.onopen = () => {
     forget();
     status("live", "live");
