@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import re
 import socket
-import time
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
@@ -54,29 +55,8 @@ SECONDS = 20.0
 PARTING_SECONDS = 5.0
 PARTING_BYTES = 16 * 1024 * 1024
 
-REASONS = {
-    200: "OK",
-    204: "No Content",
-    302: "Found",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    417: "Expectation Failed",
-    421: "Misdirected Request",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
-}
 PLAIN = "text/plain; charset=utf-8"
 
-_DAYS = "MonTueWedThuFriSatSun"  # of no language that might be set
-_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _HEADER = re.compile(rf"({_TOKEN}):([^\x00-\x08\x0a-\x1f\x7f]*)")
@@ -271,14 +251,14 @@ class Response:
         else:
             connection = {"Connection": "close"}
         fields = {
-            "Date": _date(),
+            "Date": formatdate(usegmt=True),
             "Content-Type": content_type,
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             **connection,
             **headers,
         }
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}"]
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         self._transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
@@ -286,14 +266,6 @@ class Response:
         self.unregisterProducer()
         self.ended = True
         self._connection.answered(self)
-
-
-def _date() -> str:
-    now = time.gmtime()
-    day, month = 3 * now.tm_wday, 3 * (now.tm_mon - 1)
-    return time.strftime(
-        f"{_DAYS[day : day + 3]}, %d {_MONTHS[month : month + 3]} %Y %H:%M:%S GMT", now
-    )
 
 
 class Site(Factory):
@@ -517,7 +489,7 @@ class _Http(Protocol):
 
     def _refuse(self, refusal: Refusal, request: Request | None) -> None:
         response = self._response = Response(self, request)
-        body = f"{refusal.status} {REASONS[refusal.status]}: {refusal.why}\n"
+        body = f"{refusal.status} {HTTPStatus(refusal.status).phrase}: {refusal.why}\n"
         response.send(body, PLAIN, refusal.status, refusal.headers)
 
     def answered(self, response: Response) -> None:
