@@ -3,14 +3,16 @@
 A plain close() of a socket that has unread input, or gets some later, makes the kernel answer
 with a reset and throw away its send queue: the peer loses the end of what we sent. So the write
 side is shut first, which lets everything sent arrive, and what the peer sends is read and
-dropped until its own end comes, within bounds. Nobody waits for this but the reactor.
+dropped until its own end comes, within bounds. Nobody waits for this but the reactor; and when
+a port finds no descriptor left, those whose bytes have all arrived give way.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from minireactor.handler import Handler
 
@@ -44,6 +46,7 @@ class Lingering(Handler):
     __slots__ = ("_left", "_reactor", "_socket", "_timer")
 
     hidden = True
+    _all: ClassVar[dict[Lingering, None]] = {}  # of all reactors, the oldest first
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         super().__init__(sock.fileno())
@@ -52,6 +55,17 @@ class Lingering(Handler):
         self._left = LINGER_BYTES
         self._timer = reactor.call_later_hidden(LINGER_SECONDS, self._finish)
         self.reading = True
+        self._all[self] = None
+
+    @classmethod
+    def give_way(cls, reactor: Reactor, most: int) -> bool:
+        """Close up to `most` of them, the oldest first, as descriptors are wanted; whether there
+        were any. Those with bytes on their way stay."""
+        ours = (each for each in list(cls._all) if each._reactor is reactor)
+        settled = list(islice((each for each in ours if not each.unsettled()), most))
+        for each in settled:
+            each._finish()
+        return bool(settled)
 
     @classmethod
     def take_over(cls, reactor: Reactor, sock: socket.socket) -> None:
@@ -86,6 +100,7 @@ class Lingering(Handler):
     def close(self) -> None:
         if self._timer.active():
             self._timer.cancel()
+        self._all.pop(self, None)
         self._socket.close()
 
     def unsettled(self) -> bool:

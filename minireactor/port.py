@@ -151,7 +151,8 @@ class Port(Handler):
                 if error.errno in _PEER_GONE:
                     continue
                 if error.errno in _OUT_OF_DESCRIPTORS:
-                    self._turn_away()
+                    if not Lingering.give_way(self.reactor, MOST_ACCEPTED):
+                        self._turn_away()
                 else:
                     self._rest(error)
                 return

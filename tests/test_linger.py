@@ -331,3 +331,23 @@ def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
     (own,) = lingering(reactor)
     monkeypatch.setattr(linger, "fcntl", type("fcntl", (), {"ioctl": answer}))
     assert own.unsettled() is unsettled
+
+
+def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):
+    port = reactor.listenTCP(0, OneFactory(Sender()), interface="127.0.0.1")
+    client = closing(connect(port))
+    pump(reactor, lambda: port.factory.built)
+    received = b""
+    while not lingering(reactor):
+        passes(reactor)
+        received += client.recv(100_000)
+    assert not Lingering.give_way(reactor, 100)
+    assert len(received) + len(drain(reactor, client)) == SIZE
+
+
+def test_those_of_another_reactor_do_not_give_way(reactor, closing):
+    closed_with_the_client_open(reactor, closing)
+    assert not Lingering.give_way(closing(Reactor()), 100)
+    assert len(lingering(reactor)) == 1
+    assert Lingering.give_way(reactor, 100)
+    assert not lingering(reactor)

@@ -565,6 +565,24 @@ def test_case_27_without_descriptors_those_who_wait_are_turned_away(full_house, 
     assert "3 peers turned away" in caplog.text
 
 
+def test_case_27_those_that_only_linger_give_way_to_those_who_wait(reactor, closing):
+    own = listen(reactor, OneFactory(*[Echo() for _ in range(6)]))
+    # Given clients that have been served, have got everything, and do not close...
+    served = [closing(connect(own)) for _ in range(3)]
+    assert all(answers(reactor, client) for client in served)
+    for protocol in own.factory.built:
+        protocol.transport.loseConnection()
+    passes(reactor)
+    waiting = [closing(socket.socket()) for _ in range(3)]
+    with no_descriptor_left():
+        # ... those who come are not turned away for them.
+        come(own, waiting)
+        passes(reactor)
+        alive = [answers(reactor, client) for client in waiting]
+    assert alive == [True, True, True]
+    assert [client.recv(1) for client in served] == [b"", b"", b""]
+
+
 def test_case_27_without_descriptors_the_loop_stays_idle(full_house):
     reactor, polling, own, _, waiting = full_house
     with no_descriptor_left():
