@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from collections import deque
 from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
@@ -15,12 +14,17 @@ from typing import Any, Callable
 from minireactor import log
 from minireactor.error import ConnectionLost, ReactorNotRestartable
 from minireactor.failure import Failure
+from minireactor.fork import AfterFork, open_loops
 from minireactor.handler import Handler
-from minireactor.poller import HANGUP, READ, WRITE, AfterFork, default_poller
+from minireactor.poller import HANGUP, READ, WRITE, default_poller
 from minireactor.timers import DelayedCall, TimerQueue
 from minireactor.waker import Waker
 
 LONGEST_WAIT = 24 * 3600.0  # seconds; epoll takes at most 2**31 milliseconds
+MOST_EVENTS = 1023  # of one pass
+# Seconds of dispatching after which the next pass takes half as many events. In the work `timer` a
+# timer had to wait for ten connections with a large read each, and now for one or two.
+LONG_PASS = 0.0001
 SETTLE_SECONDS = 1.0  # how long a loop that stops waits for bytes that are still on their way
 
 
@@ -37,6 +41,7 @@ class Loop:
         self._timers = TimerQueue(seconds)
         self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
         self.flushes: deque[Handler] = deque()  # whose doWrite() the next write pass calls
+        self._most_events = MOST_EVENTS
         self._closed = False
 
     def tick(self, longest: float = LONGEST_WAIT) -> None:
@@ -74,7 +79,9 @@ class Loop:
         handlers = self._handlers
         newcomers = self._newcomers
         newcomers.clear()
-        for fd, events in self._poller.poll(timeout):
+        ready = self._poller.poll(timeout, self._most_events)
+        began = self.seconds()
+        for fd, events in ready:
             handler = handlers.get(fd)
             # A number that is closed and taken again within this pass belongs to somebody else by
             # the time its event comes up.
@@ -88,6 +95,10 @@ class Loop:
                     self._dispatch(handler, events)
             except Exception:
                 self._fail(handler)
+        if self.seconds() - began > LONG_PASS:
+            self._most_events = len(ready) // 2 or 1
+        elif len(ready) == self._most_events < MOST_EVENTS:
+            self._most_events *= 2
 
     def _dispatch(self, handler: Handler, events: int) -> None:
         waited_to_write = handler.writing and events & ~READ
@@ -209,7 +220,7 @@ class Loop:
             handler.close()
         self._waker = None
         self._poller.close()
-        _open_loops.discard(self)
+        open_loops.discard(self)
 
     def open(self) -> Waker:
         # Late, so that a reactor that is only imported owns nothing.
@@ -221,7 +232,7 @@ class Loop:
             self._waker = Waker()
             self._handlers[self._waker.fd] = self._waker
             self.arm(self._waker)
-            _open_loops.add(self)
+            open_loops.add(self)
         return self._waker
 
     def disown(self) -> None:
@@ -240,15 +251,3 @@ class Loop:
             if not any(handler.unsettled() for handler in self._handlers.values()):
                 return
             self._wait_and_dispatch(0.05)
-
-
-_open_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for loop in list(_open_loops):
-        loop.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

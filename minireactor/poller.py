@@ -61,8 +61,9 @@ class Poller:
         except KeyError:
             pass  # a failed `watch` has removed it
 
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """What is ready, after `timeout` seconds at the latest."""
+    def poll(self, timeout: float, most: int = -1) -> list[tuple[int, int]]:
+        """What is ready, after `timeout` seconds at the latest; more than `most`, if so it is: of
+        what one call leaves out, only epoll sees to it that the next begins with that."""
         looking = self._silent_fds and self._silent is not None
         if looking:
             timeout = min(timeout, LOOK_SECONDS)
@@ -131,19 +132,6 @@ if hasattr(selectors, "EpollSelector"):
                 self._epoll.unregister(fd)
             except OSError:
                 pass
-
-
-class AfterFork:
-    """Stands in for the poller in a child process, which shares the parent's descriptors."""
-
-    def __init__(self, parent: int) -> None:
-        self._parent = parent
-
-    def __getattr__(self, name: str) -> Any:
-        raise RuntimeError(
-            f"this reactor belongs to process {self._parent}, and a fork cannot share it; "
-            "make a new one with minireactor.Reactor()"
-        )
 
 
 def default_poller() -> Any:

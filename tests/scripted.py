@@ -100,7 +100,7 @@ class ScriptedPoller:
     def forget(self, fd, before):
         del self.masks[fd]
 
-    def poll(self, timeout):
+    def poll(self, timeout, most):
         self.polls += 1
         ready = []
         for fd, mask in list(self.masks.items()):

@@ -198,9 +198,9 @@ class Watched:
         self.forget = self._poller.forget
         self.close = self._poller.close
 
-    def poll(self, timeout):
+    def poll(self, timeout, most):
         self.timeouts.append(timeout)
-        ready = self._poller.poll(timeout if self._clock is None else 0)
+        ready = self._poller.poll(timeout if self._clock is None else 0, most)
         if self._clock is not None and not ready:
             self._clock.advance(timeout)
         self.returned += ready

@@ -18,8 +18,9 @@ from minireactor.view.replay import Replay
 
 
 @pytest.fixture
-def demo(reactor):
-    """One that runs, its clients connected."""
+def demo(reactor, monkeypatch):
+    """One that runs, its clients connected, and whose buffers are full soon."""
+    monkeypatch.setattr(module, "MADE", 16 << 20)
     own = Demo(reactor)
     own.listen()
     pump(reactor, lambda: len(own.streams) == 3, "the clients")
@@ -53,7 +54,7 @@ def test_three_clients_read_and_are_paused_at_the_marks(reactor, demo):
 
 
 def test_a_producer_is_resumed_at_the_low_mark(reactor, demo):
-    demo.change({"client": "A", "rate": 500_000})
+    demo.change({"client": "A", "rate": 8_000_000})
     resumed = []
     transport = next(t for t in transports(demo) if _peer(t) == demo.clients["A"].peer)
     reactor.add_tap(lambda event, who, reason: resumed.append(event) if who is transport else None)

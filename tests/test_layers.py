@@ -17,7 +17,7 @@ PACKAGE = Path(minireactor.__file__).parent
 # fmt: off
 ORDER = [
     "error", "failure", "log", "address", "interfaces", "flow", "source", "buffer", "timers",
-    "triggers", "poller", "handler", "waker", "loop", "descriptors",
+    "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "streams", "testing",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
 import os
+import select
 import socket
 import time
 
@@ -39,6 +41,7 @@ class Script:
     def __init__(self):
         self.passes = []
         self.timeouts = []
+        self.asked = []  # how many events, at the most
         self.masks = {}
         self.closed = False
 
@@ -49,8 +52,9 @@ class Script:
     def forget(self, fd, before):
         assert self.masks.pop(fd) == before
 
-    def poll(self, timeout):
+    def poll(self, timeout, most):
         self.timeouts.append(timeout)
+        self.asked.append(most)
         return self.passes.pop(0) if self.passes else []
 
     def close(self):
@@ -111,7 +115,7 @@ def add(loop, handler, reading=True, writing=False):
 
 def test_a_pass_runs_what_is_due_then_flushes_then_waits_then_dispatches(loop, script):
     order = []
-    script.poll = lambda timeout: [order.append("wait")] and [(7, READ)]
+    script.poll = lambda timeout, most: [order.append("wait")] and [(7, READ)]
     add(loop, Listed(7, on_read=lambda: order.append("dispatch")))
     loop.flushes.append(Listed(8, on_write=lambda: order.append("flush")))
     loop.callLater(0, order.append, "timer")
@@ -286,6 +290,52 @@ def test_R4_case_29_timers_are_on_time_under_an_endless_stream(closing):
 
     pump(reactor, flooded)
     assert max(late) <= 1  # reads between the moment that it was due and the call
+
+
+def test_R4_after_a_long_pass_the_next_takes_half_as_many_events(loop, script, clock):
+    slow = [add(loop, Listed(fd, on_read=lambda: clock.advance(0.001))) for fd in range(20, 28)]
+    script.passes = [[(each.fd, READ) for each in slow[:count]] for count in (8, 4, 2, 1, 1)]
+    for _ in range(6):
+        loop.tick()
+    assert script.asked[1:] == [4, 2, 1, 1, 1]
+
+
+def test_R4_full_passes_that_are_short_take_more_and_more_events(loop, script, clock):
+    slow = add(loop, Listed(30, on_read=lambda: clock.advance(0.001)))
+    quick = [add(loop, Listed(fd)) for fd in range(40, 44)]
+    script.passes = [
+        [(slow.fd, READ)],
+        *([(each.fd, READ) for each in quick[:count]] for count in (1, 2, 3, 4)),
+    ]
+    for _ in range(6):
+        loop.tick()
+    # After three events of four there is no reason for more.
+    assert script.asked[1:] == [1, 2, 4, 4, 8]
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll takes turns")
+def test_R4_case_29_connections_take_turns_when_a_pass_is_cut_short(closing):
+    clock = Clock()
+    reactor = closing(Reactor(seconds=clock.seconds))
+    order = []
+
+    class Sink(Recorder):
+        def dataReceived(self, data):
+            clock.advance(0.001)
+            order.append(self)
+
+    floods = [closing(served(reactor, Sink())[1]) for _ in range(5)]
+    for flood in floods:
+        flood.setblocking(False)
+
+    def flooded():
+        for flood in floods:
+            with contextlib.suppress(BlockingIOError):
+                flood.send(b"f" * 1_000_000)
+        return len(order) >= 100
+
+    pump(reactor, flooded)
+    assert all(len(set(order[start : start + 5])) == 5 for start in range(50, 95))
 
 
 def test_R4_case_29_a_second_client_is_served_under_an_endless_stream(reactor, closing):
@@ -626,7 +676,7 @@ def test_a_poller_that_is_injected_is_closed_too(script):
 
 
 def test_a_selector_that_fails_is_not_hidden(loop, script):
-    def fail(timeout):
+    def fail(timeout, most):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     script.poll = fail

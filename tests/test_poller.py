@@ -11,7 +11,8 @@ from support import Recorder, Watched, open_descriptors, passes, pollers, pump, 
 
 from minireactor import Reactor, poller
 from minireactor.error import ConnectionLost
-from minireactor.poller import HANGUP, READ, WRITE, AfterFork, Poller, default_poller
+from minireactor.fork import AfterFork
+from minireactor.poller import HANGUP, READ, WRITE, Poller, default_poller
 
 
 @pytest.fixture(params=[make for _, make in pollers()], ids=[name for name, _ in pollers()])

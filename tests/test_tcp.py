@@ -995,8 +995,8 @@ def test_R2_no_spin_while_paused_with_input_and_the_peers_end_waiting(reactor, c
     events = []
     poll = reactor._poller.poll
 
-    def counted(timeout):
-        ready = poll(timeout)
+    def counted(timeout, most):
+        ready = poll(timeout, most)
         events.extend(ready)
         return ready
 
@@ -1325,7 +1325,7 @@ def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(open_wire,
     assert not transport.writing and wire.reactor.getWriters() == []
     polled = wire.poller.masks[transport.fd]
     assert polled & flow.HIGH == 0
-    assert wire.poller.poll(0) == []
+    assert wire.poller.poll(0, 1) == []
 
 
 # --- inspection

@@ -55,7 +55,7 @@ class Poller:
     def __init__(self):
         self.timeouts = []
 
-    def poll(self, timeout):
+    def poll(self, timeout, most):
         self.timeouts.append(timeout)
         return []
 

@@ -120,10 +120,10 @@ def test_B4_case_35_a_call_from_a_thread_runs_at_once_in_an_idle_loop(closing):
     asleep = threading.Event()
 
     class Telling(Watched):
-        def poll(self, timeout):
+        def poll(self, timeout, most):
             if timeout > 0:
                 asleep.set()
-            return super().poll(timeout)
+            return super().poll(timeout, most)
 
     def work():
         asleep.wait(PATIENCE)

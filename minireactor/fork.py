@@ -1,0 +1,35 @@
+"""What a fork must not share.
+
+A child process inherits the descriptors of its parent's loops: if it went on with them, both would
+take each other's events. So in the child, each open loop disowns what it has.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+open_loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class AfterFork:
+    """Stands in for the poller in a child process."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(
+            f"this reactor belongs to process {self._parent}, and a fork cannot share it; "
+            "make a new one with minireactor.Reactor()"
+        )
+
+
+def _disown_all() -> None:
+    for loop in list(open_loops):
+        loop.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
