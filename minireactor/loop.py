@@ -95,9 +95,10 @@ class Loop:
                     self._dispatch(handler, events)
             except Exception:
                 self._fail(handler)
-        if self.seconds() - began > LONG_PASS:
+        took = self.seconds() - began
+        if took > LONG_PASS:
             self._most_events = len(ready) // 2 or 1
-        elif len(ready) == self._most_events < MOST_EVENTS:
+        elif len(ready) == self._most_events < MOST_EVENTS and took * 2 <= LONG_PASS:
             self._most_events *= 2
 
     def _dispatch(self, handler: Handler, events: int) -> None:
