@@ -609,10 +609,18 @@ def test_a_signal_lets_a_transfer_finish(proxy, target, client):
     assert "closed in good order" in output
 
 
+def joined(peer, target):
+    """What stands at the target's end, once the proxy has seen the connection through."""
+    behind = target.accept()
+    peer.sendall(b"x")
+    assert behind.recv(1) == b"x"
+    return behind
+
+
 def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
     process = proxy(target.port, "--grace", "0.1")
     peer = client(process)
-    behind = target.accept()
+    behind = joined(peer, target)
     process.terminate()
     status, output, errors = process.end()
     assert (status, errors) == (0, "")
@@ -624,8 +632,7 @@ def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
 
 def test_a_second_signal_aborts_at_once(proxy, target, client):
     process = proxy(target.port, "--grace", "600")
-    client(process)
-    target.accept()
+    joined(client(process), target)
     process.interrupt()
     process.wait_until_it_refuses()
     process.interrupt()
