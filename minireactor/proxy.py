@@ -46,7 +46,7 @@ except ImportError:  # no fcntl: this is Windows
 
 # Bytes. A read of so many is sent straight on, and the next ones are spliced...
 BULK = 64 * 1024
-SMALL = 16 * 1024  # ...until they bring less than this, which a copy moves for less.
+SMALL = 16 * 1024  # ...until two bring less than this, which a copy moves for less.
 
 
 def join(
@@ -148,9 +148,12 @@ class Leg(Protocol):
 class SplicingLeg(Leg):
     """A leg that leaves the moving to the kernel for as long as much comes in: see `splice`."""
 
+    _was_small = False
+
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         if len(data) >= BULK:
+            self._was_small = False
             self.transport.divert(self._splice)
 
     def _splice(self) -> bool:
@@ -167,7 +170,10 @@ class SplicingLeg(Leg):
             self.transport.divert(None)
             return True
         self.transport.bytes_in += source.left
-        if source.left < SMALL:
+        # One alone is the end of a larger write, whose segments do not divide it: to copy for that
+        # what comes next makes the work `proxy-1` half as dear again.
+        was_small, self._was_small = self._was_small, source.left < SMALL
+        if was_small and self._was_small:
             self.transport.divert(None)
         self._pass_on(source)
         return False

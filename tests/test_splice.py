@@ -126,6 +126,22 @@ def test_much_is_spliced_and_little_is_not(reactor, closing, spliced):
     assert through.proxy.client.bytes_in == 1000 + len(PLENTY)
 
 
+def test_one_small_splice_among_large_ones_ends_nothing_but_two_do(reactor, closing, spliced):
+    through = Line(reactor, closing, "splice")
+
+    def moved(size):
+        """The splices that it took."""
+        del spliced[:]
+        exchange(reactor, through.client, through.target, os.urandom(size))
+        return spliced.copy()
+
+    while not moved(190_000):
+        pass
+    assert moved(1000) == [1000]
+    assert sum(moved(50_000)) == 50_000
+    assert (moved(1000), moved(1000), moved(1000)) == ([1000], [1000], [])
+
+
 def test_an_idle_connection_that_was_busy_holds_no_pipe(reactor, closing, spliced):
     through = Line(reactor, closing, "splice")
     before = len(pipes())
