@@ -10,34 +10,18 @@ a port finds no descriptor left, those whose bytes have all arrived give way.
 from __future__ import annotations
 
 import socket
-import struct
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from minireactor.handler import Handler
+from minireactor.queues import send_queue
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
 
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    fcntl = termios = None  # type: ignore[assignment]
-
 LINGER_SECONDS = 10.0  # what is queued goes on even after the close, if the peer sends no more
 LINGER_BYTES = 16 * 1024 * 1024  # a peer that sends more than this is not listening
 _CHUNK = 64 * 1024
-
-
-def not_taken(sock: Any) -> int:
-    """Bytes sent through `sock`, or anything with a fileno(), that its peer's system has not
-    acknowledged; 0 where ours cannot tell."""
-    try:
-        answer = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4)
-    except (AttributeError, OSError, ValueError):  # the last of a socket that is closed
-        return 0
-    return int(struct.unpack("i", answer)[0])
 
 
 class Lingering(Handler):
@@ -105,9 +89,5 @@ class Lingering(Handler):
 
     def unsettled(self) -> bool:
         """Whether bytes are still on their way, as far as the system can tell."""
-        try:
-            answer = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0" * 4)
-        except (AttributeError, OSError):
-            return True  # a system that cannot tell, or not of sockets
-        # Linux counts what the peer has not acknowledged yet, and our end of the stream as one.
-        return bool(struct.unpack("i", answer)[0] > 1)
+        queued = send_queue(self.fd)
+        return queued is None or queued > 1  # one is the end of the stream

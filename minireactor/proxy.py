@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor import flow
 from minireactor.error import ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
-from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
+from minireactor.queues import send_queue
 from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _is_ending(transport: Connection) -> bool:
 
 
 def _has_bytes_waiting(transport: Connection) -> bool:
-    return transport.connected and bool(transport.pending or not_taken(transport.fileno()))
+    return transport.connected and bool(transport.pending or send_queue(transport))
 
 
 class ProxyFactory(Factory):

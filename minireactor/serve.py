@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
 from minireactor.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
-from minireactor.linger import not_taken
 from minireactor.log import logger
 from minireactor.port import BACKLOG
 from minireactor.protocol import Factory
+from minireactor.queues import send_queue
 
 if TYPE_CHECKING:
     from minireactor.address import IPv4Address, IPv6Address
@@ -166,7 +166,7 @@ class _Activity:
         """Look at it again; whether bytes wait for its peer."""
         # The kernel says that there is room again only when a third of its buffer is free. A slow
         # peer may need longer for that than a timeout, and must not look as if it took nothing.
-        in_kernel = not_taken(connection)
+        in_kernel = send_queue(connection) or 0
         waiting = connection.pending + in_kernel
         bytes_taken = connection.bytes_out - in_kernel
         if bytes_taken != self.bytes_taken or not waiting:

@@ -16,8 +16,8 @@ PACKAGE = Path(minireactor.__file__).parent
 # Lowest first: a module imports only from those before it.
 # fmt: off
 ORDER = [
-    "error", "failure", "log", "address", "interfaces", "flow", "source", "buffer", "timers",
-    "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
+    "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
+    "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
     "internet", "__init__",
     "basic", "streams", "testing",

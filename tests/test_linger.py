@@ -23,7 +23,7 @@ from support import (
     served,
 )
 
-from minireactor import Reactor, linger
+from minireactor import Reactor, linger, queues
 from minireactor.linger import Lingering
 
 SIZE = 4_000_000
@@ -187,7 +187,7 @@ def test_C2_stopping_waits_for_bytes_on_their_way(reactor, closing):
     assert client.recv(1) == b""
 
 
-@pytest.mark.skipif(not hasattr(linger.termios, "TIOCOUTQ"), reason="the system cannot tell")
+@pytest.mark.skipif(not hasattr(queues.termios, "TIOCOUTQ"), reason="the system cannot tell")
 def test_C2_stopping_does_not_wait_when_nothing_is_unsent(reactor, closing):
     closed_with_the_client_open(reactor, closing)
     assert lingering(reactor)
@@ -306,13 +306,13 @@ def test_C2_where_the_system_cannot_tell_it_counts_as_unsent(reactor, closing, m
     closed_with_the_client_open(reactor, closing)
     (own,) = lingering(reactor)
     if unable == "error":
-        monkeypatch.setattr(linger, "fcntl", type("fcntl", (), {"ioctl": refuse}))
+        monkeypatch.setattr(queues, "fcntl", type("fcntl", (), {"ioctl": refuse}))
     else:
-        monkeypatch.setattr(linger, "termios", None)
+        monkeypatch.setattr(queues, "termios", None)
     assert own.unsettled()
 
 
-@pytest.mark.skipif(not hasattr(linger.termios, "TIOCOUTQ"), reason="the system cannot tell")
+@pytest.mark.skipif(not hasattr(queues.termios, "TIOCOUTQ"), reason="the system cannot tell")
 @pytest.mark.parametrize(
     ("count", "unsettled"), [(0, False), (1, False), (2, True), (70_000, True)]
 )
@@ -324,7 +324,7 @@ def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
 
     closed_with_the_client_open(reactor, closing)
     (own,) = lingering(reactor)
-    monkeypatch.setattr(linger, "fcntl", type("fcntl", (), {"ioctl": answer}))
+    monkeypatch.setattr(queues, "fcntl", type("fcntl", (), {"ioctl": answer}))
     assert own.unsettled() is unsettled
 
 

@@ -12,7 +12,8 @@ from minireactor import Reactor
 from minireactor.apps import Chargen, Echo, RandomFactory
 from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
 from minireactor.protocol import ClientFactory, Factory, Protocol
-from minireactor.serve import LoadError, Server, load_app, not_taken
+from minireactor.queues import send_queue
+from minireactor.serve import LoadError, Server, load_app
 
 MEGABYTE = 1024 * 1024
 
@@ -98,7 +99,7 @@ def read_until_some_is_taken(server, client):
 
 
 def taken(server):
-    return only(server).bytes_out - not_taken(only(server))
+    return only(server).bytes_out - (send_queue(only(server)) or 0)
 
 
 def let_pass(time, reactor, seconds, step):

@@ -38,24 +38,18 @@ them, a tap costs a call for each event. Who wants samples of another rhythm mak
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, log, tcp
+from minireactor.queues import receive_queue, send_queue
 
 if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
 
     Subscriber = Callable[[dict[str, Any]], object]
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    fcntl = termios = None  # type: ignore[assignment]
 
 LIMIT = 50  # connections that a sample has in full
 BEAT = 0.05  # seconds between the calls whose lateness is the lag
@@ -352,24 +346,6 @@ def label_of(connection: tcp.Connection) -> str:
     """The class of its protocol."""
     protocol = connection.protocol
     return "" if protocol is None else type(protocol).__name__
-
-
-def send_queue(connection: tcp.Connection) -> int | None:
-    """Bytes that the kernel has taken and the peer's has not acknowledged; None: cannot tell."""
-    return _queue(connection, "TIOCOUTQ")
-
-
-def receive_queue(connection: tcp.Connection) -> int | None:
-    """Bytes that have come in and nobody has read; None: cannot tell."""
-    return _queue(connection, "FIONREAD")
-
-
-def _queue(connection: tcp.Connection, request: str) -> int | None:
-    try:
-        answer = fcntl.ioctl(connection.socket.fileno(), getattr(termios, request), b"\0" * 4)
-    except (AttributeError, OSError, ValueError):  # the last of a socket that is closed
-        return None
-    return int.from_bytes(answer, sys.byteorder, signed=True)
 
 
 def resident() -> int | None:
