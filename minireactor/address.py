@@ -97,6 +97,21 @@ def from_sockaddr(sockaddr: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     raise ValueError(f"{sockaddr!r} is not a TCP socket address: it needs 2 or 4 items")
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_port(host: str, port: int | str) -> str:
+    """A place as people write it."""
+    return f"{bracketed(host)}:{port}"
+
+
+def shown(address: Any) -> str:
+    """The same of an address."""
+    return host_port(address.host, address.port)
+
+
 def _check_type(type: str) -> None:
     if type not in ("TCP", "UDP"):
         raise ValueError(f"type is {type!r}; use 'TCP' or 'UDP'")

@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from minireactor.address import host_port, shown
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
@@ -86,13 +88,12 @@ def _serve(options: argparse.Namespace) -> None:
         **_in_common(options, reactor),
     )
     address = _listening(server, options, options.host, options.port, options.app)
-    _run_server(server, options, output, f"{options.app} listening on {_shown(address)}")
+    _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
 
 
 def _proxy(options: argparse.Namespace) -> None:
     from minireactor import flow, reactor
     from minireactor.options import Refused
-    from minireactor.proxy import shown
     from minireactor.relay import Relay
 
     try:
@@ -102,7 +103,7 @@ def _proxy(options: argparse.Namespace) -> None:
     for target in options.targets:
         if _is_same_place(options.listen, target):
             raise Refused(
-                f"minireactor proxy: {shown(*target)} is where the proxy itself listens; "
+                f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
                 "give another TARGET, or another LISTEN"
             )
     _set_up_logging()
@@ -119,8 +120,8 @@ def _proxy(options: argparse.Namespace) -> None:
     )
     host, port = options.listen
     address = _listening(relay, options, host, port, "the proxy")
-    targets = ", ".join(shown(*target) for target in options.targets)
-    what = f"proxy listening on {_shown(address)}, to {targets}"
+    targets = ", ".join(host_port(*target) for target in options.targets)
+    what = f"proxy listening on {shown(address)}, to {targets}"
     _run_server(relay, options, output, what, relay.label)
 
 
@@ -279,7 +280,7 @@ class _Output:
         return self._open
 
     def event(self, event: str, connection: Any, reason: Any) -> None:
-        peer = _shown(connection.getPeer())
+        peer = shown(connection.getPeer())
         if event == "connectionLost":
             self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
         else:
@@ -290,9 +291,7 @@ class _Output:
             self.line(str(proxy))
 
     def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
-        from minireactor.proxy import shown
-
-        client, target = _shown(proxy.client.getPeer()), shown(*proxy.place)
+        client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
         if event == "connected":
             self.line(f"connected {client} to {target}")
         elif event == "failed":
@@ -316,11 +315,6 @@ _FLOW = {
     "pauseProducing": "pausing {fast}: bytes wait for {slow}",
     "resumeProducing": "resuming {fast}: {slow} has taken them",
 }
-
-
-def _shown(address: Any) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
 
 
 def _complain(what: str) -> None:

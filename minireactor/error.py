@@ -15,6 +15,8 @@ import errno
 import socket
 from typing import Any
 
+from minireactor.address import host_port
+
 
 class _Sentence:
     """Gives an exception its `str()`; stands before the builtin base."""
@@ -195,10 +197,8 @@ class CannotListenError(BindError):
         self.socketError = socketError
 
     def __str__(self) -> str:
-        host = self.interface or "any"
-        if ":" in host:
-            host = f"[{host}]"
-        return f"Cannot listen on {host}:{self.port}: {self.socketError}."
+        place = host_port(self.interface or "any", self.port)
+        return f"Cannot listen on {place}: {self.socketError}."
 
 
 class AlreadyListened(_Sentence, Exception):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
+from minireactor.address import host_port, shown
 from minireactor.error import ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.log import logger
@@ -243,7 +244,7 @@ class ProxyFactory(Factory):
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
         """It could not connect to `proxy.place`, and tries the next. Logged as a warning, here."""
-        logger.warning("no connection to %s: %s", shown(*proxy.place), reason.getErrorMessage())
+        logger.warning("no connection to %s: %s", host_port(*proxy.place), reason.getErrorMessage())
 
     def ended(self, proxy: Proxy) -> None:
         """All is over; str(proxy) tells it in a line, which is logged, here."""
@@ -335,7 +336,7 @@ class Proxy(Protocol):
         peer = self.client.getPeer()
         up = 0 if self.target is None else self.target.bytes_out
         return (
-            f"{shown(peer.host, peer.port)} -> {shown(*self.place)}: {up} bytes up, "
+            f"{shown(peer)} -> {host_port(*self.place)}: {up} bytes up, "
             f"{self.client.bytes_out} down, {self.seconds:.2f} s, {self.why}"
         )
 
@@ -368,8 +369,3 @@ class _Answer(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._proxy.client.loseConnection()
-
-
-def shown(host: str, port: int | str) -> str:
-    """An address as people write it."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -14,9 +14,10 @@ import errno
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
+from minireactor.address import host_port, shown
 from minireactor.balance import FIRST, OUT_SECONDS, Balancer
 from minireactor.log import logger
-from minireactor.proxy import Proxy, ProxyFactory, shown
+from minireactor.proxy import Proxy, ProxyFactory
 from minireactor.serve import Server
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Relay(Server):
         if self.balancer.failed(proxy.place):
             logger.warning(
                 "target %s is tried last for %d s: %s",
-                shown(*proxy.place),
+                host_port(*proxy.place),
                 OUT_SECONDS,
                 reason.getErrorMessage(),
             )
@@ -128,9 +129,8 @@ class Relay(Server):
         if proxy is None or proxy.target is None:
             return ""
         if connection is proxy.client:
-            return f"-> {shown(*proxy.place)}"
-        peer = proxy.client.getPeer()
-        return f"<- {shown(peer.host, peer.port)}"
+            return f"-> {host_port(*proxy.place)}"
+        return f"<- {shown(proxy.client.getPeer())}"
 
     # What is done about it.
 

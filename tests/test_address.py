@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, host_port, shown
 
 V4 = IPv4Address("TCP", "127.0.0.1", 80)
 V6 = IPv6Address("TCP", "::1", 80)
@@ -125,3 +125,11 @@ def test_from_sockaddr_of_a_real_connection(family: int, host: str, kind: type) 
             peer = from_sockaddr(sockaddr)
             assert peer == from_sockaddr(client.getsockname())
             assert (type(peer), peer.host, peer.port) == (kind, host, client.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "text"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("a.b", "a.b:80")]
+)
+def test_a_place_is_written_with_IPv6_in_brackets(host: str, text: str) -> None:
+    assert host_port(host, 80) == text
+    assert shown(from_sockaddr((host, 80))) == text

@@ -8,6 +8,7 @@ import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Callable, Union
 
+from minireactor.address import shown
 from minireactor.error import CannotListenError
 from minireactor.options import Refused
 
@@ -38,8 +39,7 @@ def open_views(
             address = metrics.listen(*options.metrics).getHost()
         except CannotListenError as error:
             raise Refused(f"minireactor {options.command}: --metrics: {error}") from error
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        said.append(f"metrics on http://{host}:{address.port}/metrics")
+        said.append(f"metrics on http://{shown(address)}/metrics")
     # Last, as it empties the file: nothing that could still be refused is to cost a recording.
     if options.record is not None:
         from minireactor.view.record import Recorder

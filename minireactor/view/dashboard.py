@@ -29,6 +29,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
+from minireactor.address import bracketed
 from minireactor.view.http import Refusal, Request, Response, Site, is_local
 from minireactor.view.tap import Tap
 
@@ -72,10 +73,10 @@ class Page:
         self._port = self._site.listen(reactor, host, port)
         address = self._port.getHost()
         self._is_everywhere = address.host in _WILDCARDS
-        self._names = {_bracketed(host.lower()), _bracketed(address.host)}
+        self._names = {bracketed(host.lower()), bracketed(address.host)}
         if self._is_everywhere or address.host == "::1" or address.host.startswith("127."):
             self._names.add("localhost")
-        name = "localhost" if self._is_everywhere else _bracketed(address.host)
+        name = "localhost" if self._is_everywhere else bracketed(address.host)
         self.url = f"http://{name}:{address.port}/#{self.token}"
 
     def close(self) -> None:
@@ -314,7 +315,3 @@ def _json_object(request: Request) -> dict[str, Any]:
 
 def _event(what: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % json.dumps(what, separators=(",", ":")).encode()
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

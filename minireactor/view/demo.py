@@ -21,6 +21,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Callable
 
+from minireactor.address import shown
 from minireactor.protocol import Factory, Protocol
 from minireactor.relay import Relay
 from minireactor.serve import Server
@@ -369,7 +370,7 @@ class Demo:
 
     def is_of_proxy(self, connection: Connection) -> bool:
         """Whether the proxy is at the other end of this connection of the server."""
-        return _shown(connection.getPeer()) in self._upstream.values()
+        return shown(connection.getPeer()) in self._upstream.values()
 
     # Connections.
 
@@ -384,15 +385,15 @@ class Demo:
 
     def _of_server(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionLost":
-            self._lost(_shown(connection.getPeer()))
+            self._lost(shown(connection.getPeer()))
 
     def _of_relay(self, event: str, proxy: Proxy, detail: Any) -> None:
-        peer = _shown(proxy.client.getPeer())
+        peer = shown(proxy.client.getPeer())
         if event == "connected":
             assert proxy.target is not None
             _set_buffer(proxy.target.getHandle(), socket.SO_RCVBUF, RECEIVE_BUFFER)
             _set_buffer(proxy.client.getHandle(), socket.SO_SNDBUF, SEND_BUFFER)
-            self._upstream[peer] = _shown(proxy.target.getHost())
+            self._upstream[peer] = shown(proxy.target.getHost())
         elif event == "connectionLost":
             self._upstream.pop(peer, None)
             self._lost(peer)
@@ -512,10 +513,6 @@ def _set_buffer(sock: socket.socket, which: int, size: int) -> None:
 def _set_segment(sock: Any) -> None:
     with contextlib.suppress(OSError, AttributeError):  # not every system has it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
-
-
-def _shown(address: Any) -> str:
-    return f"{address.host}:{address.port}"
 
 
 def _yes_or_no(value: Any) -> bool:

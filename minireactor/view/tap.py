@@ -43,6 +43,7 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, log, tcp
+from minireactor.address import shown
 from minireactor.queues import receive_queue, send_queue
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class _Seen:
     def __init__(self, number: int, connection: tcp.Connection) -> None:
         self.id = number
         self.connection = connection
-        self.peer = _shown(connection.getPeer())
+        self.peer = shown(connection.getPeer())
         self.label = ""
         self.paused = 0.0  # seconds, until the pause that began at...
         self.paused_since: float | None = None
@@ -359,8 +360,3 @@ def resident() -> int | None:
 
 def _is_unwatched(connection: tcp.Connection) -> bool:
     return getattr(connection.protocol, "unwatched", False)
-
-
-def _shown(address: Any) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
