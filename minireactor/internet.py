@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Callable, Union
 
 from minireactor import log
@@ -16,6 +17,7 @@ from minireactor.port import Port
 from minireactor.triggers import SystemEvent
 
 MOST_THREADS = 10
+SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are still on their way
 
 Tap = Callable[[str, Any, Union[Failure, None]], None]
 
@@ -99,6 +101,14 @@ class Reactor(Loop):
             self._undo_signals()
             if self._ended:
                 self.close()
+
+    def settle(self) -> None:
+        """Let what lingers deliver its last bytes, for a moment at the most."""
+        until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
+        while time.monotonic() < until:
+            if not any(handler.unsettled() for handler in self.handlers()):
+                return
+            self._wait_and_dispatch(0.05)
 
     def iterate(self, delay: float = 0) -> None:
         """One pass, which waits for `delay` seconds at the most."""

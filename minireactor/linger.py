@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from minireactor.handler import Handler
 from minireactor.queues import send_queue
@@ -30,7 +30,6 @@ class Lingering(Handler):
     __slots__ = ("_left", "_reactor", "_socket", "_timer")
 
     hidden = True
-    _all: ClassVar[dict[Lingering, None]] = {}  # of all reactors, the oldest first
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         super().__init__(sock.fileno())
@@ -39,13 +38,12 @@ class Lingering(Handler):
         self._left = LINGER_BYTES
         self._timer = reactor.call_later_hidden(LINGER_SECONDS, self._finish)
         self.reading = True
-        self._all[self] = None
 
     @classmethod
     def give_way(cls, reactor: Reactor, most: int) -> bool:
         """Close up to `most` of them, the oldest first, as descriptors are wanted; whether there
         were any. Those with bytes on their way stay."""
-        ours = (each for each in list(cls._all) if each._reactor is reactor)
+        ours = (each for each in reactor.handlers() if isinstance(each, cls))
         settled = list(islice((each for each in ours if not each.unsettled()), most))
         for each in settled:
             each._finish()
@@ -84,7 +82,6 @@ class Lingering(Handler):
     def close(self) -> None:
         if self._timer.active():
             self._timer.cancel()
-        self._all.pop(self, None)
         self._socket.close()
 
     def unsettled(self) -> bool:

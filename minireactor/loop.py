@@ -25,7 +25,6 @@ MOST_EVENTS = 1023  # of one pass
 # Seconds of dispatching after which the next pass takes half as many events. In the work `timer` a
 # timer had to wait for ten connections with a large read each, and now for one or two.
 LONG_PASS = 0.0001
-SETTLE_SECONDS = 1.0  # how long a loop that stops waits for bytes that are still on their way
 
 
 class Loop:
@@ -171,8 +170,12 @@ class Loop:
     def handler_of(self, fd: int) -> Handler | None:
         return self._handlers.get(fd)
 
+    def handlers(self) -> list[Handler]:
+        """All of them, in the order in which they were attached."""
+        return list(self._handlers.values())
+
     def shown(self) -> list[Handler]:
-        """All handlers but the reactor's own housekeeping."""
+        """All but the reactor's own housekeeping."""
         return [handler for handler in self._handlers.values() if not handler.hidden]
 
     # Calls that come later.
@@ -216,7 +219,7 @@ class Loop:
         if self._waker is None:
             return
         self.disconnect_all()
-        for handler in list(self._handlers.values()):
+        for handler in self.handlers():
             self.detach(handler)
             handler.close()
         self._waker = None
@@ -244,11 +247,3 @@ class Loop:
     def disconnect_all(self) -> None:
         for handler in self.shown():
             self.guard(handler, handler.connectionLost, Failure(ConnectionLost()))
-
-    def settle(self) -> None:
-        """Let what lingers deliver its last bytes, for a moment at the most."""
-        until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
-        while time.monotonic() < until:
-            if not any(handler.unsettled() for handler in self._handlers.values()):
-                return
-            self._wait_and_dispatch(0.05)

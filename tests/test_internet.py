@@ -21,7 +21,7 @@ from support import (
     served,
 )
 
-from minireactor import Reactor, loop
+from minireactor import Reactor, internet, loop
 from minireactor.defer import Deferred
 from minireactor.error import (
     ConnectError,
@@ -398,7 +398,7 @@ def test_events_of_ones_own_are_fired_by_name_and_one_shot(reactor):
 
 
 def test_open_and_paused_connections_are_told_once(reactor, closing, monkeypatch):
-    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)  # one of them never reads
+    monkeypatch.setattr(internet, "SETTLE_SECONDS", 0.0)  # one of them never reads
     protocols = []
     for _ in range(3):
         protocol, client = served(reactor)
