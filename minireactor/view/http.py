@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from minireactor.failure import Failure
+    from minireactor.interfaces import Buffer
     from minireactor.internet import Reactor
     from minireactor.port import Port
 
@@ -202,12 +203,12 @@ class Response:
         if self._is_head:
             self._end()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Some of the body. Pauses the producer if this takes pending over the high mark."""
         if self.ended or not data:
             return
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"".join([b"%x\r\n" % len(data), data, b"\r\n"])
         self._transport.write(data)
 
     def end(self) -> None:

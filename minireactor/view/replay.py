@@ -11,9 +11,11 @@ itself. Of a long one it gets every second sample, or every fourth...: what it c
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from minireactor.basic import FileSender
 from minireactor.view.dashboard import Page
 from minireactor.view.record import read
 
@@ -35,25 +37,11 @@ class Replay(Page):
 
     def _send(self, request: Request, response: Response) -> None:
         response.start("application/json-lines")
-        response.registerProducer(_Sender(self._recording, response), False)
-
-
-class _Sender:
-    """A pull producer of bytes that are there already."""
-
-    def __init__(self, data: bytes, response: Response) -> None:
-        self._left = memoryview(data)
-        self._response = response
-
-    def resumeProducing(self) -> None:
-        piece, self._left = self._left[:_PIECE], self._left[_PIECE:]
-        if piece:
-            self._response.write(bytes(piece))
-        else:
-            self._response.end()
-
-    def stopProducing(self) -> None:
-        """The page has gone."""
+        sender = FileSender()
+        sender.CHUNK_SIZE = _PIECE
+        sent = sender.beginFileTransfer(io.BytesIO(self._recording), response)
+        # If the page goes, nobody is to be told.
+        sent.addCallbacks(lambda _: response.end(), lambda _: None)
 
 
 def _thinned(path: str) -> bytes:
