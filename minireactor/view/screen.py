@@ -124,9 +124,7 @@ def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
 def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
     now = samples[-1]
     totals = now["totals"]
-    paused = totals.get("paused_now")
-    if paused is None:
-        paused = sum(row["producer"] == "paused" for row in now["connections"])
+    paused = totals["paused_now"]
     before = samples[-1 - _back(samples, RATE_SECONDS)]
     passed = now["time"] - before["time"]
     rate = ""
