@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Callable, Union
 
@@ -14,12 +15,12 @@ from minireactor.options import Refused
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from contextlib import ExitStack
 
     from minireactor.internet import Reactor
     from minireactor.serve import Server
     from minireactor.tcp import Connection
-    from minireactor.view.dashboard import Page
 
     Label = Union[Callable[[Connection], str], None]
 
@@ -35,10 +36,8 @@ def open_views(
 
         metrics = Metrics(reactor)
         stack.callback(metrics.close)
-        try:
+        with _refused(f"minireactor {options.command}: --metrics"):
             address = metrics.listen(*options.metrics).getHost()
-        except CannotListenError as error:
-            raise Refused(f"minireactor {options.command}: --metrics: {error}") from error
         said.append(f"metrics on http://{shown(address)}/metrics")
     # Last, as it empties the file: nothing that could still be refused is to cost a recording.
     if options.record is not None:
@@ -72,7 +71,8 @@ def open_dashboard(
         set_marks=server.set_marks,
     )
     stack.callback(page.close)
-    _serve_page(page, server.reactor, options.dashboard, f"{command}: --dashboard")
+    with _refused(f"{command}: --dashboard"):
+        page.listen(server.reactor, *options.dashboard)
     return f"dashboard on {page.url}"
 
 
@@ -82,10 +82,8 @@ def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
     from minireactor.view.demo import Demo
 
     whole = Demo(reactor)
-    try:
+    with _refused("minireactor demo"):
         whole.listen(options.port)
-    except CannotListenError as error:
-        raise Refused(f"minireactor demo: {error}") from error
     say(f"demo on {whole.dashboard.url} (Ctrl-C ends it)")
     _run_page(whole.dashboard.url, options)
 
@@ -102,14 +100,17 @@ def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
         raise Refused(f"minireactor replay: {error}") from error
     except OSError as error:
         raise Refused(f"minireactor replay: {options.file}: {error.strerror}") from error
-    _serve_page(page, reactor, ("127.0.0.1", options.port), "minireactor replay")
+    with _refused("minireactor replay"):
+        page.listen(reactor, "127.0.0.1", options.port)
     say(f"replay of {options.file} on {page.url} (Ctrl-C ends it)")
     _run_page(page.url, options)
 
 
-def _serve_page(page: Page, reactor: Reactor, place: tuple[str, int], what: str) -> None:
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """A port that cannot be had is Refused, with `what` asked for it."""
     try:
-        page.listen(reactor, *place)
+        yield
     except CannotListenError as error:
         raise Refused(f"{what}: {error}") from error
 
