@@ -149,17 +149,12 @@ def _show_page(
     show: Callable[[argparse.Namespace, Callable[[str], object]], None], options: argparse.Namespace
 ) -> None:
     from minireactor import reactor
-    from minireactor.error import ReactorNotRunning
-
-    def stop() -> None:
-        with contextlib.suppress(ReactorNotRunning):  # a signal before has stopped it
-            reactor.stop()
 
     def say(text: str) -> None:
         # Not earlier: until there is something to stop, a signal ends what may take long, such as
         # to read a recording. Not later: who has been told where it is may stop it.
         for number in _STOP_SIGNALS:
-            signal.signal(number, lambda *_: reactor.callFromThread(stop))
+            signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
         output.line(f"minireactor: {text}")
 
     _set_up_logging()
@@ -182,18 +177,19 @@ def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
 
 def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
     """What servers of both kinds are told."""
-    from minireactor.error import ReactorNotRunning
-
-    def stopped() -> None:
-        with contextlib.suppress(ReactorNotRunning):  # the app has stopped it already
-            reactor.stop()
-
     return {
         "max_connections": options.max_connections,
         "idle_timeout": options.idle_timeout,
         "stall_timeout": options.stall_timeout,
-        "on_stopped": stopped,
+        "on_stopped": lambda: _stop(reactor),
     }
+
+
+def _stop(reactor: Reactor) -> None:
+    from minireactor.error import ReactorNotRunning
+
+    with contextlib.suppress(ReactorNotRunning):  # the app, or a signal before, has stopped it
+        reactor.stop()
 
 
 def _listening(

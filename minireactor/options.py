@@ -56,11 +56,14 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_command(commands: Any, name: str, what: str, more: str = "") -> argparse.ArgumentParser:
+def _add_command(
+    commands: Any, name: str, what: str, more: str = "", description: str = ""
+) -> argparse.ArgumentParser:
+    """Described by `what`, with `more` behind it, unless there is a description of its own."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=f"{what[0].lower()}{what[1:]}",
-        description=f"{what}{more}.",
+        description=description or f"{what}{more}.",
         allow_abbrev=False,
         formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
     )
@@ -301,13 +304,9 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
 
 
 def _add_learn(commands: Any) -> None:
-    parser = commands.add_parser(
-        "learn",
-        help="learn flow control, from blocking sockets on, with programs that run",
-        description="List the lessons or, with a number, show one and run its program.",
-        allow_abbrev=False,
-        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
-    )
+    what = "Learn flow control, from blocking sockets on, with programs that run"
+    description = "List the lessons or, with a number, show one and run its program."
+    parser = _add_command(commands, "learn", what, description=description)
     add = parser.add_argument
     add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
     add(
