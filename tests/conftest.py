@@ -9,6 +9,7 @@ from proxy_support import MODES
 from scripted import Wire
 
 from minireactor import Reactor, proxy
+from minireactor.testing import Clock
 
 if "splice" in MODES:
     from minireactor import splice
@@ -35,9 +36,15 @@ def closing():
 
 
 @pytest.fixture
-def wire(monkeypatch):
-    """A reactor whose kernel is scripted."""
-    own = Wire(monkeypatch)
+def clock():
+    """Time that only the test moves."""
+    return Clock()
+
+
+@pytest.fixture
+def wire(monkeypatch, clock):
+    """A reactor whose kernel is scripted, and whose time is `clock`."""
+    own = Wire(monkeypatch, seconds=clock.seconds)
     yield own
     own.reactor.close()
 

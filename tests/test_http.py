@@ -6,8 +6,6 @@ import re
 import socket
 
 import pytest
-from scripted import Wire
-from serve_support import FakeTime
 from support import connect, passes, pump
 
 from minireactor import Reactor
@@ -81,19 +79,6 @@ class Push:
 
     def stopProducing(self):
         self.calls.append("stop")
-
-
-@pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
-def wire(monkeypatch, clock):
-    """A reactor on a scripted kernel and on the time of `clock`."""
-    own = Wire(monkeypatch, seconds=clock)
-    yield own
-    own.reactor.close()
 
 
 @pytest.fixture

@@ -94,11 +94,6 @@ def script():
 
 
 @pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
 def loop(script, clock, closing):
     return closing(Loop(script, seconds=clock.seconds))
 

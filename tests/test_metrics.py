@@ -4,9 +4,6 @@ import re
 import threading
 import urllib.request
 
-import pytest
-from scripted import Wire
-from serve_support import FakeTime
 from support import Recorder
 
 from minireactor import Reactor, __version__
@@ -42,13 +39,6 @@ def parse(text):
     return families
 
 
-@pytest.fixture
-def wire(monkeypatch):
-    own = Wire(monkeypatch, seconds=FakeTime())
-    yield own
-    own.reactor.close()
-
-
 class Push:
     def pauseProducing(self):
         pass
@@ -64,7 +54,7 @@ def values(text):
     }
 
 
-def test_each_value_is_that_of_the_tap(wire):
+def test_each_value_is_that_of_the_tap(wire, clock):
     tap = Tap(wire.reactor, limit=1)
     for _ in range(2):
         transport, sock = wire.connect(Recorder(), room=10)
@@ -75,7 +65,7 @@ def test_each_value_is_that_of_the_tap(wire):
     wire.run()
     gone, _ = wire.connect(Recorder())
     gone.abortConnection()
-    wire.reactor.seconds.advance(0.25)
+    clock.advance(0.25)
     sample = tap.sample()
     wire.run()
     found = values(exposition(sample))

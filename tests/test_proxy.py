@@ -683,14 +683,9 @@ def test_an_impossible_rate_is_refused_by_name(rate):
 
 
 @pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
 def timed(clock):
     """A reactor on time of the test's own."""
-    own = Reactor(seconds=clock)
+    own = Reactor(seconds=clock.seconds)
     yield own
     own.close()
 

@@ -6,25 +6,11 @@ import os
 import re
 
 import pytest
-from scripted import Wire
-from serve_support import FakeTime
 from support import Recorder as AnyProtocol
 
 from minireactor import __version__
 from minireactor.view import record
 from minireactor.view.record import INTERVAL, MOST_PAUSES, Recorder, RecordingError, read
-
-
-@pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
-def wire(monkeypatch, clock):
-    own = Wire(monkeypatch, seconds=clock)
-    yield own
-    own.reactor.close()
 
 
 @pytest.fixture

@@ -61,11 +61,6 @@ each_piece = pytest.mark.parametrize("kind", list(PIECES))
 each_producer = pytest.mark.parametrize("producing", PRODUCERS)
 
 
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 class Sink:
     """A consumer that a test pauses, resumes and loses. It takes nothing amiss: what a piece must
     not do to a consumer is kept in `breaches`.

@@ -4,8 +4,6 @@ import json
 import logging
 
 import pytest
-from scripted import Wire
-from serve_support import FakeTime
 from support import HalfCloseable, Recorder, RecordingClientFactory, pump, served
 
 from minireactor.protocol import Factory
@@ -19,19 +17,6 @@ class Push:
         pass
 
     resumeProducing = stopProducing = pauseProducing
-
-
-@pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
-def wire(monkeypatch, clock):
-    """A reactor on a scripted kernel and on the time of `clock`."""
-    own = Wire(monkeypatch, seconds=clock)
-    yield own
-    own.reactor.close()
 
 
 @pytest.fixture
