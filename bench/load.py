@@ -311,11 +311,18 @@ class Streams:
 
 
 def churn(port: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
-    """Connections that live for one message, `batch` at a time."""
-    _churn(port, warm, batch)
+    """Connections that live for one message and its echo, `batch` at a time."""
+    return _churn(port, None, amount, warm, batch)
+
+
+def _churn(
+    port: int, door: socket.socket | None, amount: int, warm: int, batch: int
+) -> dict[str, Any]:
+    """With a `door`, who echoes is here as well, and behind a proxy."""
+    _turn_over(port, door, warm, batch)
     mark()
     since = time.perf_counter()
-    latencies = _churn(port, amount, batch)
+    latencies = _turn_over(port, door, amount, batch)
     seconds = time.perf_counter() - since
     mark()
     return {
@@ -325,7 +332,8 @@ def churn(port: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
     }
 
 
-def _churn(port: int, amount: int, batch: int) -> list[float]:
+def _turn_over(port: int, door: socket.socket | None, amount: int, batch: int) -> list[float]:
+    """With a `door`, each batch is over when that has been told of the ends of all."""
     clock = time.perf_counter
     latencies = []
     while amount:
@@ -334,14 +342,26 @@ def _churn(port: int, amount: int, batch: int) -> list[float]:
         begun = []
         for _ in range(now):
             at = clock()
-            sock = connect(port)
-            sock.send(MESSAGE)
-            begun.append((at, sock))
-        for at, sock in begun:
-            _receive_message(sock)
+            near = connect(port)
+            near.send(MESSAGE)
+            begun.append((at, near))
+        fars = [_answer_one(door) for _ in range(now)] if door else []
+        for at, near in begun:
+            _receive_message(near)
             latencies.append(clock() - at)
-            sock.close()
+            near.close()
+        for far in fars:
+            if far.recv(1):
+                raise Wrong("more came than was sent")
+            far.close()
     return latencies
+
+
+def _answer_one(door: socket.socket) -> socket.socket:
+    far, _ = door.accept()
+    _receive_message(far)
+    far.send(MESSAGE)
+    return far
 
 
 def idle(port: int, amount: int, warm: int) -> dict[str, Any]:
@@ -484,49 +504,9 @@ def _turn(each: Way, amount: int) -> list[float]:
 
 
 def through_churn(port: int, door: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
-    """Connections that live for one message and its echo, `batch` at a time."""
+    """The same through a proxy."""
     with socket.socket(fileno=door) as listening:
-        _churn_through(port, listening, warm, batch)
-        mark()
-        since = time.perf_counter()
-        latencies = _churn_through(port, listening, amount, batch)
-        seconds = time.perf_counter() - since
-        mark()
-    return {
-        "bytes": amount * len(MESSAGE),
-        "seconds": seconds,
-        "latencies": quantiles(latencies),
-    }
-
-
-def _churn_through(port: int, door: socket.socket, amount: int, batch: int) -> list[float]:
-    """Each batch is over when the target has been told of the ends of all."""
-    clock = time.perf_counter
-    latencies = []
-    while amount:
-        now = min(batch, amount)
-        amount -= now
-        begun = []
-        for _ in range(now):
-            at = clock()
-            near = connect(port)
-            near.send(MESSAGE)
-            begun.append((at, near))
-        fars = []
-        for _ in range(now):
-            far, _ = door.accept()
-            _receive_message(far)
-            far.send(MESSAGE)
-            fars.append(far)
-        for at, near in begun:
-            _receive_message(near)
-            latencies.append(clock() - at)
-            near.close()
-        for far in fars:
-            if far.recv(1):
-                raise Wrong("more came than was sent")
-            far.close()
-    return latencies
+        return _churn(port, listening, amount, warm, batch)
 
 
 GENERATORS = {
