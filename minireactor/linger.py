@@ -40,11 +40,11 @@ class Lingering(Handler):
         self.reading = True
 
     @classmethod
-    def give_way(cls, reactor: Reactor, most: int) -> bool:
-        """Close up to `most` of them, the oldest first, as descriptors are wanted; whether there
-        were any. Those with bytes on their way stay."""
+    def reclaim(cls, reactor: Reactor, limit: int) -> bool:
+        """Free descriptors: close up to `limit` lingering sockets whose data has been acknowledged,
+        oldest first. Return whether any was closed."""
         ours = (each for each in reactor.handlers() if isinstance(each, cls))
-        settled = list(islice((each for each in ours if not each.unsettled()), most))
+        settled = list(islice((each for each in ours if not each.unsettled()), limit))
         for each in settled:
             each._finish()
         return bool(settled)

@@ -151,7 +151,7 @@ class Port(Handler):
                 if error.errno in _PEER_GONE:
                     continue
                 if error.errno in _OUT_OF_DESCRIPTORS:
-                    if not Lingering.give_way(self.reactor, MOST_ACCEPTED):
+                    if not Lingering.reclaim(self.reactor, MOST_ACCEPTED):
                         self._turn_away()
                 else:
                     self._rest(error)

@@ -336,13 +336,13 @@ def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):
     while not lingering(reactor):
         passes(reactor)
         received += client.recv(100_000)
-    assert not Lingering.give_way(reactor, 100)
+    assert not Lingering.reclaim(reactor, 100)
     assert len(received) + len(drain(reactor, client)) == SIZE
 
 
 def test_those_of_another_reactor_do_not_give_way(reactor, closing):
     closed_with_the_client_open(reactor, closing)
-    assert not Lingering.give_way(closing(Reactor()), 100)
+    assert not Lingering.reclaim(closing(Reactor()), 100)
     assert len(lingering(reactor)) == 1
-    assert Lingering.give_way(reactor, 100)
+    assert Lingering.reclaim(reactor, 100)
     assert not lingering(reactor)
