@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.fork import has_forked
 from minireactor.handler import Handler
 from minireactor.linger import Lingering
 
@@ -56,6 +58,8 @@ class Endpoint(Handler):
         return self.socket.fileno()
 
     def logPrefix(self) -> str:
+        if self.protocol is None:
+            return type(self).__name__
         prefix = getattr(self.protocol, "logPrefix", None)
         return prefix() if prefix else type(self.protocol).__name__
 
@@ -77,13 +81,29 @@ class Endpoint(Handler):
         return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
 
     def close_socket(self, reset: bool, linger: bool) -> None:
-        """For good: with a reset, or in order and, if `linger`, so that nothing sent is lost."""
+        """Close the socket: with a reset, or gracefully; with `linger`, wait in the background
+        until the sent data has arrived."""
         try:
             self.getHost()  # which can be asked for later still
             if reset:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             elif linger:
                 Lingering.take_over(self.reactor, self.socket)
+            if has_forked():  # rule T4: the peer hears of a close() only after the child's
+                if reset and sys.platform == "linux":
+                    _disconnect(self.socket)
+                self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the application has closed the handle itself
+            pass  # the application has closed the handle itself, or the peer has gone
         self.socket.close()
+
+
+def _disconnect(sock: socket.socket) -> None:
+    """Send a reset, although another process has the socket as well.
+
+    After shutdown() the peer would see an orderly end, and take what it has for the whole. Linux
+    sends a reset when a socket is connected to the address family AF_UNSPEC, which is 0; the
+    `socket` module has no way to say that."""
+    import ctypes  # slow to import, and seldom needed
+
+    ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)

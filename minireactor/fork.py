@@ -2,6 +2,9 @@
 
 A child process inherits the descriptors of its parent's loops: if it went on with them, both would
 take each other's events. So in the child, each open loop disowns what it has.
+
+In the parent, close() alone ends no connection any more: the kernel closes a socket when its last
+descriptor is closed, and the child has one as well. See has_forked().
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import weakref
 from typing import Any
 
 open_loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+_forked = False
 
 
 class AfterFork:
@@ -26,10 +31,22 @@ class AfterFork:
         )
 
 
-def _disown_all() -> None:
+def has_forked() -> bool:
+    """Return whether a child of this process may share the sockets of a loop."""
+    return _forked
+
+
+def _in_parent() -> None:
+    global _forked
+    _forked = _forked or bool(open_loops)
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = False
     for loop in list(open_loops):
         loop.disown()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
+    os.register_at_fork(after_in_parent=_in_parent, after_in_child=_in_child)

@@ -13,6 +13,7 @@ import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from minireactor.fork import has_forked
 from minireactor.handler import Handler
 from minireactor.queues import send_queue
 
@@ -82,6 +83,11 @@ class Lingering(Handler):
     def close(self) -> None:
         if self._timer.active():
             self._timer.cancel()
+        if has_forked():
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
         self._socket.close()
 
     def unsettled(self) -> bool:

@@ -464,3 +464,53 @@ def test_case_37_a_signal_to_the_child_ends_the_child_and_leaves_the_parent_asle
         """
     )
     assert out == "True\nasleep\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "seen"),
+    [
+        ("transport.abortConnection()", "ConnectionResetError"),
+        ("transport.loseConnection()", "b''"),
+        ("client.shutdown(socket.SHUT_WR)", "b''"),  # and the protocol then closes
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_T4_a_childs_copy_of_a_descriptor_keeps_no_connection_open(ending, seen):
+    out = output(
+        f"""
+        import os, signal, socket
+        from minireactor import Reactor
+        from minireactor.protocol import Factory, Protocol
+
+        class Closing(Protocol):
+            def connectionMade(self):
+                made.append(self.transport)
+            def readConnectionLost(self):
+                self.transport.loseConnection()
+            def writeConnectionLost(self):
+                pass
+            def connectionLost(self, reason):
+                made.append(reason)
+
+        made = []
+        reactor = Reactor()
+        port = reactor.listenTCP(0, Factory.forProtocol(Closing), interface="127.0.0.1")
+        client = socket.create_connection(("127.0.0.1", port.getHost().port), {PATIENCE})
+        while not made:
+            reactor.iterate(0.1)
+        (transport,) = made
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        {ending}
+        while len(made) < 2:
+            reactor.iterate(0.1)
+        try:
+            print(client.recv(1))
+        except OSError as error:
+            print(type(error).__name__)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        """
+    )
+    assert out == f"{seen}\n"
