@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import reprlib
 import sys
 from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
 
@@ -17,6 +18,20 @@ _Wanted = TypeVar("_Wanted", bound="_ExceptionType | str")
 
 # Python 3.10 and older have no such thing, and nothing is an instance of ().
 _GROUP = getattr(builtins, "BaseExceptionGroup", ())
+
+
+_short = reprlib.Repr()
+_short.maxother = _short.maxstring = 120  # characters: enough for a connection with IPv6 addresses
+
+
+def safe_repr(obj: object) -> str:
+    """Return a short repr of `obj`, for messages: never raises because `obj.__repr__` does."""
+    try:
+        return _short.repr(obj)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # reprlib itself sees to Exception
+        return f"<{type(obj).__name__} whose __repr__ raised an exception>"
 
 
 class NoCurrentExceptionError(Exception):
@@ -108,7 +123,9 @@ class Failure:
         """The exception's own text, without its type."""
         try:
             return str(self.value)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             return "<its __str__ raised an exception>"
 
     def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from minireactor.failure import safe_repr
+
 HIGH = 64 * 1024  # bytes; a few sends' worth on a local network, and what Twisted buffers
 LOW = HIGH // 4
 
@@ -92,7 +94,8 @@ class FlowControl:
         RuntimeError while another is registered, which goes on undisturbed."""
         if self.producer is not None:
             raise RuntimeError(
-                f"cannot register {producer!r}: {self.producer!r} is still registered; "
+                f"cannot register {safe_repr(producer)}: "
+                f"{safe_repr(self.producer)} is still registered; "
                 "call unregisterProducer() first"
             )
         self.producer = producer

@@ -7,10 +7,37 @@ No handler is added and no level is set: that is the program's choice, for insta
 from __future__ import annotations
 
 import logging
+import sys
+from typing import Any, Callable
 
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 
 logger = logging.getLogger("minireactor")
+
+
+def _guarded(call: Callable[..., Any]) -> Callable[..., None]:
+    """Return `call` as a function that never raises what filters and handlers raise.
+
+    A log that fails must not end the loop. What went wrong with it is written to standard error,
+    where `logging` reports the failures of its own handlers."""
+
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            call(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            try:
+                sys.stderr.write(f"minireactor: logging failed: {safe_repr(error)}\n")
+            except Exception:
+                pass  # there is no standard error, or nobody takes it
+
+    return guarded
+
+
+# All records go through handle(), whichever method of the logger made them.
+logger.handle = _guarded(logger.handle)  # type: ignore[method-assign]
+_error = _guarded(logger.error)  # and a record factory may raise as well
 
 
 def msg(*parts: object, **ignored: object) -> None:
@@ -31,8 +58,8 @@ def err(failure_or_exception: object = None, why: str | None = None) -> None:
         subject = Failure(subject)
     if isinstance(subject, Failure):
         exc_info = (subject.type, subject.value, subject.tb)
-        logger.error(why or "Unhandled error", exc_info=exc_info)
+        _error(why or "Unhandled error", exc_info=exc_info)
     elif why:
-        logger.error("%s: %r", why, subject)
+        _error("%s: %r", why, subject)
     else:
-        logger.error("%r", subject)
+        _error("%r", subject)

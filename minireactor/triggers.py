@@ -9,10 +9,10 @@ with `addBoth`, a Deferred, the phases after it wait until that has fired.
 
 from __future__ import annotations
 
-from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
 
 from minireactor import log
+from minireactor.failure import safe_repr
 
 PHASES = ("before", "during", "after")
 
@@ -73,6 +73,8 @@ class SystemEvent:
             _, _, f, args, kw = triggers.pop(0)
             try:
                 results.append(f(*args, **kw))
-            except Exception as error:
-                log.err(error, f"in a trigger {phase} {self.name}: {repr(f)}")
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                log.err(error, f"in a trigger {phase} {self.name}: {safe_repr(f)}")
         return results

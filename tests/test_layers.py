@@ -30,9 +30,6 @@ ORDER = [
 ]
 # fmt: on
 
-CORE = ("loop", "flow", "buffer", "timers", "tcp", "protocol")
-MOST_CORE_LINES = 1200
-
 # Each costs more time to load than the whole package does.
 SLOW = {"asyncio", "concurrent", "dataclasses", "inspect", "typing_extensions", "unittest"}
 
@@ -139,11 +136,6 @@ def test_only_the_command_knows_of_the_lessons():
 def test_no_module_is_called_reactor():
     # Importing it would overwrite the attribute of the package that is the reactor.
     assert "reactor" not in MODULES
-
-
-def test_the_core_stays_small():
-    lines = {name: source(name).count("\n") for name in CORE}
-    assert sum(lines.values()) < MOST_CORE_LINES, lines
 
 
 OPEN_DESCRIPTORS = """

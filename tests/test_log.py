@@ -101,3 +101,58 @@ def test_err_logs_the_repr_of_anything_else(
 def test_err_returns_None_so_that_it_settles_a_deferred() -> None:
     settled: list[object] = [log.err(ValueError())]  # type: ignore[func-returns-value]
     assert settled == [None]
+
+
+class Broken(logging.Handler):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def emit(self, record):
+        raise self.error("the log server has gone")
+
+    filter = emit  # of every record, before anything else
+
+
+@pytest.mark.parametrize("error", [OSError, GeneratorExit])
+@pytest.mark.parametrize("how", ["handler", "filter", "handler of the root"])
+def test_B3_a_log_that_raises_does_not_end_the_loop(reactor, capsys, how, error):
+    broken = Broken(error)
+    place = logging.getLogger() if how.endswith("root") else log.logger
+    add, remove = (
+        (place.addFilter, place.removeFilter)
+        if how == "filter"
+        else (place.addHandler, place.removeHandler)
+    )
+    called = []
+    reactor.callFromThread(lambda: 1 / 0)
+    reactor.callFromThread(called.append, "next")
+    add(broken)
+    try:
+        reactor.iterate()
+        log.logger.debug("and every other method of the logger")
+        log.logger.warning("likewise")
+    finally:
+        remove(broken)
+    assert called == ["next"]
+    assert "logging failed" in capsys.readouterr().err
+
+
+def test_B3_a_log_that_fails_without_a_standard_error_is_silent(reactor, monkeypatch):
+    broken = Broken(OSError)
+    log.logger.addHandler(broken)
+    monkeypatch.setattr(sys, "stderr", None)
+    try:
+        log.err(ValueError("nobody hears of it"))
+    finally:
+        log.logger.removeHandler(broken)
+
+
+def test_ctrl_c_in_a_log_handler_goes_through():
+    broken = Broken(KeyboardInterrupt)
+    log.logger.addHandler(broken)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            log.err(ValueError())
+    finally:
+        log.logger.removeHandler(broken)
