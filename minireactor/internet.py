@@ -8,10 +8,15 @@ from typing import Any, Callable, Union
 from minireactor import log
 from minireactor.connector import Attempt, Connector
 from minireactor.descriptors import DescriptorSet
-from minireactor.error import ConnectionLost, ReactorAlreadyRunning, ReactorNotRunning
-from minireactor.failure import Failure
+from minireactor.error import (
+    ConnectionLost,
+    ReactorAlreadyRunning,
+    ReactorNotRestartable,
+    ReactorNotRunning,
+)
+from minireactor.failure import Failure, safe_repr
 from minireactor.handler import Handler
-from minireactor.loop import LONGEST_WAIT, Loop
+from minireactor.loop import MAX_POLL_SECONDS, Loop
 from minireactor.poller import READ, WRITE
 from minireactor.port import Port
 from minireactor.triggers import SystemEvent
@@ -27,13 +32,13 @@ class Reactor(Loop):
 
     A tap listens to all connections: it is called as `tap(event, connection, reason)`, event being
     "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost",
-    just before the call of that name; `reason` is a Failure for "connectionLost", else None. It
-    must not raise. See `add_tap()`; `self.tap` is what there is to call, None without any.
+    just before the call of that name; `reason` is a Failure for "connectionLost", else None. One
+    that raises is logged and removed, and nothing else is disturbed. See `add_tap()`.
     """
 
     def __init__(self, poller: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
-        self.tap: Tap | None = None
+        self.observers: list[Tap] = []
         self.running = False
         self._started = False  # inside run()
         self._stopping = False  # stop() was called
@@ -84,6 +89,8 @@ class Reactor(Loop):
         program has handlers of its own for them."""
         if self._started:
             raise ReactorAlreadyRunning("run() cannot be nested")
+        if self._ended:
+            raise ReactorNotRestartable("it has been stopped; make a new Reactor()")
         on_signal = self._on_signal if installSignalHandlers else None
         self._undo_signals = self.open().take_signals(on_signal)
         self._started = True
@@ -108,12 +115,12 @@ class Reactor(Loop):
         while time.monotonic() < until:
             if not any(handler.unsettled() for handler in self.handlers()):
                 return
-            self._wait_and_dispatch(0.05)
+            self._dispatch_all(self._poller.poll(0.05, len(self._handlers)))
 
     def iterate(self, delay: float = 0) -> None:
         """One pass, which waits for `delay` seconds at the most."""
         self.open()
-        self.tick(max(0.0, min(delay, LONGEST_WAIT)))
+        self.tick(max(0.0, min(delay, MAX_POLL_SECONDS)))
 
     def stop(self) -> None:
         """End `run()`: after this pass the "shutdown" triggers fire, then connections are lost.
@@ -229,34 +236,27 @@ class Reactor(Loop):
             self._threads = None
 
     def add_tap(self, tap: Tap) -> None:
-        """Tell `tap` what happens to connections, from now on, after those that listen already."""
-        self.tap = tap if self.tap is None else _Taps((*_taps_in(self.tap), tap))
+        """Call `tap` with what happens to connections, from now on, after the earlier ones."""
+        self.observers.append(tap)
 
     def remove_tap(self, tap: Tap) -> None:
-        """Tell it nothing more. Nothing happens if it does not listen."""
-        left = [other for other in _taps_in(self.tap) if other != tap]
-        self.tap = _Taps(left) if len(left) > 1 else left[0] if left else None
+        """Call it no more. Nothing happens if it has not been added."""
+        if tap in self.observers:
+            self.observers.remove(tap)
 
     def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
-        if self.tap is not None:
-            self.tap(event, connection, reason)
+        """Notify the taps."""
+        for tap in self.observers.copy() if self.observers else ():
+            try:
+                tap(event, connection, reason)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                log.err(error, f"{safe_repr(tap)}, an observer, has failed and is removed")
+                self.remove_tap(tap)
 
     def log_failure(self, failure: Failure, why: str) -> None:
         log.err(failure, why)
-
-
-class _Taps(tuple[Tap, ...]):
-    """Several, in the place of one: so that one costs no loop, and none costs one comparison."""
-
-    __slots__ = ()
-
-    def __call__(self, event: str, connection: Any, reason: Failure | None) -> None:
-        for tap in self:
-            tap(event, connection, reason)
-
-
-def _taps_in(tap: Tap | None) -> tuple[Tap, ...]:
-    return tap if isinstance(tap, _Taps) else () if tap is None else (tap,)
 
 
 def _nothing() -> None:

@@ -8,23 +8,23 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
 
 from minireactor import log
 from minireactor.error import ConnectionLost, ReactorNotRestartable
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 from minireactor.fork import AfterFork, open_loops
 from minireactor.handler import Handler
 from minireactor.poller import HANGUP, READ, WRITE, default_poller
 from minireactor.timers import DelayedCall, TimerQueue
 from minireactor.waker import Waker
 
-LONGEST_WAIT = 24 * 3600.0  # seconds; epoll takes at most 2**31 milliseconds
-MOST_EVENTS = 1023  # of one pass
-# Seconds of dispatching after which the next pass takes half as many events. In the work `timer` a
-# timer had to wait for ten connections with a large read each, and now for one or two.
-LONG_PASS = 0.0001
+MAX_POLL_SECONDS = 24 * 3600.0  # epoll takes at most 2**31 milliseconds
+# How long one iteration gives to calls that take turns: producers with endless work, mostly.
+TURN_SECONDS = 0.002
+# How long one iteration gives to the handlers that are ready, all together. Each gets its share:
+# see Loop.share.
+DISPATCH_SECONDS = 0.005
 
 
 class Loop:
@@ -36,23 +36,39 @@ class Loop:
         self._waker: Waker | None = None
         self._pid = 0
         self._handlers: dict[int, Handler] = {}
-        self._newcomers: set[int] = set()  # numbers that have been attached in this pass
+        self._attached_this_tick: set[int] = set()  # descriptors
         self._timers = TimerQueue(seconds)
         self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
-        self.flushes: deque[Handler] = deque()  # whose doWrite() the next write pass calls
-        self._most_events = MOST_EVENTS
+        self.flushes: deque[Handler] = deque()  # the next flush calls their doWrite()
+        self._turns: deque[Callable[[], Any]] = deque()  # see call_in_turn()
+        # Seconds that one handler may take in this iteration. Handlers cannot be interrupted, but
+        # one that moves many bytes can move fewer at a time.
+        self.share = DISPATCH_SECONDS
         self._closed = False
 
-    def tick(self, longest: float = LONGEST_WAIT) -> None:
-        """One pass: run what is due, send what was written, wait, dispatch."""
+    def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
+        """Run one loop iteration: calls from before, flush, producers' turns, poll, timers.
+
+        Input comes before timers: the poll is what decides how late it is. What the kernel held
+        by then has been delivered when a timer runs, so a timeout cannot strike a peer whose
+        bytes are here. A timer that falls due meanwhile waits for the poll of the next iteration.
+        """
         if self._soon:
             self._run_soon()
+        if self.flushes:
+            self.share = DISPATCH_SECONDS / len(self.flushes)
+            self._flush()
+        if self._turns:
+            self._take_turns()
+        # As many events as there are handlers: none of them is left out.
+        ready = self._poller.poll(self._poll_timeout(timeout), len(self._handlers))
+        now = self.seconds()
+        if ready:
+            self.share = self._time_until_timer(now) / len(ready)
+            self._dispatch_all(ready)
         timers = self._timers
         if timers.heap or timers.due:
-            timers.run_due(self.seconds(), self._call)
-        if self.flushes:
-            self._flush()
-        self._wait_and_dispatch(self._patience(longest))
+            timers.run_due(now, self._call)
 
     def _run_soon(self) -> None:
         for _ in range(len(self._soon)):
@@ -64,41 +80,51 @@ class Loop:
             handler = flushes.popleft()
             try:
                 handler.doWrite()
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
                 self._fail(handler)
 
-    def _patience(self, longest: float) -> float:
-        if self._soon or self.flushes:
+    def _take_turns(self) -> None:
+        turns = self._turns
+        until = self.seconds() + TURN_SECONDS
+        for _ in range(len(turns)):
+            self._call(turns.popleft(), (), {})
+            if self.seconds() >= until:
+                return
+
+    def _poll_timeout(self, timeout: float) -> float:
+        if self._soon or self.flushes or self._turns:
             return 0.0
         timers = self._timers
         due = timers.timeout(self.seconds()) if timers.heap or timers.due else None
-        return min(longest, LONGEST_WAIT if due is None else due)
+        return min(timeout, MAX_POLL_SECONDS if due is None else due)
 
-    def _wait_and_dispatch(self, timeout: float) -> None:
+    def _time_until_timer(self, now: float) -> float:
+        """Seconds of this iteration that are left for handlers, before a timer has to wait."""
+        heap = self._timers.heap
+        return max(0.0, min(DISPATCH_SECONDS, heap[0][0] - now)) if heap else DISPATCH_SECONDS
+
+    def _dispatch_all(self, ready: list[tuple[int, int]]) -> None:
         handlers = self._handlers
-        newcomers = self._newcomers
-        newcomers.clear()
-        ready = self._poller.poll(timeout, self._most_events)
-        began = self.seconds()
+        attached = self._attached_this_tick
+        attached.clear()
         for fd, events in ready:
             handler = handlers.get(fd)
-            # A number that is closed and taken again within this pass belongs to somebody else by
-            # the time its event comes up.
-            if handler is None or (newcomers and fd in newcomers):
+            # This descriptor may have been closed and reused earlier in this iteration. The event
+            # then belongs to the old socket: drop it.
+            if handler is None or (attached and fd in attached):
                 continue
             try:
-                # A handler that an earlier event has paused or closed wants nothing any more.
+                # An earlier event of this iteration may have paused or closed this handler.
                 if events == READ and handler.reading:
                     handler.doRead()
                 else:
                     self._dispatch(handler, events)
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
                 self._fail(handler)
-        took = self.seconds() - began
-        if took > LONG_PASS:
-            self._most_events = len(ready) // 2 or 1
-        elif len(ready) == self._most_events < MOST_EVENTS and took * 2 <= LONG_PASS:
-            self._most_events *= 2
 
     def _dispatch(self, handler: Handler, events: int) -> None:
         waited_to_write = handler.writing and events & ~READ
@@ -113,28 +139,34 @@ class Loop:
         elif events & handler.armed & ~handler.wanted():
             self.arm(handler)
 
-    # The one guard around other people's code. Ctrl-C goes through, here as everywhere.
+    # The one guard around the application's code. KeyboardInterrupt and SystemExit go through.
 
     def guard(self, handler: Handler, call: Callable[..., Any], *args: Any) -> None:
-        """Call it on behalf of `handler`, which ends if it raises."""
+        """Call `call(*args)` on behalf of `handler`, which ends if the call raises."""
         try:
             call(*args)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             self._fail(handler)
 
     def _fail(self, handler: Handler) -> None:
         failure = Failure()
-        log.err(failure, f"in a callback of {repr(handler.owner())}")
+        log.err(failure, f"in a callback of {safe_repr(handler.owner())}")
         try:
             handler.failed(failure)
-        except Exception as error:
-            log.err(error, f"while ending {repr(handler.owner())}")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            log.err(error, f"while ending {safe_repr(handler.owner())}")
 
     def _call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
         try:
             f(*args, **kw)
-        except Exception as error:
-            log.err(error, f"in a call of {repr(f)}")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            log.err(error, f"in a call of {safe_repr(f)}")
 
     # Handlers. The kernel is told first, our own tables second.
 
@@ -142,7 +174,7 @@ class Loop:
         """Know a handler. `arm` is what makes it heard."""
         self.open()
         self._handlers[handler.fd] = handler
-        self._newcomers.add(handler.fd)
+        self._attached_this_tick.add(handler.fd)
 
     def arm(self, handler: Handler) -> None:
         """Bring the poller up to date with what the handler wants."""
@@ -200,6 +232,17 @@ class Loop:
         """Call it on the next pass. From the loop's own thread only."""
         self._soon.append((f, a, k))
 
+    def call_in_turn(self, f: Callable[[], Any], first: bool = False) -> None:
+        """Call `f()` when its turn comes. From the loop's own thread only.
+
+        Calls take turns for TURN_SECONDS of each iteration, behind its input and its flush. So
+        nobody else waits for them, however many there are and however much each does. With
+        `first`, the turn comes before all others: for short calls, such as a first answer."""
+        if first:
+            self._turns.appendleft(f)
+        else:
+            self._turns.append(f)
+
     def callFromThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
         """Call `f(*a, **k)` on the loop's thread, soon. Safe from any thread and signal handler.
 
@@ -231,11 +274,20 @@ class Loop:
         if self._waker is None:
             if self._closed:
                 raise ReactorNotRestartable("make a new Reactor()")
-            self._poller = self._poller or default_poller()
-            self._pid = os.getpid()
-            self._waker = Waker()
-            self._handlers[self._waker.fd] = self._waker
-            self.arm(self._waker)
+            poller = self._poller or default_poller()
+            waker = None
+            try:
+                waker = Waker()
+                poller.watch(waker.fd, READ, None)
+            except BaseException:
+                if waker is not None:
+                    waker.close()
+                if self._poller is None:
+                    poller.close()
+                raise
+            waker.armed = READ
+            self._poller, self._waker, self._pid = poller, waker, os.getpid()
+            self._handlers[waker.fd] = waker
             open_loops.add(self)
         return self._waker
 

@@ -141,8 +141,6 @@ class Piece:
         self._answered = False
         if call is not None:
             self._guard(call)
-        if self._flow.state is flow.FLOWING and self._load() > self._flow.high:
-            self._tell(flow.ABOVE)
 
     def unregisterProducer(self) -> None:
         """The registered producer has no more: the end of the stream. Else nothing happens."""

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 SMALLEST_READ = 4 * 1024
 LARGEST_READ = 256 * 1024
 LARGEST_SEND = 1024 * 1024
+# What a read and a send of the same bytes move on loopback, about: turns time into bytes.
+BYTES_PER_SECOND = 1_000_000_000
+SMALLEST_SHARE = 16 * 1024  # with less, system calls cost more than the bytes do
 
 OPEN, CLOSING, ENDING, CLOSED = "open", "closing", "ending", "closed"
 
@@ -60,7 +63,8 @@ class Connection(Endpoint):
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
         *("state", "_reason", "read_ended", "write_ended", "_half_closing", "_on_lost"),
-        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_turn_due"),
+        *("_read_size", "_detour"),
     )
 
     def __init__(
@@ -87,6 +91,7 @@ class Connection(Endpoint):
         self._tail = self._buffer.tail
         self._room = self._flow.high  # how long the tail may grow before pending is above high
         self._flush_due = False  # a write pass will come: asked for, or when it is writable
+        self._turn_due = False  # the producer is going to be resumed
         self.bytes_in = 0
         self.bytes_out = 0
         self.highest_pending = 0
@@ -188,14 +193,15 @@ class Connection(Endpoint):
         if pending and (self.armed is None or not self.armed & WRITE):
             self.reactor.arm(self)
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
-            self._signal(flow.BELOW)
+            self._resume_in_turn()
         if self.state is CLOSING or self._half_closing:
             self._end_of_writing()
 
     def _send_chunks(self) -> int:
-        first, *others = chunks = self._buffer.peek(LARGEST_SEND)
+        limit = min(LARGEST_SEND, self.share_in_bytes())
+        first, *others = chunks = self._buffer.peek(limit)
         if isinstance(first, Source):
-            return first.send_to(self.socket, LARGEST_SEND)
+            return first.send_to(self.socket, limit)
         return self.socket.sendmsg(chunks) if others and _HAS_SENDMSG else self.socket.send(first)
 
     def _end_of_writing(self) -> None:
@@ -263,8 +269,6 @@ class Connection(Endpoint):
         """Let `producer` supply the bytes: pushing if `streaming`, else pulled. RuntimeError if
         there is one already. On a connection that has ended, it gets stopProducing() at once."""
         self._call_producer(self._flow.register(producer, streaming))
-        if len(self._buffer) > self._flow.high:
-            self._signal(flow.ABOVE)
 
     def unregisterProducer(self) -> None:
         """The producer has finished. Without one, nothing happens."""
@@ -274,6 +278,20 @@ class Connection(Endpoint):
     def stopConsuming(self) -> None:
         self.unregisterProducer()
         self.loseConnection()
+
+    def _resume_in_turn(self) -> None:
+        # Not at once: a thousand producers that fill their buffers inside one flush would keep
+        # everybody else waiting for seconds (rule T5).
+        if not self._turn_due:
+            self._turn_due = True
+            self.reactor.call_in_turn(self._resume_producer)
+
+    def _resume_producer(self) -> None:
+        self._turn_due = False
+        # Pending may have grown since. If so, the next flush asks for another turn.
+        waits = self._flow.state in flow.WAITING and self.state is not ENDING
+        if waits and len(self._buffer) <= self._flow.low:
+            self._signal(flow.BELOW)
 
     def _signal(self, event: str) -> None:
         if self._flow.state is not flow.CLOSED:
@@ -294,6 +312,8 @@ class Connection(Endpoint):
         if self._detour is not None and not self._detour():
             return
         size = self._read_size
+        if size > SMALLEST_READ:
+            size = min(size, self.share_in_bytes())
         try:
             data = self.socket.recv(size)
         except (BlockingIOError, InterruptedError):
@@ -303,7 +323,7 @@ class Connection(Endpoint):
             return
         count = len(data)
         if count == size or size > SMALLEST_READ:
-            self._adapt(count)
+            self._adapt(count, size)
         if not data:
             if not self.read_ended:
                 self._end_of_reading()
@@ -327,12 +347,15 @@ class Connection(Endpoint):
         elif self.state is OPEN:
             self._flush_due = False
 
-    def _adapt(self, count: int) -> None:
-        size = self._read_size
+    def _adapt(self, count: int, size: int) -> None:
         if count == size:
-            self._read_size = min(size * 4, LARGEST_READ)
+            self._read_size = min(self._read_size * 4, LARGEST_READ)
         elif count * 4 < size:
-            self._read_size = max(size // 2, SMALLEST_READ)
+            self._read_size = max(self._read_size // 2, SMALLEST_READ)
+
+    def share_in_bytes(self) -> int:
+        """Return how many bytes this connection may move in this iteration: see Loop.share."""
+        return max(SMALLEST_SHARE, int(self.reactor.share * BYTES_PER_SECOND))
 
     def wanted(self) -> int:
         # Behind the peer's end `reading` says that the protocol may go on with what it still holds.

@@ -518,6 +518,7 @@ def test_an_answer_that_was_too_much_already_may_get_a_producer_and_the_next_is_
     response.write(bytes(100_000))
     producer = Push()
     response.registerProducer(producer, True)
+    response.write(b"x")
     talk.sock.room = 1 << 20
     talk.say()
     assert producer.calls == ["pause", "resume"]

@@ -228,7 +228,9 @@ def test_iterate_is_one_pass_that_does_not_wait(reactor):
     assert order == ["first pass", "second pass"]
 
 
-@pytest.mark.parametrize(("delay", "wait"), [(0, 0), (7, 7), (-1, 0), (10**12, loop.LONGEST_WAIT)])
+@pytest.mark.parametrize(
+    ("delay", "wait"), [(0, 0), (7, 7), (-1, 0), (10**12, loop.MAX_POLL_SECONDS)]
+)
 def test_iterate_waits_for_its_delay_at_most(closing, delay, wait):
     polling = Watched(ScriptedPoller(), Clock())
     reactor = closing(Reactor(polling))
@@ -730,22 +732,23 @@ def test_a_tap_that_is_removed_hears_nothing_more_and_the_others_go_on(reactor):
     assert [len(heard[name]) for name in "abc"] == [2, 0, 4]
 
 
-def test_without_a_tap_there_is_nothing_to_call_and_one_is_called_as_it_is(reactor):
-    def one(event, connection, reason):
-        pass
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_an_observer_that_raises_is_removed_and_nothing_else_is_disturbed(
+    reactor, closing, caplog, error
+):
+    def fails(event, connection, reason):
+        raise error("from an observer")
 
-    def other(event, connection, reason):
-        pass
-
-    reactor.remove_tap(one)
-    assert reactor.tap is None
-    reactor.add_tap(one)
-    assert reactor.tap is one
-    reactor.add_tap(other)
-    reactor.remove_tap(one)
-    assert reactor.tap is other
-    reactor.remove_tap(other)
-    assert reactor.tap is None
+    heard = []
+    reactor.remove_tap(fails)  # which is nobody yet
+    reactor.add_tap(fails)
+    reactor.add_tap(lambda event, connection, reason: heard.append(event))
+    protocol, client = served(reactor)
+    client.close()
+    pump(reactor, lambda: protocol.calls[-1:] == ["lost"])
+    assert heard == ["connectionMade", "connectionLost"]
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+    assert len(reactor.observers) == 1
 
 
 def test_a_tap_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(reactor):
@@ -759,3 +762,35 @@ def test_a_tap_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(
     reactor.add_tap(lambda event, *_: heard.append(event))
     life_of_a_connection(reactor)
     assert heard == ["once", "connectionMade", "connectionLost"]
+
+
+@pytest.mark.parametrize("phase", ["during", "after"])
+def test_run_from_inside_the_shutdown_is_refused_at_once(reactor, phase):
+    """Twisted's test_runAfterStop."""
+    refused = []
+
+    def again():
+        with pytest.raises(ReactorNotRestartable):
+            reactor.run(installSignalHandlers=False)
+        refused.append(phase)
+
+    reactor.addSystemEventTrigger(phase, "shutdown", again)
+    reactor.callWhenRunning(reactor.stop)
+    reactor.run(installSignalHandlers=False)
+    assert refused == [phase]
+
+
+def test_run_from_a_connectionLost_of_the_shutdown_is_refused_at_once(reactor, closing):
+    refused = []
+
+    class Again(Recorder):
+        def connectionLost(self, reason):
+            with pytest.raises(ReactorNotRestartable):
+                reactor.run(installSignalHandlers=False)
+            refused.append(reason)
+
+    _, client = served(reactor, Again())
+    closing(client)
+    reactor.callWhenRunning(reactor.stop)
+    reactor.run(installSignalHandlers=False)
+    assert len(refused) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -30,7 +31,7 @@ from support import (
 from minireactor import Reactor
 from minireactor.error import ReactorNotRestartable
 from minireactor.handler import Handler
-from minireactor.loop import LONGEST_WAIT, Loop
+from minireactor.loop import DISPATCH_SECONDS, MAX_POLL_SECONDS, TURN_SECONDS, Loop
 from minireactor.poller import HANGUP, READ, WRITE
 from minireactor.testing import Clock
 
@@ -41,7 +42,6 @@ class Script:
     def __init__(self):
         self.passes = []
         self.timeouts = []
-        self.asked = []  # how many events, at the most
         self.masks = {}
         self.closed = False
 
@@ -54,7 +54,6 @@ class Script:
 
     def poll(self, timeout, most):
         self.timeouts.append(timeout)
-        self.asked.append(most)
         return self.passes.pop(0) if self.passes else []
 
     def close(self):
@@ -108,23 +107,28 @@ def add(loop, handler, reading=True, writing=False):
 # --- One pass
 
 
-def test_a_pass_runs_what_is_due_then_flushes_then_waits_then_dispatches(loop, script):
+def test_T1_an_iteration_calls_flushes_takes_turns_polls_dispatches_and_only_then_runs_timers(
+    loop, script
+):
     order = []
     script.poll = lambda timeout, most: [order.append("wait")] and [(7, READ)]
     add(loop, Listed(7, on_read=lambda: order.append("dispatch")))
     loop.flushes.append(Listed(8, on_write=lambda: order.append("flush")))
     loop.callLater(0, order.append, "timer")
+    loop.call_in_turn(lambda: order.append("turn"))
     loop.callFromThread(order.append, "call")
     loop.tick()
-    assert order == ["call", "timer", "flush", "wait", "dispatch"]
+    assert order == ["call", "flush", "turn", "wait", "dispatch", "timer"]
 
 
 def test_what_a_timer_writes_is_flushed_before_the_loop_sleeps(loop, script):
     flushed = Listed(8)
     loop.callLater(0, loop.flushes.append, flushed)
     loop.tick()
-    assert flushed.calls == ["write"]
-    assert script.timeouts == [LONGEST_WAIT]
+    script.poll = lambda timeout, limit: asleep.append((timeout, *flushed.calls)) or []
+    asleep = []
+    loop.tick()
+    assert asleep == [(MAX_POLL_SECONDS, "write")]
 
 
 def test_what_is_asked_for_while_dispatching_keeps_the_loop_from_sleeping(loop, script):
@@ -134,14 +138,14 @@ def test_what_is_asked_for_while_dispatching_keeps_the_loop_from_sleeping(loop, 
     loop.tick()
     loop.flushes.append(Listed(8, on_write=lambda: loop.flushes.append(Listed(9))))
     loop.tick()
-    assert script.timeouts == [LONGEST_WAIT, LONGEST_WAIT, 0]
+    assert script.timeouts == [MAX_POLL_SECONDS, MAX_POLL_SECONDS, 0]
 
 
 def test_a_loop_sleeps_until_the_next_call_is_due(loop, script):
     loop.callLater(30, lambda: None)
     loop.callLater(20, lambda: None)
     loop.tick()
-    loop.tick(longest=5)
+    loop.tick(timeout=5)
     assert script.timeouts == [20, 5]
 
 
@@ -150,7 +154,7 @@ def test_delays_of_any_size_are_taken(loop, script, delay):
     call = loop.callLater(delay, lambda: None)
     loop.tick()
     assert call.active()
-    assert script.timeouts == [LONGEST_WAIT]
+    assert script.timeouts == [MAX_POLL_SECONDS]
 
 
 def test_calls_are_made_in_order_and_never_within_the_pass_that_asked(loop):
@@ -287,25 +291,106 @@ def test_R4_case_29_timers_are_on_time_under_an_endless_stream(closing):
     assert max(late) <= 1  # reads between the moment that it was due and the call
 
 
-def test_R4_after_a_long_pass_the_next_takes_half_as_many_events(loop, script, clock):
-    slow = [add(loop, Listed(fd, on_read=lambda: clock.advance(0.001))) for fd in range(20, 28)]
-    script.passes = [[(each.fd, READ) for each in slow[:count]] for count in (8, 4, 2, 1, 1)]
-    for _ in range(6):
-        loop.tick()
-    assert script.asked[1:] == [4, 2, 1, 1, 1]
+def test_T1_what_falls_due_during_a_long_callback_waits_for_the_next_poll(loop, script, clock):
+    order = []
+
+    def busy():
+        clock.advance(2.5)
+        order.append("busy")
+
+    add(loop, Listed(7, on_read=busy))
+    add(loop, Listed(8, on_read=lambda: order.append("input")))
+    loop.callLater(2, order.append, "timer")
+    script.passes = [[(7, READ)], [(8, READ)]]  # the second arrived in those 2.5 s
+    loop.tick()
+    assert order == ["busy"]
+    loop.tick()
+    assert order == ["busy", "input", "timer"]
 
 
-def test_R4_full_passes_that_are_short_take_more_and_more_events(loop, script, clock):
-    slow = add(loop, Listed(30, on_read=lambda: clock.advance(0.001)))
-    quick = [add(loop, Listed(fd)) for fd in range(40, 44)]
-    script.passes = [
-        [(slow.fd, READ)],
-        *([(each.fd, READ) for each in quick[:count]] for count in (1, 2, 3, 4)),
-    ]
-    for _ in range(6):
+def test_T1_input_comes_before_a_timer_after_a_long_timer_call_or_turn(loop, script, clock):
+    order = []
+    add(loop, Listed(7, on_read=lambda: order.append("input")))
+    loop.callLater(1, order.append, "timer")
+    loop.call_in_turn(lambda: clock.advance(0.5))
+    loop.callFromThread(clock.advance, 0.5)
+    loop.flushes.append(Listed(8, on_write=lambda: clock.advance(0.5)))
+    script.passes = [[(7, READ)]]
+    loop.tick()
+    assert order == ["input", "timer"]
+
+
+def test_T1_no_event_is_left_out_however_many_handlers_are_ready(closing):
+    loop = closing(Loop())
+    pairs = [[closing(s) for s in socket.socketpair()] for _ in range(1500)]
+    read = []
+    for near, far in pairs:
+        far.send(b"x")
+        add(loop, Listed(near.fileno(), on_read=lambda near=near: read.append(near.recv(9))))
+    loop.callLater(0, lambda: read.append(f"timer after {len(read)}"))
+    loop.tick(0)
+    assert read[-1] == "timer after 1500"
+
+
+def test_T5_turns_are_bounded_in_time_and_taken_in_order(loop, script, clock):
+    order = []
+
+    def turn(number):
+        clock.advance(TURN_SECONDS / 2)
+        order.append(number)
+        loop.call_in_turn(lambda: turn(number))
+
+    for number in range(5):
+        loop.call_in_turn(lambda number=number: turn(number))
+    script.poll = lambda timeout, limit: order.append(f"poll {timeout:g}") or []
+    for _ in range(3):
         loop.tick()
-    # After three events of four there is no reason for more.
-    assert script.asked[1:] == [1, 2, 4, 4, 8]
+    assert order == [0, 1, "poll 0", 2, 3, "poll 0", 4, 0, "poll 0"]
+
+
+def test_T5_a_turn_may_come_first(loop):
+    order = []
+    for number in range(3):
+        loop.call_in_turn(lambda number=number: order.append(number), first=number == 2)
+    loop.tick()
+    assert order == [2, 0, 1]
+
+
+def test_T5_a_turn_that_asks_for_another_waits_for_the_next_iteration(loop, script):
+    order = []
+    loop.call_in_turn(lambda: loop.call_in_turn(lambda: order.append("again")))
+    loop.tick()
+    assert (order, script.timeouts) == ([], [0])
+    loop.tick()
+    assert order == ["again"]
+
+
+def test_B3_a_turn_that_raises_is_logged_and_the_others_are_taken(loop, caplog):
+    order = []
+    loop.call_in_turn(lambda: 1 / 0)
+    loop.call_in_turn(lambda: order.append("next"))
+    loop.tick()
+    assert order == ["next"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_T5_the_ready_share_an_iteration_and_the_time_until_the_next_timer(loop, script, clock):
+    shares = []
+    for fd in range(20, 30):
+        add(loop, Listed(fd, on_read=lambda: shares.append(loop.share)))
+    ten = [(fd, READ) for fd in range(20, 30)]
+    script.passes = [ten[:1], ten, ten, ten]
+    loop.tick()
+    loop.tick()
+    timer = loop.callLater(DISPATCH_SECONDS / 2, lambda: None)
+    loop.tick()
+    clock.advance(1)
+    loop.tick()
+    assert not timer.active()
+    assert shares[0] == DISPATCH_SECONDS
+    assert shares[1:11] == [DISPATCH_SECONDS / 10] * 10
+    assert shares[11:21] == pytest.approx([DISPATCH_SECONDS / 20] * 10)
+    assert shares[21:] == [0.0] * 10
 
 
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll takes turns")
@@ -389,8 +474,7 @@ def test_case_32_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
     del polling.timeouts[:]
     reactor.callLater(3600, reactor.crash)
     reactor.run(installSignalHandlers=False)
-    # Asleep for an hour; then the pass in which crash() is called, which does not sleep.
-    assert polling.timeouts == [3600, 0]
+    assert polling.timeouts == [3600]
 
 
 def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
@@ -722,3 +806,65 @@ def test_B3_a_protocol_that_cannot_be_shown_still_ends_by_itself(reactor, closin
     closing(client).sendall(b"x")
     pump(reactor, lambda: protocol.reason is not None)
     assert protocol.reason.check(ValueError)
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("where", ["timer", "call", "turn", "read", "write", "trigger"])
+def test_B3_exceptions_of_any_class_are_logged_and_the_loop_goes_on(reactor, caplog, where, error):
+    def fail():
+        raise error("in a callback")
+
+    near, far = socket.socketpair()
+    reader = Listed(near.fileno(), on_read=fail)
+    ask = {
+        "timer": lambda: reactor.callLater(0, fail),
+        "call": lambda: reactor.callFromThread(fail),
+        "turn": lambda: reactor.call_in_turn(fail),
+        "read": lambda: (far.send(b"x"), add(reactor, reader)),
+        "write": lambda: reactor.flushes.append(Listed(9, on_write=fail)),
+        "trigger": lambda: (
+            reactor.addSystemEventTrigger("before", "own", fail),
+            reactor.fireSystemEvent("own"),
+        ),
+    }
+    ask[where]()
+    called = []
+    reactor.callLater(0, called.append, "next")
+    reactor.iterate()
+    assert called == ["next"]
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+    near.close()
+    far.close()
+
+
+class RaisingRepr:
+    def __init__(self, error):
+        self.error = error
+
+    def __repr__(self):
+        raise self.error
+
+    def __call__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_a_repr_that_raises_does_not_keep_a_fault_from_being_logged(reactor, caplog, error):
+    reactor.callFromThread(RaisingRepr(error))
+    reactor.iterate()
+    assert caplog.records[0].exc_info[0] is ZeroDivisionError
+
+
+def test_an_open_that_fails_leaves_nothing_and_may_be_tried_again(closing, monkeypatch):
+    loop = closing(Loop())
+    before = open_descriptors()
+    with monkeypatch.context() as no_descriptors:
+        no_descriptors.setattr(socket, "socketpair", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.open()
+    assert open_descriptors() == before
+    loop.open()
+    called = []
+    loop.callFromThread(called.append, 1)
+    loop.tick(0)
+    assert called == [1]

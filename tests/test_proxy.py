@@ -232,15 +232,15 @@ def test_bytes_that_are_written_before_joining_come_first_and_count(wire):
     b, b_socket = wire.connect(Recorder(), room=0)
     b.setWriteBufferLimits(10)
     b.write(b"read before")
-    a_socket.inbox.append(b" and after")
+    a_socket.inbox += [b" and after", b" and later"]
 
     join(a, b)
     wire.run()
-    assert not a.reading and a_socket.inbox == [b" and after"]
+    assert not a.reading and a_socket.inbox == [b" and later"]
 
     b_socket.room = 100
     wire.run()
-    assert b_socket.taken == b"read before and after"
+    assert b_socket.taken == b"read before and after and later"
 
 
 def test_one_that_was_paused_flows(wire):

@@ -134,7 +134,7 @@ class Model:
         self.lose = self.half = self.aborted = self.write_shut = self.read_shut = False
         self.lost = self.reset = False
         self.reading = True
-        self.flush_asked = self.waits_writable = False
+        self.flush_asked = self.waits_writable = self.turn_asked = False
         self.calls = ["made"]
         self.script = None  # of the producer, if there is one
         self.push = self.paused = False
@@ -150,8 +150,6 @@ class Model:
         self.script, self.push, self.paused = script, push, False
         if not push:
             self._resume()
-        if self.script is script and self.pending > self.high:
-            self._above()
 
     def unregister(self):
         self.script = None
@@ -184,10 +182,10 @@ class Model:
     # the application
 
     def write(self, size):
-        if self.lost or self.aborted or self.write_shut or not size:
+        if self.lost or self.aborted or self.write_shut:
             return
         self.pending += size
-        if not self.waits_writable:
+        if size and not self.waits_writable:
             self.flush_asked = True
         if self.pending > self.high:
             self._above()
@@ -230,6 +228,10 @@ class Model:
         if self.flush_asked and not self.lost:
             self.flush_asked = False
             self._flush()
+        if self.turn_asked:
+            self.turn_asked = False
+            if self._waits_for_room() and self.pending <= self.low and not self.aborted:
+                self._resume()
         readable = (bool(self.inbox) or self.reset) and not self.read_shut
         writable = self.waits_writable and (self.room > 0 or self.reset)
         received = readable and self.reading and not self.lost
@@ -253,9 +255,8 @@ class Model:
             self.sent += sent
             self.pending -= sent
         self.waits_writable = self.pending > 0
-        wants_more = self.script is not None and (self.paused or not self.push)
-        if before and self.pending <= self.low and wants_more:
-            self._resume()
+        if before and self.pending <= self.low and self._waits_for_room():
+            self.turn_asked = True
         if self.lost or self.aborted or self.pending or self.script is not None:
             return
         if self.lose:
@@ -269,6 +270,9 @@ class Model:
                 self.calls.append("write lost")
             if self.read_shut:
                 self._end()
+
+    def _waits_for_room(self):
+        return self.script is not None and (self.paused or not self.push)
 
     def _receive(self):
         if not self.inbox:

@@ -35,6 +35,7 @@ def cross(transport, sock, wire, times):
         transport.write(b"x" * 101)
         sock.room = 101
         wire.reactor._flush()
+        wire.reactor._take_turns()
 
 
 def paused_and_resumed(wire):
@@ -77,7 +78,7 @@ def test_samples_come_in_their_interval_and_events_as_they_happen(wire, path, cl
     assert times == sorted(times)
     assert times[3] == INTERVAL
     assert lines[3]["connections"][0]["pending"] == 101
-    assert wire.reactor.tap is None
+    assert wire.reactor.observers == []
 
 
 def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
@@ -106,7 +107,7 @@ def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path,
     clock.advance(INTERVAL)
     wire.run(1)
     sock.room = 101
-    wire.run(1)
+    wire.run(2)
     cross(transport, sock, wire, 1)
     recorder.close()
     found = kinds(path)
@@ -119,7 +120,7 @@ def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path,
 def test_a_file_that_cannot_be_made_is_an_oserror(wire, tmp_path):
     with pytest.raises(OSError):
         Recorder(wire.reactor, str(tmp_path / "nowhere" / "recording.jsonl"))
-    assert wire.reactor.tap is None
+    assert wire.reactor.observers == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
@@ -132,7 +133,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(wire, clock, caplog):
     recorder.close()
     (warning,) = caplog.records
     assert "/dev/full ends here" in warning.getMessage()
-    assert wire.reactor.tap is None
+    assert wire.reactor.observers == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
@@ -143,7 +144,7 @@ def test_a_disk_that_is_full_only_at_the_end_is_a_warning_as_well(wire, caplog):
         recorder.close()
     (warning,) = caplog.records
     assert "/dev/full ends here" in warning.getMessage()
-    assert wire.reactor.tap is None
+    assert wire.reactor.observers == []
 
 
 # Reading.

@@ -131,6 +131,7 @@ def test_U1_a_pull_producer_is_not_asked_while_a_file_is_pending(wire, monkeypat
         calls_while_pending.append(len(producer.calls))
         wire.run(1)
     assert set(calls_while_pending) == {1}
+    wire.run(1)
     assert len(producer.calls) == 2
     producer.check()
 

@@ -258,10 +258,12 @@ def test_P1_a_push_producer_is_not_told_to_start(kind, clock):
 
 
 @pytest.mark.parametrize("kind", FULL_AT_ONCE)
-def test_P1_one_that_registers_when_the_piece_is_full_is_paused_at_once(kind, clock):
+def test_P1_one_that_registers_when_the_piece_is_full_is_paused_by_its_first_write(kind, clock):
     producer, piece, sink = chain(kind, clock)
     sink.pause()
     piece.registerProducer(producer, True)
+    assert producer.calls == []
+    producer.write(b"a")
     assert producer.calls == ["pauseProducing"]
 
 
@@ -446,7 +448,6 @@ def test_E5_the_end_waits_for_a_paused_consumer_if_anything_is_held(kind, clock)
     sink.pause()
     producer.start()
     if producer.state == "paused":
-        producer.write(b"a")
         producer.unregister()
     assert (piece.held, piece.over, sink.calls) == (1, False, [])
     sink.resume()
@@ -1421,6 +1422,7 @@ def test_one_that_comes_paused_makes_the_others_wait(clock):
 
     full = Full()
     tee.add(full)
+    producer.write(b"a")
     assert producer.calls == ["pauseProducing"]
     full.resume()
     assert producer.calls == ["pauseProducing", "resumeProducing"]

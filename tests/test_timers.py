@@ -443,7 +443,7 @@ def test_case_34_input_is_looked_for_between_calls_that_reschedule_themselves():
     loop.callLater(0, again)
     for _ in range(3):
         loop.tick()
-    assert made == [0, 1, 2]
+    assert made == [1, 2, 3]
     assert poller.timeouts == [0.0, 0.0, 0.0]
 
 

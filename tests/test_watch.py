@@ -457,7 +457,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_not_written_to(monkeypatch):
     Lines(reactor)
     clock.advance(1.0)
     reactor.iterate()
-    assert reactor.tap is None
+    assert reactor.observers == []
     reactor.close()
 
 
@@ -467,5 +467,5 @@ def test_closed_it_prints_no_more_and_leaves_nothing(reactor, monkeypatch):
     assert isinstance(watch, Lines)
     watch.close()
     watch.close()
-    assert reactor.tap is None
+    assert reactor.observers == []
     assert not reactor._timers.timeout(reactor.seconds())
