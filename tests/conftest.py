@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import os
+import sys
 
 import pytest
 from proxy_support import MODES
@@ -13,6 +16,25 @@ from minireactor.testing import Clock
 
 if "splice" in MODES:
     from minireactor import splice
+
+_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config):
+    config.stash[_stderr] = os.dup(sys.__stderr__.fileno())  # the real one, while nothing captures
+
+
+def pytest_unconfigure(config):
+    os.close(config.stash[_stderr])
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_protocol(item):
+    """End the run where a test hangs; pytest 9 does so itself, older ones print the stacks only."""
+    seconds = float(item.config.getini("faulthandler_timeout"))
+    if seconds > 0:
+        faulthandler.dump_traceback_later(seconds, file=item.config.stash[_stderr], exit=True)
+    yield
 
 
 @pytest.fixture

@@ -197,6 +197,7 @@ def test_no_integers_are_an_empty_stream(ask):
     assert integers(ask(b"0\n")) == []
 
 
+@pytest.mark.slow
 def test_case_43_a_second_line_in_the_same_packet_is_ignored(ask):
     assert len(integers(ask(b"2000000\n5\n"))) == 2000000
 

@@ -321,6 +321,7 @@ def exists(pid: int) -> bool:
 needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="raw needs epoll")
 
 
+@pytest.mark.slow
 @needs_epoll
 def test_a_small_run_counts_every_byte(tmp_path):
     path = tmp_path / "figures.json"
@@ -338,6 +339,7 @@ def test_a_small_run_counts_every_byte(tmp_path):
     assert all(each["main"] > 0 for each in figures)
 
 
+@pytest.mark.slow
 @needs_epoll
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
 def test_ctrl_c_leaves_no_process():
@@ -376,6 +378,7 @@ def lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
 def test_ctrl_c_leaves_none_of_those_that_a_proxy_has_forked():
     with start("--work", "proxy-100", "--engines", "socat") as process:
@@ -404,6 +407,7 @@ def named(name: str) -> works.Work:
     return next(work for work in works.WORKS if work.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["proxy-echo", "proxy-churn"])
 def test_a_proxy_between_a_load_and_itself(name, session):
     figures = named(name).run(session, ENGINES[0], True)
@@ -534,6 +538,7 @@ def test_the_reads_that_are_compared_find_a_byte_that_was_repeated_before_them()
         load._pass([way], load._pattern(), AMOUNT, 4)
 
 
+@pytest.mark.slow
 def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch, session):
     monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)
 

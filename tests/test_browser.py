@@ -11,9 +11,8 @@ from serve_support import Command
 from test_dashboard import Printed
 from test_demo import FIRST, lost, sample, written
 
-pytestmark = pytest.mark.skipif(
-    executable() is None, reason=f"no Chromium here ({', '.join(NAMES)}): the page is NOT TESTED"
-)
+without = f"no Chromium here ({', '.join(NAMES)}): the page is NOT TESTED"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(executable() is None, reason=without)]
 
 MIB = 1 << 20
 

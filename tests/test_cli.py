@@ -278,6 +278,7 @@ def test_an_idle_client_is_closed(serve, client):
     assert read_all(client(serve("--idle-timeout", "0.05"))) == QUESTION
 
 
+@pytest.mark.slow
 def test_a_stalled_client_is_aborted(serve, client):
     process = serve("-v", "--stall-timeout", "0.2")
     client(process).sendall(b"1000000000000000\n")

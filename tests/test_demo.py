@@ -222,6 +222,7 @@ def test_back_pressure_travels_through_the_proxy(reactor, demo):
     pump(reactor, lambda: state() == ["paused"], "the pause at the server")
 
 
+@pytest.mark.slow
 def test_a_client_that_vanishes_is_given_up_and_may_come_back(reactor, monkeypatch):
     monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
     demo = Demo(reactor)
@@ -237,6 +238,7 @@ def test_a_client_that_vanishes_is_given_up_and_may_come_back(reactor, monkeypat
     assert client_of(demo, "C")["absent"] == ""
 
 
+@pytest.mark.slow
 def test_a_client_that_is_slow_behind_the_proxy_is_not_given_up(reactor, monkeypatch):
     monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
     demo = Demo(reactor)
@@ -251,6 +253,7 @@ def test_a_client_that_is_slow_behind_the_proxy_is_not_given_up(reactor, monkeyp
     assert demo.clients["C"].peer == before
 
 
+@pytest.mark.slow
 def test_a_client_that_vanishes_behind_the_proxy_is_given_up_by_both(reactor, monkeypatch):
     monkeypatch.setattr(module, "STALL_TIMEOUT", 0.4)
     demo = Demo(reactor)
@@ -502,6 +505,7 @@ def test_of_a_long_recording_the_page_gets_what_it_can_keep(
     assert len({b - a for a, b in zip(times, times[1:])}) == 1
 
 
+@pytest.mark.slow
 def test_the_recording_is_sent_as_fast_as_it_is_taken(reactor, closing, tmp_path):
     path = written(tmp_path / "long", FIRST, *(sample(float(index)) for index in range(30_000)))
     page = Replay(path)

@@ -109,6 +109,7 @@ def shell(tmp_path):
 # The lessons themselves.
 
 
+@pytest.mark.slow
 def test_every_program_exercise_and_solution_runs_and_every_quotation_is_true(english, capsys):
     status = main(["learn", "--check"])
 
@@ -182,6 +183,7 @@ def test_texts_that_quote_wrongly_are_noticed(old, new, said, tiny):
     assert any(said in fault for fault in tiny.faults())
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_end_is_stopped_and_noticed(tiny, monkeypatch):
     monkeypatch.setattr(runner, "LIMIT", 0.5)
     tiny.spoil("program.py", 'print("that is all")', "while True: pass")
@@ -335,6 +337,7 @@ def test_an_exercise_that_ends_before_its_check_is_not_right(english, tmp_path, 
     assert capsys.readouterr().out == "Not yet.\n"
 
 
+@pytest.mark.slow
 def test_an_exercise_that_does_not_end_is_stopped(english, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(runner, "LIMIT", 0.5)
     mine = tmp_path / "mine.py"

@@ -199,6 +199,7 @@ def test_C2_stopping_does_not_wait_when_nothing_is_unsent(reactor, closing):
     assert all(timeout == 0 for timeout in polls)
 
 
+@pytest.mark.slow
 def test_C2_stopping_waits_a_second_at_most(closing):
     polling = Watched()
     reactor = closing(Reactor(polling))

@@ -55,6 +55,7 @@ def objects():
     return sum(isinstance(thing, (tcp.Connection, Served)) for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd to count descriptors in")
 def test_ten_thousand_connections_leave_nothing_over(reactor, caplog):
     caplog.set_level("CRITICAL", "minireactor")
@@ -144,6 +145,7 @@ class Server(RandomFactory):
 """
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_thousand_clients_that_never_read_cost_little_memory_and_no_cpu(
     serve, closing, tmp_path, many_descriptors
@@ -176,6 +178,7 @@ def wake_ups(pid):
         return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt"))
 
 
+@pytest.mark.slow
 @needs_proc
 def test_case_32_an_idle_server_sleeps(serve, closing):
     server = serve()
@@ -187,6 +190,7 @@ def test_case_32_an_idle_server_sleeps(serve, closing):
     assert wake_ups(server.pid) - before <= 1
 
 
+@pytest.mark.slow
 @needs_proc
 def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_turned_away(
     serve, closing

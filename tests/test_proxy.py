@@ -495,6 +495,7 @@ def test_bytes_arrive_in_order_and_are_counted(line, reactor, source):
     assert through.transport(other(source)).bytes_out == len(data)
 
 
+@pytest.mark.slow
 def test_what_people_type_is_not_delayed_by_the_kernel(line, reactor):
     through = line()
     for transport in (through.proxy.client, through.proxy.target):
@@ -611,6 +612,7 @@ def test_a_reset_behind_the_whole_stream_costs_nothing_of_what_the_kernel_holds(
     assert end_of(reactor, far) == (data, "end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SIDES)
 def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reactor, mode, source):
     buffers = 64 * 1024
@@ -695,6 +697,7 @@ full_backlog = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @full_backlog
 def test_nothing_is_read_before_the_target_is_there_and_then_all_arrives(reactor, closing, mode):
     door = closing(socket.socket())

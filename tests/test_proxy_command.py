@@ -44,6 +44,18 @@ def command(tmp_path, closing):
     return lambda *arguments: closing(Command("proxy", *arguments, cwd=tmp_path))
 
 
+# A process for each test takes its time: without the slow ones, the usual way of moving bytes.
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name == max(MODES) else pytest.mark.slow)
+        for name in sorted(MODES)
+    ]
+)
+def mode(request):
+    """The way in which the command moves bytes."""
+    return request.param
+
+
 @pytest.fixture
 def proxy(command, mode):
     """proxy(*arguments) -> a Command that proxies from a free port, `port`, and listens."""
@@ -231,6 +243,7 @@ def test_the_line_at_the_end_of_a_connection(proxy, target, client):
     }
 
 
+@pytest.mark.slow
 def test_verbose_tells_of_connections_and_pauses(proxy, target, client):
     process = proxy(target.port, "-v")
     peer = client(process)
@@ -372,6 +385,7 @@ def test_one_byte_at_a_time(proxy, served, client):
 # Targets that are not there.
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_target_that_is_down_closes_the_client_at_once_and_costs_nothing(proxy, client):
     number = unused_number()
@@ -418,6 +432,7 @@ def test_a_target_that_resets_is_named(proxy, target, client):
     assert ended(process)["why"].startswith("target: The connection broke")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_turned_away(
     proxy, served, client
@@ -458,6 +473,7 @@ def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_t
 # Limits.
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
     proxy, target, client, mode
@@ -550,6 +566,7 @@ def test_an_idle_client_is_closed(proxy, served, client):
     assert ended(process)["why"] == "idle for 0.05 s"
 
 
+@pytest.mark.slow
 def test_a_stalled_target_ends_the_connection(proxy, target, client):
     process = proxy(target.port, "--stall-timeout", "0.2")
     peer = client(process)
@@ -587,6 +604,7 @@ def test_case_36_a_signal_ends_an_idle_proxy_with_a_summary(signal, proxy, serve
     )
 
 
+@pytest.mark.slow
 def test_a_signal_lets_a_transfer_finish(proxy, target, client):
     process = proxy(target.port, "--grace", "600")
     peer = client(process)
@@ -617,6 +635,7 @@ def joined(peer, target):
     return behind
 
 
+@pytest.mark.slow
 def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
     process = proxy(target.port, "--grace", "0.1")
     peer = client(process)

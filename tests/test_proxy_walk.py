@@ -8,7 +8,8 @@ beginning of it and then the reset. An end of the stream behind half of the byte
 A failure prints the seed and the number of the conversation, which say what it was to be; to run
 more of them, or those again:
 
-    MINIREACTOR_CONVERSATIONS=10000 MINIREACTOR_SEED=12345 python -m pytest tests/test_proxy_walk.py
+    MINIREACTOR_CONVERSATIONS=10000 MINIREACTOR_SEED=12345 python -m pytest -m '' \
+        tests/test_proxy_walk.py
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 import socket
 import time
 
+import pytest
 from proxy_support import MODES, Told, listening
 from support import PATIENCE, open_descriptors, passes, pump, reset
 
@@ -235,6 +237,7 @@ class Slot:
         return f"{told}, {self.plans}, {self.factory.calls}"
 
 
+@pytest.mark.slow
 def test_random_conversations(reactor, closing, mode):
     seed = int(os.environ.get("MINIREACTOR_SEED", random.randrange(10**6)))
     left = range(int(os.environ.get("MINIREACTOR_CONVERSATIONS", CONVERSATIONS)))

@@ -4,7 +4,7 @@ The model is written from the rules and knows nothing of the table or the buffer
 one pass of the loop at a time. After every step, the transport, the kernel's end, the protocol and
 the producer must agree with it. A failure prints the seed and the last steps; to repeat one:
 
-    MINIREACTOR_SEED=12345 python -m pytest tests/test_random_walk.py
+    MINIREACTOR_SEED=12345 python -m pytest -m '' tests/test_random_walk.py
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 import random
 
+import pytest
 from support import HalfCloseable, Recorder
 
 STEPS = 200_000
@@ -404,6 +405,7 @@ class Walk:
             assert (transport.producer is None) == (model.script is None)
 
 
+@pytest.mark.slow
 def test_a_random_walk_finds_no_difference_from_the_model(wire):
     seed = int(os.environ.get("MINIREACTOR_SEED") or random.SystemRandom().randrange(10**9))
     rng = random.Random(seed)

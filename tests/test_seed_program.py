@@ -74,6 +74,7 @@ def test_a_client_that_leaves_stops_the_producer_once():
     assert run.calls.count(STOP) == 1
 
 
+@pytest.mark.slow
 @needs_twisted
 @pytest.mark.parametrize("count", [1000, COUNT])
 def test_with_a_low_mark_of_zero_the_log_is_twisteds_to_the_call(count):
@@ -84,6 +85,7 @@ def test_with_a_low_mark_of_zero_the_log_is_twisteds_to_the_call(count):
     assert ours.received == theirs.received
 
 
+@pytest.mark.slow
 @needs_twisted
 def test_with_the_default_low_mark_the_bytes_are_twisteds_and_resumes_come_sooner():
     # M2: resumed while up to 16 KiB are still pending, it can only fill up sooner.

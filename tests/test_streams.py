@@ -2,7 +2,7 @@
 
 A failure of the walk prints its seed; to repeat it:
 
-    MINIREACTOR_SEED=12345 python -m pytest tests/test_streams.py -k walk
+    MINIREACTOR_SEED=12345 python -m pytest -m '' tests/test_streams.py -k walk
 """
 
 from __future__ import annotations
@@ -1562,6 +1562,7 @@ def read_all(reactor, client, most=1 << 20):
     return received.hexdigest()
 
 
+@pytest.mark.slow
 @each_producer
 def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lost(
     reactor, closing, producing
@@ -1640,6 +1641,7 @@ class Upstream(Recorder):
         self.way.unregisterProducer()
 
 
+@pytest.mark.slow
 def test_a_connection_is_read_no_faster_than_another_takes_it(reactor, closing):
     upstream, source = served(reactor, Upstream())
     downstream, target = served(reactor)
@@ -1954,6 +1956,7 @@ class Episode:
         return self.lossy and self.pieces[-1].over
 
 
+@pytest.mark.slow
 def test_a_random_walk_over_random_chains_loses_nothing_and_breaks_no_rule(monkeypatch):
     seed = int(os.environ.get("MINIREACTOR_SEED") or random.SystemRandom().randrange(10**9))
     rng = random.Random(seed)

@@ -156,6 +156,7 @@ def test_B4_calls_from_many_threads_all_come_and_each_threads_in_order(reactor):
     assert all(got == list(range(1000)) for got in numbers.values())
 
 
+@pytest.mark.slow
 def test_B4_no_wakeup_is_lost_between_two_loops_that_wake_each_other(closing):
     """Ping and pong, ten thousand times: one lost wake-up and it stands still."""
     here, there = closing(Reactor()), closing(Reactor())

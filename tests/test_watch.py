@@ -137,6 +137,7 @@ def connect(closing):
 # What it shows.
 
 
+@pytest.mark.slow
 @tmux
 def test_a_learner_watches_a_buffer_fill_cross_its_mark_pause_and_drain(window, connect):
     term = window()
@@ -150,6 +151,7 @@ def test_a_learner_watches_a_buffer_fill_cross_its_mark_pause_and_drain(window, 
     term.shows(r"^open 0 of 1  paused 0  in 9  out [0-9.]+M ")
 
 
+@pytest.mark.slow
 @tmux
 def test_the_proxy_shows_both_ends_and_where_they_lead(window, connect, closing):
     with socket.create_server(("127.0.0.1", 0)) as target:
@@ -166,6 +168,7 @@ def test_the_proxy_shows_both_ends_and_where_they_lead(window, connect, closing)
         assert accepted.fileno() > 0
 
 
+@pytest.mark.slow
 @tmux
 def test_what_is_printed_and_logged_stands_at_the_bottom_and_errors_remain(
     window, connect, tmp_path
@@ -209,6 +212,7 @@ def test_q_ends_it_in_the_normal_way_and_the_terminal_is_as_it_was(window):
     assert term.settings() == before
 
 
+@pytest.mark.slow
 @tmux
 def test_while_transfers_go_on_q_waits_and_a_second_one_does_not(window, connect):
     term = window()
@@ -221,6 +225,7 @@ def test_while_transfers_go_on_q_waits_and_a_second_one_does_not(window, connect
     term.shows(r"^status 0")
 
 
+@pytest.mark.slow
 @tmux
 def test_f_freezes_the_picture_and_s_changes_the_order(window, connect):
     term = window()
@@ -257,6 +262,7 @@ def test_f_freezes_the_picture_and_s_changes_the_order(window, connect):
 # Signals.
 
 
+@pytest.mark.slow
 @tmux
 @pytest.mark.parametrize("name, status", [("INT", 0), ("TERM", 0), ("HUP", 129), ("QUIT", 131)])
 def test_a_signal_leaves_the_terminal_as_it_was(window, name, status):
@@ -289,6 +295,7 @@ def test_an_exception_that_ends_the_program_leaves_the_terminal_as_it_was(
     assert term.settings() == before
 
 
+@pytest.mark.slow
 @tmux
 def test_stopped_it_gives_the_terminal_back_and_takes_it_again_when_it_goes_on(window, connect):
     term = window()
@@ -308,6 +315,7 @@ def test_stopped_it_gives_the_terminal_back_and_takes_it_again_when_it_goes_on(w
     assert term.settings() == before
 
 
+@pytest.mark.slow
 @tmux
 def test_stopped_without_warning_it_stays_away_from_a_terminal_that_is_not_its_own(window):
     term = window()
@@ -330,6 +338,7 @@ def test_stopped_without_warning_it_stays_away_from_a_terminal_that_is_not_its_o
     assert term.settings() == before
 
 
+@pytest.mark.slow
 @tmux
 def test_in_the_background_it_serves_and_leaves_the_terminal_alone(window, connect):
     term = window()
@@ -356,6 +365,7 @@ def test_in_the_background_it_serves_and_leaves_the_terminal_alone(window, conne
 # Windows of other sizes, and without colours.
 
 
+@pytest.mark.slow
 @tmux
 def test_it_follows_the_size_of_the_window(window, connect):
     term = window(120, 30)
@@ -381,6 +391,7 @@ def test_in_a_very_small_window_it_shows_what_there_is_room_for(window, columns,
     term.until(lambda: term.is_on_its_own_screen() == ["0", "1"], "the end")
 
 
+@pytest.mark.slow
 @tmux
 def test_colours_unless_they_are_not_wanted(window, connect):
     plain, coloured = window(), window()
@@ -393,6 +404,7 @@ def test_colours_unless_they_are_not_wanted(window, connect):
     assert "\x1b[32m" in coloured.text(colours=True)
 
 
+@pytest.mark.slow
 @tmux
 def test_a_terminal_of_few_characters_gets_those(window, connect):
     term = window()
@@ -411,6 +423,7 @@ def command(tmp_path, closing):
     return lambda *arguments: closing(Command(*arguments, cwd=tmp_path))
 
 
+@pytest.mark.slow
 def test_in_a_pipe_it_is_a_line_each_second(command, connect):
     process = command("serve", "--watch", "--port", "0")
     process.listening()
@@ -430,6 +443,7 @@ def test_in_a_pipe_it_is_a_line_each_second(command, connect):
     assert output.splitlines()[-1].startswith("minireactor: connections 1,")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_does_not_end_the_server(command, connect):
     process = command("serve", "echo", "--watch", "--port", "0")
     process.listening()
