@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import socket
@@ -165,6 +166,32 @@ def receive(reactor, client, count):
 
     pump(reactor, enough, f"{count} bytes")
     return bytes(received)
+
+
+GROWTH = 8.0  # of the cost of four times the work: some 4 if that is linear, 16 if quadratic
+
+
+def assert_linear(work, count):
+    """Hold the CPU time of `work(4 * count)` against that of `work(count)`; best of three each.
+
+    What `work` returns is called for the part that counts, if it returns anything. A noisy machine
+    gets three tries. Choose `count` so that the quadratic way would spend its time on what grows.
+    """
+    for _ in range(3):
+        few, many = (min(_cost(work, size) for _ in range(3)) for size in (count, 4 * count))
+        if many < GROWTH * few:
+            return
+    raise AssertionError(f"{4 * count} cost {many:.4f} s and {count} {few:.4f} s of CPU time")
+
+
+def _cost(work, size):
+    gc.collect()
+    began = time.process_time()
+    rest = work(size)
+    if rest is not None:
+        began = time.process_time()
+        rest()
+    return time.process_time() - began
 
 
 # Of the loop's own tests.

@@ -8,6 +8,7 @@ import struct
 from io import BytesIO
 
 import pytest
+from support import assert_linear
 
 from minireactor import basic
 from minireactor.error import ConnectionLost
@@ -169,30 +170,33 @@ def test_empty_data_is_safe_at_any_time(receiver, frame):
 
 @every_large_receiver
 def test_case_16_a_huge_string_in_small_reads_is_not_copied_for_each(receiver, frame):
-    """twisted #6357, #2611. Searching or copying from the start for each of the 262,144 reads
-    would be half a terabyte."""
+    """twisted #6357, #2611. Searching or copying from the start for each of the 32,768 reads
+    would be 17 GB."""
 
     class Huge(receiver):
-        MAX_LENGTH = 1 << 23
+        MAX_LENGTH = 1 << 20
 
-    string = b"x" * Huge.MAX_LENGTH
-    stream = frame(string)
-    protocol, _ = started(Huge)
+    def receive(length):
+        string = b"x" * length
+        stream = frame(string)
+        protocol, _ = started(Huge)
+        for start in range(0, len(stream), 32):
+            protocol.dataReceived(stream[start : start + 32])
+        assert protocol.got == [string]
 
-    for start in range(0, len(stream), 32):
-        protocol.dataReceived(stream[start : start + 32])
-
-    assert protocol.got == [string]
+    assert_linear(receive, Huge.MAX_LENGTH // 4)
 
 
 @every_large_receiver
 def test_case_16_one_read_of_many_strings_is_not_copied_for_each(receiver, frame):
-    """The remaining tail of a 1 MB read copied for each of 200,000 strings would be 100 GB."""
-    protocol, _ = started(receiver)
+    """The remaining tail of a 500 KB read copied for each of 80,000 strings would be 20 GB."""
 
-    protocol.dataReceived(frame(b"xyz") * 200_000)
+    def receive(count):
+        protocol, _ = started(receiver)
+        protocol.dataReceived(frame(b"xyz") * count)
+        assert protocol.got == [b"xyz"] * count
 
-    assert protocol.got == [b"xyz"] * 200_000
+    assert_linear(receive, 20_000)
 
 
 @every_receiver
@@ -288,30 +292,36 @@ def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_held(receiv
 
 @every_large_receiver
 def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, frame):
-    """The rest of a 1 MB read copied at each of 200,000 pauses would be 100 GB."""
-    protocol, transport = started(receiver)
-    protocol.on[b"xyz"] = transport.pauseProducing
-    protocol.dataReceived(frame(b"xyz") * 200_000)
+    """The rest of a 250 KB read copied at each of 40,000 pauses would be 5 GB."""
 
-    while protocol.holds_input:
-        transport.resumeProducing()
-        protocol.dataReceived(b"")
+    def receive(count):
+        protocol, transport = started(receiver)
+        protocol.on[b"xyz"] = transport.pauseProducing
+        protocol.dataReceived(frame(b"xyz") * count)
+        while protocol.holds_input:
+            transport.resumeProducing()
+            protocol.dataReceived(b"")
+        assert len(protocol.got) == count
 
-    assert len(protocol.got) == 200_000
+    assert_linear(receive, 10_000)
 
 
 @every_large_receiver
 def test_R1_what_piles_up_at_a_slow_receiver_is_not_copied_each_time(receiver, frame):
-    protocol, transport = started(receiver)
-    protocol.on[b"xyz"] = transport.pauseProducing
+    string = b"xyz" * 300
+    read = frame(string) * 10
 
-    for _ in range(2000):
-        protocol.dataReceived(frame(b"xyz") * 100)
-        transport.resumeProducing()
-    protocol.on.clear()
-    protocol.dataReceived(b"")
+    def receive(count):
+        protocol, transport = started(receiver)
+        protocol.on[string] = transport.pauseProducing
+        for _ in range(count):
+            protocol.dataReceived(read)
+            transport.resumeProducing()
+        protocol.on.clear()
+        protocol.dataReceived(b"")
+        assert protocol.got == [string] * 10 * count
 
-    assert protocol.got == [b"xyz"] * 200_000
+    assert_linear(receive, 500)
 
 
 @every_receiver
@@ -696,6 +706,15 @@ def test_case_18_a_hundred_thousand_switches_of_mode_in_one_read():
     protocol.dataReceived(b"a\r\nx" * 100_000)
 
     assert protocol.got == [b"a"] * 100_000
+
+    def receive(reads):
+        """Each switch copies the rest of its own read, and nothing that came before."""
+        protocol, _ = started(Flipping)
+        for _ in range(reads):
+            protocol.dataReceived(b"a\r\nx" * 20)
+        assert protocol.got == [b"a"] * 20 * reads
+
+    assert_linear(receive, 500)
 
 
 def test_R1_raw_data_is_held_while_paused():

@@ -6,6 +6,7 @@ import array
 import random
 
 import pytest
+from support import assert_linear
 
 from minireactor.buffer import LARGE, WriteBuffer, as_bytes
 
@@ -252,6 +253,20 @@ def test_case_15_draining_visits_each_chunk_a_fixed_number_of_times():
         sent = sum(memoryview(chunk).nbytes for chunk in buffer.peek(EVERYTHING))
         buffer.advance(sent)
     assert Counted.asked <= 6 * count
+
+
+@pytest.mark.parametrize("size", [100, 1 << 30], ids=["small chunks", "one huge chunk"])
+def test_case_16_filling_and_draining_in_small_steps_is_linear(size):
+    def fill_and_drain(steps):
+        buffer = WriteBuffer()
+        data = bytes(100 * steps)
+        for start in range(0, len(data), size):
+            add(buffer, data[start : start + size])
+        while len(buffer):
+            sent = min(100, sum(map(len, buffer.peek(64 * K))))
+            buffer.advance(sent)
+
+    assert_linear(fill_and_drain, 5000)
 
 
 def test_case_16_large_chunks_are_never_copied():

@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import socket
+import time
 
 import pytest
 from serve_support import Command, FakeTime
@@ -684,6 +685,10 @@ def test_a_thousand_idle_readers_and_worse_do_not_disturb_the_service(command, c
         request(page, path="/../../etc/passwd"): b"404",
         request(page, host="elsewhere.example"): b"421",
     }
+    # Until it has noticed that those have gone, there is no room for more.
+    deadline = time.monotonic() + PATIENCE
+    while not talk(page, request(page, connection="close")):
+        assert time.monotonic() < deadline
     for data, status in bad.items():
         assert talk(page, data).split()[1] == status
     client.sendall(b"still there?")

@@ -334,10 +334,11 @@ def test_what_a_call_raises_is_logged_and_disconnects(reactor, readable, closing
     readable.error = ZeroDivisionError("in doRead")
     reactor.addReader(readable)
     reactor.addReader(other)
-    passes(reactor, 2)
+    passes(reactor)
     assert readable.calls == ["read", "lost"]
     assert readable.reason.value is readable.error
-    assert other.calls == ["read", "read"]
+    assert len(other.calls) > 1
+    assert set(other.calls) == {"read"}
     assert [record.exc_info[1] for record in caplog.records] == [readable.error]
 
 
@@ -553,7 +554,7 @@ def test_half_a_removal_after_closing_disconnects(reactor, watched):
 
 
 def together(reactor):
-    """Let each poll report all that is ready, whatever the loop asks for; a list of what it does."""
+    """Let each poll report all that is ready; return the list of what each reports."""
     reactor.iterate(0)  # opens the poller
     poll = reactor._poller.poll
     polls = []

@@ -21,6 +21,7 @@ from support import (
     OneFactory,
     Recorder,
     RecordingClientFactory,
+    assert_linear,
     connect,
     drain,
     passes,
@@ -1313,6 +1314,25 @@ def test_case_14_a_send_that_would_block_after_a_chunk_loses_nothing_and_repeats
         wire.run(2)
         assert sock.taken == payload[: len(sock.taken)]
     assert bytes(sock.taken) == payload
+
+
+@pytest.mark.parametrize("sequence", [False, True], ids=["write", "writeSequence"])
+def test_case_15_many_small_chunks_are_linear(wire, sequence):
+    def write(count):
+        transport, sock = wire.connect(Recorder())
+        chunks = [b"0123456789"] * count
+        if sequence:
+            transport.writeSequence(chunks)
+        else:
+            for chunk in chunks:
+                transport.write(chunk)
+        while transport.pending:
+            sock.room = 64 * 1024
+            wire.run(2)
+        assert len(sock.taken) == 10 * count
+        transport.abortConnection()
+
+    assert_linear(write, 20_000)
 
 
 def test_case_15_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, wire):

@@ -14,6 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from support import assert_linear
 
 from minireactor import timers
 from minireactor.error import AlreadyCalled, AlreadyCancelled
@@ -386,6 +387,20 @@ def test_the_dead_never_outnumber_the_living(at):
         at.add(1800, "y").cancel()
     assert len(at.queue.heap) < 2 * len(living) + 200
     assert set(at.queue.calls()) == set(living)
+
+
+def test_adding_moving_cancelling_and_running_are_linear():
+    def live(count):
+        own = Time()
+        calls = [own.add(1 + number * 7919 % count, "x") for number in range(count)]
+        for call in calls[::2]:
+            call.reset(count)
+        for call in calls[1::4]:
+            call.cancel()
+        assert len(own.run(2 * count)) == count - (count + 2) // 4
+        assert own.queue.calls() == []
+
+    assert_linear(live, 4000)
 
 
 def test_cancelling_is_constant_work_amortised(at, monkeypatch):
