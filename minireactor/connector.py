@@ -5,147 +5,90 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable, Union
+import struct
+from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
-    DNSLookupError,
+    NoRouteError,
     NotConnectingError,
-    ServiceNameUnknownError,
     TimeoutError,
     UserError,
     getConnectError,
 )
 from minireactor.failure import Failure
 from minireactor.handler import Handler
+from minireactor.linger import Lingering
 from minireactor.protocol import Protocol
+from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS
 from minireactor.tcp import Connection
 from minireactor.timers import DelayedCall, checked_delay
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
+    from minireactor.resolver import Query, Resolved
 
-Resolved = Union["list[Any]", Exception]  # what getaddrinfo gave, or why it gave nothing
+# Seconds after which the next address is tried beside those before it (RFC 8305, section 5).
+STAGGER_SECONDS = 0.25
+# Each address's share of the time, if the attempt has no timeout and its addresses cannot be tried
+# side by side.
+SHARE_SECONDS = 30.0
 
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def resolve(host: str, port: Any, flags: int = 0) -> Resolved:
-    """The addresses of `host`. It blocks, unless `flags` has AI_NUMERICHOST."""
-    if str(port).isdecimal() and int(port) > 65535:
-        # Some systems would take it modulo 65,536, and connect to another port.
-        return ConnectError(string=f"{port} is no port number: they go from 0 to 65535")
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_SERVICE:
-            return ServiceNameUnknownError(string=f"no such service: {port!r}")
-        return DNSLookupError(f"cannot resolve {host!r}: {error.strerror}")
-    except Exception as error:
-        return DNSLookupError(f"cannot resolve {host!r}, port {port!r}: {error}")
+class AddressAttempt(Handler):
+    """One socket that is being connected to one address, on behalf of an Attempt."""
 
+    __slots__ = ("_attempt", "_reactor", "_socket")
 
-class Attempt(Handler):
-    """One attempt to connect: resolve the name, then try its addresses one after the other.
-
-    It is over when it is no longer among `reactor.attempts`."""
-
-    def __init__(self, connector: Connector) -> None:
-        super().__init__(-1)
-        self._connector = connector
-        self._reactor = connector.reactor
-        self._addresses: list[Any] = []
-        self._socket: socket.socket | None = None
-        self._reactor.attempts.add(self)
-        self._reactor.call_soon(self._reactor.guard, self, self._resolve)
-
-    def _is_over(self) -> bool:
-        return self not in self._reactor.attempts
-
-    def _resolve(self) -> None:
-        if self._is_over():
-            return
-        host, port = self._connector.host, self._connector.port
-        found = resolve(host, port, socket.AI_NUMERICHOST)
-        if isinstance(found, DNSLookupError):
-            self._reactor.callInThread(self._resolve_in_thread, host, port)
-        else:
-            self._resolved(found)
-
-    def _resolve_in_thread(self, host: str, port: Any) -> None:
-        found = resolve(host, port)
-        self._reactor.callFromThread(self._reactor.guard, self, self._resolved, found)
-
-    def _resolved(self, found: Resolved) -> None:
-        if self._is_over():
-            return
-        if isinstance(found, Exception):
-            self._fail(found)
-            return
-        self._addresses = found
-        self._try_next(ConnectError(string="no address to connect to"))
-
-    def _try_next(self, error: Exception) -> None:
-        """Connect to the next address; without one, `error` is how the last one failed."""
-        while self._addresses:
-            family, kind, proto, _, address = self._addresses.pop(0)
-            try:
-                self._socket = socket.socket(family, kind, proto)
-                self._socket.setblocking(False)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._bind()
-                code = self._socket.connect_ex(address)
-            except ConnectBindError as bind_error:
-                error, code = bind_error, -1
-            except OSError as system_error:
-                error, code = getConnectError(system_error), -1
-            if code in _UNDER_WAY:
-                self.fd = self.fileno()
-                self.writing = True
-                self._reactor.attach(self)
-                self._reactor.arm(self)
-                return
-            if code != -1:
-                error = getConnectError(OSError(code, os.strerror(code)))
-            self._drop_socket()
-        self._fail(error)
-
-    def _bind(self) -> None:
-        if self._connector.bindAddress is None:
-            return
+    def __init__(self, attempt: Attempt, sock: socket.socket) -> None:
+        super().__init__(sock.fileno())
+        self._attempt = attempt
+        self._reactor = attempt.reactor
+        self._socket: socket.socket | None = sock
+        self.writing = True
+        self._reactor.attach(self)
         try:
-            self._socket.bind(self._connector.bindAddress)  # type: ignore[union-attr]
-        except Exception as error:
-            raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
+            self._reactor.arm(self)
+        except BaseException:
+            self._reactor.detach(self)
+            raise
 
     def doWrite(self) -> None:
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
-        if code:
-            self._drop_socket()
-            self._try_next(getConnectError(OSError(code, os.strerror(code))))
+        sock = self._socket
+        assert sock is not None
+        try:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            peer = sock.getpeername()
+            # Of two ends that call each other at once, TCP makes one connection. So a port of the
+            # ephemeral range, on which nobody listens, can be given to the very socket that is to
+            # connect to it, and the socket is connected to itself.
+            if peer == sock.getsockname():
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            self._fail(getConnectError(error))
             return
-        self._reactor.attempts.discard(self)
         self._reactor.detach(self)
-        sock, self._socket = self._socket, None
-        self._connector.connected(sock)  # type: ignore[arg-type]
-
-    def _drop_socket(self) -> None:
-        if self._socket is not None:
-            self._reactor.detach(self)
-            self._socket.close()
-            self._socket = None
+        self._socket = None
+        self._attempt.succeeded(self, sock, peer)
 
     def _fail(self, error: BaseException) -> None:
-        if not self._is_over():
-            self.abandon()
-            self._connector.connectionFailed(Failure(error))
+        self.abandon()
+        self._attempt.address_failed(self, error)
 
     def abandon(self) -> None:
-        self._reactor.attempts.discard(self)
-        self._drop_socket()
+        """Close the socket; nobody is told."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._reactor.detach(self)
+            _discard(sock)
 
     def failed(self, failure: Failure) -> None:
         self._fail(failure.value)
@@ -155,6 +98,212 @@ class Attempt(Handler):
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
+
+
+class Attempt(Handler):
+    """Connects to a host: finds its addresses, and tries them until one answers.
+
+    The first address is tried at once. The next one is tried when the one before it has failed, or
+    has not answered within STAGGER_SECONDS; the one before goes on beside it. The first that
+    answers ends the others. Addresses of different families take turns (RFC 8305, section 4).
+
+    In the end one of the two is called, unless `abandon()` comes first: `connected(sock, peer)`
+    with a connected socket and its peer's socket address, or `failed_with(failure)`.
+
+    timeout: seconds that the caller gives the attempt, or None. The caller ends the attempt by
+        then; here, they are divided so that each address gets a share.
+    local: the local address to connect from, or None.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        host: str,
+        port: Any,
+        timeout: float | None,
+        local: tuple[str, int] | None,
+        connected: Callable[[socket.socket, Any], object],
+        failed_with: Callable[[Failure], object],
+    ) -> None:
+        super().__init__(-1)
+        self.reactor = reactor
+        self._timeout = timeout
+        self._local = local
+        self._connected = connected
+        self._failed_with = failed_with
+        self._query: Query | None = None
+        self._addresses: list[Any] = []
+        self._attempts: list[AddressAttempt] = []
+        self._stagger = STAGGER_SECONDS
+        self._is_side_by_side = True
+        self._timer: DelayedCall | None = None
+        self._error: BaseException = ConnectError(string="no address to connect to")
+        self._has_reclaimed = False
+        reactor.attempts.add(self)
+        reactor.call_soon(reactor.guard, self, self._resolve, host, port)
+
+    def is_over(self) -> bool:
+        return self not in self.reactor.attempts
+
+    def _resolve(self, host: str, port: Any) -> None:
+        if not self.is_over():
+            self._query = self.reactor.resolver.resolve(host, port, self._take_answer)
+
+    def _take_answer(self, found: Resolved) -> None:
+        self.reactor.guard(self, self._resolved, found)
+
+    def _resolved(self, found: Resolved) -> None:
+        if self.is_over():
+            return
+        if isinstance(found, Exception):
+            self._fail(found)
+            return
+        self._addresses = interleaved(found)
+        self._share_time()
+        self._try_next()
+
+    def _share_time(self) -> None:
+        shares = len(self._addresses) + 1
+        # Two sockets cannot be bound to one port number at a time.
+        if isinstance(self._local, tuple) and self._local[1:2] not in ((), (0,)):
+            self._is_side_by_side = False
+            self._stagger = SHARE_SECONDS if self._timeout is None else self._timeout / shares
+        elif self._timeout is not None:
+            self._stagger = min(STAGGER_SECONDS, self._timeout / shares)
+
+    def _try_next(self) -> None:
+        """Try the next address. Without one that is left or under way, the attempt has failed."""
+        self._cancel_timer()
+        while self._addresses:
+            try:
+                attempt = self._connect(self._addresses.pop(0))
+            except OSError as error:
+                self._note(getConnectError(error))
+            except ConnectError as error:
+                self._note(error)
+            else:
+                self._attempts.append(attempt)
+                if self._addresses:
+                    self._timer = self.reactor.call_later_hidden(self._stagger, self._next_is_due)
+                return
+        if not self._attempts:
+            self._fail(self._error)
+
+    def _next_is_due(self) -> None:
+        if not self._is_side_by_side:
+            self._abandon_all()
+        self.reactor.guard(self, self._try_next)
+
+    def _connect(self, address: Any) -> AddressAttempt:
+        family, kind, proto, _, place = address
+        sock = self._socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._bind(sock)
+            code = sock.connect_ex(place)
+            if code not in _UNDER_WAY:
+                raise OSError(code, os.strerror(code))
+            return AddressAttempt(self, sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        try:
+            return socket.socket(family, kind, proto)
+        except OSError as error:
+            if error.errno not in OUT_OF_DESCRIPTORS or self._has_reclaimed:
+                raise
+            self._has_reclaimed = True
+            if not Lingering.reclaim(self.reactor, MAX_RECLAIMED):
+                raise
+            return socket.socket(family, kind, proto)
+
+    def _bind(self, sock: socket.socket) -> None:
+        if self._local is None:
+            return
+        try:
+            sock.bind(self._local)
+        except Exception as error:
+            raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
+
+    def _note(self, error: BaseException) -> None:
+        """Keep the error that tells most of those seen so far; among equals, the latest."""
+        if _weight(error) >= _weight(self._error):
+            self._error = error
+
+    def address_failed(self, attempt: AddressAttempt, error: BaseException) -> None:
+        """One of the addresses has failed: try the next one at once."""
+        if attempt in self._attempts:
+            self._attempts.remove(attempt)
+            self._note(error)
+            self._try_next()
+
+    def succeeded(self, attempt: AddressAttempt, sock: socket.socket, peer: Any) -> None:
+        """One of the addresses has answered: `sock` is connected to `peer`."""
+        self._attempts.remove(attempt)
+        self.abandon()
+        self._connected(sock, peer)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.is_over():
+            self.abandon()
+            self._failed_with(Failure(error))
+
+    def abandon(self) -> None:
+        """End the attempt; nobody is told."""
+        self.reactor.attempts.discard(self)
+        if self._query is not None:
+            self._query.cancel()
+        self._cancel_timer()
+        self._abandon_all()
+
+    def _abandon_all(self) -> None:
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.abandon()
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def failed(self, failure: Failure) -> None:
+        self._fail(failure.value)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._fail(ConnectError(string=reason.value))
+
+
+def interleaved(addresses: list[Any]) -> list[Any]:
+    """Return the addresses in their order, but so that the families take turns."""
+    families: dict[Any, list[Any]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    rows = list(families.values())
+    longest = max(map(len, rows), default=0)
+    return [row[i] for i in range(longest) for row in rows if i < len(row)]
+
+
+def _weight(error: BaseException) -> int:
+    """Return how much the error of one address says about why none could be connected."""
+    code = getattr(error, "osError", None)
+    if code in OUT_OF_DESCRIPTORS:
+        return 3  # it concerns all addresses alike
+    if code is None or code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return 0  # often a family that this machine does not have
+    return 1 if isinstance(error, (NoRouteError, ConnectBindError)) else 2
+
+
+def _discard(sock: socket.socket) -> None:
+    """Close a socket that is being connected, so that its peer learns of it at once."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        sock.shutdown(socket.SHUT_RDWR)  # works also while a forked child has the socket
+    except OSError:
+        pass  # not connected
+    sock.close()
 
 
 class Connector:
@@ -193,7 +342,10 @@ class Connector:
         self._marks = flow.checked_marks(high, low)
 
     def connect(self) -> None:
-        """Begin an attempt: at first, and again once the last connection or attempt has ended."""
+        """Begin an attempt: at first, and again once the last connection or attempt has ended.
+
+        What the factory's startFactory or startedConnecting raises comes out here, and the
+        connector is disconnected then. Raises RuntimeError unless it was disconnected before."""
         if self.state != "disconnected":
             raise RuntimeError(f"{self!r} cannot connect: it is {self.state} already")
         self.reactor.open()
@@ -201,16 +353,31 @@ class Connector:
             self.factory.doStart()
             self._factory_started = True
         self.state = "connecting"
-        self._attempt = Attempt(self)
+        attempt = self._attempt = Attempt(
+            self.reactor,
+            self.host,
+            self.port,
+            self.timeout,
+            self.bindAddress,
+            self.connected,
+            self.connectionFailed,
+        )
         if self.timeout is not None:
-            self._timer = self.reactor.callLater(self.timeout, self._time_out)
-        self.factory.startedConnecting(self)
+            self._timer = self.reactor.call_later_hidden(self.timeout, self._time_out)
+        try:
+            self.factory.startedConnecting(self)
+        except BaseException:
+            if self._attempt is attempt:
+                self._end_attempt()
+                self.state = "disconnected"
+                self._stop_factory()
+            raise
 
     def stopConnecting(self) -> None:
         """Give the attempt up: clientConnectionFailed with UserError. NotConnectingError."""
         if self.state != "connecting":
             raise NotConnectingError(f"{self!r} is not connecting, it is {self.state}")
-        self._give_up(UserError())
+        self.connectionFailed(Failure(UserError()))
 
     def disconnect(self) -> None:
         """End whatever there is: give up the attempt, or close the connection."""
@@ -226,31 +393,25 @@ class Connector:
 
     def _time_out(self) -> None:
         self._timer = None
-        self._give_up(TimeoutError(string=f"no connection within {self.timeout} seconds"))
-
-    def _give_up(self, error: Exception) -> None:
-        if self._attempt is not None:
-            self._attempt.abandon()
+        error = TimeoutError(string=f"no connection within {self.timeout} seconds")
         self.connectionFailed(Failure(error))
 
-    def connected(self, sock: socket.socket) -> None:
+    def connected(self, sock: socket.socket, peer_address: Any) -> None:
         """The attempt has succeeded."""
         self._end_attempt()
         self.state = "connected"
-        try:
-            peer = from_sockaddr(sock.getpeername())
-        except OSError as error:  # gone again
-            sock.close()
-            self.connectionFailed(Failure(getConnectError(error)))
-            return
+        peer = from_sockaddr(peer_address)
         connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
         self.transport = connection
         try:
             protocol = self.factory.buildProtocol(peer)
-        except Exception:
+        except BaseException as error:
             self.transport = None
             sock.close()
-            failure = Failure()
+            failure = Failure(error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self.connectionFailed(failure)
+                raise
             self.reactor.log_failure(failure, f"in buildProtocol of {type(self.factory).__name__}")
             self.connectionFailed(failure)
             return
@@ -267,20 +428,35 @@ class Connector:
         self._ended(self.factory.clientConnectionLost, reason)
 
     def _end_attempt(self) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.abandon()
         timer, self._timer = self._timer, None
-        if timer is not None:
+        if timer is not None and timer.active():  # a program may have cancelled the call
             timer.cancel()
 
-    def _ended(self, tell: Callable[[Connector, Failure], Any], reason: Failure) -> None:
+    def _ended(self, notify: Callable[[Connector, Failure], Any], reason: Failure) -> None:
         self.state = "disconnected"
         try:
-            tell(self, reason)
+            self._call_factory(notify, self, reason)
         finally:
-            # Unless the factory has just asked for another attempt.
-            if self.state == "disconnected" and self._factory_started:
-                self._factory_started = False
-                self.factory.doStop()
+            self._stop_factory()
+
+    def _stop_factory(self) -> None:
+        # Unless the factory has just asked for another attempt.
+        if self.state == "disconnected" and self._factory_started:
+            self._factory_started = False
+            self._call_factory(self.factory.doStop)
+
+    def _call_factory(self, method: Callable[..., Any], *args: Any) -> None:
+        """Call a method of the factory. What the method raises is logged, and all else goes on."""
+        try:
+            method(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            name = getattr(method, "__name__", "a method")
+            self.reactor.log_failure(Failure(), f"in {name} of {type(self.factory).__name__}")
 
     def __repr__(self) -> str:
         return f"<Connector to {self.host}:{self.port}, {self.state}>"

@@ -19,6 +19,8 @@ from minireactor.handler import Handler
 from minireactor.loop import MAX_POLL_SECONDS, Loop
 from minireactor.poller import READ, WRITE
 from minireactor.port import Port
+from minireactor.resolver import Resolver
+from minireactor.threads import ThreadPool
 from minireactor.triggers import SystemEvent
 
 MOST_THREADS = 10
@@ -36,9 +38,10 @@ class Reactor(Loop):
     that raises is logged and removed, and nothing else is disturbed. See `add_tap()`.
     """
 
-    def __init__(self, poller: Any = None, **injected: Any) -> None:
+    def __init__(self, poller: Any = None, *, resolver: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
         self.observers: list[Tap] = []
+        self.resolver = resolver or Resolver(self)  # what has a resolve() like a Resolver's will do
         self.running = False
         self._started = False  # inside run()
         self._stopping = False  # stop() was called
@@ -51,7 +54,7 @@ class Reactor(Loop):
         }
         self._descriptors = DescriptorSet(self)
         self.attempts: set[Attempt] = set()  # to connect; some have no descriptor yet
-        self._threads: Any = None
+        self._threads: ThreadPool | None = None
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
         """Call it now if the loop runs, else when it starts, in order."""
@@ -221,18 +224,18 @@ class Reactor(Loop):
         return [handler.owner() for handler in self.shown() if handler.wanted() & WRITE]
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` in another thread, of which there are 10 at most. What it raises is
-        logged; to come back, it uses callFromThread()."""
-        if self._threads is None:
-            from concurrent.futures import ThreadPoolExecutor  # slow to import, seldom needed
+        """Call `f(*a, **k)` in another thread, of which there are 10 at most. What `f` raises is
+        logged. To come back, `f` uses callFromThread().
 
-            self._threads = ThreadPoolExecutor(MOST_THREADS, "minireactor")
-        self._threads.submit(self._call, f, a, k)
+        The threads are daemons: a process that ends does not wait for them."""
+        if self._threads is None:
+            self._threads = ThreadPool(MOST_THREADS, "minireactor")
+        self._threads.call(f, a, k)
 
     def close(self) -> None:
         super().close()
         if self._threads is not None:
-            self._threads.shutdown(wait=False)
+            self._threads.close()
             self._threads = None
 
     def add_tap(self, tap: Tap) -> None:

@@ -196,7 +196,7 @@ def _has_bytes_waiting(transport: Connection) -> bool:
 class ProxyFactory(Factory):
     """For `listenTCP`: joins each client with a connection of its own to `host`, `port`.
 
-    host, port: as for connectTCP; a name is resolved anew for each client, without blocking.
+    host, port: as for connectTCP; a name is looked up without blocking, and again after some time.
     timeout: seconds for each attempt to connect.
     high, low: the marks of the connections to the target, in bytes, see setWriteBufferLimits();
         those of the clients' are set at the port that listenTCP gives. ValueError.

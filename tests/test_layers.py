@@ -18,8 +18,8 @@ PACKAGE = Path(minireactor.__file__).parent
 ORDER = [
     "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
     "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
-    "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "connector", "port",
-    "internet", "__init__",
+    "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
+    "resolver", "connector", "port", "internet", "__init__",
     "basic", "streams", "testing",
     "apps", "serve", "splice", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
