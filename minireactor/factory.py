@@ -100,10 +100,10 @@ class ClientFactory(Factory):
 class ReconnectingClientFactory(ClientFactory):
     """Tries again after each failure and each loss, ever more patiently.
 
-    Each wait is `factor` times the one before it, at most `maxDelay` seconds, and spread by
-    `jitter` (the standard deviation, as a share of the wait), so that the clients of a server
-    that restarts do not all come back at once. Call `resetDelay()` from `buildProtocol`, or once
-    a connection has proved good; `stopTrying()` ends it; `maxRetries` bounds it.
+    Each wait is `factor` times the one before it, and spread by `jitter` (the standard deviation,
+    as a share of the wait), so that the clients of a server that restarts do not all come back at
+    once. No wait is longer than `maxDelay` seconds. Call `resetDelay()` from `buildProtocol`, or
+    once a connection has proved good; `stopTrying()` ends it; `maxRetries` bounds it.
     """
 
     maxDelay = 3600.0
@@ -116,7 +116,7 @@ class ReconnectingClientFactory(ClientFactory):
     continueTrying = 1
     connector: Connector | None = None
     clock: Any = None
-    _callID: Any = None
+    _waits: dict[Any, Any] | None = None  # of each connector that waits, its delayed call
 
     def startedConnecting(self, connector: Connector) -> None:
         self.connector = connector
@@ -128,34 +128,52 @@ class ReconnectingClientFactory(ClientFactory):
         self.retry(connector)
 
     def retry(self, connector: Connector | None = None) -> None:
-        """Have `connector` (default: the one of the last attempt) connect again after the delay."""
+        """Have `connector` (default: the one of the last attempt) connect again after the delay.
+
+        While that connector waits already, its wait goes on and no other begins."""
         if not self.continueTrying:
             return
         connector = connector or self.connector
         if connector is None:
             raise ValueError("no connector to retry: none has been used yet, so pass one")
+        if self._waits is None:
+            self._waits = {}
+        wait = self._waits.get(connector)
+        if wait is not None and wait.active():  # a program may have cancelled the call
+            return
         if self.maxRetries is not None and self.retries >= self.maxRetries:
             logger.info("giving up on %r after %d retries", connector, self.retries)
             return
         self.retries += 1
         self.connector = connector
-        self.delay = min(self.delay * self.factor, self.maxDelay)
+        self.delay = self._next_delay()
+        clock = self.clock or connector.reactor
+        self._waits[connector] = clock.callLater(self.delay, self._reconnect, connector)
+
+    def _next_delay(self) -> float:
+        delay = min(self.delay * self.factor, self.maxDelay)
         if self.jitter:
             # Not max(0, ...): a wait of nothing would be multiplied to nothing ever after.
-            self.delay = abs(random.normalvariate(self.delay, self.delay * self.jitter))
-        clock = self.clock or connector.reactor
-        self._callID = clock.callLater(self.delay, self._reconnect, connector)
+            delay = abs(random.normalvariate(delay, delay * self.jitter))
+            if delay > self.maxDelay:
+                # As far below: cut off there, half of all clients would come back at one time.
+                delay = min(abs(2 * self.maxDelay - delay), self.maxDelay)
+        return delay
 
     def _reconnect(self, connector: Connector) -> None:
-        self._callID = None
-        connector.connect()
+        if self._waits is not None:
+            self._waits.pop(connector, None)
+        # A program may have called connect() itself meanwhile.
+        if getattr(connector, "state", "disconnected") == "disconnected":
+            connector.connect()
 
     def stopTrying(self) -> None:
-        """Give up: cancel the wait, or the attempt under way."""
+        """Give up: cancel all waits, and the attempt under way."""
         self.continueTrying = 0
-        if self._callID is not None:
-            self._callID.cancel()
-            self._callID = None
+        waits, self._waits = self._waits, None
+        for wait in (waits or {}).values():
+            if wait.active():
+                wait.cancel()
         if self.connector is not None:
             try:
                 self.connector.stopConnecting()

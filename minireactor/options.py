@@ -87,8 +87,10 @@ def _add_serve(commands: Any) -> None:
     add("path", metavar="PATH", nargs="?", help="file only: the file to send (default: none)")
     add(
         "--host",
+        type=_host,
         default="127.0.0.1",
-        help="address or name to listen on, IPv4 or IPv6 (default: %(default)s)",
+        help="address or name to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all addresses of this "
+        "machine (default: %(default)s)",
     )
     add(
         "--port",
@@ -364,6 +366,16 @@ def _port(text: str) -> int:
     if 0 <= port <= 65535:
         return port
     raise _bad(text, fix)
+
+
+def _host(text: str) -> str:
+    # A URL, say, is no host. IPv6 may have its brackets.
+    match = re.fullmatch(r"\[([^][\s/]*:[^][\s/]*)\]|([^][\s/@]+)", text)
+    if match:
+        return match[1] or match[2]
+    raise _bad(
+        text, "give an address or a name, such as ::1; for all addresses, give 0.0.0.0 or ::"
+    )
 
 
 def _listening_place(text: str) -> tuple[str, int]:

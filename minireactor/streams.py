@@ -295,7 +295,7 @@ class Piece:
         return self._reactor
 
     def _wake_in(self, delay: float) -> None:
-        if self._call is None:
+        if self._call is None or not self._call.active():  # a program may have cancelled the call
             self._call = self._time().callLater(delay, self._wake)
 
     def _wake(self) -> None:
@@ -304,7 +304,7 @@ class Piece:
 
     def _cancel(self) -> None:
         call, self._call = self._call, None
-        if call is not None:
+        if call is not None and call.active():
             call.cancel()
 
     # Endings.

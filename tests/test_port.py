@@ -63,6 +63,7 @@ class Faulty:
         self.accepts = 0
         self.fileno = sock.fileno
         self.close = sock.close
+        self.shutdown = sock.shutdown
 
     def accept(self):
         self.accepts += 1
@@ -352,7 +353,7 @@ def test_stopListening_inside_connectionMade_ends_the_accepting(reactor, closing
 
     factory = OneFactory(*(Once() for _ in range(8)))
     own = listen(reactor, factory)
-    own._batch = 8
+    own.batch = 8
     clients = [closing(connect(own)) for _ in range(8)]
     pump(reactor, lambda: factory.built)
     passes(reactor)
@@ -621,7 +622,7 @@ def test_case_27_the_last_one_in_does_not_close_the_door_when_nobody_else_waits(
     # Linux asks for a descriptor first, and only then looks whether anybody is there.
     own = listen(reactor, OneFactory(Echo(), Echo()))
     own.socket = Faulty(own.socket)
-    own._batch = 2
+    own.batch = 2
     client = closing(connect(own))
 
     class Full(Faulty):

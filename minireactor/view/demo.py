@@ -220,9 +220,9 @@ class SlowReader:
 
     def _rest(self) -> None:
         self._tokens = 0.0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
         if self._socket is not None:
             self._reactor.removeReader(self)
 
