@@ -127,7 +127,7 @@ class Attempt(Handler):
     ) -> None:
         super().__init__(-1)
         self.reactor = reactor
-        self._timeout = timeout
+        self._until = None if timeout is None else reactor.seconds() + timeout
         self._local = local
         self._connected = connected
         self._failed_with = failed_with
@@ -164,12 +164,15 @@ class Attempt(Handler):
 
     def _share_time(self) -> None:
         shares = len(self._addresses) + 1
+        left = SHARE_SECONDS * shares
+        if self._until is not None:
+            left = max(0.0, self._until - self.reactor.seconds())
         # Two sockets cannot be bound to one port number at a time.
         if isinstance(self._local, tuple) and self._local[1:2] not in ((), (0,)):
             self._is_side_by_side = False
-            self._stagger = SHARE_SECONDS if self._timeout is None else self._timeout / shares
-        elif self._timeout is not None:
-            self._stagger = min(STAGGER_SECONDS, self._timeout / shares)
+            self._stagger = left / shares
+        else:
+            self._stagger = min(STAGGER_SECONDS, left / shares)
 
     def _try_next(self) -> None:
         """Try the next address. Without one that is left or under way, the attempt has failed."""
@@ -388,7 +391,7 @@ class Connector:
 
     def getDestination(self) -> IPv4Address | IPv6Address:
         """Where it connects to, as it was asked for: `host` may be a name."""
-        kind = IPv6Address if ":" in self.host else IPv4Address
+        kind = IPv6Address if ":" in str(self.host) else IPv4Address
         return kind("TCP", self.host, self.port)
 
     def _time_out(self) -> None:
@@ -421,11 +424,11 @@ class Connector:
 
     def connectionFailed(self, reason: Failure) -> None:
         self._end_attempt()
-        self._ended(self.factory.clientConnectionFailed, reason)
+        self._ended("clientConnectionFailed", reason)
 
     def connectionLost(self, reason: Failure) -> None:
         self.transport = None
-        self._ended(self.factory.clientConnectionLost, reason)
+        self._ended("clientConnectionLost", reason)
 
     def _end_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None
@@ -435,10 +438,10 @@ class Connector:
         if timer is not None and timer.active():  # a program may have cancelled the call
             timer.cancel()
 
-    def _ended(self, notify: Callable[[Connector, Failure], Any], reason: Failure) -> None:
+    def _ended(self, method: str, reason: Failure) -> None:
         self.state = "disconnected"
         try:
-            self._call_factory(notify, self, reason)
+            self._call_factory(method, self, reason)
         finally:
             self._stop_factory()
 
@@ -446,17 +449,16 @@ class Connector:
         # Unless the factory has just asked for another attempt.
         if self.state == "disconnected" and self._factory_started:
             self._factory_started = False
-            self._call_factory(self.factory.doStop)
+            self._call_factory("doStop")
 
-    def _call_factory(self, method: Callable[..., Any], *args: Any) -> None:
+    def _call_factory(self, method: str, *args: Any) -> None:
         """Call a method of the factory. What the method raises is logged, and all else goes on."""
         try:
-            method(*args)
+            getattr(self.factory, method)(*args)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            name = getattr(method, "__name__", "a method")
-            self.reactor.log_failure(Failure(), f"in {name} of {type(self.factory).__name__}")
+            self.reactor.log_failure(Failure(), f"in {method} of {type(self.factory).__name__}")
 
     def __repr__(self) -> str:
         return f"<Connector to {self.host}:{self.port}, {self.state}>"

@@ -15,6 +15,9 @@ So each look-up runs in a daemon thread of its own. The rest of this module boun
 
 from __future__ import annotations
 
+# getaddrinfo() loads this codec at its first call. If no descriptor is left then, Python notes
+# that there is no such codec, and no name or number can be resolved any more.
+import encodings.idna  # noqa: F401
 import errno
 import os
 import re
@@ -54,6 +57,7 @@ MAX_RECLAIMED = 64  # descriptors
 _UNFIT = re.compile(r"[\0-\x20\x7f]")  # control characters and blanks
 _texts = Repr()
 _texts.maxstring = _texts.maxother = 260  # characters; a host name has at most 253
+_shown = _texts.repr
 
 
 def checked_host(host: Any) -> str:
@@ -62,12 +66,12 @@ def checked_host(host: Any) -> str:
     Some systems cut a name at its first NUL, or an address at its first blank, and would then
     reach another host than the one that a program has checked the name of."""
     if not isinstance(host, str):
-        raise DNSLookupError(f"{_texts.repr(host)} is not a host; give a name or an address as str")
+        raise DNSLookupError(f"{_shown(host)} is not a host; give a name or an address as str")
     if not host:
         raise DNSLookupError("the host is empty; give a name or an address")
     if _UNFIT.search(host):
         raise DNSLookupError(
-            f"{_texts.repr(host)} has a blank or a control character in it; "
+            f"{_shown(host)} has a blank or a control character in it; "
             "give a host name or an address"
         )
     return host
@@ -85,7 +89,7 @@ def checked_port(port: Any) -> int | str:
             return port
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConnectError(
-            string=f"{_texts.repr(port)} is no port number: they go from 0 to 65535; "
+            string=f"{_shown(port)} is no port number: they go from 0 to 65535; "
             "give an int, or the name of a service"
         )
     return int(port)
@@ -100,32 +104,32 @@ def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options)
     except socket.gaierror as error:
-        is_service = error.errno == socket.EAI_SERVICE
-        # Without a descriptor, the system says that it does not know the name, or the service.
-        lack = None if flags and not is_service else _lack_of_descriptors()
-        if lack is not None:
-            return getConnectError(lack)
-        if is_service:
-            return ServiceNameUnknownError(string=f"no such service: {_texts.repr(port)}")
-        return DNSLookupError(f"cannot resolve {_texts.repr(host)}: {error.strerror}")
+        if error.errno == socket.EAI_SERVICE:
+            failure: Exception = ServiceNameUnknownError(string=f"no such service: {_shown(port)}")
+        else:
+            failure = DNSLookupError(f"cannot resolve {_shown(host)}: {error.strerror}")
+            if flags:
+                return failure  # it is a name
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
             return getConnectError(error)
-        return _broken(host, port, error)
+        failure = _broken(host, port, error)
+    # Without a descriptor, the system says that it does not know the name, or the service.
+    return _lack_of_descriptors() or failure
 
 
 def _broken(host: str, port: int | str, error: BaseException) -> DNSLookupError:
-    return DNSLookupError(f"cannot resolve {_texts.repr(host)}, port {_texts.repr(port)}: {error}")
+    return DNSLookupError(f"cannot resolve {_shown(host)}, port {_shown(port)}: {error}")
 
 
-def _lack_of_descriptors() -> OSError | None:
-    """Return the error of opening two descriptors, as a look-up does, if none is left."""
+def _lack_of_descriptors() -> ConnectError | None:
+    """Return an error if there are not even two descriptors left, as a look-up needs."""
     try:
         for fd in os.pipe():
             os.close(fd)
     except OSError as error:
         if error.errno in OUT_OF_DESCRIPTORS:
-            return error
+            return getConnectError(error)
     return None
 
 
@@ -317,7 +321,8 @@ class Resolver:
             del self._queue[lookup]
             del self._lookups[lookup.key]
         else:
-            self._start_queued()  # as it does not count any more
+            # It does not count any more. Those in the queue may be abandoned by now, too: later.
+            self._reactor.call_soon(self._start_queued)
 
     def _answer(self, lookup: Lookup, found: Resolved) -> None:
         """The look-up has ended: answer its queries."""

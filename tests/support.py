@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import contextlib
 import os
 import selectors
+import signal
 import socket
 import struct
 import subprocess
@@ -192,6 +194,18 @@ def _cost(work, size):
         began = time.process_time()
         rest()
     return time.process_time() - began
+@contextlib.contextmanager
+def forked():
+    """A child that has all that is open here, and does nothing, until the end of this."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(6 * PATIENCE)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 # Of the loop's own tests.

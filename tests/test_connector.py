@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ from support import (
     OneFactory,
     Recorder,
     RecordingClientFactory,
+    forked,
     open_descriptors,
     passes,
     pump,
@@ -24,17 +26,22 @@ from support import (
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
+from minireactor.connector import STAGGER_SECONDS, Attempt, interleaved
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
     ConnectionDone,
     ConnectionRefusedError,
     DNSLookupError,
+    NoRouteError,
     NotConnectingError,
     ServiceNameUnknownError,
+    TCPTimedOutError,
     TimeoutError,
     UserError,
 )
+from minireactor.linger import Lingering
+from minireactor.poller import WRITE
 from minireactor.testing import Clock
 
 LOCAL = "127.0.0.1"
@@ -358,6 +365,224 @@ def test_attempts_that_failed_keep_no_descriptor(reactor, names):
     failure(reactor, factory)
     assert open_descriptors() == before
     assert reactor.getWriters() == reactor.getDelayedCalls() == []
+
+
+def test_T3_families_take_turns():
+    given = [(10, "a"), (10, "b"), (10, "c"), (2, "d"), (2, "e"), (1, "f")]
+    order = [name for _, name in interleaved(given)]
+    assert order == ["a", "d", "f", "b", "e", "c"]
+    assert interleaved([]) == []
+
+
+class Slow(ScriptedPoller):
+    """No connection comes about, but for those to ports that are among `answer`."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer = set()
+
+    def poll(self, timeout, most):
+        ready = super().poll(timeout, most)
+        for fd in list(self.masks):
+            with socket.socket(fileno=os.dup(fd)) as sock, contextlib.suppress(OSError):
+                if sock.family == socket.AF_INET and sock.getpeername()[1] in self.answer:
+                    ready.append((fd, WRITE))
+        return ready
+
+
+@pytest.fixture
+def several(closing, names):
+    """(reactor, clock, poller, port numbers of three addresses of "server.example")"""
+    clock, poller = Clock(), Slow()
+    reactor = closing(Reactor(poller, seconds=clock.seconds))
+    listeners = [closing(socket.create_server((LOCAL, 0))) for _ in range(3)]
+    numbers = [listener.getsockname()[1] for listener in listeners]
+    reactor.resolver = Answers([(LOCAL, number) for number in numbers])
+    return reactor, clock, poller, numbers
+
+
+class Answers:
+    """A resolver that answers at once."""
+
+    def __init__(self, places):
+        self.places = places
+
+    def resolve(self, host, port, answer):
+        answer([(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in self.places])
+        return self
+
+    def cancel(self):
+        pass
+
+
+def peers(reactor):
+    """The port numbers that it is connecting to."""
+    return [socket_of(writer).getpeername()[1] for writer in reactor.getWriters()]
+
+
+def socket_of(writer):
+    return writer._socket
+
+
+def test_T3_the_next_address_is_tried_beside_one_that_does_not_answer(several):
+    reactor, clock, poller, numbers = several
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    passes(reactor)
+    for count in (1, 2, 3, 3):
+        assert peers(reactor) == numbers[:count]
+        clock.advance(STAGGER_SECONDS)
+        passes(reactor)
+    poller.answer = {numbers[1]}
+    assert connected(reactor, factory).transport.getPeer().port == numbers[1]
+    assert reactor.getWriters() == reactor.getDelayedCalls() == []
+    assert reactor.attempts == set()
+
+
+def test_T3_the_first_of_two_answers_is_taken_and_the_other_is_closed(several):
+    reactor, clock, poller, numbers = several
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    passes(reactor)
+    clock.advance(STAGGER_SECONDS)
+    passes(reactor)
+    first, second = map(socket_of, reactor.getWriters())
+    poller.answer = set(numbers)
+    assert connected(reactor, factory).transport.getPeer().port == numbers[0]
+    passes(reactor)
+    assert second.fileno() == -1
+    assert factory.connection.transport.connected
+    assert factory.calls.count("build") == 1
+
+
+def test_T3_every_address_gets_its_share_of_a_short_timeout(several):
+    reactor, clock, poller, numbers = several
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory, timeout=0.4)
+    passes(reactor)
+    for count in (1, 2, 3):
+        assert peers(reactor) == numbers[:count]
+        clock.advance(0.1)
+        passes(reactor)
+    clock.advance(0.101)
+    assert failure(reactor, factory).check(TimeoutError)
+    assert reactor.getWriters() == []
+
+
+def test_T3_from_one_local_port_the_addresses_are_tried_one_after_the_other(several):
+    reactor, clock, poller, numbers = several
+    factory = RecordingClientFactory()
+    local = (LOCAL, unused_number())
+    reactor.connectTCP("server.example", 80, factory, timeout=4, bindAddress=local)
+    passes(reactor)
+    for number in numbers:
+        assert peers(reactor) == [number]
+        clock.advance(1)
+        passes(reactor)
+    assert peers(reactor) == [numbers[2]]
+    poller.answer = {numbers[2]}
+    assert connected(reactor, factory).transport.getHost().port == local[1]
+
+
+def test_T3_an_attempt_that_is_given_up_tries_no_further_address(several):
+    reactor, clock, poller, numbers = several
+    connector = reactor.connectTCP("server.example", 80, RecordingClientFactory())
+    passes(reactor)
+    clock.advance(STAGGER_SECONDS)
+    passes(reactor)
+    connector.stopConnecting()
+    assert reactor.getWriters() == []
+    clock.advance(60)
+    passes(reactor)
+    assert reactor.getWriters() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how others treat a full backlog differs")
+def test_T3_case_03_a_host_is_reached_though_its_first_address_is_dead(reactor, closing):
+    _, number = listen(reactor)
+    dead = closing(socket.socket())
+    dead.bind(("127.0.0.2", number))
+    dead.listen(0)
+    for _ in range(4):  # now it is full
+        client = closing(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(dead.getsockname())
+    reactor.resolver = Answers([("127.0.0.2", number), (LOCAL, number)])
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", number, factory, timeout=PATIENCE)
+    assert connected(reactor, factory).transport.getPeer().host == LOCAL
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([NoRouteError(errno.ENETUNREACH), ConnectionRefusedError(111)], ConnectionRefusedError),
+        ([ConnectionRefusedError(111), NoRouteError(errno.ENETUNREACH)], ConnectionRefusedError),
+        ([ConnectionRefusedError(111), ConnectError(errno.EAFNOSUPPORT)], ConnectionRefusedError),
+        ([ConnectionRefusedError(111), ConnectBindError(errno.EINVAL)], ConnectionRefusedError),
+        ([ConnectionRefusedError(111), TCPTimedOutError(110)], TCPTimedOutError),
+        ([ConnectError(errno.EADDRNOTAVAIL), NoRouteError(errno.EHOSTUNREACH)], NoRouteError),
+    ],
+)
+def test_T3_of_several_errors_the_one_that_tells_most_is_the_reason(
+    reactor, monkeypatch, errors, expected
+):
+    def connect(self, address):
+        raise remaining.pop(0)
+
+    remaining = list(errors)
+    monkeypatch.setattr(Attempt, "_connect", connect)
+    reactor.resolver = Answers([(LOCAL, 1)] * len(errors))
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    assert failure(reactor, factory).check(expected)
+
+
+def test_a_port_that_nobody_listens_on_is_not_connected_to_itself(reactor):
+    # Which number the system gives to a socket, we choose here, as it may by chance.
+    number = unused_number()
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, bindAddress=(LOCAL, number))
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectionRefusedError)
+    assert reason.value.osError == errno.ECONNREFUSED
+
+
+def test_case_27_what_lingers_makes_room_for_a_connection(reactor, monkeypatch):
+    usual = socket.socket
+
+    def none_left(*arguments, fileno=None):
+        if fileno is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return usual(*arguments, fileno=fileno)
+
+    def reclaim(own, limit):
+        monkeypatch.setattr(socket, "socket", usual)
+        return True
+
+    _, number = listen(reactor)
+    monkeypatch.setattr(Lingering, "reclaim", reclaim)
+    monkeypatch.setattr(socket, "socket", none_left)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    assert factory.calls == ["startFactory", "started", "build"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_an_attempt_that_is_given_up_ends_though_a_child_has_its_socket(closing):
+    reactor = closing(Reactor(ScriptedPoller()))
+    server = closing(socket.create_server((LOCAL, 0)))
+    connector = reactor.connectTCP(*server.getsockname(), RecordingClientFactory())
+    passes(reactor)
+    peer = closing(server.accept()[0])
+    peer.settimeout(PATIENCE)
+    with forked():
+        connector.stopConnecting()
+        try:
+            assert peer.recv(1) == b""
+        except ConnectionResetError:
+            pass
 
 
 # --- Failures
@@ -790,6 +1015,94 @@ def test_a_factory_that_cannot_start_leaves_the_connector_as_it_was(reactor):
     passes(reactor)
     assert factory.calls == []
     assert reactor.getDelayedCalls() == []
+
+
+def test_a_factory_that_raises_in_startedConnecting_leaves_nothing_behind(reactor):
+    class Broken(RecordingClientFactory):
+        broken = True
+
+        def startedConnecting(self, connector):
+            self.connector = connector
+            super().startedConnecting(connector)
+            if self.broken:
+                raise ZeroDivisionError("in startedConnecting")
+
+    server, number = listen(reactor)
+    factory = Broken()
+    with pytest.raises(ZeroDivisionError):
+        reactor.connectTCP(LOCAL, number, factory)
+    passes(reactor)
+    assert factory.calls == ["startFactory", "started", "stopFactory"]
+    assert factory.connector.state == "disconnected"
+    assert server.built == []
+    factory.broken = False
+    factory.connector.connect()
+    connected(reactor, factory)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, GeneratorExit])
+@pytest.mark.parametrize("name", ["clientConnectionFailed", "stopFactory"])
+def test_B3_what_a_factory_raises_at_the_end_is_logged_and_it_can_connect_again(
+    reactor, caplog, name, error
+):
+    def broken(*arguments):
+        raise error("of the factory")
+
+    factory = RecordingClientFactory()
+    setattr(factory, name, broken)
+    connector = reactor.connectTCP(LOCAL, unused_number(), factory)
+    connector.stopConnecting()
+    assert connector.state == "disconnected"
+    assert factory.numPorts == 0
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+    assert name.replace("stopFactory", "doStop") in caplog.text
+    delattr(factory, name)
+    connector.connect()
+    pump(reactor, lambda: factory.calls[-2:] == ["failed", "stopFactory"])
+
+
+def test_B3_what_stopFactory_raises_after_a_connection_is_logged(reactor, caplog):
+    class Broken(RecordingClientFactory):
+        def stopFactory(self):
+            super().stopFactory()
+            raise ZeroDivisionError("in stopFactory")
+
+    _, number = listen(reactor)
+    factory = Broken()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    connected(reactor, factory)
+    connector.disconnect()
+    pump(reactor, lambda: "stopFactory" in factory.calls)
+    assert connector.state == "disconnected"
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+def test_B3_buildProtocol_may_raise_anything(reactor, caplog):
+    class Broken(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            raise GeneratorExit
+
+    _, number = listen(reactor)
+    factory = Broken()
+    reactor.connectTCP(LOCAL, number, factory)
+    assert failure(reactor, factory).check(GeneratorExit)
+
+
+def test_case_24_the_timeout_of_an_attempt_is_not_shown(reactor):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory)
+    assert reactor.getDelayedCalls() == []
+    connected(reactor, factory)
+
+
+def test_case_24_a_timeout_that_was_cancelled_is_not_cancelled_again(reactor, caplog):
+    _, number = listen(reactor)
+    factory = RecordingClientFactory()
+    connector = reactor.connectTCP(LOCAL, number, factory)
+    connector._timer.cancel()
+    connected(reactor, factory)
+    assert caplog.records == []
 
 
 def test_nothing_is_logged_when_all_goes_well(reactor, caplog):
