@@ -84,13 +84,15 @@ class Port(Listener):
     """
 
     def __init__(
-        self, port: int, factory: Any, backlog: int, interface: str, reactor: Reactor
+        self, port: int, factory: Any, backlog: int, interface: str | bytes, reactor: Reactor
     ) -> None:
         super().__init__(reactor, None)
         self.port = port
         self.factory = factory
         self.backlog = backlog
-        self.interface = interface
+        self.interface = (
+            interface.decode("utf-8", "replace") if isinstance(interface, bytes) else interface
+        )
         self.connected = False
         self.disconnected = False
         self._marks = (flow.HIGH, flow.LOW)
@@ -326,10 +328,8 @@ def bound_sockets(interface: Any, port: int, backlog: int) -> list[socket.socket
 def _addresses(interface: Any) -> list[Any]:
     if interface is None or interface == "":
         interface = "0.0.0.0"
-    if not isinstance(interface, (str, bytes)):
+    if not isinstance(interface, str):
         raise TypeError(f"an interface is a name or an address as str, not {interface!r}")
-    if isinstance(interface, bytes):
-        interface = interface.decode("utf-8", "replace")
     try:
         checked_host(interface)
     except DNSLookupError as error:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 
 import pytest
+from scripted import ScriptedPoller
 from support import (
     PATIENCE,
     OneFactory,
     Recorder,
     Watched,
     connect,
+    forked,
     open_descriptors,
     passes,
     pump,
@@ -175,6 +178,242 @@ def test_a_number_that_is_none_is_an_error_and_not_taken_modulo(reactor, number)
     assert reactor.getReaders() == []
 
 
+@pytest.mark.parametrize("number", ["80", 80.0, True, None, b"80"])
+def test_a_number_that_is_no_int_is_a_TypeError_that_names_it(reactor, number):
+    with pytest.raises(TypeError, match=f"not {number!r}"):
+        listen_on(reactor, number)
+    assert reactor.getReaders() == []
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1\0.example.com", "127.0.0.1 x", " ", b"a\0b"])
+def test_an_interface_with_a_NUL_or_a_blank_is_an_error(reactor, interface):
+    with pytest.raises(CannotListenError, match="a blank or a control character"):
+        listen(reactor, interface=interface)
+
+
+def test_an_interface_that_is_no_text_is_a_TypeError(reactor):
+    with pytest.raises(TypeError, match="not 5"):
+        listen(reactor, interface=5)
+
+
+def test_an_interface_may_be_bytes(reactor):
+    assert listen(reactor, interface=LOCAL.encode()).getHost().host == LOCAL
+
+
+def test_a_socket_that_cannot_be_watched_is_an_error_and_leaves_nothing_behind(closing):
+    class Full(ScriptedPoller):
+        def watch(self, fd, events, before):
+            if len(self.masks) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().watch(fd, events, before)
+
+    reactor = closing(Reactor(Full()))
+    reactor.iterate()
+    before = open_descriptors()
+    factory = Counting()
+    with pytest.raises(CannotListenError, match="No space left"):
+        listen(reactor, factory)
+    assert factory.calls == ["start", "stop"]
+    assert open_descriptors() == before
+    assert reactor.getReaders() == []
+
+
+# --- Several addresses
+
+
+OTHER = "127.0.0.2"
+ABSENT = "198.51.100.1"
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Call it with the addresses that "server.example" is to have."""
+    real = socket.getaddrinfo
+    has = []
+
+    def fake(host, number, *a, **k):
+        if host != "server.example":
+            return real(host, number, *a, **k)
+        families = {True: socket.AF_INET6, False: socket.AF_INET}
+        return [
+            (
+                families[":" in each],
+                socket.SOCK_STREAM,
+                6,
+                "",
+                (each, 0, 0, 0)[: 4 if ":" in each else 2],
+            )
+            for each in has
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", fake)
+    return lambda *addresses: has.extend(addresses) or "server.example"
+
+
+@pytest.fixture
+def two_loopbacks():
+    try:
+        socket.create_server((OTHER, 0)).close()
+    except OSError:
+        pytest.skip(f"{OTHER} is not ours here")
+
+
+def reaches(closing, host, own):
+    return closing(socket.create_connection((host, own.getHost().port), timeout=PATIENCE))
+
+
+def test_T3_case_14_all_addresses_of_a_name_are_listened_on_under_one_number(
+    reactor, closing, named, two_loopbacks
+):
+    own = listen(reactor, OneFactory(Echo(), Echo()), interface=named(LOCAL, OTHER, LOCAL))
+    assert own.getHost().host == LOCAL
+    for host in (LOCAL, OTHER):
+        client = reaches(closing, host, own)
+        assert answers(reactor, client)
+        connection = own.factory.built[-1].transport
+        assert connection.getHost() == IPv4Address("TCP", host, own.getHost().port)
+
+
+def test_T3_case_14_addresses_that_this_machine_does_not_have_are_passed_over(
+    reactor, closing, named
+):
+    own = listen(reactor, OneFactory(Echo()), interface=named("2001:db8::1", ABSENT, LOCAL))
+    assert own.getHost().host == LOCAL
+    assert answers(reactor, connect_to(closing, own))
+
+
+def connect_to(closing, own):
+    return closing(connect(own))
+
+
+def test_T3_a_name_without_any_address_of_this_machine_is_an_error(reactor, named):
+    with pytest.raises(CannotListenError) as caught:
+        listen(reactor, interface=named(ABSENT, "203.0.113.1"))
+    assert caught.value.socketError.errno == errno.EADDRNOTAVAIL
+
+
+def test_T3_a_number_that_is_taken_on_one_address_is_an_error(
+    reactor, closing, named, two_loopbacks
+):
+    taken = closing(socket.create_server((OTHER, 0)))
+    reactor.iterate()
+    before = open_descriptors()
+    factory = Counting()
+    with pytest.raises(CannotListenError) as caught:
+        reactor.listenTCP(taken.getsockname()[1], factory, interface=named(LOCAL, OTHER))
+    assert caught.value.socketError.errno == errno.EADDRINUSE
+    assert open_descriptors() == before
+    assert factory.calls == []
+
+
+def test_T3_a_chosen_number_that_is_taken_on_another_address_is_chosen_anew(
+    reactor, named, two_loopbacks, monkeypatch
+):
+    class Taken(port._Listener):
+        def bind(self, address):
+            if address[0] == OTHER and len(tried) < 3:
+                tried.append(address[1])
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            super().bind(address)
+
+    tried = []
+    monkeypatch.setattr(port, "_Listener", Taken)
+    own = listen(reactor, interface=named(LOCAL, OTHER))
+    assert len(tried) == 3
+    assert len(reactor.getReaders()) == 2
+    own.stopListening()
+    monkeypatch.setattr(port, "MAX_TRIES", 1)
+    tried.clear()
+    with pytest.raises(CannotListenError):
+        own.startListening()
+
+
+def test_T3_IPv6_and_IPv4_of_a_name_have_a_socket_each(reactor, closing, named):
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    own = listen(reactor, OneFactory(Echo(), Echo()), interface=named("::", "0.0.0.0"))
+    for host in ("::1", LOCAL):
+        assert answers(reactor, reaches(closing, host, own))
+    assert {len(each.transport.getHost().host) > 4 for each in own.factory.built} == {True, False}
+
+
+def test_all_IPv6_addresses_take_IPv4_as_well_where_the_system_does(reactor, closing):
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+        with socket.socket(socket.AF_INET6) as plain:
+            v6_only = plain.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    if v6_only:
+        pytest.skip("not the default here")
+    own = listen(reactor, OneFactory(Echo()), interface="::")
+    assert answers(reactor, reaches(closing, LOCAL, own))
+
+
+def test_T3_a_port_of_several_addresses_stops_and_starts_as_a_whole(
+    reactor, closing, named, two_loopbacks
+):
+    reactor.iterate()
+    before = open_descriptors()
+    factory = Counting(Echo(), Echo())
+    own = listen(reactor, factory, interface=named(LOCAL, OTHER))
+    assert len(reactor.getReaders()) == 2
+    assert all("127.0" in repr(each) or "example" in repr(each) for each in reactor.getReaders())
+    own.stopListening()
+    assert open_descriptors() == before
+    assert reactor.getReaders() == []
+    own.startListening()
+    for host in (LOCAL, OTHER):
+        assert answers(reactor, reaches(closing, host, own))
+    own.stopListening()
+    assert factory.calls == ["start", "stop", "start", "stop"]
+
+
+def test_T3_a_reactor_that_ends_closes_all_addresses(closing, named, two_loopbacks):
+    reactor = closing(Reactor())
+    before = open_descriptors()
+    factory = Counting()
+    own = listen(reactor, factory, interface=named(LOCAL, OTHER))
+    reactor.callLater(0, reactor.stop)
+    reactor.run(installSignalHandlers=False)
+    assert factory.calls == ["start", "stop"]
+    assert not own.connected
+    assert open_descriptors() == before
+
+
+def test_T3_what_a_factory_raises_on_a_further_address_concerns_one_connection(
+    reactor, closing, named, two_loopbacks, caplog
+):
+    class Raising(OneFactory):
+        def buildProtocol(self, addr):
+            if not self.waiting:
+                raise ZeroDivisionError("in buildProtocol")
+            return super().buildProtocol(addr)
+
+    own = listen(reactor, Raising(), interface=named(LOCAL, OTHER))
+    refused = reaches(closing, OTHER, own)
+    pump(reactor, lambda: caplog.records)
+    assert closed(refused)
+    own.factory.waiting = [Echo()]
+    assert answers(reactor, reaches(closing, OTHER, own))
+
+
+@pytest.mark.parametrize("faults", [[errno.ENOMEM], [errno.EMFILE] * 2], ids=["memory", "files"])
+def test_case_27_a_further_address_rests_alone(ticking, closing, named, two_loopbacks, faults):
+    reactor, clock, _ = ticking
+    own = listen(reactor, OneFactory(Echo(), Echo()), interface=named(LOCAL, OTHER))
+    further = next(each for each in reactor.getReaders() if each is not own)
+    further.socket = Faulty(further.socket, *faults)
+    late = reaches(closing, OTHER, own)
+    passes(reactor)
+    assert not further.reading
+    assert answers(reactor, connect_to(closing, own))
+    clock.advance(port.REST_SECONDS)
+    assert answers(reactor, late)
+
+
 def test_a_port_that_could_not_open_leaves_nothing_behind(reactor):
     number = listen(reactor).getHost().port
     factory = Counting()
@@ -227,6 +466,43 @@ def test_loseConnection_is_stopListening_and_takes_an_argument(reactor):
     own.loseConnection(None).addCallback(fired.append)
     assert fired == [None]
     assert own.disconnected
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, GeneratorExit])
+def test_case_23_what_stopFactory_raises_comes_as_a_failure_of_the_Deferred(reactor, caplog, error):
+    class Broken(Counting):
+        def stopFactory(self):
+            super().stopFactory()
+            raise error("in stopFactory")
+
+    own = listen(reactor, Broken())
+    failures = []
+    own.stopListening().addErrback(failures.append)
+    assert [failure.type for failure in failures] == [error]
+    assert caplog.records == []
+    assert (own.connected, own.fileno()) == (False, -1)
+    own.startListening()
+    own.loseConnection().addErrback(failures.append)
+    assert own.factory.calls == ["start", "stop", "start", "stop"]
+
+
+def test_case_23_a_failure_that_nobody_takes_is_logged(reactor, caplog):
+    class Broken(Counting):
+        def stopFactory(self):
+            raise ZeroDivisionError("in stopFactory")
+
+    listen(reactor, Broken()).stopListening()
+    gc.collect()
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_a_port_that_is_stopped_takes_nobody_though_a_child_has_its_socket(reactor):
+    own = listen(reactor)
+    with forked():
+        own.stopListening()
+        with pytest.raises(ConnectionRefusedError):
+            connect(own)
 
 
 def test_stopListening_twice_is_harmless(reactor):
