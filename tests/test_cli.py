@@ -65,6 +65,11 @@ def elsewhere(tmp_path, monkeypatch):
         ("serve --port 1.5", "argument --port: '1.5' will not do"),
         ("serve --port " + "9" * 5000, "will not do: give a port number"),
         ("serve --port ٣", "argument --port: '٣' will not do"),
+        ("serve --host=", "argument --host: '' will not do: give an address or a name"),
+        ("serve --host=", "for all addresses, give 0.0.0.0 or ::"),
+        ("serve --host [127.0.0.1]", "argument --host: '[127.0.0.1]' will not do"),
+        ("serve --host [::1", "argument --host: '[::1' will not do"),
+        ("serve --host http://127.0.0.1", "argument --host: 'http://127.0.0.1' will not do"),
         ("serve --high 64G", "argument --high: '64G' will not do: give a number of bytes"),
         ("serve --high=-5K", "argument --high: '-5K' will not do"),
         ("serve --high 1.5K", "argument --high: '1.5K' will not do"),
@@ -182,12 +187,13 @@ def test_it_says_where_it_listens(command):
     assert process.connect().close() is None
 
 
-def test_an_ipv6_address_is_shown_in_brackets(command):
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_shown_in_brackets_and_may_have_them(command, host):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 here")
-    process = command("serve", "echo", "--host", "::1", "--port", "0")
+    process = command("serve", "echo", "--host", host, "--port", "0")
     assert process.listening() == f"minireactor: echo listening on [::1]:{process.port}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import weakref
 
 import pytest
 from scripted import ScriptedPoller
@@ -22,6 +23,7 @@ from support import (
 )
 
 from minireactor import Reactor, internet, loop
+from minireactor import threads as threads_module
 from minireactor.defer import Deferred
 from minireactor.error import (
     ConnectError,
@@ -656,6 +658,73 @@ def test_what_a_thread_raises_is_logged(reactor, caplog):
     reactor.callInThread(done.set)
     pump(reactor, lambda: done.is_set() and caplog.records)
     assert caplog.records[0].exc_info[0] is ValueError
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_B3_a_thread_survives_whatever_its_calls_raise(reactor, caplog, error):
+    def broken():
+        raise error("in a thread")
+
+    threads = set()
+
+    def note():
+        threads.add(threading.current_thread())
+
+    reactor.callInThread(note)
+    for _ in range(3):
+        pump(reactor, lambda: threads)
+        reactor.callInThread(broken)
+        reactor.callInThread(note)
+    pump(reactor, lambda: len(caplog.records) == 3)
+    assert {record.exc_info[0] for record in caplog.records} == {error}
+    assert all(thread.daemon for thread in threads)
+
+
+def test_T2_closing_waits_for_no_thread_and_makes_the_calls_that_are_queued(reactor):
+    from minireactor.internet import MOST_THREADS
+
+    go_on, made = threading.Event(), threading.Event()
+    for _ in range(MOST_THREADS):
+        reactor.callInThread(go_on.wait, PATIENCE)
+    reactor.callInThread(made.set)
+    reactor.close()
+    assert not made.is_set()
+    go_on.set()
+    assert made.wait(PATIENCE)
+
+
+def test_the_threads_of_a_reactor_that_is_closed_end(reactor):
+    threads = []
+    reactor.callInThread(lambda: threads.append(threading.current_thread()))
+    pump(reactor, lambda: threads)
+    reactor.close()
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_call(reactor):
+    class Thing:
+        def use(self):
+            pass
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    reactor.callInThread(thing.use)
+    del thing
+    pump(reactor, lambda: gone() is None)
+
+
+def test_a_system_without_threads_is_an_error_of_the_call(reactor, monkeypatch):
+    def none_left(*a):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads_module, "start_daemon", none_left)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            reactor.callInThread(int)
+    done = threading.Event()
+    reactor.callInThread(done.set)
+    pump(reactor, done.is_set)
 
 
 def test_threads_run_side_by_side_up_to_ten(reactor):

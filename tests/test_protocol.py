@@ -265,6 +265,20 @@ def test_however_large_the_jitter_no_wait_is_negative_or_nothing(patient, monkey
     assert min(waits) > 0
 
 
+@pytest.mark.parametrize("jitter", [0.119626565582, 3.0])
+def test_no_jitter_makes_a_wait_longer_than_maxDelay(patient, monkeypatch, jitter):
+    factory, connector, clock = patient
+    monkeypatch.setattr(random, "normalvariate", random.Random(1).normalvariate)
+    factory.jitter, factory.maxDelay = jitter, 50
+    waits = []
+    for _ in range(200):
+        waits_of(factory, connector, clock, 1)
+        waits.append(factory.delay)
+    assert max(waits) <= 50
+    if jitter < 1:  # and they are not all as long, so that not all clients come back at one time
+        assert waits.count(50) < 10
+
+
 def test_waits_are_not_the_same_for_everybody_by_default():
     waits = set()
     for _ in range(5):
@@ -313,6 +327,63 @@ def test_stopTrying_cancels_the_wait_also_after_a_resetDelay(patient):
     factory.resetDelay()
     factory.stopTrying()
     assert clock.getDelayedCalls() == []
+
+
+def test_case_21_a_retry_while_a_wait_is_pending_begins_no_other(patient):
+    factory, connector, clock = patient
+    factory.clientConnectionFailed(connector, REFUSED)
+    (call,) = clock.getDelayedCalls()
+    factory.retry()
+    factory.retry(connector)
+    assert clock.getDelayedCalls() == [call]
+    assert factory.retries == 1
+    clock.advance(factory.delay)
+    assert connector.attempts == 1
+
+
+def test_case_21_stopTrying_cancels_the_waits_of_all_connectors(patient):
+    factory, connector, clock = patient
+    other = Connector()
+    for each in (connector, other):
+        factory.clientConnectionFailed(each, REFUSED)
+    assert len(clock.getDelayedCalls()) == 2
+    factory.stopTrying()
+    assert clock.getDelayedCalls() == []
+    clock.advance(1e6)
+    assert connector.attempts == other.attempts == 0
+
+
+def test_case_21_two_connectors_of_one_factory_both_come_back(patient):
+    factory, connector, clock = patient
+    other = Connector()
+    for each in (connector, other):
+        factory.clientConnectionFailed(each, REFUSED)
+    clock.advance(1e6)
+    assert connector.attempts == other.attempts == 1
+
+
+def test_case_24_a_wait_that_a_program_has_cancelled_is_not_cancelled_again(patient):
+    factory, connector, clock = patient
+    factory.clientConnectionFailed(connector, REFUSED)
+    for call in clock.getDelayedCalls():
+        call.cancel()
+    factory.retry()
+    assert len(clock.getDelayedCalls()) == 1
+    for call in clock.getDelayedCalls():
+        call.cancel()
+    factory.stopTrying()
+
+
+def test_a_connector_that_a_program_connects_meanwhile_is_left_alone(patient):
+    factory, connector, clock = patient
+    factory.clientConnectionFailed(connector, REFUSED)
+    connector.state = "connecting"
+    clock.advance(1e6)
+    assert connector.attempts == 0
+    connector.state = "disconnected"
+    factory.clientConnectionFailed(connector, REFUSED)
+    clock.advance(1e6)
+    assert connector.attempts == 1
 
 
 def test_stopTrying_stops_the_very_first_attempt(patient):
