@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import contextlib
+import gc
 import os
 import selectors
 import signal
@@ -194,6 +194,8 @@ def _cost(work, size):
         began = time.process_time()
         rest()
     return time.process_time() - began
+
+
 @contextlib.contextmanager
 def forked():
     """A child that has all that is open here, and does nothing, until the end of this."""
