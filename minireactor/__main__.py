@@ -7,7 +7,8 @@ import sys
 
 if __name__ == "__main__":
     # As `main` does, only earlier: importing takes long enough for a Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     from minireactor.cli import main
 

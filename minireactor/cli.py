@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
+CUT = 1  # exit status if transfers had to be cut at the end
+
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
+OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
+RESERVED_DESCRIPTORS = 32  # for the loop, ports, files, views and look-ups of names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without `argv` it is the process's own command, and the process is to end after it."""
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     if argv is None:
+        _open_standard_descriptors()
         # A Ctrl-C before there is a server that it could stop is an end, not a traceback...
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _handle(signal.SIGINT, signal.SIG_DFL)
         # ...and in the last moments of the interpreter it is nothing at all.
         before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
     try:
@@ -58,13 +65,85 @@ def _run(argv: Sequence[str]) -> int:
         except SystemExit:  # --help or --version has been printed
             return 0
         options.argv = list(argv)
-        return _COMMANDS[options.command](options) or 0
+        command = _COMMANDS[options.command]
+        if options.command in _WITHOUT_LOOP:
+            return command(options) or 0
+        return _run_loop_command(command, options)
     except Refused as error:
         _complain(str(error))
         return USAGE_ERROR
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _run_loop_command(
+    command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
+) -> int:
+    """Run a command whose output must never make its loop wait."""
+    import logging
+
+    from minireactor.output import LogHandler, standard_streams
+
+    options.descriptors = _raise_descriptor_limit()
+    with standard_streams() as options.flush:
+        try:
+            return command(options) or 0
+        finally:
+            for handler in list(logging.root.handlers):
+                if isinstance(handler, LogHandler):
+                    logging.root.removeHandler(handler)
+                    handler.close()
+
+
+def _handle(number: int, handler: Any) -> None:
+    """Set the handler of a signal, unless the parent process wants it ignored (`trap '' INT`)."""
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
+def _open_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 on the null device where they are closed.
+
+    Otherwise a socket would get such a number, and what is printed would go to a client."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest free number
+                os.set_inheritable(number, True)
+
+
+def _raise_descriptor_limit() -> int | None:
+    """Raise the soft limit of open descriptors to the hard one. Return the limit, None if unknown.
+
+    At most MAX_DESCRIPTORS: some programs that a child may run close every possible number."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
+    # macOS says that there is no limit, and then refuses more than it has.
+    for limit in (wanted, min(wanted, OPEN_MAX)):
+        if soft == unlimited or soft >= limit:
+            break
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    return MAX_DESCRIPTORS if soft == unlimited else soft
+
+
+def _most_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
+    """Return how many connections the limits allow, None if that is unknown."""
+    if descriptors is None:
+        return options.max_connections
+    left = max(0, descriptors - RESERVED_DESCRIPTORS)
+    if options.command == "proxy":
+        # Two sockets each. The pipes of splice() may take another quarter.
+        left = (left if options.copy else left - descriptors // 4) // 2
+    return min(left, options.max_connections or left)
+
+
+def _serve(options: argparse.Namespace) -> int:
     from minireactor import flow
     from minireactor.options import Refused
     from minireactor.serve import LoadError, Server, load_app
@@ -88,10 +167,10 @@ def _serve(options: argparse.Namespace) -> None:
         **_in_common(options, reactor),
     )
     address = _listening(server, options, options.host, options.port, options.app)
-    _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
+    return _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
 
 
-def _proxy(options: argparse.Namespace) -> None:
+def _proxy(options: argparse.Namespace) -> int:
     from minireactor import flow, reactor
     from minireactor.options import Refused
     from minireactor.relay import Relay
@@ -122,7 +201,7 @@ def _proxy(options: argparse.Namespace) -> None:
     address = _listening(relay, options, host, port, "the proxy")
     targets = ", ".join(host_port(*target) for target in options.targets)
     what = f"proxy listening on {shown(address)}, to {targets}"
-    _run_server(relay, options, output, what, relay.label)
+    return _run_server(relay, options, output, what, relay.label)
 
 
 def _trace(options: argparse.Namespace) -> None:
@@ -154,7 +233,7 @@ def _show_page(
         # Not earlier: until there is something to stop, a signal ends what may take long, such as
         # to read a recording. Not later: who has been told where it is may stop it.
         for number in _STOP_SIGNALS:
-            signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
+            _handle(number, lambda *_: reactor.callFromThread(_stop, reactor))
         output.line(f"minireactor: {text}")
 
     _set_up_logging()
@@ -165,8 +244,10 @@ def _show_page(
 def _set_up_logging() -> None:
     import logging
 
+    from minireactor.output import LogHandler
+
     # After an app is loaded, so that one which sets up logging for itself has its way.
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.basicConfig(handlers=[LogHandler()])
 
 
 def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
@@ -213,15 +294,18 @@ def _run_server(
     output: _Output,
     what_it_does: str,
     label: Callable[[Connection], str] | None = None,
-) -> None:
-    """Until a signal has stopped it, or its app the reactor. `label` is for those who watch."""
+) -> int:
+    """Run until a signal stops the server, or its app the reactor. Return the exit status.
+
+    `label` is for the views."""
     reactor = server.reactor
 
     def stop(*_: Any) -> None:
         reactor.callFromThread(server.stop, options.grace)
 
     with contextlib.ExitStack() as views:
-        said = [what_it_does]
+        most = _most_connections(options, options.descriptors)
+        said = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
         if options.dashboard:
             from minireactor.view.command import open_dashboard
 
@@ -231,15 +315,18 @@ def _run_server(
 
             said += open_views(views, reactor, options, label)
         for number in _STOP_SIGNALS:
-            signal.signal(number, stop)
+            _handle(number, stop)
         for what in said:
             output.line(f"minireactor: {what}")
         if options.watch:
             from minireactor.view.command import watch
 
+            options.flush()  # before the screen is taken
             watch(views, server, stop, f"minireactor: {what_it_does}", label)
         reactor.run(installSignalHandlers=False)
-    output.line(f"minireactor: {server.totals()}")
+    cut = f", transfers cut {server.cut}" if server.cut else ""
+    output.line(f"minireactor: {server.totals()}{cut}")
+    return CUT if server.cut else 0
 
 
 def _learn(options: argparse.Namespace) -> int:
@@ -247,7 +334,7 @@ def _learn(options: argparse.Namespace) -> int:
 
     # An exception, unlike the end of this process, lets it end the program that it runs.
     for number in _STOP_SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+        _handle(number, signal.default_int_handler)
     try:
         return learn(options, _Output(quiet=False).text)
     except KeyboardInterrupt:
@@ -320,7 +407,9 @@ def _complain(what: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    from minireactor.output import visible
+
+    return visible(text)
 
 
 def _flush(stream: Any) -> bool:
@@ -338,6 +427,7 @@ def _flush(stream: Any) -> bool:
         return False
 
 
+_WITHOUT_LOOP = ("trace", "learn")  # a reader that stalls may keep these waiting
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
     "proxy": _proxy,

@@ -111,7 +111,7 @@ def _make(factory: Callable[[], Any], name: str) -> Any:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class Totals:
@@ -234,6 +234,7 @@ class Server:
         self.port: Port | None = None
         self.stopping = False
         self.turned_away = 0
+        self.cut = 0  # connections that abort() has ended after stop()
         self.expected: Any = None  # the protocol that the next connection made here will have
         self._door = _Door(self, factory)
         self._max_connections = max_connections
@@ -404,6 +405,8 @@ class Server:
 
     def abort(self) -> None:
         """End all connections now, whatever waits to be sent."""
+        if self.stopping:
+            self.cut = max(self.cut, len(self.connections))
         for connection in list(self.connections):
             self._abort(connection)
 

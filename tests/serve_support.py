@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -75,7 +76,7 @@ class Command:
     def listening(self):
         """Wait until it says that it listens, and note the port."""
         line = self.line()
-        self.port = int(line.rpartition(":")[2])
+        self.port = int(re.search(r":(\d+)(?:,|$)", line)[1])
         return line
 
     def connect(self):

@@ -16,7 +16,7 @@ PACKAGE = Path(minireactor.__file__).parent
 # Lowest first: a module imports only from those before it.
 # fmt: off
 ORDER = [
-    "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
+    "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
     "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
     "resolver", "connector", "port", "internet", "__init__",

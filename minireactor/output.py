@@ -1,0 +1,400 @@
+"""Text for terminals, pipes, logs and files, written without making the loop wait.
+
+A blocking write to a full pipe or to a halted terminal would stop every connection. So each
+descriptor has one Writer: a queue of limited size, and a daemon thread that calls `os.write`.
+The flags of the descriptor stay as they are, because other programs share it. `sys.stdout` is
+never used by the thread: a thread that blocks with its lock would keep the interpreter from ending.
+
+`visible()` is the one place that decides which characters may reach a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_QUEUED = 256 * 1024  # bytes that wait for a reader; some 3,000 lines
+MAX_WRITE = 4096  # bytes a write: a pipe takes that many in one piece (PIPE_BUF on Linux)
+FLUSH_SECONDS = 1.0  # for which the end waits for what is queued, if writing makes progress
+LEAST_FLUSH_SECONDS = 0.1  # also if nothing could be written for a long time
+BUSY_SECONDS = 0.05  # between attempts on a descriptor that somebody has made non-blocking
+RETRY_SECONDS = 1.0  # between attempts after an error such as "no space left"
+REPEAT_SECONDS = 10.0  # in which a log message that repeats itself is only counted
+MAX_REPEATED = 100  # messages that are remembered for that
+
+_FOR_EVER = (errno.EPIPE, errno.EBADF)  # no later write can succeed after these
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return `text` with control characters as escapes such as `\\x1b`, except those in `keep`.
+
+    Escaped are all characters that str.isprintable() refuses: control characters, line and
+    paragraph separators, marks for the direction of text, and undecodable bytes of file names."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def lines_dropped(count: int) -> bytes:
+    """Return the line that takes the place of `count` dropped lines."""
+    return f"minireactor: {count:,} {'line' if count == 1 else 'lines'} dropped\n".encode()
+
+
+class Writer:
+    """Writes bytes to a descriptor from a thread of its own, in order.
+
+    Owns the descriptor only if it opened it: pass a callable that returns one, and the thread
+    calls that first. Opening a FIFO that nobody reads can then block the thread and nothing else.
+
+    limit: bytes that may wait. What comes while they are full is dropped and counted by lines,
+        until all that waits has been written. Then `note(count)` is written.
+    retry: whether to go on after an error that may pass, such as a full disk. What could not be
+        written is counted as dropped.
+
+    error: the OSError that has ended writing, or the latest one. dropped: lines not yet reported.
+    """
+
+    def __init__(
+        self,
+        target: int | Callable[[], int],
+        *,
+        limit: int = MAX_QUEUED,
+        note: Callable[[int], bytes] = lines_dropped,
+        retry: bool = True,
+    ) -> None:
+        self._fd, self._open = (target, None) if isinstance(target, int) else (-1, target)
+        self._limit = limit
+        self._note = note
+        self._retry = retry
+        self.error: OSError | None = None
+        self.dropped = 0
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        # Re-entrant, because a signal handler may log while the same thread adds a line.
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+        self._idle = True
+        self._progress = time.monotonic()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the queue, which the parent writes, and the thread, which a child does not have."""
+        self._queue.clear()
+        self._size = self.dropped = 0
+        self._ended = self._ended or self._open is not None  # the file is the parent's
+        self._begin()
+
+    def put(self, data: bytes) -> bool:
+        """Queue or drop `data`. Return False if writing has ended for good."""
+        with self._changed:
+            if self._ended:
+                return False
+            if self.dropped or (self._size and self._size + len(data) > self._limit):
+                self.dropped += _count_lines(data)
+                return True
+            self._queue.append(data)
+            self._size += len(data)
+            self._wake()
+            return True
+
+    def open(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Start to open the target and wait so long for it. Return whether it is open by then.
+
+        Raises the OSError with which opening failed."""
+        with self._changed:
+            self._wake()
+            self._changed.wait_for(lambda: self._fd >= 0 or self._ended, seconds)
+            if self._fd < 0 and self.error is not None:
+                raise self.error
+            return self._fd >= 0
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait until all is written, but no longer than `seconds`. Return whether it is.
+
+        A write that has blocked for `seconds` already is waited for only a moment more."""
+        with self._changed:
+            if not self._idle:
+                waited = time.monotonic() - self._progress
+                seconds = max(seconds - waited, min(seconds, LEAST_FLUSH_SECONDS))
+            self._changed.wait_for(self._is_done, seconds)
+            return self._is_done()
+
+    def _is_done(self) -> bool:
+        return self._ended or not (self._queue or self.dropped) and self._idle
+
+    def close(self, seconds: float = FLUSH_SECONDS) -> int:
+        """Flush, and write nothing more. Return how many lines were not written. Idempotent."""
+        self.flush(seconds)
+        with self._changed:
+            left = self.dropped + sum(map(_count_lines, self._queue))
+            self._queue.clear()
+            self._size = self.dropped = 0
+            self._ended = True
+            self._changed.notify_all()
+        if self._thread is not None and self._idle:
+            self._thread.join(LEAST_FLUSH_SECONDS)  # until it has closed what it opened
+        return left
+
+    # The thread.
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="minireactor-output", daemon=True)
+            self._idle = False
+            try:
+                thread.start()
+            except RuntimeError:  # no thread to be had: the next line tries again
+                self._idle = True
+                return
+            self._thread = thread
+        elif self._idle:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        changed = self._changed
+        if hasattr(signal, "pthread_sigmask"):
+            # A signal that arrived here would not wake the loop. SIGTTOU stops the whole process.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGTTOU})
+        if self._open is not None:
+            try:
+                fd = self._open()
+            except OSError as error:
+                self._failed(error, for_ever=True)
+                return
+            with changed:
+                self._fd = fd
+                changed.notify_all()
+        try:
+            while True:
+                with changed:
+                    if not self._has_work():
+                        return
+                    reported = 0 if self._queue else self.dropped
+                    batch = self._note(reported) if reported else self._next_batch()
+                    self._idle = False
+                    self._progress = time.monotonic()
+                rest = self._write(batch)
+                with changed:
+                    if not rest:
+                        self.dropped -= reported
+                    elif not reported:
+                        self.dropped += _count_lines(rest)
+                    if rest:
+                        changed.wait_for(lambda: self._ended, RETRY_SECONDS)
+        finally:
+            if self._open is not None:
+                with contextlib.suppress(OSError):
+                    os.close(self._fd)
+
+    def _has_work(self) -> bool:
+        """Wait until there is something to write. Return False if there never will be."""
+        while not self._ended:
+            if self._queue or self.dropped:
+                return True
+            self._idle = True
+            self._changed.notify_all()
+            self._changed.wait()
+        self._idle = True
+        self._changed.notify_all()
+        return False
+
+    def _next_batch(self) -> bytes:
+        """Return as many whole lines as one write should take; at least one."""
+        batch = [self._queue.popleft()]
+        size = len(batch[0])
+        while self._queue and size + len(self._queue[0]) <= MAX_WRITE:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1])
+        self._size -= size
+        return b"".join(batch)
+
+    def _write(self, batch: bytes) -> bytes:
+        """Return what an error has kept from being written."""
+        rest = memoryview(batch)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+                self._progress = time.monotonic()
+            except BlockingIOError:
+                # Another program has made the shared terminal or pipe non-blocking.
+                time.sleep(BUSY_SECONDS)
+                if self._ended:
+                    break
+            except OSError as error:
+                self._failed(error, for_ever=not self._retry or error.errno in _FOR_EVER)
+                break
+        return bytes(rest)
+
+    def _failed(self, error: OSError, for_ever: bool) -> None:
+        with self._changed:
+            self.error = error
+            self._ended = self._ended or for_ever
+            self._idle = self._idle or for_ever
+            self._changed.notify_all()
+
+
+def _count_lines(data: bytes) -> int:
+    return data.count(b"\n") or 1
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# Standard output and standard error of a command that runs a loop.
+
+
+class _Stream(io.RawIOBase):
+    """The lowest layer of a text stream; hands its bytes to a Writer."""
+
+    def __init__(self, writer: Writer, fd: int) -> None:
+        self._writer = writer
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        # Never raises: a reader that has gone must not end the connection whose line this is.
+        self._writer.put(bytes(data))
+        return len(data)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[Callable[[], object]]:
+    """Replace sys.stdout and sys.stderr by streams that never wait, until the block ends.
+
+    Gives a callable that waits a moment until what was printed is written. A stream without a
+    descriptor, as of a test, stays as it is. So do all streams on Windows, whose terminals take no
+    bytes."""
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    writers: dict[Any, Writer] = {}  # by file: one for both streams keeps their lines in order
+    for name, stream in before.items():
+        try:
+            fd = stream.fileno()
+            stream.flush()
+            found = os.fstat(fd)
+        except (AttributeError, OSError, ValueError):
+            continue
+        if os.name != "posix":
+            continue
+        writer = writers.setdefault((found.st_dev, found.st_ino), Writer(fd))
+        raw: Any = _Stream(writer, fd)
+        new = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
+        setattr(sys, name, new)
+
+    def flush() -> None:
+        end = time.monotonic() + FLUSH_SECONDS
+        for writer in writers.values():
+            writer.flush(max(0.0, end - time.monotonic()))
+
+    try:
+        yield flush
+    finally:
+        for name, stream in before.items():
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                getattr(sys, name).flush()
+            setattr(sys, name, stream)
+        flush()
+        for writer in writers.values():
+            writer.close(0)
+
+
+class LogHandler(logging.Handler):
+    """Prints log records on sys.stderr as it is at that moment, one line each; never raises.
+
+    A traceback follows its line, indented, so that no text of a peer can look like a line of the
+    log. A record that repeats an earlier one within REPEAT_SECONDS is counted. The count is printed
+    with the next record after that time, or by close()."""
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._repeated: dict[str, list[float]] = {}  # text: [end of counting, count]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            now = self._seconds()
+            self._report(now)
+            if text in self._repeated:
+                self._repeated[text][1] += 1
+                return
+            if len(self._repeated) < MAX_REPEATED:
+                self._repeated[text] = [now + REPEAT_SECONDS, 0]
+            self._print(text)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # Nothing is left to say it with.
+            return
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            message = record.getMessage()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            message = f"{record.msg!r} cannot be formatted: {type(error).__name__}"
+        lines = [f"{record.levelname}: {visible(message)}"]
+        if record.exc_info and record.exc_info[1] is not None:
+            text = logging.Formatter().formatException(record.exc_info)
+            lines += _indented(text)
+        if record.stack_info:
+            lines += _indented(record.stack_info)
+        return "\n".join(lines)
+
+    def _report(self, now: float) -> None:
+        """Print the counts of those whose time is over."""
+        for text in [text for text, (end, _) in self._repeated.items() if end <= now]:
+            count = int(self._repeated.pop(text)[1])
+            if count:
+                first = text.partition("\n")[0]
+                self._print(f"{first} (repeated {count:,} times)")
+
+    def _print(self, text: str) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._report(float("inf"))
+        super().close()
+
+
+def _indented(text: str) -> list[str]:
+    return ["  " + visible(line, keep="\t") for line in text.split("\n")]
