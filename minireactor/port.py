@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from minireactor import flow
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError, DNSLookupError
 from minireactor.failure import Failure
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
 MAX_TRIES = 10  # to find a number that is free on all addresses of a name
+WARN_SECONDS = 10.0  # between two warnings of one kind
 REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
 
 # Of an address that this machine does not have, or of a family that it does not speak.
@@ -99,6 +100,8 @@ class Port(Listener):
         self._host: IPv4Address | IPv6Address | None = None
         self._further: list[FurtherSocket] = []
         self._spare = -1
+        self._next_warning = -1.0
+        self._turned_away = 0  # since the last warning
 
     def setWriteBufferLimits(self, high: int, low: int | None = None) -> None:
         """The marks of connections to come, in bytes; ValueError unless 0 <= low < high."""
@@ -244,12 +247,28 @@ class Port(Listener):
         except OSError as error:
             if not turned_away:
                 self._rest(listener, error)
-        if turned_away:
-            logger.warning("%r: no descriptor left; %d peers turned away", self, turned_away)
+        self._turned_away += turned_away
+        if turned_away and self._may_warn():
+            logger.warning(
+                "no descriptor left for connections to %s; clients turned away: %d; "
+                "raise the limit (ulimit -n)",
+                shown(self._host),
+                self._turned_away,
+            )
+            self._turned_away = 0
+
+    def _may_warn(self) -> bool:
+        now = self.reactor.seconds()
+        if now < self._next_warning:
+            return False
+        self._next_warning = now + WARN_SECONDS
+        return True
 
     def _rest(self, listener: Listener, error: OSError) -> None:
         """Leave the door alone for a moment: trying again at once would keep the CPU busy."""
-        logger.warning("%r: cannot accept: %s; trying again soon", self, error)
+        if self._may_warn():
+            why = error.strerror or error
+            logger.warning("cannot accept connections to %s for now: %s", shown(self._host), why)
         listener.reading = False
         self.reactor.disarm(listener)
         self.reactor.call_later_hidden(REST_SECONDS, listener.go_on)

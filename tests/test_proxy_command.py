@@ -201,7 +201,8 @@ def test_it_says_where_it_listens_and_where_it_leads(command):
     line = command("0", "example.internal:80", "[::1]:81", "82").line()
     assert re.fullmatch(
         r"minireactor: proxy listening on 127\.0\.0\.1:\d+, "
-        r"to example\.internal:80, \[::1\]:81, 127\.0\.0\.1:82",
+        r"to example\.internal:80, \[::1\]:81, 127\.0\.0\.1:82, "
+        r"up to \d+ connections",
         line,
     )
 
@@ -217,7 +218,7 @@ def test_ipv6_on_both_sides(command, closing):
     except OSError:
         pytest.skip("no IPv6 here")
     process = command("[::1]:0", f"[::1]:{door.getsockname()[1]}")
-    number = int(re.search(r"on \[::1\]:(\d+), to \[::1\]:\d+$", process.line())[1])
+    number = int(re.search(r"on \[::1\]:(\d+), to \[::1\]:\d+, up to", process.line())[1])
     peer = closing(socket.create_connection(("::1", number), timeout=PATIENCE))
     peer.sendall(b"x")
     assert closing(door.accept()[0]).recv(1) == b"x"
@@ -642,8 +643,9 @@ def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
     behind = joined(peer, target)
     process.terminate()
     status, output, errors = process.end()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (1, "")
     assert "the proxy has stopped" in output
+    assert output.endswith(", transfers cut 1\n")
     for sock in (peer, behind):
         with pytest.raises(ConnectionResetError):
             read_all(sock)
@@ -656,8 +658,9 @@ def test_a_second_signal_aborts_at_once(proxy, target, client):
     process.wait_until_it_refuses()
     process.interrupt()
     status, output, errors = process.end()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (1, "")
     assert "the proxy has stopped" in output
+    assert output.endswith(", transfers cut 1\n")
 
 
 def resident(pid):

@@ -87,6 +87,7 @@ def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
     wire.connect(AnyProtocol())
     clock.advance(INTERVAL)
     wire.run()
+    assert recorder._writer.flush()
     assert kinds(path) == ["recording", "sample", "connect", "sample"]
     recorder.close()
 

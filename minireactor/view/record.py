@@ -6,6 +6,8 @@ their times:
     {"type": "recording", "version": 1, "program": "minireactor 0.1.0",
      "started": "2026-01-31T12:00:00Z", "command": "minireactor serve echo"}
 
+A line {"type": "dropped", "lines": 7} stands where the file took lines more slowly than they came.
+
 A connection may be paused and resumed a thousand times a second. Of such a one, only the first
 MOST_PAUSES between two samples are in the recording; the samples count all of them.
 """
@@ -13,13 +15,15 @@ MOST_PAUSES between two samples are in the recording; the samples count all of t
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from itertools import count
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from minireactor import __version__
 from minireactor.log import logger
+from minireactor.output import Writer
 from minireactor.view.tap import Tap
 
 if TYPE_CHECKING:
@@ -29,10 +33,13 @@ if TYPE_CHECKING:
     from minireactor.tcp import Connection
 
 VERSION = 1
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_FLAGS |= getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)  # POSIX, Windows
 INTERVAL = 0.25  # seconds between samples
+MAX_QUEUED = 4 * 1024 * 1024  # bytes that wait for a slow disk; 50 seconds of full samples
 MOST_PAUSES = 20  # of one connection, between two samples
 MOST_DIGITS = 30  # of a number; marks may be given with 20, and M behind them
-MOST_LINE = 64 * 1024 * 1024  # bytes; a sample has some 300 for each connection
+MOST_LINE = 4 * 1024 * 1024  # bytes; a sample has some 300 for each of 50 connections
 
 
 class RecordingError(Exception):
@@ -43,6 +50,7 @@ class Recorder:
     """Writes a recording of `reactor` to the file at `path`, which it makes or empties. OSError.
 
     A file that cannot be written to any more ends the recording, with a warning, and nothing else.
+    A file that is slow, or a FIFO that nobody reads, never makes the loop wait: lines are dropped.
     """
 
     def __init__(
@@ -54,7 +62,12 @@ class Recorder:
     ) -> None:
         self._reactor = reactor
         self._path = path
-        self._file: IO[str] | None = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        self._writer = Writer(
+            lambda: os.open(path, _FLAGS, 0o666), limit=MAX_QUEUED, note=_dropped, retry=False
+        )
+        self._open = True
+        # A FIFO without a reader takes longer. What comes until then is queued.
+        self._writer.open()
         self._lines: list[str] = []
         self._pauses: dict[int, int] = {}  # by connection, since the last sample
         self._left_out: set[int] = set()  # connections whose latest pause is not in it
@@ -73,23 +86,24 @@ class Recorder:
 
     def close(self) -> None:
         """Take a last sample and close the file. Idempotent."""
-        if self._file is None:
+        if not self._open:
             return
         self._note(self._tap.sample())
         self._write()
         self._end()
 
     def _end(self) -> None:
-        file, self._file = self._file, None
-        if file is None:
+        if not self._open:
             return
+        self._open = False
         self._tap.close()
         if self._timer.active():
             self._timer.cancel()
-        try:
-            file.close()
-        except OSError:
-            pass  # of what it could not write, `_write` has told
+        lost = self._writer.close()
+        if self._writer.error is not None:
+            logger.warning("the recording %s ends here: %s", self._path, self._writer.error)
+        elif lost:
+            logger.warning("the recording %s lacks its last lines: %d", self._path, lost)
 
     def _hear(self, event: dict[str, Any]) -> None:
         number = event["id"]
@@ -116,12 +130,14 @@ class Recorder:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        try:
-            self._file.write("\n".join([*lines, ""]))  # type: ignore[union-attr]
-            self._file.flush()  # type: ignore[union-attr]
-        except (OSError, ValueError) as error:
-            logger.warning("the recording %s ends here: %s", self._path, error)
-            self._end()
+        for line in lines:
+            if not self._writer.put(f"{line}\n".encode()):
+                self._end()
+                return
+
+
+def _dropped(lines: int) -> bytes:
+    return b'{"type":"dropped","lines":%d}\n' % lines
 
 
 def read(path: str) -> Iterator[dict[str, Any]]:

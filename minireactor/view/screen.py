@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+from minireactor.output import visible
 from minireactor.view.tap import BUSIEST
 
 INTERVAL = 0.25  # seconds between two samples, as far as a heading speaks of them
@@ -94,7 +95,7 @@ def plain(samples: Sequence[dict[str, Any]]) -> str:
     if busiest is None:
         return line
     return (
-        f"{line}; busiest {_printable(busiest['peer'])}: {_state(busiest)}, "
+        f"{line}; busiest {visible(busiest['peer'])}: {_state(busiest)}, "
         f"pending {amount(busiest['pending'])}"
     )
 
@@ -117,7 +118,7 @@ def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
     facts = f"lag {now['lag'] * 1000:.1f} ms  {clock}"
     if now["memory"] is not None:
         facts = f"{amount(now['memory'])} memory  {facts}"
-    gap = width - len(options.title) - len(facts)
+    gap = width - _cells(visible(options.title)) - len(facts)
     return [(options.title, "title"), (f"{' ' * max(2, gap)}{facts}", "")]
 
 
@@ -207,8 +208,8 @@ def _columns(rows: list[dict[str, Any]], width: int) -> dict[str, int]:
     """Name and width of each column that there is room for."""
     wanted = {
         "id": max(len(str(row["id"])) for row in rows),
-        "peer": min(25, max(4, *(len(row["peer"]) for row in rows))),
-        "label": min(25, max(5, *(_cells(_printable(row["label"])) for row in rows))),
+        "peer": min(25, max(4, *(_cells(visible(row["peer"])) for row in rows))),
+        "label": min(25, max(5, *(_cells(visible(row["label"])) for row in rows))),
         "state": 7,
         "bar": 12,
         "pending": 7,
@@ -265,7 +266,7 @@ def _heading(columns: dict[str, int], row: dict[str, Any], gap: str) -> list[Par
 
 
 def _cell(name: str, text: str, width: int) -> str:
-    text = _cut(_printable(text), width)
+    text = _cut(visible(text), width)
     space = " " * (width - _cells(text))
     return space + text if name in _RIGHT else text + space
 
@@ -400,7 +401,7 @@ def _rendered(parts: Iterable[Part], width: int, options: Options) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
 
     for part, its_style in parts:
-        part = _cut(_printable(part) if options.unicode else _ascii(part), width)
+        part = _cut(visible(part) if options.unicode else _ascii(part), width)
         width -= _cells(part)
         if its_style != style:
             line += flush()
@@ -413,12 +414,8 @@ def _said(parts: Iterable[Part]) -> str:
     return ", ".join("".join(text for text, _ in parts).split("  "))
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
 def _ascii(text: str) -> str:
-    return _printable(text).encode("ascii", "replace").decode()
+    return visible(text).encode("ascii", "replace").decode()
 
 
 def _cells(text: str) -> int:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.error import ConnectionDone
+from minireactor.output import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +72,16 @@ class Terminal:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:
             return self._fd >= 0  # it controls nobody
+
+    def size(self) -> os.terminal_size:
+        """Return the size of the window: (columns, lines).
+
+        Asks the terminal itself. COLUMNS and LINES, if exported, do not follow a resize."""
+        try:
+            size = os.get_terminal_size(self._fd)
+        except OSError:
+            size = os.terminal_size((0, 0))
+        return size if size.columns and size.lines else shutil.get_terminal_size()
 
     def enter(self) -> None:
         """Take the screen, and the keys one by one; Ctrl-C and Ctrl-Z stay what they are."""
@@ -234,7 +246,7 @@ class Capture:
         while self._undo:
             self._undo.pop()()
         while self._errors:
-            print(self._errors.popleft(), file=sys.stderr)
+            print(visible(self._errors.popleft()), file=sys.stderr)
 
 
 def _handlers_that_write_to(stream: Any) -> list[logging.StreamHandler[Any]]:

@@ -13,7 +13,6 @@ signal, Ctrl-Z. Elsewhere, as in a pipe, it prints a line each second.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -72,6 +71,7 @@ class Lines:
         self._timer = self._reactor.call_later_hidden(LINE_SECONDS, self._print)
         self._samples.append(self._tap.sample())
         try:
+            # Of a command, sys.stdout is a stream that never waits.
             print(screen.plain(self._samples), flush=True)
         except (OSError, ValueError):
             self.close()
@@ -133,7 +133,7 @@ class Screen:
 
     def _sample(self) -> None:
         # As many as there may be lines: what is left out of the picture is summed there.
-        self._tap.limit = max(1, shutil.get_terminal_size().lines)
+        self._tap.limit = max(1, self._terminal.size().lines)
         self._samples.append(self._tap.sample())
 
     def _draw(self) -> None:
@@ -141,7 +141,7 @@ class Screen:
             self._sample()
         self._options.notes = list(self._capture.notes)
         self._options.stopping = self._is_stopping()
-        size = shutil.get_terminal_size()
+        size = self._terminal.size()
         self._terminal.show(screen.draw(list(self._samples), size, self._options))
 
     # The keys.
@@ -171,7 +171,8 @@ class Screen:
                     self._take(number, self._die)
 
     def _take(self, number: int, handler: Callable[[int, Any], object]) -> None:
-        self._signals[number] = signal.signal(number, handler)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as the parent process wants it
+            self._signals[number] = signal.signal(number, handler)
 
     def _later(self, call: Callable[[], object]) -> Callable[[int, Any], object]:
         return lambda number, frame: self._reactor.callFromThread(call)
