@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
 MAX_TRIES = 10  # to find a number that is free on all addresses of a name
-WARN_SECONDS = 10.0  # between two warnings of one kind
+WARN_SECONDS = 10.0  # between two warnings that peers are turned away
 REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
 
 # Of an address that this machine does not have, or of a family that it does not speak.
@@ -248,30 +248,25 @@ class Port(Listener):
             if not turned_away:
                 self._rest(listener, error)
         self._turned_away += turned_away
-        if turned_away and self._may_warn():
+        now = self.reactor.seconds()
+        if turned_away and now >= self._next_warning:
+            self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "no descriptor left for connections to %s; clients turned away: %d; "
+                "no descriptor left for connections to %s; %d peers turned away; "
                 "raise the limit (ulimit -n)",
                 shown(self._host),
                 self._turned_away,
             )
             self._turned_away = 0
 
-    def _may_warn(self) -> bool:
-        now = self.reactor.seconds()
-        if now < self._next_warning:
-            return False
-        self._next_warning = now + WARN_SECONDS
-        return True
-
     def _rest(self, listener: Listener, error: OSError) -> None:
         """Leave the door alone for a moment: trying again at once would keep the CPU busy."""
-        if self._may_warn():
-            why = error.strerror or error
-            logger.warning("cannot accept connections to %s for now: %s", shown(self._host), why)
+        why = error.strerror or error
+        logger.warning("cannot accept connections to %s for now: %s", shown(self._host), why)
         listener.reading = False
         self.reactor.disarm(listener)
         self.reactor.call_later_hidden(REST_SECONDS, listener.go_on)
+
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The address that it listens on, with the real port number where 0 was asked for."""
