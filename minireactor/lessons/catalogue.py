@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 LANGUAGES = ("en", "zh")
 # In an exercise, all from this line on is the check.
 CHECK_LINE = "# ---- The check: the fault is above this line ----\n"
 
-_HERE = Path(__file__).parent
+_PACKAGE = "minireactor.lessons"
+_extracted: list[TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 class Block(NamedTuple):
@@ -51,7 +55,30 @@ class Lesson:
 
 def lessons() -> list[Lesson]:
     """All of them, in order."""
-    return [Lesson(folder) for folder in sorted(_HERE.glob("[0-9][0-9]_*"))]
+    return [Lesson(folder) for folder in sorted(_folder().glob("[0-9][0-9]_*"))]
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    """Return the folder of the lessons; a copy of it if the package is in a zip file.
+
+    Lessons are programs that another process runs, so they have to be files."""
+    found = files(_PACKAGE)
+    if isinstance(found, Path):
+        return found
+    _extracted.append(TemporaryDirectory(prefix="minireactor-lessons-"))
+    folder = Path(_extracted[-1].name)
+    _copy(found, folder)
+    return folder
+
+
+def _copy(source: Any, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
 
 
 def read(path: Path) -> str:

@@ -14,6 +14,7 @@ from minireactor.lessons.catalogue import Lesson, check_of, lessons, read
 from minireactor.lessons.page import page, wrapped
 from minireactor.lessons.runner import LIMIT, run
 from minireactor.options import Refused
+from minireactor.output import visible
 
 # Takes text for standard output; whether anybody still reads that.
 Say = Callable[[str], bool]
@@ -127,7 +128,7 @@ def _show(lesson: Lesson, language: str, say: Say) -> int:
     if not say(page(lesson.text(language), _width())):
         return 0
     say(page(f"\n## {phrases['runs']}\n\n", _width()))
-    ran = run(lesson.program, lambda line: say(f"    {line}\n"))
+    ran = run(lesson.program, lambda line: say("    " + visible(line, keep="\t") + "\n"))
     heard = say(page(f"\n## {phrases['next']}\n\n", _width()))
     learn = f"{_command()} {lesson.number}"
     calls = {
@@ -153,7 +154,7 @@ def _try(lesson: Lesson, path: Path, language: str, say: Say) -> int:
             f"minireactor learn: {str(path)!r} does not end in the check of lesson "
             f"{lesson.number}, unchanged; begin with: {_command()} {lesson.number} --exercise"
         )
-    ran = run(path, lambda line: say(f"{line}\n"))
+    ran = run(path, lambda line: say(visible(line, keep="\t") + "\n"))
     right = check.is_right(ran)
     result = "right" if right else "endless" if ran.status is None else "wrong"
     phrase = _PHRASES[language][result]
@@ -170,7 +171,7 @@ def _check_all(chosen: list[Lesson], language: str, say: Say) -> int:
         for lesson, found in zip(chosen, pool.map(check.faults, chosen)):
             say(f"{lesson.number:2}  {'FAULT' if found else 'ok':5}  {lesson.title(language)}\n")
             for fault in found:
-                say(f"    {fault}\n")
+                say(f"    {visible(fault)}\n")
                 status = 1
     finally:
         pool.shutdown(cancel_futures=True)

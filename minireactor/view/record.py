@@ -39,6 +39,7 @@ INTERVAL = 0.25  # seconds between samples
 MAX_QUEUED = 4 * 1024 * 1024  # bytes that wait for a slow disk; 50 seconds of full samples
 MOST_PAUSES = 20  # of one connection, between two samples
 MOST_DIGITS = 30  # of a number; marks may be given with 20, and M behind them
+MOST_DEPTH = 20  # lists and objects inside each other; a sample has four
 MOST_LINE = 4 * 1024 * 1024  # bytes; a sample has some 300 for each of 50 connections
 
 
@@ -145,7 +146,7 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 
     A last line that was cut off in the middle is left out, and so are types that are not known."""
     with open(path, "rb") as file:
-        first = _parsed(file.readline(MOST_LINE), f"{path}, line 1")
+        first = _parsed(file.readline(MOST_LINE + 1), f"{path}, line 1")
         if first.get("type") != "recording":
             raise RecordingError(f"{path} is no recording; one comes from: serve --record FILE")
         if first.get("version") != VERSION:
@@ -154,8 +155,8 @@ def read(path: str) -> Iterator[dict[str, Any]]:
             )
         yield first
         for number in count(2):
-            line = file.readline(MOST_LINE)
-            if not line.endswith(b"\n") and len(line) < MOST_LINE:
+            line = file.readline(MOST_LINE + 1)
+            if not line.endswith(b"\n") and len(line) <= MOST_LINE:
                 return
             where = f"{path}, line {number}"
             found = _parsed(line, where)
@@ -167,6 +168,10 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    if len(line) > MOST_LINE:
+        raise RecordingError(f"{where}: longer than {MOST_LINE} bytes: {_cut(line)}")
+    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
+        raise RecordingError(f"{where}: nested deeper than {MOST_DEPTH} levels: {_cut(line)}")
     try:
         # To look at each number would take longer than to read the line.
         integer = _integer if _LONG.search(line) else None
@@ -178,6 +183,21 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecordingError(f"{where}: no JSON object: {_cut(line)}")
     return found
+
+
+def _depth(line: bytes) -> int:
+    """Return how deeply the lists and objects of a line are nested.
+
+    Python can read JSON that is nested so deeply that it cannot write it again."""
+    depth = deepest = 0
+    for bracket in _BRACKET.finditer(line):
+        kind = bracket[0][:1]
+        if kind in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif kind in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _integer(text: str) -> int:
@@ -198,6 +218,7 @@ def _cut(line: bytes) -> str:
     return text if len(line) <= 40 else f"{text[:40]}..."
 
 
+_BRACKET = re.compile(rb'[][{}]|"(?:[^"\\]+|\\.)*"?')  # or a text, which may contain some
 _LONG = re.compile(rb"[0-9]{%d}" % MOST_DIGITS)
 
 _NUMBER = (int, float)

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+SHORTEST = 1e-6  # seconds between samples for a rate: the unit of a trace's times
 PROCESS = 1  # there is one only, and what is in it needs a number
 
 
@@ -39,7 +40,7 @@ class _Tracer:
         name = "minireactor"
         for found in recording:
             if found["type"] == "recording":
-                name = found.get("command") or name
+                name = str(found.get("command") or name)
                 continue
             self._now = max(self._now, found["time"])
             if found["type"] == "sample":
@@ -98,7 +99,7 @@ class _Tracer:
         waiting = {"pending": row["pending"], "kernel": row["sendq"] or 0}
         yield self._counter(f"#{life.id} waiting", life.id, **waiting)
         passed = self._now - life.time
-        if passed > 0:
+        if passed >= SHORTEST:
             rates = {
                 "in": round((row["in"] - life.bytes_in) / passed),
                 "out": round((row["out"] - life.bytes_out) / passed),
