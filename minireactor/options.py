@@ -33,7 +33,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="minireactor",
-        description="A TCP reactor with flow control that can be read, run and watched.",
+        description="A TCP reactor with flow control that can be read, run and watched. "
+        "Example: minireactor serve echo --port 1234",
         allow_abbrev=False,
     )
     _add_version(parser)
@@ -57,13 +58,15 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_command(
-    commands: Any, name: str, what: str, more: str = "", description: str = ""
+    commands: Any, name: str, what: str, example: str, more: str = "", description: str = ""
 ) -> argparse.ArgumentParser:
-    """Described by `what`, with `more` behind it, unless there is a description of its own."""
+    """Add a command that is described by `what`, with `more` behind it, and an example.
+
+    A description of its own takes the place of `what`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=f"{what[0].lower()}{what[1:]}",
-        description=description or f"{what}{more}.",
+        description=f"{description or what + more + '.'} Example: minireactor {name} {example}",
         allow_abbrev=False,
         formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
     )
@@ -71,7 +74,7 @@ def _add_command(
 
 
 def _add_serve(commands: Any) -> None:
-    parser = _add_command(commands, "serve", "Serve an app on a TCP port", _UNTIL_STOPPED)
+    parser = _add_command(commands, "serve", "Serve an app on a TCP port", "echo --watch", _UNTIL_STOPPED)
     add = parser.add_argument
     add(
         "app",
@@ -117,7 +120,7 @@ def _add_serve(commands: Any) -> None:
 
 def _add_proxy(commands: Any) -> None:
     what = "Pass on what comes to a TCP port to a target"
-    parser = _add_command(commands, "proxy", what, _UNTIL_STOPPED)
+    parser = _add_command(commands, "proxy", what, "8080 example.internal:80", _UNTIL_STOPPED)
     add = parser.add_argument
     add(
         "listen",
@@ -254,14 +257,14 @@ def _add_views(add: Callable[..., Any]) -> None:
 
 def _add_demo(commands: Any) -> None:
     what = "Show flow control in a browser: a server, three clients, and switches to play with"
-    parser = _add_command(commands, "demo", what, _UNTIL_STOPPED)
+    parser = _add_command(commands, "demo", what, "--port 8000", _UNTIL_STOPPED)
     _add_page(parser)
     _add_version(parser)
 
 
 def _add_replay(commands: Any) -> None:
     what = "Show a recording in a browser, with a slider for the time"
-    parser = _add_command(commands, "replay", what, _UNTIL_STOPPED)
+    parser = _add_command(commands, "replay", what, "monday.jsonl", _UNTIL_STOPPED)
     help_of_file = "a recording, as --record of serve or proxy writes it"
     parser.add_argument("file", metavar="FILE", help=help_of_file)
     _add_page(parser)
@@ -287,7 +290,7 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
 
 def _add_trace(commands: Any) -> None:
     what = "Make a trace for https://ui.perfetto.dev of a recording"
-    parser = _add_command(commands, "trace", what)
+    parser = _add_command(commands, "trace", what, "monday.jsonl")
     add = parser.add_argument
     add("file", metavar="FILE", help="a recording, as --record of serve or proxy writes it")
     add(
@@ -308,7 +311,7 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
 def _add_learn(commands: Any) -> None:
     what = "Learn flow control, from blocking sockets on, with programs that run"
     description = "List the lessons or, with a number, show one and run its program."
-    parser = _add_command(commands, "learn", what, description=description)
+    parser = _add_command(commands, "learn", what, "2", description=description)
     add = parser.add_argument
     add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
     add(
