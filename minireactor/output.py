@@ -94,6 +94,7 @@ class Writer:
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._idle = True
+        self._in_hand = 0  # lines that the thread is writing
         self._progress = time.monotonic()
 
     def after_fork_in_child(self) -> None:
@@ -145,7 +146,7 @@ class Writer:
         """Flush, and write nothing more. Return how many lines were not written. Idempotent."""
         self.flush(seconds)
         with self._changed:
-            left = self.dropped + sum(map(_count_lines, self._queue))
+            left = self.dropped + self._in_hand + sum(map(_count_lines, self._queue))
             self._queue.clear()
             self._size = self.dropped = 0
             self._ended = True
@@ -190,12 +191,14 @@ class Writer:
                         return
                     reported = 0 if self._queue else self.dropped
                     batch = self._note(reported) if reported else self._next_batch()
+                    self._in_hand = 0 if reported else _count_lines(batch)
                     self._idle = False
                     self._progress = time.monotonic()
                 rest = self._write(batch)
                 with changed:
+                    self._in_hand = 0
                     if not rest:
-                        self.dropped -= reported
+                        self.dropped = max(0, self.dropped - reported)
                     elif not reported:
                         self.dropped += _count_lines(rest)
                     if rest:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import signal
 import socket
+import subprocess
 import sys
+import time
+import types
 
 import pytest
-from serve_support import Command, read_all, read_line
+from serve_support import ROOT, Command, read_all, read_line
+from support import PATIENCE
 
 import minireactor
+from minireactor import cli
 from minireactor.cli import main
 
 QUESTION = b"how many random integers do you want?\r\n"
@@ -346,14 +354,14 @@ def test_case_38_it_survives_the_end_of_whoever_read_its_output(serve, client):
 # Signals.
 
 
-@pytest.mark.parametrize("signal", ["interrupt", "terminate"])
-def test_case_36_a_signal_ends_an_idle_server_with_a_summary(signal, serve, client):
+@pytest.mark.parametrize("name", ["interrupt", "terminate"])
+def test_case_36_a_signal_ends_an_idle_server_with_a_summary(name, serve, client):
     process = serve("echo")
     peer = client(process)
     peer.sendall(b"12345")
     assert peer.recv(5) == b"12345"
 
-    getattr(process, signal)()
+    getattr(process, name)()
 
     assert read_all(peer) == b""
     assert process.end() == (
@@ -446,3 +454,296 @@ def test_an_app_that_stops_the_reactor_ends_the_server(serve, client, tmp_path):
     status, output, errors = process.end()
     assert (status, errors) == (0, "")
     assert output.startswith("minireactor: connections 1,")
+
+
+@pytest.fixture
+def shell(tmp_path, closing):
+    """shell(line) -> a process of sh that runs `line`, in which {run} is our command."""
+
+    class Shell(subprocess.Popen):
+        def close(self):
+            self.kill()
+            self.communicate()
+
+    def shell(line, **streams):
+        run = shlex.join(["exec", sys.executable, "-m", "minireactor"])
+        return closing(
+            Shell(
+                ["sh", "-c", line.format(run=run)],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": ROOT},
+                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
+            )
+        )
+
+    return shell
+
+
+def first_line(process):
+    line = process.stdout.readline().decode()
+    return line, int(re.search(r":(\d+)", line)[1])
+
+
+@pytest.mark.parametrize("words", ["serve echo --port 0", "proxy 0 1", "demo --no-browser"])
+@pytest.mark.parametrize("ignored, kept", [("INT", "TERM"), ("TERM", "INT")])
+def test_a_signal_that_the_parent_ignores_stays_ignored(shell, words, ignored, kept):
+    process = shell(f"trap '' {ignored}; {{run}} {words}")
+    first_line(process)
+    process.send_signal(getattr(signal, f"SIG{ignored}"))
+    with open(f"/proc/{process.pid}/status") as status:
+        mask = int(re.search(r"SigIgn:\s*(\w+)", status.read())[1], 16)
+    assert mask >> (getattr(signal, f"SIG{ignored}") - 1) & 1
+    process.send_signal(getattr(signal, f"SIG{kept}"))
+    assert process.wait(PATIENCE) == 0
+
+
+def test_a_program_that_calls_main_keeps_its_ignored_signals(capsys):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert main(["serve", "--port", "x"]) == 2
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Its own surroundings.
+
+
+def test_standard_descriptors_that_are_closed_lead_nowhere(shell, tmp_path, closing):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = shell(f"{{run}} serve echo -v --port {port} 0<&- 1>&- 2>&-")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            peer = closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    peer.sendall(b"x")
+    assert peer.recv(10) == b"x"
+    for number in range(3):
+        assert os.readlink(f"/proc/{process.pid}/fd/{number}") == os.devnull
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+
+
+def test_the_soft_limit_of_descriptors_is_raised_and_the_first_line_says_for_how_many(shell):
+    process = shell("ulimit -Sn 200; ulimit -Hn 300; {run} serve echo --port 0")
+    line, _ = first_line(process)
+    assert line.endswith(f", up to {300 - cli.RESERVED_DESCRIPTORS} connections\n")
+    with open(f"/proc/{process.pid}/limits") as limits:
+        assert re.search(r"Max open files +300 +300 ", limits.read())
+
+
+@pytest.mark.parametrize(
+    "words, most",
+    [
+        ("proxy 0 1", (300 - 32 - 75) // 2),
+        ("proxy --copy 0 1", (300 - 32) // 2),
+        ("serve --port 0 --max-connections 7", 7),
+    ],
+)
+def test_the_first_line_says_what_is_the_least_of_the_limits(shell, words, most):
+    line, _ = first_line(shell(f"ulimit -n 300; {{run}} {words}"))
+    assert line.endswith(f", up to {most} connections\n")
+
+
+class Limits:
+    """A `resource` module; of what it is asked for, it takes what is not above `real`."""
+
+    RLIMIT_NOFILE, RLIM_INFINITY = 7, -1
+
+    def __init__(self, soft, hard, real):
+        self.soft, self.hard, self.real = soft, hard, real
+
+    def getrlimit(self, which):
+        return self.soft, self.hard
+
+    def setrlimit(self, which, limits):
+        soft, hard = limits
+        if soft > self.real:
+            raise ValueError("current limit exceeds maximum limit")
+        assert hard == self.hard
+        self.soft = soft
+
+
+@pytest.mark.parametrize(
+    "soft, hard, real, raised",
+    [
+        (256, 4096, 4096, 4096),
+        (4096, 4096, 4096, 4096),
+        (256, -1, 10_240, 10_240),  # macOS
+        (256, -1, 1 << 30, 1 << 20),
+        (1024, 1 << 30, 1 << 30, 1 << 20),  # some containers
+        (256, -1, 100, 256),  # it cannot be raised at all
+        (-1, -1, 10_240, -1),
+    ],
+)
+def test_the_limit_is_raised_as_far_as_it_goes(monkeypatch, soft, hard, real, raised):
+    limits = Limits(soft, hard, real)
+    monkeypatch.setitem(sys.modules, "resource", limits)
+    assert cli._raise_descriptor_limit() == (cli.MAX_DESCRIPTORS if raised < 0 else raised)
+    assert limits.soft == raised
+
+
+def test_where_there_are_no_limits_none_are_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert cli._raise_descriptor_limit() is None
+    options = types.SimpleNamespace(command="serve", max_connections=None)
+    assert cli._most_connections(options, None) is None
+
+
+# Nobody reads what it prints.
+
+
+def full_pipe():
+    """(end that nobody reads, end that takes no byte)"""
+    ends = os.pipe()
+    os.set_blocking(ends[1], False)
+    try:
+        while True:
+            os.write(ends[1], b"." * 4096)
+    except BlockingIOError:
+        os.set_blocking(ends[1], True)
+        return ends
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_T2_a_pipe_that_nobody_reads_stops_neither_clients_nor_a_signal(
+    shell, closing, tmp_path, stream
+):
+    (tmp_path / "app.py").write_text(
+        "import os, sys\n"
+        "from minireactor import reactor\n"
+        "from minireactor.protocol import Protocol\n"
+        "class Loud(Protocol):\n"
+        "    def dataReceived(self, data):\n"
+        "        self.transport.write(data)\n"
+        "        print('x' * 100_000)\n"
+        "        raise ValueError('x' * 100_000)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    reader, writer = full_pipe()
+    try:
+        # Either leads into the full pipe, and the other to us.
+        process = shell(f"{{run}} serve app:Loud -v --port {port}", **{stream: writer})
+        other = process.stderr if stream == "stdout" else process.stdout
+        deadline = time.monotonic() + PATIENCE
+        served = 0
+        while served < 10:
+            try:
+                peer = closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+                peer.sendall(b"x")
+                peer.recv(1)
+                served += 1
+            except ConnectionRefusedError:
+                assert not served and time.monotonic() < deadline
+                time.sleep(0.01)
+        process.terminate()
+        assert other.read()
+        assert process.wait(PATIENCE) == 0
+        assert os.get_blocking(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_T2_a_full_disk_for_its_errors_stops_nothing(shell):
+    with open("/dev/full", "w") as full:
+        process = shell("{run} proxy 0 1 --metrics 0", stderr=full)
+        first_line(process)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("how", ["halted", "hung up"])
+def test_T2_a_terminal_that_takes_nothing_stops_nothing(shell, closing, how):
+    termios = pytest.importorskip("termios")
+    master, slave = os.openpty()
+    process = shell("{run} serve echo --port 0 -v", stdout=slave, stderr=slave)
+    try:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(master, 1)
+        port = int(re.search(rb":(\d+)", line)[1])
+        if how == "halted":
+            termios.tcflow(slave, termios.TCOOFF)
+        else:
+            os.close(master)
+        for _ in range(300):
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as peer:
+                peer.sendall(b"x")
+                assert peer.recv(1) == b"x"
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        os.close(slave)
+        if how == "halted":
+            os.close(master)
+
+
+def test_T2_all_lines_and_the_totals_come_out_in_order_for_who_reads(serve, client):
+    process = serve("echo", "-v")
+    for _ in range(100):
+        peer = client(process)
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        peer.close()
+    process.terminate()
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    *lines, last = output.splitlines()
+    kinds = [line.partition(" from")[0] for line in lines]
+    assert kinds.count("connection made") == kinds.count("connection lost") == 100
+    assert "dropped" not in output
+    assert last.startswith("minireactor: connections 100,")
+
+
+# Escapes.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "ev\x1b[31mil\rx"],
+        ["ev\x1b[31mil\rx"],
+        ["serve", "--ev\x1b[31mil\rx"],
+        ["serve", "file", "ev\x1b[31mil\rx"],
+        ["serve", "--host", "ev\x1b[31mil\rx"],
+        ["serve", "--record", "no/ev\x1b[31mil\rx", "--port", "0"],
+        ["serve", "ev\x1b[31mil\rx:y"],
+        ["proxy", "0", "ev\x1b[31mil\rx:1"],
+        ["trace", "ev\x1b[31mil\rx"],
+        ["replay", "ev\x1b[31mil\rx"],
+        ["learn", "2", "--try", "ev\x1b[31mil\rx"],
+    ],
+)
+def test_what_was_typed_is_told_with_its_escapes_visible(arguments, elsewhere, capsys):
+    assert main(arguments) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "ev\\x1b[31mil\\rx" in errors
+    assert errors.endswith("\n") and errors[:-1].isprintable()
+
+
+def test_what_a_peer_has_sent_makes_no_line_of_the_log(serve, client, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from minireactor.protocol import Protocol\n"
+        "class Quoting(Protocol):\n"
+        "    def dataReceived(self, data):\n"
+        "        raise ValueError(data.decode())\n"
+    )
+    process = serve("app:Quoting", "-v")
+    peer = client(process)
+    peer.sendall(b"\x1b[2J\rone\nWARNING: forged")
+    assert read_all(peer) == b""
+    assert process.line_with("lost").endswith("\\x1b[2J\\rone\\nWARNING: forged")
+    process.terminate()
+    status, output, errors = process.end()
+    assert status == 0
+    assert "\n  ValueError: \\x1b[2J\\rone\n  WARNING: forged\n" in errors
+    assert not re.search("[\x1b\r]", output + errors)

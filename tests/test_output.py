@@ -1,0 +1,457 @@
+"""Output that never makes the loop wait: the writer, the standard streams, the log handler."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+
+import pytest
+from support import PATIENCE
+
+from minireactor import output
+from minireactor.output import LogHandler, Writer, standard_streams, visible
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the descriptors of POSIX")
+
+
+class Pipe:
+    """A pipe of which the test reads one end, or not."""
+
+    def __init__(self):
+        self.end, self.fd = os.pipe()
+        os.set_blocking(self.end, False)
+        self.text = b""
+
+    def read(self):
+        """What has arrived so far."""
+        try:
+            while data := os.read(self.end, 1 << 20):
+                self.text += data
+        except BlockingIOError:
+            pass
+        return self.text
+
+    def read_until(self, condition):
+        deadline = time.monotonic() + PATIENCE
+        while not condition(self.read()):
+            assert time.monotonic() < deadline, f"read only {self.text[-300:]!r}"
+            time.sleep(0.001)  # between two looks
+        return self.text
+
+    def stop_reading(self):
+        os.close(self.end)
+        self.end = -1
+
+    def close(self):
+        for fd in (self.end, self.fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def pipe(closing):
+    return closing(Pipe())
+
+
+@pytest.fixture
+def writer(pipe):
+    """A writer to the pipe; afterwards somebody reads it, so that its thread ends."""
+    own = Writer(pipe.fd, limit=1000)
+    yield own
+    own.close(0)
+    if pipe.end >= 0:
+        deadline = time.monotonic() + PATIENCE
+        while own._thread is not None and own._thread.is_alive():
+            pipe.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+def fill(pipe):
+    """Fill the pipe, as a reader that stalls does; how many bytes it took."""
+    os.set_blocking(pipe.fd, False)
+    count = 0
+    try:
+        while True:
+            count += os.write(pipe.fd, b"." * 4096)
+    except BlockingIOError:
+        os.set_blocking(pipe.fd, True)
+        return count
+
+
+# Characters.
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("plain text", "plain text"),
+        ("déjà vu 课程", "déjà vu 课程"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\rWARNING: b", "a\\rWARNING: b"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
+        ("a\u2028b\u2029c\x85d", "a\\u2028b\\u2029c\\x85d"),
+        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),
+        ("\udcff", "\\udcff"),
+        ("\U000e0001", "\\U000e0001"),
+    ],
+)
+def test_what_is_no_character_to_look_at_is_an_escape(text, shown):
+    assert visible(text) == shown
+    assert visible(shown) == shown
+
+
+def test_a_line_may_keep_its_tabs():
+    assert visible("\ta\r", keep="\t") == "\ta\\r"
+
+
+# The writer.
+
+
+def test_lines_arrive_in_order(writer, pipe):
+    for number in range(50):
+        assert writer.put(b"%d\n" % number)
+    assert writer.flush()
+    assert pipe.read().split() == [b"%d" % number for number in range(50)]
+
+
+def test_T2_a_pipe_that_nobody_reads_delays_nobody_and_what_is_lost_is_counted(writer, pipe):
+    filled = fill(pipe)
+    # When more lines come than may wait...
+    for number in range(1000):
+        assert writer.put(b"line %d\n" % number)
+    assert writer.dropped > 800
+    # ... and somebody reads again...
+    pipe.read_until(lambda text: b"dropped" in text)
+    lines = pipe.text[filled:].decode().splitlines()
+    *kept, note = lines
+    # ... then the first are there, in order, and the rest is a number.
+    assert kept == [f"line {number}" for number in range(len(kept))]
+    assert note == f"minireactor: {1000 - len(kept)} lines dropped"
+    assert writer.flush()
+    writer.put(b"and on\n")
+    assert writer.flush()
+    assert pipe.read().endswith(b"dropped\nand on\n")
+
+
+def test_T2_the_count_has_separators_and_a_single_line_is_one():
+    assert output.lines_dropped(1204) == b"minireactor: 1,204 lines dropped\n"
+    assert output.lines_dropped(1) == b"minireactor: 1 line dropped\n"
+
+
+def test_T2_a_line_larger_than_all_that_may_wait_is_written(writer, pipe):
+    writer.put(b"x" * 5000 + b"\n")
+    assert writer.flush()
+    assert len(pipe.read()) == 5001
+
+
+def test_T2_at_the_end_a_reader_that_stalls_is_waited_for_a_moment_only(writer, pipe):
+    fill(pipe)
+    for number in range(10):
+        writer.put(b"%d\n" % number)
+    assert not writer.flush(0.01)
+    assert writer.close(0.01) == 10
+    assert not writer.put(b"more")
+
+
+def test_T2_a_write_that_has_stalled_for_long_is_not_waited_for_again(writer, pipe, monkeypatch):
+    monkeypatch.setattr(output, "LEAST_FLUSH_SECONDS", 0.0)
+    fill(pipe)
+    writer.put(b"x\n")
+    writer.flush(0.05)
+    writer._progress -= 1000
+    waited = []
+    monkeypatch.setattr(writer._changed, "wait_for", lambda _, seconds: waited.append(seconds))
+    writer.flush(500.0)
+    assert waited == [0.0]
+
+
+def test_a_reader_that_has_gone_is_the_end(writer, pipe):
+    pipe.stop_reading()
+    writer.put(b"x\n")
+    writer.flush()
+    assert not writer.put(b"y\n")
+    assert writer.error.errno == errno.EPIPE
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_T2_a_full_disk_is_tried_again_and_what_it_did_not_take_is_counted(pipe, monkeypatch):
+    monkeypatch.setattr(output, "RETRY_SECONDS", 0.001)
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = Writer(full)
+    writer.put(b"one\n")
+    writer.put(b"two\n")
+    deadline = time.monotonic() + PATIENCE
+    while writer.dropped < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.dup2(pipe.fd, full)  # somebody has made room
+    pipe.read_until(lambda text: b"dropped\n" in text)
+    assert writer.flush()
+    writer.put(b"three\n")
+    assert writer.close() == 0
+    assert pipe.read().endswith(b"dropped\nthree\n")
+    os.close(full)
+
+
+def test_a_full_disk_is_the_end_for_one_that_does_not_try_again():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a disk that is full")
+    writer = Writer(lambda: os.open("/dev/full", os.O_WRONLY), retry=False)
+    writer.put(b"x")
+    writer.flush()
+    assert not writer.put(b"y")
+    assert writer.error.errno == errno.ENOSPC
+
+
+def test_the_flags_of_a_shared_descriptor_stay_as_they_are(writer, pipe):
+    assert os.get_blocking(pipe.fd)
+    writer.put(b"x\n")
+    assert os.get_blocking(pipe.fd)
+    writer.flush()
+    assert os.get_blocking(pipe.fd)
+
+
+def test_a_descriptor_that_somebody_else_made_non_blocking_loses_nothing(writer, pipe):
+    filled = fill(pipe)
+    os.set_blocking(pipe.fd, False)
+    writer.put(b"x\n")
+    assert not writer.flush(0.01)
+    pipe.read_until(lambda text: len(text) == filled + 2)
+    assert writer.flush()
+
+
+def test_T2_opening_a_fifo_that_nobody_reads_delays_nobody(tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    writer = Writer(lambda: os.open(path, os.O_WRONLY))
+    assert not writer.open(0.01)
+    writer.put(b"early\n")
+    with open(path, "rb") as reader:
+        assert writer.close() == 0
+        assert reader.read() == b"early\n"
+
+
+def test_what_cannot_be_opened_is_an_oserror(tmp_path):
+    writer = Writer(lambda: os.open(tmp_path / "no" / "such", os.O_WRONLY))
+    with pytest.raises(FileNotFoundError):
+        writer.open()
+    assert not writer.put(b"x")
+
+
+def test_what_it_opened_it_closes(tmp_path):
+    before = set(os.listdir("/dev/fd"))
+    writer = Writer(lambda: os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT))
+    writer.put(b"x")
+    assert writer.close() == 0
+    assert set(os.listdir("/dev/fd")) == before
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+def test_a_forked_child_prints_its_own_lines_and_not_the_parents(pipe):
+    writer = Writer(pipe.fd)
+    filled = fill(pipe)
+    for _ in range(100):
+        writer.put(b"parent\n")
+    child = os.fork()
+    if not child:
+        writer.put(b"child\n")
+        os._exit(not writer.close(PATIENCE) == 0)
+    pipe.read_until(lambda text: b"child\n" in text and text.count(b"parent\n") == 100)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(pipe.text) == filled + 100 * 7 + 6
+    assert writer.close() == 0
+
+
+def test_no_thread_before_there_is_something_to_write(pipe):
+    before = threading.active_count()
+    writer = Writer(pipe.fd)
+    assert writer.flush()
+    assert writer.close() == 0
+    assert threading.active_count() == before
+
+
+# Standard output and standard error.
+
+
+@pytest.fixture
+def streams(pipe, closing, monkeypatch):
+    """streams() makes both of them lead into the pipe. In the test itself: pytest has its own."""
+
+    def streams():
+        for name in ("stdout", "stderr"):
+            stream = closing(os.fdopen(os.dup(pipe.fd), "w"))
+            monkeypatch.setattr(sys, name, stream)
+        return sys.stdout, sys.stderr
+
+    return streams
+
+
+def test_both_streams_keep_one_order_if_they_lead_to_the_same_place(streams, pipe):
+    before = streams()
+    with standard_streams():
+        for number in range(20):
+            print("out", number)
+            print("err", number, file=sys.stderr)
+    assert (sys.stdout, sys.stderr) == before
+    wanted = [f"{name} {number}" for number in range(20) for name in ("out", "err")]
+    assert pipe.read().decode().splitlines() == wanted
+
+
+def test_what_was_printed_before_comes_first(streams, pipe):
+    out, _ = streams()
+    out.write("before\n")
+    with standard_streams():
+        print("after")
+    assert pipe.read() == b"before\nafter\n"
+
+
+def test_flush_waits_until_lines_are_written(streams, pipe):
+    streams()
+    with standard_streams() as flush:
+        print("a line")
+        flush()
+        assert pipe.read() == b"a line\n"
+
+
+def test_T2_printing_to_a_pipe_that_nobody_reads_delays_nobody(streams, pipe, monkeypatch):
+    monkeypatch.setattr(output, "FLUSH_SECONDS", 0.01)
+    streams()
+    fill(pipe)
+    with standard_streams():
+        for _ in range(1000):
+            print("x" * 1000)
+            sys.stderr.write("y" * 1000 + "\n")
+    pipe.read_until(lambda text: b"\n" in text)
+
+
+def test_printing_for_a_reader_that_has_gone_raises_nothing(streams, pipe):
+    streams()
+    pipe.stop_reading()
+    with standard_streams() as flush:
+        for _ in range(3):
+            print("x", flush=True)
+            flush()
+
+
+def test_a_stream_without_a_descriptor_stays_as_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    stream = sys.stdout
+    with standard_streams():
+        assert sys.stdout is stream
+        assert sys.stderr is None
+
+
+# The log.
+
+
+@pytest.fixture
+def log(clock):
+    """log(text, *args) logs a warning with our handler, and no other."""
+    logger = logging.Logger("own")
+    logger.addHandler(LogHandler(clock.seconds))
+    yield logger.warning
+    logger.handlers[0].close()
+
+
+def raised(error):
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_a_record_is_one_line_with_its_level(log, capsys):
+    log("%s of %d", "one", 2)
+    assert capsys.readouterr().err == "WARNING: one of 2\n"
+
+
+def test_no_text_makes_a_line_of_the_log(log, capsys):
+    log("from %s", "peer\r\nERROR: forged \x1b[2J\u2028ERROR: too")
+    assert capsys.readouterr().err == (
+        "WARNING: from peer\\r\\nERROR: forged \\x1b[2J\\u2028ERROR: too\n"
+    )
+
+
+def test_a_traceback_is_indented_and_no_text_in_it_makes_a_line_of_the_log(log, capsys):
+    log("it failed", exc_info=raised(ValueError("one\nERROR: forged\r\x1b[2J")))
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "WARNING: it failed"
+    assert rest[-2:] == ["  ValueError: one", "  ERROR: forged\\r\\x1b[2J"]
+    assert all(line.startswith("  ") for line in rest)
+
+
+def test_repeated_records_are_counted(log, clock, capsys):
+    for _ in range(1300):
+        log("no descriptor left")
+    log("something else")
+    assert capsys.readouterr().err == "WARNING: no descriptor left\nWARNING: something else\n"
+    clock.advance(output.REPEAT_SECONDS)
+    log("no descriptor left")
+    assert capsys.readouterr().err == (
+        "WARNING: no descriptor left (repeated 1,299 times)\nWARNING: no descriptor left\n"
+    )
+
+
+def test_the_end_tells_of_what_was_only_counted(clock, capsys):
+    handler = LogHandler(clock.seconds)
+    logger = logging.Logger("own")
+    logger.addHandler(handler)
+    for _ in range(3):
+        logger.error("the same")
+    handler.close()
+    assert capsys.readouterr().err == "ERROR: the same\nERROR: the same (repeated 2 times)\n"
+
+
+def test_no_more_records_are_remembered_than_a_bound(log, capsys):
+    for number in range(3 * output.MAX_REPEATED):
+        log("number %d", number)
+    assert capsys.readouterr().err.count("\n") == 3 * output.MAX_REPEATED
+
+
+class Bad:
+    def __str__(self):
+        raise GeneratorExit
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("message, arguments", [("%d", ("x",)), ("%s", (Bad(),)), (Bad(), ())])
+def test_B3_a_record_that_cannot_be_formatted_raises_nothing(log, capsys, message, arguments):
+    log(message, *arguments)
+    log("and on")
+    assert capsys.readouterr().err.endswith("WARNING: and on\n")
+
+
+def test_B3_an_exception_that_cannot_be_printed_raises_nothing(log, capsys):
+    class Worse(ValueError):
+        __str__ = Bad.__str__
+
+    log("it failed", exc_info=raised(Worse()))
+    log("and on")
+    assert capsys.readouterr().err.endswith("WARNING: and on\n")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RecursionError, MemoryError])
+def test_B3_a_standard_error_that_raises_is_not_heard_of(log, monkeypatch, error):
+    class Broken:
+        written = 0
+
+        def write(self, text):
+            self.written += 1
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    log("one")
+    log("two")
+    assert sys.stderr.written == 2
+
+
+def test_without_a_standard_error_a_record_is_dropped(log, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    log("one")
