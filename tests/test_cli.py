@@ -479,6 +479,22 @@ def shell(tmp_path, closing):
     return shell
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def connected(port):
+    """A socket, as soon as somebody listens there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # between two attempts
+
+
 def first_line(process):
     line = process.stdout.readline().decode()
     return line, int(re.search(r":(\d+)", line)[1])
@@ -510,17 +526,9 @@ def test_a_program_that_calls_main_keeps_its_ignored_signals(capsys):
 
 
 def test_standard_descriptors_that_are_closed_lead_nowhere(shell, tmp_path, closing):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = shell(f"{{run}} serve echo -v --port {port} 0<&- 1>&- 2>&-")
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            peer = closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
-            break
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    peer = closing(connected(port))
     peer.sendall(b"x")
     assert peer.recv(10) == b"x"
     for number in range(3):
@@ -624,24 +632,16 @@ def test_T2_a_pipe_that_nobody_reads_stops_neither_clients_nor_a_signal(
         "        print('x' * 100_000)\n"
         "        raise ValueError('x' * 100_000)\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     reader, writer = full_pipe()
     try:
         # Either leads into the full pipe, and the other to us.
         process = shell(f"{{run}} serve app:Loud -v --port {port}", **{stream: writer})
         other = process.stderr if stream == "stdout" else process.stdout
-        deadline = time.monotonic() + PATIENCE
-        served = 0
-        while served < 10:
-            try:
-                peer = closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
-                peer.sendall(b"x")
-                peer.recv(1)
-                served += 1
-            except ConnectionRefusedError:
-                assert not served and time.monotonic() < deadline
-                time.sleep(0.01)
+        for _ in range(10):
+            peer = closing(connected(port))
+            peer.sendall(b"x")
+            peer.recv(1)
         process.terminate()
         assert other.read()
         assert process.wait(PATIENCE) == 0
@@ -652,12 +652,17 @@ def test_T2_a_pipe_that_nobody_reads_stops_neither_clients_nor_a_signal(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
-def test_T2_a_full_disk_for_its_errors_stops_nothing(shell):
+def test_T2_a_full_disk_stops_nothing(shell, closing):
+    port = free_port()
     with open("/dev/full", "w") as full:
-        process = shell("{run} proxy 0 1 --metrics 0", stderr=full)
-        first_line(process)
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
+        process = shell(f"{{run}} serve echo -v --port {port}", stdout=full)
+    for _ in range(10):
+        peer = closing(connected(port))
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize("how", ["halted", "hung up"])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from serve_support import Command, read_all
 from support import PATIENCE
 
+import minireactor
 from minireactor.cli import main
 from minireactor.lessons import check, command, runner
 from minireactor.lessons.catalogue import CHECK_LINE, LANGUAGES, Lesson, blocks, lessons
@@ -444,3 +448,33 @@ def test_what_a_program_has_started_is_stopped_with_it(tmp_path, closing):
     child = closing(listener.accept()[0])
     child.settimeout(PATIENCE)
     assert read_all(child) == b""
+
+
+# Without folders.
+
+
+def test_in_a_zip_file_the_lessons_are_there_and_run(tmp_path):
+    package = Path(minireactor.__file__).parent
+    archive = tmp_path / "minireactor.pyz"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("__main__.py", "from minireactor.cli import main\nraise SystemExit(main())\n")
+        for path in package.rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                file.write(path, path.relative_to(package.parent))
+
+    def learn(*arguments):
+        done = subprocess.run(
+            [sys.executable, str(archive), "learn", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            text=True,
+            timeout=3 * PATIENCE,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert learn().count("\n 2  ") == 1
+    assert learn("2", "--exercise") == LESSONS[1].exercise.read_text(encoding="utf-8")
+    assert "requests are answered" in learn("2", "--lang", "en")
+    assert os.listdir(tmp_path) == [archive.name]

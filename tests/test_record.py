@@ -148,6 +148,48 @@ def test_a_disk_that_is_full_only_at_the_end_is_a_warning_as_well(wire, caplog):
     assert wire.reactor.observers == []
 
 
+@pytest.fixture
+def fifo(tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    return path
+
+
+def test_T2_a_fifo_whose_reader_stalls_delays_nobody_and_what_is_lost_is_noted(
+    wire, fifo, path, clock, monkeypatch
+):
+    monkeypatch.setattr(record, "MAX_QUEUED", 1000)
+    with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        recorder = Recorder(wire.reactor, fifo)
+        while not recorder._writer.dropped:
+            wire.connect(AnyProtocol())
+            clock.advance(INTERVAL)
+            wire.run(1)
+        with open(path, "wb") as read_into:
+            while not recorder._writer.flush(0.001):
+                read_into.write(reader.read(1 << 20) or b"")
+            recorder.close()
+            read_into.write(reader.read())
+    with open(path) as lines:
+        found = list(map(json.loads, lines))
+    (note,) = [line for line in found if line["type"] == "dropped"]
+    assert note["lines"] > 0
+    assert found[-1]["type"] == "sample"
+    # Those who read recordings pass over it.
+    assert list(read(path)) == [line for line in found if line is not note]
+    assert wire.reactor.tap is None
+
+
+def test_T2_a_fifo_that_nobody_reads_delays_nobody(wire, fifo, monkeypatch, caplog):
+    monkeypatch.setattr(record, "FLUSH_SECONDS", 0.01)
+    recorder = Recorder(wire.reactor, fifo)
+    wire.run(1)
+    recorder.close()
+    assert "lacks its last lines: 3" in caplog.text
+    with open(fifo, "rb") as reader:  # so that its thread can end
+        reader.read()
+
+
 # Reading.
 
 
@@ -235,6 +277,8 @@ def test_a_last_line_that_was_cut_off_is_left_out(path):
         (sample(rest={}), "line 2: no complete sample"),
         ({"type": "event", "time": 1.0}, "line 2: no complete event"),
         ({"type": ["event"]}, None),
+        ('{"type": "sample", "more": ' + "[" * 30 + "]" * 30 + "}", "nested deeper than 20 levels"),
+        ('"' + "\\\"[" * 1000, "line 2: no JSON object"),
     ],
 )
 def test_a_damaged_line_is_named(path, line, said):
@@ -291,6 +335,18 @@ def test_a_line_without_end_is_refused(path, monkeypatch):
     monkeypatch.setattr(record, "MOST_LINE", 1000)
     with pytest.raises(RecordingError, match="line 2"):
         list(read(written(path, HEAD, "x" * 5000)))
+
+
+def test_a_line_of_63_megabytes_is_refused_at_4(path):
+    with open(path, "wb") as file:
+        file.write(json.dumps(HEAD).encode() + b"\n[" + b"1," * (63 * 1024 * 1024 // 2))
+    with pytest.raises(RecordingError, match="line 2: longer than 4194304 bytes: '.1,1,1"):
+        list(read(path))
+
+
+def test_brackets_in_texts_are_no_levels(path):
+    line = sample(row={"label": "[{" * 100 + '"\\'})
+    assert list(read(written(path, HEAD, line))) == [HEAD, line]
 
 
 def test_bytes_that_are_no_text_are_refused(path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import sys
 from collections import deque
 
@@ -13,6 +14,7 @@ from minireactor.view import terminal
 from minireactor.view.terminal import Capture, Notes, Terminal, find_terminal
 
 termios = pytest.importorskip("termios")
+fcntl = pytest.importorskip("fcntl")
 
 
 class Pty:
@@ -210,6 +212,19 @@ def test_a_terminal_that_controls_nobody_is_anybodys(term):
     assert term.is_ours()
 
 
+def test_its_size_is_its_own_whatever_the_environment_says(term, pty, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "5")
+    fcntl.ioctl(pty.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    assert term.size() == (100, 30)
+
+
+def test_a_terminal_without_a_size_has_that_of_the_environment(term, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "5")
+    assert term.size() == (20, 5)
+
+
 # Which it is.
 
 
@@ -308,6 +323,15 @@ def test_what_is_printed_is_kept_and_errors_are_printed_in_the_end(streams):
     capture.close()
     assert (sys.stdout, sys.stderr) == (out, err)
     assert (out.text, err.text) == ("", "complained\n")
+
+
+def test_escapes_in_errors_are_visible_in_the_end(streams):
+    _, err = streams()
+    capture = Capture()
+    capture.open()
+    print("\x1b[2J\rforged", file=sys.stderr)
+    capture.close()
+    assert err.text == "\\x1b[2J\\rforged\n"
 
 
 def test_errors_that_do_not_go_to_the_terminal_go_where_they_went(streams, monkeypatch):

@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import random
 
+import pytest
 from test_record import HEAD, sample
 
+from minireactor.cli import main
+from minireactor.view.record import RecordingError
+from minireactor.view.replay import Replay
 from minireactor.view.trace import trace_events, write_trace
 
 
@@ -106,6 +111,16 @@ def test_what_waits_and_what_moves_are_counters():
     ]
 
 
+@pytest.mark.parametrize("later", [0.0, 5e-324, 1e-300])
+def test_samples_at_the_same_time_give_no_rate(later):
+    found = counters(
+        event("connect", 0.0),
+        sample(time=0.0, row={"in": 0}),
+        sample(time=later, row={"in": 10**29}),
+    )
+    assert "#1 bytes/s" not in [name for _, name, _ in found]
+
+
 def test_the_process_has_counters_of_its_own():
     found = counters(sample(time=1.0, lag=0.0123, memory=1 << 20))
     assert (1_000_000, "lag", {"ms": 12.3}) in found
@@ -144,3 +159,62 @@ def test_the_trace_of_nothing_is_one_too():
     out = io.StringIO()
     write_trace([HEAD], out)
     assert [one["ph"] for one in json.loads(out.getvalue())["traceEvents"]] == ["M"]
+
+
+WEIRD = [
+    *("0", "5e-324", "-1e308", "1e999", "NaN", "-Infinity", "9" * 5000, "9" * 29, "-1", "1.5"),
+    *("null", "true", '"x"', '"\\ud800"', '"\\u001b[2J"', "[]", "{}", "[[[]]]", "[1]"),
+    *("[" * depth + "]" * depth for depth in (15, 25, 400, 990, 100_000)),
+]
+
+
+def places(found):
+    """(holder, key) of each value in it, of any depth."""
+    for key in found if isinstance(found, dict) else range(len(found)):
+        yield found, key
+        if isinstance(found[key], (dict, list)):
+            yield from places(found[key])
+
+
+def hostile(seed):
+    """A recording of which one or two values, of any depth, have become something else."""
+    chance = random.Random(seed)
+    lines = [dict(HEAD), event("connect", 0)]
+    for _ in range(chance.randrange(1, 5)):
+        time, number = chance.choice([0, 5e-324, 0.5, 1.0]), chance.choice([1, 2])
+        kind = chance.choice(["pause", "resume", "lost"])
+        row = {"id": number, "in": chance.choice([0, 10**29])}
+        lines.append(chance.choice([sample(time=time, row=row), event(kind, time, number)]))
+    for _ in range(chance.randrange(1, 3)):
+        holder, key = chance.choice(list(places(lines)))
+        holder[key] = "here"
+    text = [json.dumps(line) for line in lines]
+    text = [line.replace('"here"', chance.choice(WEIRD)) for line in text]
+    if chance.random() < 0.2:
+        damaged = chance.randrange(len(text))
+        text[damaged] = text[damaged][: chance.randrange(len(text[damaged]))]
+    return "\n".join([*text, ""])
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_a_hostile_recording_is_a_trace_or_one_line_of_error(part, tmp_path, capsys):
+    path = tmp_path / "hostile.jsonl"
+    statuses = set()
+    for seed in range(part * 60, part * 60 + 60):
+        path.write_text(hostile(seed))
+        status = main(["trace", str(path), "-o", str(tmp_path / "out")])
+        statuses.add(status)
+        errors = capsys.readouterr().err
+        if status:
+            assert errors.startswith("minireactor trace: ") and errors.count("\n") == 1
+            assert errors[:-1].isprintable() and len(errors) < 400
+            assert f"{path}, line " in errors or "is no recording" in errors or "version" in errors
+        else:
+            assert json.loads((tmp_path / "out").read_text())["traceEvents"]
+        try:
+            shown = Replay(str(path))
+        except RecordingError:
+            assert status
+        else:
+            assert all(map(json.loads, shown._recording.splitlines()))
+    assert statuses == {0, 2}

@@ -277,6 +277,19 @@ def test_a_signal_leaves_the_terminal_as_it_was(window, name, status):
 
 
 @tmux
+def test_signals_that_the_parent_ignores_stay_ignored(window, connect):
+    term = window()
+    term.run("trap '' HUP TSTP QUIT TERM")
+    term.serve("echo")
+    for name in ("HUP", "TSTP", "QUIT", "TERM"):
+        os.kill(term.process(), getattr(signal, f"SIG{name}"))
+    connect(term)
+    term.shows("^open 1 of 1 ")
+    term.press("q")
+    term.shows("^status 0")
+
+
+@tmux
 def test_an_exception_that_ends_the_program_leaves_the_terminal_as_it_was(
     window, connect, tmp_path
 ):
@@ -378,6 +391,17 @@ def test_it_follows_the_size_of_the_window(window, connect):
     assert max(map(len, term.lines())) <= 50
     term.resize(130, 35)
     term.until(lambda: "LAST" in term.text() and len(term.lines()) == 35, "a larger picture")
+
+
+@tmux
+def test_it_follows_the_window_also_if_the_shell_exports_a_size(window):
+    term = window(100, 30)
+    term.run("export COLUMNS=100 LINES=30")
+    term.serve("echo")
+    term.resize(60, 12)
+    term.until(lambda: len(term.lines()) == 12, "a smaller picture")
+    term.resize(90, 20)
+    term.until(lambda: len(term.lines()) == 20, "a larger picture")
 
 
 @tmux

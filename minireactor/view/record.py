@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import __version__
 from minireactor.log import logger
-from minireactor.output import Writer
+from minireactor.output import FLUSH_SECONDS, Writer
 from minireactor.view.tap import Tap
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Recorder:
         )
         self._open = True
         # A FIFO without a reader takes longer. What comes until then is queued.
-        self._writer.open()
+        self._writer.open(FLUSH_SECONDS)
         self._lines: list[str] = []
         self._pauses: dict[int, int] = {}  # by connection, since the last sample
         self._left_out: set[int] = set()  # connections whose latest pause is not in it
@@ -100,7 +100,7 @@ class Recorder:
         self._tap.close()
         if self._timer.active():
             self._timer.cancel()
-        lost = self._writer.close()
+        lost = self._writer.close(FLUSH_SECONDS)
         if self._writer.error is not None:
             logger.warning("the recording %s ends here: %s", self._path, self._writer.error)
         elif lost:
@@ -170,8 +170,6 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     if len(line) > MOST_LINE:
         raise RecordingError(f"{where}: longer than {MOST_LINE} bytes: {_cut(line)}")
-    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
-        raise RecordingError(f"{where}: nested deeper than {MOST_DEPTH} levels: {_cut(line)}")
     try:
         # To look at each number would take longer than to read the line.
         integer = _integer if _LONG.search(line) else None
@@ -182,6 +180,8 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise RecordingError(f"{where}: no JSON object: {_cut(line)}")
+    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
+        raise RecordingError(f"{where}: nested deeper than {MOST_DEPTH} levels: {_cut(line)}")
     return found
 
 
