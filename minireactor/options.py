@@ -74,7 +74,9 @@ def _add_command(
 
 
 def _add_serve(commands: Any) -> None:
-    parser = _add_command(commands, "serve", "Serve an app on a TCP port", "echo --watch", _UNTIL_STOPPED)
+    parser = _add_command(
+        commands, "serve", "Serve an app on a TCP port", "echo --watch", _UNTIL_STOPPED
+    )
     add = parser.add_argument
     add(
         "app",

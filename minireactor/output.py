@@ -140,7 +140,7 @@ class Writer:
             return self._is_done()
 
     def _is_done(self) -> bool:
-        return self._ended or not (self._queue or self.dropped) and self._idle
+        return self._ended or (not (self._queue or self.dropped) and self._idle)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> int:
         """Flush, and write nothing more. Return how many lines were not written. Idempotent."""

@@ -267,7 +267,6 @@ class Port(Listener):
         self.reactor.disarm(listener)
         self.reactor.call_later_hidden(REST_SECONDS, listener.go_on)
 
-
     def getHost(self) -> IPv4Address | IPv6Address:
         """The address that it listens on, with the real port number where 0 was asked for."""
         if self._host is None:

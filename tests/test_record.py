@@ -278,7 +278,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(path):
         ({"type": "event", "time": 1.0}, "line 2: no complete event"),
         ({"type": ["event"]}, None),
         ('{"type": "sample", "more": ' + "[" * 30 + "]" * 30 + "}", "nested deeper than 20 levels"),
-        ('"' + "\\\"[" * 1000, "line 2: no JSON object"),
+        ('"' + '\\"[' * 1000, "line 2: no JSON object"),
     ],
 )
 def test_a_damaged_line_is_named(path, line, said):

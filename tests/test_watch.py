@@ -356,7 +356,9 @@ def test_stopped_without_warning_it_stays_away_from_a_terminal_that_is_not_its_o
 def test_in_the_background_it_serves_and_leaves_the_terminal_alone(window, connect):
     term = window()
     term.run(f"{sys.executable} -m minireactor serve echo --watch --port 0 &")
-    term.port = int(term.shows(r"minireactor: echo listening on 127.0.0.1:(\d+), up to \d+ connections$")[1])
+    term.port = int(
+        term.shows(r"minireactor: echo listening on 127.0.0.1:(\d+), up to \d+ connections$")[1]
+    )
     client = connect(term, b"hello")
     assert client.recv(5) == b"hello"
     assert term.is_on_its_own_screen() == ["0", "1"]
