@@ -8,7 +8,6 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.error import (
     ConnectBindError,
@@ -21,8 +20,10 @@ from minireactor.error import (
 )
 from minireactor.failure import Failure
 from minireactor.handler import Handler
+from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.protocol import Protocol
+from minireactor.queues import limit_unsent
 from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS
 from minireactor.tcp import Connection
 from minireactor.timers import DelayedCall, checked_delay
@@ -309,13 +310,11 @@ def _discard(sock: socket.socket) -> None:
     sock.close()
 
 
-class Connector:
+class Connector(Limits):
     """Connects to one place, and knows how that stands; made by `connectTCP`.
 
     `state` is "disconnected", "connecting" or "connected"; `transport` is set while
     connected, and in buildProtocol already.
-    `setWriteBufferLimits(high, low)` gives the marks, 64 and 16 KiB by default, of the
-    connections that come about from then on.
     """
 
     def __init__(
@@ -335,14 +334,9 @@ class Connector:
         self.reactor = reactor
         self.state = "disconnected"
         self.transport: Connection | None = None
-        self._marks = (flow.HIGH, flow.LOW)
         self._factory_started = False
         self._attempt: Attempt | None = None
         self._timer: DelayedCall | None = None
-
-    def setWriteBufferLimits(self, high: int, low: int | None = None) -> None:
-        """The marks of connections to come, in bytes; ValueError unless 0 <= low < high."""
-        self._marks = flow.checked_marks(high, low)
 
     def connect(self) -> None:
         """Begin an attempt: at first, and again once the last connection or attempt has ended.
@@ -404,6 +398,7 @@ class Connector:
         self._end_attempt()
         self.state = "connected"
         peer = from_sockaddr(peer_address)
+        limit_unsent(sock, self.unsent_limit())
         connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
         self.transport = connection
         try:

@@ -7,14 +7,15 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError, DNSLookupError
 from minireactor.failure import Failure
 from minireactor.handler import Handler
+from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.log import logger
+from minireactor.queues import limit_unsent
 from minireactor.resolver import OUT_OF_DESCRIPTORS, checked_host
 from minireactor.tcp import Connection
 
@@ -73,11 +74,8 @@ class Listener(Handler):
         return -1 if self.socket is None else self.socket.fileno()
 
 
-class Port(Listener):
+class Port(Limits, Listener):
     """Accepts connections and has `factory` build their protocols; made by `listenTCP`.
-
-    `setWriteBufferLimits(high, low)` gives the marks, 64 and 16 KiB by default, of the
-    connections that are accepted from then on.
 
     An interface given by name may have several addresses. The port listens on each of them that
     this machine has, with one number for all. It is itself the handler of the first, whose address
@@ -96,16 +94,17 @@ class Port(Listener):
         )
         self.connected = False
         self.disconnected = False
-        self._marks = (flow.HIGH, flow.LOW)
         self._host: IPv4Address | IPv6Address | None = None
         self._further: list[FurtherSocket] = []
         self._spare = -1
         self._next_warning = -1.0
         self._turned_away = 0  # since the last warning
 
-    def setWriteBufferLimits(self, high: int, low: int | None = None) -> None:
-        """The marks of connections to come, in bytes; ValueError unless 0 <= low < high."""
-        self._marks = flow.checked_marks(high, low)
+    def _apply_limits(self) -> None:
+        # What is accepted inherits it: no system call for each connection.
+        for listener in (self, *self._further):
+            if listener.socket is not None:
+                limit_unsent(listener.socket, self.unsent_limit())
 
     def startListening(self) -> None:
         """Bind and listen; also again after `stopListening()`.
@@ -132,6 +131,7 @@ class Port(Listener):
         self._take_spare()
         self.connected, self.disconnected = True, False
         self._further = [FurtherSocket(self, sock) for sock in socks[1:]]
+        self._apply_limits()
         try:
             for listener in (self, *self._further):
                 listener.reading = True

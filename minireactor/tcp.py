@@ -32,6 +32,7 @@ from minireactor.endpoint import Endpoint
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.poller import READ, WRITE
+from minireactor.queues import UnsentLimit, unsent_limit_for
 from minireactor.sendfile import FileSource
 from minireactor.source import Source
 
@@ -63,7 +64,7 @@ class Connection(Endpoint):
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
         *("state", "_reason", "read_ended", "write_ended", "_half_closing", "_on_lost"),
-        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_turn_due"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_turn_due", "_unsent"),
         *("_read_size", "_detour"),
     )
 
@@ -92,6 +93,7 @@ class Connection(Endpoint):
         self._room = self._flow.high  # how long the tail may grow before pending is above high
         self._flush_due = False  # a write pass will come: asked for, or when it is writable
         self._turn_due = False  # the producer is going to be resumed
+        self._unsent: UnsentLimit | None = None  # once the kernel has been full
         self.bytes_in = 0
         self.bytes_out = 0
         self.highest_pending = 0
@@ -167,6 +169,7 @@ class Connection(Endpoint):
             return
         tail = self._tail
         before = len(tail) + self._buffer.sealed
+        had_to_wait = self.writing
         if before > self.highest_pending:
             self.highest_pending = before
         try:
@@ -190,8 +193,14 @@ class Connection(Endpoint):
             pending = self._buffer.advance(sent)
             self._room = self._flow.high - self._buffer.sealed
         self._flush_due = self.writing = pending > 0
-        if pending and (self.armed is None or not self.armed & WRITE):
-            self.reactor.arm(self)
+        if had_to_wait and self._unsent is not None:
+            self._unsent.emptied(self.reactor.seconds())
+        if pending:
+            if self._unsent is None:
+                self._unsent = UnsentLimit(self.socket)
+            self._unsent.filled(self.reactor.seconds())
+            if self.armed is None or not self.armed & WRITE:
+                self.reactor.arm(self)
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._resume_in_turn()
         if self.state is CLOSING or self._half_closing:
@@ -258,6 +267,8 @@ class Connection(Endpoint):
             high, low = (flow.HIGH, flow.LOW) if low is None else (self._flow.high, low)
         self._flow.high, self._flow.low = flow.checked_marks(high, low)
         self._room = self._flow.high - self._buffer.sealed
+        self._unsent = self._unsent or UnsentLimit(self.socket)
+        self._unsent.change(unsent_limit_for(self._flow.high))
         pending = len(self._buffer)
         if pending > self._flow.high:
             self._signal(flow.ABOVE)

@@ -17,7 +17,7 @@ PACKAGE = Path(minireactor.__file__).parent
 # fmt: off
 ORDER = [
     "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
-    "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
+    "limits", "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
     "resolver", "connector", "port", "internet", "__init__",
     "basic", "streams", "testing",
