@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import measure, page, report
-from bench.engines import ENGINES, PROXY, SERVER, Engine, serving
+from bench.engines import BASE, ENGINES, PROXY, SERVER, Engine, from_checkout, serving
 from bench.works import WORKS, Work
 
 ROUNDS = 5
@@ -46,6 +46,11 @@ def options() -> Options:
     add("--chart", metavar="FILE", help="write a picture (SVG) of the ratios")
     add("--readme", metavar="FILE", help="put the summary between its two bench marks")
     add("--from", metavar="FILE", dest="earlier", help="show what an earlier --json has, only")
+    add(
+        "--against",
+        metavar="FOLDER",
+        help=f"compare {BASE} with another checkout of it, in FOLDER; other engines only if named",
+    )
     add("--list", action="store_true", help="show the works and the engines, and end")
     return parser
 
@@ -80,7 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = options()
     given = parser.parse_args(arguments)
     try:
-        engines = chosen("engine", given.engines, ENGINES)
+        names = BASE if given.against and given.engines is None else given.engines
+        engines = chosen("engine", names, ENGINES)
+        if given.against:
+            engines.append(from_checkout(Path(given.against)))
         works = chosen("work", given.work, WORKS)
         check_writable(given)
         if given.list:
@@ -157,6 +165,7 @@ def compare(
     results = report.Results(header(engines, absent, quick), [])
     bounded = quick and rounds is None
     pairs = [(w, e) for w in works for e in engines if w.is_done_by(e.name)]
+    backwards = [(w, e) for w in works for e in reversed(engines) if w.is_done_by(e.name)]
     wanted = rounds or (MOST_QUICK_ROUNDS if quick else ROUNDS)
     progress = Progress(len(pairs), wanted)
     session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT)
@@ -164,7 +173,8 @@ def compare(
     try:
         for number in range(1, wanted + 1):
             results.header["rounds"] = number
-            for work, engine in pairs:
+            # Every other round goes backwards: what heats up or slows down favours nobody.
+            for work, engine in pairs if number % 2 else backwards:
                 if bounded and time.monotonic() - begun > LAST_SECONDS:
                     results.header["unfinished"] = True
                     break

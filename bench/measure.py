@@ -52,13 +52,30 @@ class Session:
         (folder / "minireactor_style.py").write_text(minireactor_source(source))
         self.environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
             # Compiled once, into a place of our own, whatever the user's settings are.
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
         }
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.server_cores, self.load_cores = split_cores()
         self.descriptors = raise_descriptor_limit()
+
+    def environment_of(self, root: Path) -> dict[str, str]:
+        """Return the environment of a child that imports `minireactor` and `bench` from `root`."""
+        return {**self.environment, "PYTHONPATH": os.pathsep.join([str(root), str(self.folder)])}
+
+    def root_of(self, engine: Engine) -> Path:
+        """Return the folder from which the engine's servers import their packages.
+
+        An engine from another checkout has that checkout's `minireactor`, but this `bench`: both
+        run the same programs, also those that the other checkout does not have yet."""
+        if not engine.checkout:
+            return ROOT
+        root = self.folder / engine.name
+        if not root.exists():
+            root.mkdir()
+            (root / BASE).symlink_to(Path(engine.checkout) / BASE)
+            (root / "bench").symlink_to(ROOT / "bench")
+        return root
 
     def close(self) -> None:
         with signals.held():
@@ -76,6 +93,7 @@ class Child:
         command: Sequence[str],
         cores: set[int],
         inherited: Sequence[int] = (),
+        root: Path = ROOT,
     ) -> None:
         self.session = session
         self.deadline = time.monotonic() + session.timeout
@@ -89,8 +107,8 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                cwd=ROOT,
-                env=session.environment,
+                cwd=root,
+                env=session.environment_of(root),
                 start_new_session=True,
                 pass_fds=inherited,
             )
@@ -161,7 +179,10 @@ class Server(Child):
         pairs = [f"{name}={number}" for name, number in numbers.items()]
         pairs.append(f"lifetime={int(session.timeout) + 5}")
         super().__init__(
-            session, [str(interpreter), "-c", start, app, *pairs], session.server_cores
+            session,
+            [str(interpreter), "-c", start, app, *pairs],
+            session.server_cores,
+            root=session.root_of(engine),
         )
         try:
             said = self.line().split()

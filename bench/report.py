@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.engines import BASE, COPYING, PROXY, SERVER
+from bench.engines import BASE, CHECKOUT_MARK, COPYING, PROXY, SERVER
 from bench.works import COLUMNS, WORKS, Work
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -93,11 +93,13 @@ class Results(NamedTuple):
 
     def ratio(self, work: str, peer: str, base: str = BASE) -> Spread | None:
         """minireactor's main figure over the peer's, of the rounds that both have."""
-        if peer == base:
-            return None
+        values = self.ratios(work, peer, base)
+        return spread(values) if values and peer != base else None
+
+    def ratios(self, work: str, peer: str, base: str = BASE) -> list[float]:
+        """Return the ratios of the rounds that both have, in order."""
         ours, theirs = self.by_round(work, base), self.by_round(work, peer)
-        values = [ours[n] / theirs[n] for n in sorted(ours) if theirs.get(n, 0) > 0]
-        return spread(values) if values else None
+        return [ours[n] / theirs[n] for n in sorted(ours) if theirs.get(n, 0) > 0]
 
     def failures(self) -> list[str]:
         return [
@@ -207,10 +209,33 @@ def summary(results: Results, section: Section) -> list[list[str]]:
     ]
 
 
+def before_and_after(results: Results, before: str) -> list[list[str]]:
+    """Headings, then a row for each work: what it costs now, and cost in another checkout.
+
+    Other load on the machine only adds to a cost, so that the ratio of the two lowest costs is the
+    steadiest figure. Next to it stand the quartiles of the ratios taken round by round."""
+    rows = [[f"after / before ({before})", "after", "before", "of lowest", "25 %", "50 %", "75 %"]]
+    for work in results.works():
+        now, then = results.figure(work.name, BASE), results.figure(work.name, before)
+        ratios = results.ratios(work.name, before)
+        if now is None or then is None or not ratios:
+            continue
+        # quantiles() takes two values or more.
+        quarters = statistics.quantiles(
+            (ratios * 2)[: max(2, len(ratios))], n=4, method="inclusive"
+        )
+        row = [work.name, number(now.median), number(then.median)]
+        rows.append(row + [f"{each:.3f}" for each in (now.low / then.low, *quarters)])
+    return rows
+
+
 def text(results: Results) -> str:
     lines = [first_line(results), ""]
     for work in results.works():
         lines += [f"{work.name}: {work.title}", *aligned(work_table(results, work)), ""]
+    for peer in results.peers():
+        if CHECKOUT_MARK in peer:
+            lines += [*aligned(before_and_after(results, peer)), ""]
     if results.peers():
         lines += [
             "Ratios of the first figure, minireactor's to the peer's, median of the rounds; lower "

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bench.engines import ENGINES, PROXY, SERVER, Engine
+from bench.engines import CHECKOUT_MARK, ENGINES, PROXY, SERVER, Engine
 from bench.measure import Load, RunFailed, Server, Session, proxy
 
 Figures = dict[str, float]
@@ -296,6 +296,7 @@ class Work(NamedTuple):
         return PROXY if self.app == PROXY else SERVER
 
     def is_done_by(self, name: str) -> bool:
+        name = name.partition(CHECKOUT_MARK)[0]
         return name not in self.without and any(e.name == name for e in doers(self.role))
 
     def run(self, session: Session, engine: Engine, quick: bool) -> Figures:

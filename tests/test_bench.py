@@ -24,7 +24,7 @@ pytest.importorskip("resource")
 
 from bench import __main__ as command
 from bench import load, measure, page, report, works
-from bench.engines import ENGINES, minireactor_source, programs
+from bench.engines import ENGINES, from_checkout, minireactor_source, programs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -210,6 +210,7 @@ def test_the_twisted_servers_become_minireactor_servers():
         (["--work", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
         (["--rounds", "0"], "'0' is not a number of rounds, from 1 on"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
+        (["--against", "/nowhere"], "'/nowhere' has no package 'minireactor'; name a checkout's"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
@@ -277,6 +278,51 @@ def test_proxies_have_a_table_of_their_own_and_a_row_for_copying():
     assert json.loads(report.as_json(found))["ratios"]["proxy-1, --copy"]["haproxy"]["low"] == 0.75
     assert "As proxies" in page.html(found)
     assert parsed(page.chart(found)) is not None
+
+
+def test_another_checkout_has_a_table_of_before_and_after():
+    # given a round that was disturbed
+    found = results(minireactor=[1.0, 1.1, 1.2], minireactor__base=[2.0, 2.2, 9.0])
+    found = json.loads(json.dumps(found).replace("minireactor--base", "minireactor@base"))
+    found = report.Results(*found)
+
+    text = report.text(found)
+
+    # then the lowest costs are compared, and the quartiles of the rounds' ratios
+    assert re.search(r"^lines +1\.10 +2\.20 +0\.500 +0\.317 +0\.500 +0\.500$", text, re.M)
+    assert parsed(page.html(found)) is not None
+    assert parsed(page.chart(found)) is not None
+
+
+def test_one_round_against_another_checkout_has_a_table_too():
+    found = results(minireactor=[1.0], minireactor__base=[2.0])
+    found = report.Results(
+        *json.loads(json.dumps(found).replace("minireactor--base", "minireactor@base"))
+    )
+
+    assert re.search(r"^lines( +[0-9.]+){2}( +0\.500){4}$", report.text(found), re.M)
+
+
+def test_a_folder_without_the_package_is_no_checkout(tmp_path):
+    with pytest.raises(ValueError, match="has no package 'minireactor'; name a checkout's folder"):
+        from_checkout(tmp_path)
+
+
+def test_another_checkout_runs_its_own_package_with_the_same_programs(tmp_path, session):
+    # given a checkout whose package says so, and has no bench
+    package = tmp_path / "other" / "minireactor"
+    shutil.copytree(ROOT / "minireactor", package)
+    with (package / "__init__.py").open("a") as file:
+        file.write("\nimport sys\nsys.stderr.write('the other one\\n')\n")
+    other = from_checkout(package.parent)
+
+    figures = named("lines").run(session, other, True)
+
+    assert other.name == "minireactor@other"
+    assert figures["cpu"] > 0
+    assert session.complaints == ["the other one"]
+    assert named("proxy-1").is_done_by(other.name)
+    assert not named("bulk-out-pull").is_done_by("streams@other")
 
 
 def test_haproxy_is_told_of_splicing_only_when_it_is_tuned(tmp_path):

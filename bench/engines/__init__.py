@@ -16,6 +16,7 @@ SUBSTITUTIONS = (
 )
 BASE = "minireactor"  # whose ratio to each of the others is reported
 COPYING = "minireactor-copy"  # and, among the proxies, this one's
+CHECKOUT_MARK = "@"  # stands before the folder in the name of an engine from another checkout
 SERVER, PROXY = "server", "proxy"  # what an engine may be
 
 
@@ -30,6 +31,7 @@ class Engine(NamedTuple):
     program: str = ""  # a proxy that is a command of its own, ...
     command: Callable[[Path, int, int], list[str]] | None = None  # ... and what starts it
     version: str = ""  # the option with which it tells its version
+    checkout: str = ""  # the folder with another minireactor package, which it imports instead
 
     def is_a(self, role: str) -> bool:
         return bool(self.server if role == SERVER else self.proxy or self.program)
@@ -118,6 +120,22 @@ ENGINES: Sequence[Engine] = (
         version="-v",
     ),
 )
+
+
+def from_checkout(folder: Path) -> Engine:
+    """Return the engine that runs the minireactor package in `folder`, another checkout.
+
+    Raises ValueError if `folder` has no such package."""
+    folder = folder.resolve()
+    if not (folder / BASE / "__init__.py").is_file():
+        raise ValueError(f"{str(folder)!r} has no package {BASE!r}; name a checkout's folder")
+    base = ENGINES[0]
+    return base._replace(
+        name=f"{BASE}{CHECKOUT_MARK}{folder.name}",
+        title=f"{base.title} in {folder.name}",
+        about="The same programs with the package of another checkout.",
+        checkout=str(folder),
+    )
 
 
 def minireactor_source(twisted_source: str) -> str:
