@@ -4,7 +4,8 @@
     echo     its own input is the producer: a peer that does not read is not read from either
     discard  no producer at all: nothing is written
     chargen  a pull producer: it writes when it is asked
-    file     none either: what is pending stays in the file until it is sent
+    file     none either: what is pending stays in the file until it is sent; a file without a
+             true size, as in /proc, is read by a pull producer
 
 None of them keeps more than the high mark and a little for a peer that does not read, however
 much that peer has asked for.
@@ -13,14 +14,30 @@ much that peer has asked for.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import stat
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from minireactor.basic import LineReceiver
+from minireactor.basic import FileSender, LineReceiver
+from minireactor.error import ConnectionLost
+from minireactor.linger import Lingering
 from minireactor.log import logger
 from minireactor.protocol import Factory, Protocol
+from minireactor.sendfile import has_true_size
+
+if TYPE_CHECKING:
+    from minireactor.defer import Deferred
+    from minireactor.failure import Failure
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+RECLAIMED = 64  # lingering sockets that are closed when a file finds no descriptor
+WARNING_SECONDS = 10.0  # between two warnings about one file, however many clients ask for it
+# A device that is no file after all is not waited for, and does not become our terminal.
+_OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # those that this system has
+    _OPEN_FLAGS |= getattr(os, _flag, 0)
 
 LARGEST = 10000  # integers are 0 to this one
 MOST = 10**18  # integers for one request: more than anybody can wait for
@@ -244,29 +261,77 @@ class SendFile(Protocol):
 
     def connectionMade(self) -> None:
         try:
-            file = self.factory.open()
+            file = self._open()
         except OSError as error:
-            logger.warning("cannot send %s: %s", self.factory.path, error.strerror)
-            self.transport.abortConnection()
+            self._refuse(error)
             return
-        # If it fails, the connection has ended for that reason, and tells it.
-        self.transport.sendFile(file).addBoth(lambda _: file.close())
+        try:
+            if has_true_size(file.fileno()):
+                # If it fails, the connection has ended for that reason, and tells it.
+                sending: Deferred[Any] = self.transport.sendFile(file)
+            else:
+                # The kernel makes such a file up in memory: to read 16 KiB of it, once for each
+                # flush, waits for no disk.
+                sending = FileSender().beginFileTransfer(file, self.transport)
+                sending.addErrback(self._read_failed)
+        except (OSError, ValueError) as error:
+            file.close()
+            self._refuse(error)
+            return
+        sending.addBoth(lambda _: file.close())
         self.transport.loseConnection()
+
+    def _open(self) -> BinaryIO:
+        """Return the open file; if no descriptor is left, lingering sockets give up theirs."""
+        try:
+            return self.factory.open()  # type: ignore[no-any-return]
+        except OSError as error:
+            if error.errno not in _OUT_OF_DESCRIPTORS:
+                raise
+            if not Lingering.reclaim(self.transport.reactor, RECLAIMED):
+                raise
+        return self.factory.open()  # type: ignore[no-any-return]
+
+    def _read_failed(self, failure: Failure) -> None:
+        if not failure.check(ConnectionLost):
+            self._refuse(failure.value)
+
+    def _refuse(self, error: Any) -> None:
+        """Reset the connection: its peer must not take nothing, or a part, for the whole."""
+        self.factory.warn(
+            self.transport.reactor.seconds(), getattr(error, "strerror", None) or error
+        )
+        self.transport.abortConnection()
 
 
 class FileFactory(Factory):
-    """Sends the file at `path`, as it is by then, to each client. OSError if there is none now."""
+    """Sends the file at `path`, as it is by then, to each client.
+
+    Raises OSError if there is none now, or if it cannot be read."""
 
     protocol = SendFile
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.open().close()
+        self._warned = -math.inf
+        self._unreported = 0
+        with self.open() as file:
+            if file.read(1) is None:
+                raise BlockingIOError(errno.EAGAIN, "it has nothing to read now", path)
+
+    def warn(self, now: float, why: object) -> None:
+        """Log why a client does not get the file, at most once in WARNING_SECONDS."""
+        if now - self._warned < WARNING_SECONDS:
+            self._unreported += 1
+            return
+        also = f" ({self._unreported:,} more clients since the last warning)"
+        logger.warning("cannot send %s: %s%s", self.path, why, also if self._unreported else "")
+        self._warned, self._unreported = now, 0
 
     def open(self) -> BinaryIO:
-        """For one connection. OSError, also for what is no regular file."""
+        """Open the file for one connection. Raises OSError, also if it is no regular file."""
         # A pipe, for one, would have us wait for somebody to write to it.
-        fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        fd = os.open(self.path, _OPEN_FLAGS)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no regular file", self.path)

@@ -18,6 +18,7 @@ goes on with it. A callback that raises leaves everything behind its own line or
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from operator import length_hint
 from struct import calcsize, pack, unpack_from
@@ -490,8 +491,9 @@ class FileSender:
 
         `file` must give bytes; it is left open. The Deferred gets the last byte sent once all is
         written, or the exception that ended the transfer: one out of `file`, `transform` or
-        `consumer.write`, or ConnectionLost if the consumer stops it. RuntimeError if this sender
-        is still busy, or if `consumer` has another producer.
+        `consumer.write`; BlockingIOError if a non-blocking `file` has nothing to read yet; or
+        ConnectionLost if the consumer stops it. Raises RuntimeError if this sender is still busy,
+        or if `consumer` has another producer.
         """
         if self.deferred is not None:
             raise RuntimeError(f"{self!r} still sends {self.file!r}; use another FileSender")
@@ -534,7 +536,12 @@ class FileSender:
     def _next_chunk(self) -> bytes:
         """What is to be written next; nothing at the end of the file."""
         while True:
-            chunk: bytes = self.file.read(self.CHUNK_SIZE)
+            chunk: bytes | None = self.file.read(self.CHUNK_SIZE)
+            if chunk is None:
+                # Not the end of the file: a peer must not take a part for the whole.
+                raise BlockingIOError(
+                    errno.EAGAIN, f"{self.file!r} has nothing to read now; wait until it has"
+                )
             if not chunk or self.transform is None:
                 return chunk
             chunk = self.transform(chunk)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _HAS_SENDFILE = hasattr(os, "sendfile")
 _NOT_FROM_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # says, of a file, os.sendfile
+_BLOCK = 512  # bytes of one st_blocks
 _READ_SIZE = 64 * 1024  # bytes at a time, where that does not do
 
 
@@ -34,7 +35,8 @@ class FileSource(Source):
     """`count` bytes of `file` from `offset` on; without `count`, all that it has there now.
 
     file: open in binary mode, with a descriptor; its position neither matters nor changes. It has
-        to stay open, and as long as it is, until `sent` fires. TypeError, ValueError.
+        to stay open, and as long as it is, until `sent` fires. TypeError if it has no descriptor.
+        ValueError if it is no regular file, or has fewer or more bytes than its size says.
     sent: a Deferred, of the number of bytes when the last of them has been sent. It fails with
         ConnectionLost if the connection ends before (unless the reactor ends with it). If the file
         has become too short meanwhile, or cannot be read, it fails with FileEnded, and the
@@ -111,7 +113,30 @@ def _size_of(file: Any) -> int:
         ) from None
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{file!r} is no regular file; basic.FileSender takes any")
+    try:
+        true = has_true_size(file.fileno())
+    except OSError as error:
+        raise ValueError(f"cannot read {file!r}: {error.strerror}; open it for reading") from None
+    if not true:
+        raise ValueError(
+            f"reading {file!r} does not give the {status.st_size} bytes of its size, as with many "
+            "files of /proc and /sys; basic.FileSender sends what reading gives"
+        )
     return status.st_size
+
+
+def has_true_size(fd: int) -> bool:
+    """Return whether a regular file really has as many bytes as its size says.
+
+    Linux makes up the files of /proc and /sys while they are read. Their size is 0, or one page.
+    Raises OSError if the file cannot be read."""
+    status = os.fstat(fd)
+    # A file with blocks for all of its bytes is on a disk. The others are read at one place: a
+    # file of holes has its last byte, too.
+    if 0 < status.st_size <= getattr(status, "st_blocks", 0) * _BLOCK:
+        return True
+    last = _read(fd, max(0, status.st_size - 1), 1)
+    return bool(last) == (status.st_size > 0)
 
 
 def _send(sock: socket.socket, fd: int, offset: int, count: int) -> int:

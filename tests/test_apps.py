@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import errno
+import os
 import random
 import socket
+from pathlib import Path
 
 import pytest
 from support import connect, drain, passes, pump, receive
 
 from minireactor import apps
-from minireactor.apps import BadRequest, Chargen, Discard, Echo, RandomFactory, parse_request
+from minireactor.apps import (
+    BadRequest,
+    Chargen,
+    Discard,
+    Echo,
+    FileFactory,
+    RandomFactory,
+    parse_request,
+)
 from minireactor.protocol import Factory
 
 QUESTION = b"how many random integers do you want?\r\n"
@@ -367,3 +378,166 @@ def test_chargen_ends_when_its_server_leaves(reactor, serve):
     protocol.transport.loseConnection()
 
     assert drain(reactor, client).endswith(b"\r\n")
+
+
+# file: files whose size is not what reading them gives.
+
+
+def whole(reactor, client):
+    """What the client gets until the end, after which the file is closed on a later pass."""
+    try:
+        return drain(reactor, client)
+    finally:
+        passes(reactor)
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/version", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled"]
+)
+def test_a_file_that_the_kernel_makes_up_arrives_as_reading_gives_it(reactor, serve, path):
+    if not os.access(path, os.R_OK):
+        pytest.skip(f"this system has no {path}")
+    _, client = serve(FileFactory(path))
+    assert whole(reactor, client) == Path(path).read_bytes() != b""
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * MEGABYTE])
+@pytest.mark.parametrize("made_up", [False, True])
+def test_a_file_arrives_whole_by_either_way(reactor, serve, tmp_path, monkeypatch, size, made_up):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(size))
+    if made_up:
+        monkeypatch.setattr(apps, "has_true_size", lambda fd: False)
+    protocol, client = serve(FileFactory(str(path)))
+    assert whole(reactor, client) == path.read_bytes()
+    if made_up:
+        assert protocol.transport.highest_pending <= 64 * 1024 + 16 * 1024
+
+
+def test_a_file_of_holes_arrives_whole(reactor, serve, tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(MEGABYTE)
+    _, client = serve(FileFactory(str(path)))
+    assert whole(reactor, client) == bytes(MEGABYTE)
+
+
+class Opened:
+    """A file factory whose file reads as `reads` say, one after the other."""
+
+    def __init__(self, path, reads, monkeypatch):
+        self.factory = FileFactory(str(path))
+        self.closed = False
+        self._path = path
+        self._reads = iter(reads)
+        monkeypatch.setattr(apps, "has_true_size", lambda fd: False)
+        monkeypatch.setattr(self.factory, "open", lambda: self)
+
+    def fileno(self):
+        return -1
+
+    def read(self, size):
+        found = next(self._reads)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "then, message",
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (None, "has nothing to read now"),
+    ],
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_a_reset_and_a_warning(
+    reactor, serve, tmp_path, monkeypatch, caplog, then, message
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    opened = Opened(path, [b"a part", then], monkeypatch)
+    _, client = serve(opened.factory)
+    with pytest.raises(ConnectionResetError):
+        whole(reactor, client)
+    passes(reactor)
+    assert opened.closed
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"cannot send {path}: ")
+    assert message in record.getMessage()
+
+
+def test_a_client_that_goes_during_a_made_up_file_is_no_warning(
+    reactor, serve, tmp_path, monkeypatch, caplog
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    opened = Opened(path, iter(lambda: bytes(16384), b""), monkeypatch)
+    protocol, client = serve(opened.factory)
+    receive(reactor, client, 1)
+    client.close()
+    pump(reactor, lambda: not protocol.transport.connected, "the end")
+    assert opened.closed
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("path", ["/proc/self/mem"])
+def test_a_file_that_cannot_be_read_is_refused_at_once(path):
+    if not os.access(path, os.R_OK):
+        pytest.skip(f"this system has no {path}")
+    with pytest.raises(OSError):
+        FileFactory(path)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("freed", [False, True])
+def test_out_of_descriptors_a_file_asks_lingering_sockets_once(
+    reactor, serve, tmp_path, monkeypatch, caplog, number, freed
+):
+    # given a system that has a descriptor for the file only after another was given back
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    factory = FileFactory(str(path))
+    really, asked = factory.open, []
+
+    def reclaim(owner, limit):
+        asked.append((owner, limit))
+        return freed
+
+    def scarce():
+        if not (asked and freed):
+            raise OSError(number, os.strerror(number))
+        return really()
+
+    monkeypatch.setattr(apps.Lingering, "reclaim", reclaim)
+    monkeypatch.setattr(factory, "open", scarce)
+
+    _, client = serve(factory)
+
+    if freed:
+        assert whole(reactor, client) == b"content"
+        assert not caplog.records
+    else:
+        with pytest.raises(ConnectionResetError):
+            whole(reactor, client)
+        assert [r.getMessage() for r in caplog.records] == [
+            f"cannot send {path}: {os.strerror(number)}"
+        ]
+    assert asked == [(reactor, apps.RECLAIMED)]
+
+
+def test_warnings_about_a_file_are_limited_and_counted(tmp_path, caplog):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    factory = FileFactory(str(path))
+
+    for now in (0.0, 0.1, apps.WARNING_SECONDS - 0.1, apps.WARNING_SECONDS, 100.0):
+        factory.warn(now, "no")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cannot send {path}: no",
+        f"cannot send {path}: no (2 more clients since the last warning)",
+        f"cannot send {path}: no",
+    ]

@@ -265,6 +265,44 @@ def test_what_is_no_regular_file_and_no_whole_numbers_are_refused(wire, file):
     assert transport.pending == 0
 
 
+@pytest.mark.parametrize(
+    "path", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/self/mem"]
+)
+def test_a_file_without_a_true_size_is_refused_and_the_fix_named(wire, path):
+    if not os.access(path, os.R_OK):
+        pytest.skip(f"this system has no {path}")
+    transport, _ = wire.connect(Recorder())
+    fix = "open it for reading" if path.endswith("mem") else "does not give the .*FileSender sends"
+    with open(path, "rb") as made_up, pytest.raises(ValueError, match=fix):
+        transport.sendFile(made_up)
+    assert transport.pending == 0
+
+
+def test_a_file_that_is_not_open_for_reading_is_refused(wire, tmp_path):
+    transport, _ = wire.connect(Recorder())
+    with open(tmp_path / "file", "wb") as unreadable:
+        unreadable.truncate(100)
+        with pytest.raises(ValueError, match="cannot read .*open it for reading"):
+            transport.sendFile(unreadable)
+
+
+def test_a_file_of_holes_and_an_empty_one_have_a_true_size(tmp_path):
+    with open(tmp_path / "file", "wb+") as file:
+        assert sendfile.has_true_size(file.fileno())
+        file.truncate(10 * K * K)
+        assert sendfile.has_true_size(file.fileno())
+
+
+def test_a_file_that_grows_while_it_is_sent_ends_where_it_ended(reactor, closing, way, file):
+    protocol, client = served(reactor)
+    closing(client)
+    before = content(file)
+    protocol.transport.sendFile(file)
+    protocol.transport.loseConnection()
+    os.pwrite(file.fileno(), b"more", len(before))
+    assert drain(reactor, client) == before
+
+
 def test_what_has_no_descriptor_is_refused_and_the_fix_named(wire):
     transport, _ = wire.connect(Recorder())
     with pytest.raises(TypeError, match="FileSender takes any"):
