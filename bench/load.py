@@ -35,6 +35,7 @@ QUANTILES = 1000
 # With the loopback's own segments it would take 2.5 MB before any engine's buffer begins to fill.
 SMALL_BUFFER = 16 * 1024
 SMALL_SEGMENT = 1460
+NEWCOMER_PAUSE = 0.1  # seconds between one newcomer's end and the next one's start
 BIND_WITHOUT_PORT = 24  # Linux's IP_BIND_ADDRESS_NO_PORT
 
 
@@ -63,8 +64,9 @@ def _sources() -> Iterator[str]:
 SOURCES = _sources()
 
 
-def connect(port: int, small: bool = False) -> socket.socket:
+def connect(port: int, small: bool = False, timeout: float | None = None) -> socket.socket:
     sock = socket.socket()
+    sock.settimeout(timeout)
     if small:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         if sys.platform == "linux":
@@ -395,6 +397,58 @@ def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
     return {"bytes": 0, "seconds": seconds, "held": len(held)}
 
 
+def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int) -> dict[str, Any]:
+    """Ask on many connections for more than anyone could want, and read none of it. Meanwhile one
+    newcomer after the other asks for `amount` lines. `limit`: seconds for all of them together."""
+    mark()
+    crowd = [connect(port) for _ in range(connections)]
+    for sock in crowd:
+        sock.send(b"1000000000\r\n")
+    since = time.perf_counter()
+    until = since + limit
+    received = 0
+    waits: list[float] = []
+    served = 0
+    while len(waits) < newcomers and time.perf_counter() < until:
+        begun = time.perf_counter()
+        try:
+            received += _ask(port, amount, until)
+            served += 1
+        except socket.timeout:
+            pass  # how long it has waited until then is what counts
+        waits.append(time.perf_counter() - begun)
+        time.sleep(NEWCOMER_PAUSE)
+    seconds = time.perf_counter() - since
+    mark()
+    return {
+        "bytes": received,
+        "seconds": seconds,
+        "latencies": waits,
+        "unserved": newcomers - served,
+    }
+
+
+def _ask(port: int, amount: int, until: float) -> int:
+    """Ask for `amount` lines; how many bytes they have. Raises socket.timeout after `until`."""
+    received = newlines = 0
+    with connect(port, timeout=_left(until)) as sock:
+        sock.send(b"%d\r\n" % amount)
+        while data := sock.recv(LARGE):
+            sock.settimeout(_left(until))
+            received += len(data)
+            newlines += data.count(b"\n")
+    if newlines != amount + 1:  # the first is a greeting
+        raise Wrong(f"asked for {amount} lines, got {newlines - 1}")
+    return received
+
+
+def _left(until: float) -> float:
+    left = until - time.perf_counter()
+    if left <= 0:
+        raise socket.timeout
+    return left
+
+
 # Clients of a proxy, and its target as well: `door` is the listening socket that it connects to.
 
 
@@ -512,7 +566,7 @@ def through_churn(port: int, door: int, amount: int, warm: int, batch: int) -> d
 GENERATORS = {
     f.__name__: f
     for f in (
-        *(lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled),
+        *(lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled, greedy),
         *(through, through_echo, through_churn),
     )
 }

@@ -195,6 +195,11 @@ class Server(Child):
     def result(self) -> list[float]:
         return [float(number) for number in self.line().split()[1:]]
 
+    def lateness(self) -> float:
+        """Return the seconds by which the server's timer has been late at most; see `Lateness`."""
+        self.process.send_signal(signal.SIGUSR1)
+        return self.result()[0]
+
     def pids(self) -> list[int]:
         """The processes that do the work."""
         return [self.process.pid]

@@ -236,6 +236,37 @@ def lateness(run: Run) -> Figures:
                 load.end()
 
 
+def waits_of_newcomers(run: Run) -> Figures:
+    """Milliseconds that a newcomer waits at most until it has all that it asked for."""
+    with run.server() as server:
+        loads = run.loads(server)
+        try:
+            _gate(loads)
+            before = server.cpu()
+            _release(loads)
+            _gate(loads)
+            late, after, peak = server.lateness(), server.cpu(), server.peak()
+            cpu = server.cpu_between(before, after)
+            server.end()  # before its peers go: it would go on writing to them
+            _release(loads)
+            found = loads[0].outcome()
+            waits = found["latencies"]
+            return {
+                "main": max(waits) * 1e3,
+                "p50": quantile(waits, 0.50) * 1e3,
+                "late": late * 1e3,
+                "unserved": found["unserved"],
+                "cpu": cpu,
+                "seconds": found["seconds"],
+                "bytes": found["bytes"],
+                "peak": peak / MB,
+            }
+        finally:
+            server.end()
+            for load in loads:
+                load.end()
+
+
 def own_timers(run: Run) -> Figures:
     """Microseconds of CPU for each call that was asked for, made or cancelled."""
     with run.server() as server:
@@ -327,6 +358,8 @@ COLUMNS = {
     "p50": ("p50 ms", "{:.3f}"),
     "p99": ("p99 ms", "{:.3f}"),
     "max": ("max ms", "{:.3f}"),
+    "late": ("timer late ms, max", "{:,.1f}"),
+    "unserved": ("not served", "{:.0f}"),
     "idle": ("CPU ms/s at rest", "{:.2f}"),
     "wall": ("wall ms", "{:.0f}"),
     "peak": ("peak MB", "{:.1f}"),
@@ -522,6 +555,24 @@ WORKS: Sequence[Work] = (
         {"length": 1_024},
         {"length": 1_024},
         descriptors=1_100,
+    ),
+    Work(
+        "greedy",
+        "A newcomer beside 1,000 greedy clients",
+        "ms, longest wait",
+        ("p50", "late", "unserved", "peak"),
+        "How long a newcomer waits for 1,000 random integers, from its connect() to the end, while "
+        "1,000 clients (quick: 200) ask for a thousand million each and read nothing. Ten "
+        "newcomers come one after the other. All together have 20 seconds (quick: 3); a wait that "
+        "is cut off there counts as what it was by then.",
+        "The program of the integers, and a timer of 10 ms that notes how late it is.",
+        "Clients that want everything must not keep others from what little they want.",
+        waits_of_newcomers,
+        "greedy",
+        "greedy",
+        {"connections": 1_000, "newcomers": 10, "amount": 1_000, "limit": 20},
+        {"connections": 200, "newcomers": 5, "amount": 1_000, "limit": 3},
+        descriptors=1_200,
     ),
     Work(
         "timer",

@@ -584,6 +584,60 @@ def test_the_reads_that_are_compared_find_a_byte_that_was_repeated_before_them()
         load._pass([way], load._pattern(), AMOUNT, 4)
 
 
+def greedily(session, engine, **numbers):
+    """What a small run of the workload `greedy` finds."""
+    wanted = {"connections": 1, "newcomers": 2, "amount": 100, "limit": 20, **numbers}
+    return named("greedy")._replace(quick=wanted).run(session, engine, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "minireactor",
+        "raw",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("asyncio", "streams", "twisted", "uvloop")
+        ),
+    ],
+)
+def test_newcomers_are_served_beside_greedy_clients_and_a_timer_tells(name, session):
+    engine = next(engine for engine in ENGINES if engine.name == name)
+    if measure.installed(engine):
+        pytest.skip(f"{name}: {measure.installed(engine)}")
+
+    figures = greedily(session, engine)
+
+    assert figures["unserved"] == 0
+    assert figures["bytes"] > 2 * (100 * 3 + len(b"how many random integers do you want?\r\n"))
+    assert 0 < figures["p50"] <= figures["main"] < 20e3
+    assert 0 < figures["late"] < 20e3
+    assert not session.complaints
+
+
+def test_a_newcomer_that_is_never_served_counts_as_waiting_until_the_limit(session):
+    # given a server that does nothing, and whose timer never fires
+    (session.folder / "hanging.py").write_text(
+        "import socket, time\n"
+        "from bench.engines import serving\n"
+        "def main():\n"
+        "    serving.arguments()\n"
+        "    door = socket.create_server(('127.0.0.1', 0))\n"
+        "    lateness = serving.Lateness()\n"
+        "    serving.ready(door.getsockname()[1])\n"
+        "    while True:\n"
+        "        time.sleep(60)\n"
+    )
+    hanging = ENGINES[0]._replace(server="import hanging; hanging.main()")
+
+    figures = greedily(session, hanging, limit=0.1)
+
+    assert figures["unserved"] == 2
+    assert figures["bytes"] == 0
+    assert figures["main"] >= 99
+    assert figures["late"] >= 99 - 10
+
+
 @pytest.mark.slow
 def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch, session):
     monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)

@@ -74,6 +74,22 @@ def lines(loop):
     return integers(loop, serving.LINE)
 
 
+def start_noting(loop):
+    """A timer whose lateness is noted, from now on."""
+    lateness = serving.Lateness()
+
+    def fire():
+        lateness.fired()
+        loop.call_later(serving.PERIOD, fire)
+
+    loop.call_later(serving.PERIOD, fire)
+
+
+def greedy(loop):
+    loop.call_soon(start_noting, loop)
+    return integers(loop)
+
+
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
@@ -230,7 +246,7 @@ def run(new_event_loop):
     name, numbers = serving.arguments()
     app = {
         f.__name__: f
-        for f in (integers, lines, echo, push, numbered, pull, sink, back, timer, timers)
+        for f in (integers, lines, greedy, echo, push, numbered, pull, sink, back, timer, timers)
     }[name]
     loop = new_event_loop()
     asyncio.set_event_loop(loop)

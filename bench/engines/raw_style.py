@@ -41,8 +41,9 @@ def accept(listener, epoll, sockets):
         pass
 
 
-def integers(line=None, greeting=serving.GREETING, length=0):
-    """Lines: numbered ones of that length, or always the same, or random integers."""
+def integers(line=None, greeting=serving.GREETING, length=0, timed=False):
+    """Lines: numbered ones of that length, or always the same, or random integers; and, if `timed`,
+    a timer whose lateness is noted."""
     import random
 
     randint = random.randint
@@ -64,9 +65,16 @@ def integers(line=None, greeting=serving.GREETING, length=0):
                 count -= 1
         return count
 
+    lateness = serving.Lateness() if timed else None
+    wait = None
     serving.ready(listener.getsockname()[1])
     while True:
-        for fd, _ in epoll.poll():
+        if lateness is not None:
+            wait = lateness.due - time.monotonic()
+            if wait <= 0:
+                lateness.fired()
+                continue
+        for fd, _ in epoll.poll(wait):
             if fd == door:
                 for sock in accept(listener, epoll, sockets):
                     if greeting:
@@ -95,6 +103,10 @@ def integers(line=None, greeting=serving.GREETING, length=0):
 
 def lines():
     integers(serving.LINE)
+
+
+def greedy():
+    integers(timed=True)
 
 
 def numbered(length):
@@ -266,7 +278,8 @@ def timers(count):
 def main():
     name, numbers = serving.arguments()
     apps = {
-        f.__name__: f for f in (integers, lines, echo, push, numbered, pull, sink, back, timers)
+        f.__name__: f
+        for f in (integers, lines, greedy, echo, push, numbered, pull, sink, back, timers)
     }
     apps["timer"] = back
     apps[name](**numbers)

@@ -1,7 +1,7 @@
 """What all servers share: their arguments, their marks, and the few lines they say.
 
 A server is started as `SERVER APP key=number ...`. It listens on a free port of 127.0.0.1 and says
-`ready PORT CPU-SECONDS PEAK-BYTES`; the two works that a server measures by itself end with a line
+`ready PORT CPU-SECONDS PEAK-BYTES`; the works that a server measures by itself end with a line
 `result NUMBER ...`. Then it waits to be killed. Nothing here runs while a work is being counted,
 and little is imported, because the start of a server is one of the works.
 """
@@ -53,6 +53,27 @@ def ready(port: int) -> None:
 
 def result(*numbers: float) -> None:
     print("result", *numbers, flush=True)
+
+
+class Lateness:
+    """How late a timer of PERIOD has been at most. SIGUSR1 has the process say so, as a result.
+
+    A signal is handled in the middle of a long callback, too. So a timer that is overdue and has
+    not fired yet counts as late by then."""
+
+    def __init__(self) -> None:
+        self.due = time.monotonic() + PERIOD
+        self.worst = 0.0
+        signal.signal(signal.SIGUSR1, self._say)
+
+    def fired(self) -> None:
+        """Note that the timer fires now. It is due again in PERIOD."""
+        now = time.monotonic()
+        self.worst = max(self.worst, now - self.due)
+        self.due = now + PERIOD
+
+    def _say(self, number: int, frame: object) -> None:
+        result(max(self.worst, time.monotonic() - self.due))
 
 
 def delays(count: int) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bench.engines import serving
-from bench.engines.asyncio_style import ticking
+from bench.engines.asyncio_style import start_noting, ticking
 
 MOST = 256 * 1024  # bytes; what one read() takes at the most
 
@@ -31,6 +31,11 @@ def integers(line=None):
 
 def lines():
     return integers(serving.LINE)
+
+
+def greedy():
+    start_noting(asyncio.get_running_loop())
+    return integers()
 
 
 async def _back(reader, writer):
@@ -89,7 +94,7 @@ def timer(firings):
 
 async def listen():
     name, numbers = serving.arguments()
-    apps = {"integers": integers, "lines": lines, "echo": echo, "push": push}
+    apps = {"integers": integers, "lines": lines, "greedy": greedy, "echo": echo, "push": push}
     apps.update(numbered=numbered, sink=sink, back=back, timer=timer)
     serve = apps[name](**numbers)
 

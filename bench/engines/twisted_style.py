@@ -75,6 +75,23 @@ def lines():
     return integers(serving.LINE)
 
 
+def greedy():
+    """The random integers, and a timer whose lateness is noted."""
+    lateness = None
+
+    def start():
+        nonlocal lateness
+        lateness = serving.Lateness()
+        reactor.callLater(serving.PERIOD, fire)
+
+    def fire():
+        lateness.fired()
+        reactor.callLater(serving.PERIOD, fire)
+
+    reactor.callWhenRunning(start)
+    return integers()
+
+
 class Echo(Protocol):
     def dataReceived(self, data):
         self.transport.write(data)
@@ -258,7 +275,7 @@ def main():
     name, numbers = serving.arguments()
     app = {
         f.__name__: f
-        for f in (integers, lines, echo, push, numbered, pull, sink, back, timer, timers)
+        for f in (integers, lines, greedy, echo, push, numbered, pull, sink, back, timer, timers)
     }[name]
     factory = Factory.forProtocol(app(**numbers))
     factory.noisy = False
