@@ -33,8 +33,8 @@ def options() -> Options:
         prog="python -m bench",
         description="Compare minireactor with its peers, on this machine. Progress is shown on "
         "stderr; the tables come at the end.",
-        epilog="A full run takes about half an hour. NAMES are separated by commas; --list shows "
-        "them. The beginning of several names will do: echo, bulk, proxy.",
+        epilog="A full run takes about three quarters of an hour. NAMES are separated by commas; "
+        "--list shows them. The beginning of several names will do: echo, bulk, proxy.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="everything within two minutes, less exactly")

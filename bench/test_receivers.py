@@ -214,8 +214,8 @@ class HeaderAndBody(LineReceiver):
 @pytest.mark.benchmark(group="receivers: mode switches")
 @pytest.mark.parametrize("size", [1024, 4 * 1024, READ], ids="reads of {}".format)
 def test_mode_switches(measure, size):
-    """A line and 256 raw bytes in turn. Raw data is handed over as a whole, and its rest handed
-    back, so the cost of a switch grows with what is held: with the size of a read."""
+    """A line and 256 raw bytes in turn. The first switches of a read hand over all that is held,
+    the later ones a part: the cost of a switch hardly grows with the size of a read."""
     message = line(b"x" * 30) + b"y" * HeaderAndBody.BODY
     count = 4 * READ // len(message)
     feed(measure, HeaderAndBody(), cut(message * count, size), count, "message")

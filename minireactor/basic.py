@@ -3,7 +3,8 @@
 All receivers here keep the same three promises.
 
 Linear. Each byte that comes in is searched and copied a fixed number of times, however the
-stream is cut: one line in a thousand reads, or a thousand lines in one read.
+stream is cut: one line in a thousand reads, or a thousand lines in one read. LineReceiver says
+what changes of its mode cost.
 
 Held at once. Before each delivery a receiver looks whether it may go on. It stops while
 `transport.reading` is false: from the moment that the transport pauses, closes or is lost. (Of a
@@ -87,6 +88,26 @@ class _Held:
         self.sought = _NOTHING_SOUGHT
         return held
 
+    def take(self, limit: int) -> bytes:
+        """Return the first `limit` bytes, or all there are, and hold the rest."""
+        if self.offset == len(self.chunk):
+            self.chunk, self.offset = bytes(self.later), 0
+            self.later.clear()
+            self.sought = _NOTHING_SOUGHT
+        start = self.offset
+        taken = self.chunk[start : start + limit]
+        self.offset = start + len(taken)
+        return taken
+
+    def put_back(self, data: bytes) -> None:
+        """Hold `data` before the rest. It costs no copy if that is where it was taken from."""
+        start = self.offset - len(data)
+        if start >= 0 and self.chunk.startswith(data, start):
+            self.offset = start
+        else:
+            self.chunk, self.offset = data + self.chunk[self.offset :], 0
+        self.sought = _NOTHING_SOUGHT
+
     def gather(self, size: int) -> bool:
         """The chunk is short of `size` bytes: join it with what came later if that suffices."""
         # What has been delivered need not stay in memory until the rest comes.
@@ -125,7 +146,7 @@ class _Receiver(Protocol):
         """Whether any bytes have come in that are not delivered yet."""
         return bool(self._held)
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes) -> Any:
         """Take `data`, which may be empty, and deliver what may be delivered."""
         held = self._held
         if held is None:
@@ -135,17 +156,17 @@ class _Receiver(Protocol):
         else:
             held.chunk = data
         if held.busy:
-            return
+            return None
         gate = self.transport
         if not hasattr(gate, "reading"):
             gate = _Gate(gate)
         held.busy = True
         try:
-            self._deliver(held, gate)
+            return self._deliver(held, gate)
         finally:
             held.busy = False
 
-    def _deliver(self, held: _Held, gate: Any) -> None:
+    def _deliver(self, held: _Held, gate: Any) -> Any:
         raise NotImplementedError
 
 
@@ -202,6 +223,10 @@ class _Lines(_Receiver):
         return True
 
 
+WHOLE_SWITCHES = 16  # to raw mode, within one dataReceived(), that each get all that is held
+_FIRST_PART = 1024  # bytes; the smallest part of raw data after so many
+
+
 class LineReceiver(_Lines, _Pauseable):
     """Receives lines, or raw data while in raw mode; a callback may switch at any time.
 
@@ -210,8 +235,14 @@ class LineReceiver(_Lines, _Pauseable):
     line_mode: true in line mode, which is the first. `setLineMode` and `setRawMode` set it.
 
     In raw mode `rawDataReceived(data)` is given all there is. When only part of it was raw, hand
-    the rest back with `setLineMode(rest)`. An over-long line goes to `lineLengthExceeded`
-    together with all that is held behind it; hand back what is to be read as lines likewise.
+    the rest back with `setLineMode(rest)`. `dataReceived` returns what the last call of
+    `rawDataReceived` in it returned. An over-long line goes to `lineLengthExceeded` together with
+    all that is held behind it; hand back what is to be read as lines likewise.
+
+    Cutting lines is linear, and so is a stream of raw data. Switching is not by itself: each
+    switch to raw mode copies all that is held. So after WHOLE_SWITCHES of them in one
+    `dataReceived`, raw data comes in parts: 1 KiB first, then twice as much each time. From there
+    on the cost of a switch does not grow with what is held.
 
     A last line that lacks its delimiter is what `clearLineBuffer()` returns in `connectionLost`,
     where nothing is delivered any more. In `readConnectionLost` of a half-closeable protocol,
@@ -220,7 +251,7 @@ class LineReceiver(_Lines, _Pauseable):
 
     line_mode = 1
 
-    def rawDataReceived(self, data: bytes) -> None:
+    def rawDataReceived(self, data: bytes) -> Any:
         """Bytes as they came, in raw mode. Override this if you use `setRawMode`."""
         raise NotImplementedError(f"{self!r} must override rawDataReceived(data)")
 
@@ -233,22 +264,34 @@ class LineReceiver(_Lines, _Pauseable):
 
         `extra` is for `rawDataReceived` and `lineLengthExceeded`, which were given all there was.
         """
+        held = self._held
+        if held is not None and not self.line_mode and (held.chunk or held.later):
+            # In raw mode, what is held came after what has been handed out.
+            held.put_back(extra)
+            extra = b""
         self.line_mode = 1
-        if extra:
+        if extra or held:
             self.dataReceived(extra)
 
     def clearLineBuffer(self) -> bytes:
         """Let go of the bytes that are held, and return them."""
         return self._held.replace() if self._held else b""
 
-    def _deliver(self, held: _Held, gate: Any) -> None:
+    def _deliver(self, held: _Held, gate: Any) -> Any:
         delimiter: Any = None
+        answer = None  # of the last rawDataReceived()
+        whole, part = WHOLE_SWITCHES, _FIRST_PART
         while not self.paused and gate.reading:
             if not self.line_mode:
-                data = held.replace()
+                if whole:
+                    whole -= 1
+                    data = held.replace()
+                else:
+                    data = held.take(part)
                 if not data:
-                    return
-                self.rawDataReceived(data)
+                    return answer
+                answer = self.rawDataReceived(data)
+                part = _FIRST_PART if self.line_mode else 2 * part
                 continue
             # Read afresh each time, for the callback may have changed any of these.
             if self.delimiter is not delimiter:
@@ -263,14 +306,15 @@ class LineReceiver(_Lines, _Pauseable):
                 # The short way out, for most reads end with a line.
                 if start == len(chunk) and not held.later:
                     held.chunk, held.offset = b"", 0
-                    return
+                    return answer
                 if not self._next_chunk(held, delimiter):
-                    return
+                    return answer
             elif end - start > self.MAX_LENGTH:
                 self.lineLengthExceeded(held.replace())
             else:
                 held.offset = end + width
                 self.lineReceived(chunk[start:end])
+        return answer
 
 
 class LineOnlyReceiver(_Lines):

@@ -717,6 +717,146 @@ def test_case_18_a_hundred_thousand_switches_of_mode_in_one_read():
     assert_linear(receive, 500)
 
 
+def switched(protocol, raw=b"0123456789" * 1000):
+    """Feed short lines with one raw byte each, a line, and `raw`, which then comes in parts."""
+    protocol.dataReceived(b"a\r\nx" * basic.WHOLE_SWITCHES + b"b\r\n" + raw)
+
+
+class Switching(Lines):
+    """A line, then `body` raw bytes, and so on. Notes the sizes of the raw data."""
+
+    body = 1
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+        self.raw = b""
+
+    def lineReceived(self, line):
+        super().lineReceived(line)
+        self.raw = b""
+        self.setRawMode()
+
+    def rawDataReceived(self, data):
+        self.sizes.append(len(data))
+        missing = self.body - len(self.raw)
+        self.raw += data[:missing]
+        if len(self.raw) == self.body:
+            self.got.append(self.raw)
+            self.setLineMode(data[missing:])
+
+
+@pytest.mark.parametrize("body", [1, 1000, 5000])
+def test_switches_of_mode_in_one_read_copy_no_more_than_some_parts_each(body):
+    # given a protocol that switches mode many times in one read
+    count = 2_000
+    raws = [bytes([65 + n % 26]) * body for n in range(count)]
+    data = b"".join(b"%d\r\n%s" % (n, raw) for n, raw in enumerate(raws))
+    protocol, _ = started(Switching)
+    protocol.body = body
+
+    protocol.dataReceived(data)
+
+    # then nothing is lost, and the raw data handed over is linear in what came in
+    assert protocol.got[::2] == [b"%d" % n for n in range(count)]
+    assert protocol.got[1::2] == raws
+    assert sum(protocol.sizes) < (basic.WHOLE_SWITCHES + 4) * len(data) + 1024 * count
+
+
+def test_a_long_body_after_many_switches_comes_in_few_parts():
+    protocol, _ = started(Switching)
+    protocol.on[b"b"] = lambda: setattr(protocol, "body", 1_000_001)
+    switched(protocol, b"0" * 1_000_000)
+
+    assert sum(protocol.sizes[basic.WHOLE_SWITCHES :]) == 1_000_000
+    assert len(protocol.sizes) < basic.WHOLE_SWITCHES + 12
+
+
+def test_setLineMode_outside_a_callback_leaves_the_mode_to_the_lines_in_the_extra_bytes():
+    protocol, _ = started(Lines)
+    protocol.setRawMode()
+    protocol.on[b"a"] = protocol.setRawMode
+
+    protocol.setLineMode(b"a\r\nb\r\n")
+
+    assert protocol.got == [b"a", ("raw", b"b\r\n")]
+    assert not protocol.line_mode
+
+
+def test_the_first_switches_get_all_that_is_held():
+    protocol, _ = started(Switching)
+    data = b"a\r\nx" * 10_000
+
+    protocol.dataReceived(data)
+
+    whole = [len(data) - 4 * n - 3 for n in range(basic.WHOLE_SWITCHES)]
+    assert protocol.sizes[: len(whole)] == whole
+    assert protocol.sizes[len(whole)] == 1024
+
+
+def test_other_bytes_handed_back_are_read_before_those_that_are_held():
+    # given a protocol that hands back something else than it was given, as one that decompresses
+    class Inflating(Lines):
+        def lineReceived(self, line):
+            super().lineReceived(line)
+            self.setRawMode()
+
+        def rawDataReceived(self, data):
+            if data[0] == ord("x"):
+                self.setLineMode(data[1:])
+            else:
+                self.setRawMode = lambda: None
+                self.setLineMode(b"c\r\n" + data)
+                self.line_mode = 1
+
+    protocol, _ = started(Inflating)
+    switched(protocol)
+
+    assert protocol.got[-2:] == [b"b", b"c"]
+    assert protocol.clearLineBuffer() == b"0123456789" * 1000
+
+
+def test_R1_the_rest_of_raw_data_waits_while_paused_behind_what_is_handed_back():
+    # given a protocol that pauses in the middle of its raw data
+    class Pausing(Lines):
+        def lineReceived(self, line):
+            super().lineReceived(line)
+            self.setRawMode()
+
+        def rawDataReceived(self, data):
+            if data[:1] == b"x":
+                self.setLineMode(data[1:])
+            else:
+                self.first = data
+                self.pauseProducing()
+
+    protocol, _ = started(Pausing)
+    switched(protocol)
+    assert len(protocol.first) == 1024
+
+    # when it hands back a part of that later
+    protocol.setLineMode(protocol.first[24:])
+    assert protocol.got[-1] == b"b"
+    protocol.resumeProducing()
+    protocol.dataReceived(b"\r\n")
+
+    # then no byte is lost, or out of order
+    assert protocol.got[-1] == (b"0123456789" * 1000)[24:]
+
+
+def test_dataReceived_returns_what_rawDataReceived_returned():
+    """As Twisted's test_rawDataError."""
+    protocol, _ = started(Lines)
+    error = RuntimeError("oops")
+    protocol.rawDataReceived = lambda data: error
+    assert protocol.dataReceived(b"line\r\n") is None
+
+    protocol.setRawMode()
+
+    assert protocol.dataReceived(b"data") is error
+    assert protocol.dataReceived(b"") is None
+
+
 def test_R1_raw_data_is_held_while_paused():
     protocol, transport = started(Lines)
     protocol.on[b"a"] = lambda: (protocol.setRawMode(), transport.pauseProducing())
