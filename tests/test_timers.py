@@ -108,6 +108,11 @@ def test_the_function_has_to_be_callable(at):
     assert at.queue.calls() == []
 
 
+def dead_entries(queue):
+    """How many there are. A queue that counts wrong is rebuilt too early, or never."""
+    return sum(entry[1] != entry[2].entry_serial for entry in [*queue.due, *queue.heap])
+
+
 def test_random_adds_moves_and_cancels_agree_with_a_sorted_list():
     chance = random.Random(33)
     at, model = Time(), {}  # call -> (time, how recent its place is)
@@ -134,6 +139,64 @@ def test_random_adds_moves_and_cancels_agree_with_a_sorted_list():
             for _, call in due:
                 del model[call]
         assert set(at.queue.calls()) == set(model)
+        assert at.queue._dead == dead_entries(at.queue)
+        if chance.random() < 0.1:
+            earliest = min((call.getTime() for call in model), default=None)
+            assert at.timeout() == (earliest if earliest is None else max(0, earliest - at.now))
+
+
+def test_calls_that_are_put_off_to_an_equal_time_come_in_the_order_of_their_resets(at):
+    first, second, third = (at.add(delay, note) for delay, note in ((3, "a"), (2, "b"), (1, "c")))
+    for call in (second, third, first):
+        call.reset(5)
+    at.add(5, "d")
+    second.reset(5)
+    assert at.run(5) == ["c", "a", "d", "b"]
+
+
+def test_a_call_that_is_put_off_keeps_its_entry_until_that_comes_up(at, monkeypatch):
+    # given a call with an idle timeout, beside others
+    call = at.add(10, "idle")
+    at.add(21, "other")
+    pushed = []
+    monkeypatch.setattr(timers, "heappush", lambda heap, entry: pushed.append(entry))
+
+    # when it is reset a thousand times
+    for _ in range(1000):
+        at.now += 0.001
+        call.reset(10)
+        call.delay(1)
+
+    # then nothing is pushed, and the wait is for its new time
+    assert pushed == []
+    assert len(at.queue.heap) == 2
+    assert at.timeout() == 11
+    assert (at.run(11.5), at.run(12), at.run(21)) == ([], ["idle"], ["other"])
+
+
+def test_a_call_that_was_put_off_can_be_brought_forward_and_cancelled(at):
+    call, cancelled = at.add(2, "x"), at.add(2, "cancelled")
+    for each in (call, cancelled):
+        each.reset(10)
+        each.reset(5)
+        assert each.getTime() == 5
+        each.reset(1)
+    cancelled.cancel()
+    assert (at.timeout(), at.run(1), at.run(20)) == (1.0, ["x"], [])
+    assert at.timeout() is None
+
+
+def test_a_function_whose_repr_raises_does_not_keep_its_call_from_having_one(at):
+    class Rude:
+        def __call__(self):
+            pass
+
+        def __repr__(self):
+            raise SyntaxError
+
+    call = at.queue.add(1, Rude(), (), {})
+    assert "Rude" in repr(call)
+    assert repr(call).endswith("at 1.000 (pending)>")
 
 
 # --- Delays: case 33, and any size
@@ -221,6 +284,15 @@ def test_delay_takes_any_real_number(at):
         call.delay(seconds)
         times.append(call.getTime())
     assert times == [1.5, 2.0, 3.0, 1.0, math.inf]
+
+
+def test_reset_takes_any_real_number_from_zero_on(at):
+    call = at.add(1, "x")
+    times = []
+    for seconds in (Fraction(1, 2), Decimal("0.5"), True, 0, 10**400, math.inf):
+        call.reset(seconds)
+        times.append(call.getTime())
+    assert times == [0.5, 0.5, 1.0, 0.0, math.inf, math.inf]
 
 
 def test_a_move_to_no_time_at_all_is_refused(at):
@@ -411,6 +483,31 @@ def test_cancelling_is_constant_work_amortised(at, monkeypatch):
         call.cancel()
     # Each rebuild visits what is left, which is at most what has been cancelled since the last.
     assert sum(visited) <= len(calls)
+
+
+def test_calls_moved_and_cancelled_while_they_are_due_are_accounted_for(at):
+    # given a call that moves and cancels others that are due in the same pass, so many that the
+    # heap is rebuilt meanwhile
+    def disturb():
+        for call in due[::3]:
+            call.cancel()
+        for call in due[1::3]:
+            call.reset(5)
+        for call in due[2::3]:
+            call.delay(-1)
+        counts.append(at.queue._dead - dead_entries(at.queue))
+        assert set(at.queue.calls()) == {call for call in due if call.active()}
+
+    counts = []
+    at.queue.add(0, disturb, (), {})
+    due = [at.add(0, number) for number in range(300)]
+
+    assert at.run() == []
+    counts.append(at.queue._dead - dead_entries(at.queue))
+
+    assert counts == [0, 0]
+    assert at.run(0) == list(range(2, 300, 3))
+    assert at.run(5) == list(range(1, 300, 3))
 
 
 def test_calls_cancelled_while_they_were_due_are_accounted_for(at):
