@@ -99,6 +99,7 @@ class Relay(Server):
     def joined(self, proxy: Proxy) -> None:
         for transport in proxy.transports:
             self._proxies[transport] = proxy
+        self._watch(proxy.client, proxy.transports[-1])
         self.balancer.joined(proxy.place)
         self._report("connected", proxy, None)
 
@@ -150,16 +151,17 @@ class Relay(Server):
         connection.unregisterProducer()
         connection.loseConnection()
 
-    def _let_finish(self, connection: Connection) -> None:
+    def _let_finish(self, connection: Connection) -> bool:
         # Whether a transfer has finished, only its two ends know, and will say so by ending.
-        if self._proxies[connection].target is None:
-            self._blame(connection, "the proxy is stopping")
-            self._lose(connection)
+        if self._proxies[connection].target is not None:
+            return False
+        self._blame(connection, "the proxy is stopping")
+        self._lose(connection)
+        return True
 
-    def abort(self) -> None:
-        for connection in self.connections:
-            self._blame(connection, "the proxy has stopped")
-        super().abort()
+    def _cut(self, connection: Connection) -> bool:
+        self._blame(connection, "the proxy has stopped")
+        return super()._cut(connection)
 
     def _blame(self, connection: Connection, why: str) -> None:
         proxy = self._proxies[connection]

@@ -19,7 +19,7 @@ ORDER = [
     "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
     "limits", "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
-    "resolver", "connector", "port", "internet", "__init__",
+    "resolver", "connector", "port", "internet", "slices", "__init__",
     "basic", "streams", "testing",
     "apps", "serve", "splice", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
+import weakref
 
 import pytest
 from serve_support import FakeTime
-from support import Recorder, connect, drain, passes, pump, receive, reset
+from support import Recorder, Watched, connect, drain, passes, pump, receive, reset
 
 from minireactor import Reactor
-from minireactor.apps import Chargen, Echo, RandomFactory
+from minireactor.apps import Chargen, Discard, Echo, RandomFactory
 from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
 from minireactor.protocol import ClientFactory, Factory, Protocol
-from minireactor.queues import send_queue
+from minireactor.queues import receive_queue, send_queue
 from minireactor.serve import LoadError, Server, load_app
+from minireactor.slices import SLICE_ENDINGS
 
 MEGABYTE = 1024 * 1024
 
@@ -126,6 +129,38 @@ def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
         Server(reactor, Factory.forProtocol(Echo)).listen("127.0.0.1", taken)
 
 
+def test_after_a_failed_listen_nobody_is_told_and_another_port_can_be_tried(reactor, start, join):
+    taken = start(Factory.forProtocol(Echo)).port.getHost().port
+    before = reactor.tap
+    events = []
+    server = Server(reactor, RandomFactory(), on_event=lambda *event: events.append(event[0]))
+    with pytest.raises(CannotListenError):
+        server.listen("127.0.0.1", taken)
+    assert reactor.tap == before
+
+    server.listen("127.0.0.1", 0)
+    fill(server, join(server))
+
+    assert events.count("connectionMade") == 1
+    assert events.count("pauseProducing") == server.totals().pauses > 0
+
+
+def test_a_factory_that_fails_to_start_leaves_no_observer(reactor):
+    class Broken(Factory):
+        def startFactory(self):
+            raise GeneratorExit
+
+    with pytest.raises(GeneratorExit):
+        Server(reactor, Broken()).listen("127.0.0.1", 0)
+    assert reactor.tap is None
+
+
+def test_a_server_has_one_port(start):
+    server = start(Factory.forProtocol(Echo))
+    with pytest.raises(RuntimeError, match="listens already"):
+        server.listen("127.0.0.1", 0)
+
+
 def test_M1_marks_that_will_not_do_are_refused_before_listening(reactor):
     server = Server(reactor, Factory.forProtocol(Echo))
     with pytest.raises(ValueError, match="high=100 and low=100"):
@@ -205,6 +240,49 @@ def test_the_end_of_a_connection_is_told_with_its_reason(start, join, reactor):
     name, reason = server.events[-1]
     assert name == "connectionLost"
     assert reason.check(ConnectionDone)
+
+
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_an_on_event_that_raises_changes_nothing(reactor, join, caplog, error):
+    def broken(event, connection, reason):
+        raise error(event)
+
+    stopped = []
+    server = Server(
+        reactor, Factory.forProtocol(Echo), on_event=broken, on_stopped=lambda: stopped.append(True)
+    )
+    server.listen("127.0.0.1", 0)
+    client = join(server)
+    client.sendall(b"x")
+    assert receive(reactor, client, 1) == b"x"
+
+    server.stop(5)
+    pump(reactor, lambda: stopped, "the end")
+
+    assert server.totals().connections == 1
+    assert [record.exc_info[1].args for record in caplog.records] == [
+        ("connectionMade",),
+        ("connectionLost",),
+    ]
+
+
+def test_B3_an_on_stopped_that_raises_is_logged(reactor, caplog):
+    server = Server(reactor, RandomFactory(), on_stopped=lambda: 1 / 0)
+    server.listen("127.0.0.1", 0)
+    server.stop(5)
+    assert "which is told what a server does, has failed" in caplog.text
+
+
+def test_nothing_of_a_connection_is_kept_after_its_end(start, join, reactor):
+    server = start(RandomFactory(), idle_timeout=60, stall_timeout=60)
+    client = join(server)
+    left = weakref.ref(only(server))
+    fill(server, client)
+    client.close()
+    pump(reactor, lambda: not server.connections, "the end")
+    server.events.clear()
+    gc.collect()
+    assert left() is None
 
 
 def test_connections_that_the_app_makes_are_not_the_servers(start, join, reactor, closing):
@@ -405,16 +483,96 @@ def test_a_quiet_peer_without_bytes_waiting_is_not_stalled(start, join, time, ti
     assert server.connections
 
 
-def test_case_32_without_connections_no_timer_wakes_the_loop(start, join, timed):
-    server = start(RandomFactory(), on=timed, idle_timeout=10, stall_timeout=5)
-    assert timed.getDelayedCalls() == []
-
+def test_case_32_without_connections_no_timer_wakes_the_loop(start, join, time, closing):
+    poller = Watched(clock=time)
+    reactor = closing(Reactor(poller, seconds=time))
+    server = start(RandomFactory(), on=reactor, idle_timeout=10, stall_timeout=5)
     client = join(server)
-    assert len(timed.getDelayedCalls()) == 1
+    reactor.iterate(1000)
+    assert poller.timeouts[-1] <= 1.25
 
     client.close()
-    pump(timed, lambda: not server.connections, "the end")
+    pump(reactor, lambda: not server.connections, "the end")
+    reactor.iterate(1000)
+    assert poller.timeouts[-1] == 1000
+
+
+def test_T1_a_client_whose_bytes_came_while_the_loop_was_busy_is_not_idle(start, join, time, timed):
+    server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
+    client, quiet = join(server), join(server)
+    if receive_queue(client) is None:
+        pytest.skip("this system does not tell what it holds")
+    let_pass(time, timed, 9, step=1)
+
+    client.sendall(b"x")
+    time.advance(100)  # a callback that takes long; then the timers come before any input
+    server._begin_sweep()
+
+    pump(timed, lambda: len(server.connections) == 1, "the end of the one that was quiet")
+    passes(timed)
+    assert only(server).bytes_in == 1
+    quiet.close()
+
+
+def test_one_that_does_not_read_what_its_peer_has_sent_is_idle(start, join, time, timed):
+    class Deaf(Protocol):
+        def connectionMade(self):
+            self.transport.pauseProducing()
+
+    server = start(Factory.forProtocol(Deaf), on=timed, idle_timeout=10)
+    join(server).sendall(b"x")
+    let_pass(time, timed, 15, step=2.5)
+    assert not server.connections
+
+
+def test_one_connection_that_cannot_be_looked_at_keeps_no_other_from_its_timeout(
+    start, join, time, timed, caplog
+):
+    def no_number():
+        raise LookupError("no number")
+
+    server = start(RandomFactory(), on=timed, idle_timeout=10)
+    clients = [join(server) for _ in range(3)]
+    broken = next(iter(server.connections))
+    broken.fileno = no_number
+
+    let_pass(time, timed, 5, step=2.5)
+    assert len(server.connections) == 2
+    assert server.events[-1][1].check(LookupError)
+    assert "no number" in caplog.text
+
+    let_pass(time, timed, 10, step=2.5)
+    assert not server.connections
+    for client in clients:
+        client.close()
+
+
+def test_the_servers_timers_are_its_own(start, join, time, timed):
+    server = start(RandomFactory(), on=timed, idle_timeout=10, stall_timeout=10)
+    fill(server, join(server))
     assert timed.getDelayedCalls() == []
+    server.stop(5)
+    assert timed.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("end", ["idle", "stop", "abort"])
+def test_many_connections_are_ended_in_slices(start, join, time, timed, end):
+    server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
+    clients = [join(server) for _ in range(4 * SLICE_ENDINGS + 5)]
+    if end == "idle":
+        time.advance(11)
+    else:
+        getattr(server, end)(*[60] * (end == "stop"))
+
+    left = [len(clients)]
+    while server.connections:
+        passes(timed, 1)
+        left.append(len(server.connections))
+
+    ended = [before - after for before, after in zip(left, left[1:])]
+    assert max(ended) <= 2 * SLICE_ENDINGS  # one slice may come with the call that began it
+    for client in clients:
+        client.close()
 
 
 # The end.
