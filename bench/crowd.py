@@ -116,7 +116,8 @@ class Proxy:
         code = (
             "import socket, sys, time\n"
             "s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
-            "request = f'GET {sys.argv[2]} HTTP/1.1\\r\\nHost: localhost:{sys.argv[1]}\\r\\n\\r\\n'\n"
+            "host = f'Host: localhost:{sys.argv[1]}'\n"
+            "request = f'GET {sys.argv[2]} HTTP/1.1\\r\\n{host}\\r\\n\\r\\n'\n"
             "while True:\n"
             "    s.sendall(request.encode())\n"
             "    if sys.argv[3] == 'True': time.sleep(1); s.recv(1 << 20)\n"
