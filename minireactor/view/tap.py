@@ -33,13 +33,19 @@ An *event*:
 
 Samples are taken by looking, when somebody asks, at counters that are there anyway: between two of
 them, a tap costs a call for each event. Who wants samples of another rhythm makes another tap.
+
+One sample looks at connections for LOOK_SECONDS at most, enough for thousands of idle ones.
+The next sample goes on with the others. Until then these count in the totals with what they had
+when they were last seen; the figures of the rows are always those of now.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
+from functools import partial
 from heapq import nsmallest
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, log, tcp
@@ -54,6 +60,9 @@ if TYPE_CHECKING:
 
 LIMIT = 50  # connections that a sample has in full
 BEAT = 0.05  # seconds between the calls whose lateness is the lag
+LOOK_SECONDS = 0.001  # of one sample: ten samples a second are to take 1 % of a processor
+CHUNK = 50  # connections between two looks at the clock
+MAX_RANKED = 1000  # connections that a round remembers, before it keeps only the first ones of them
 NEWEST = 0.3  # the share of the latest sample in what "busiest" averages
 
 # What comes first. Rates are averaged as above; equal ones stand in the order in which they came.
@@ -69,8 +78,9 @@ class _Seen:
     A tap is a friend of `tcp.Connection`, and reads its `_flow`."""
 
     __slots__ = (
-        *("connection", "id", "label", "moved", "paused", "paused_since", "peer", "rate"),
-        "waiting",
+        *("connection", "id", "label", "paused", "paused_since", "peer"),
+        *("bytes_in", "bytes_out", "pauses", "pending"),
+        *("is_active", "moved", "rate", "waiting"),
     )
 
     def __init__(self, number: int, connection: tcp.Connection) -> None:
@@ -80,7 +90,10 @@ class _Seen:
         self.label = ""
         self.paused = 0.0  # seconds, until the pause that began at...
         self.paused_since: float | None = None
-        self.moved = connection.bytes_in + connection.bytes_out  # at the last sample
+        # As they were when somebody looked last.
+        self.bytes_in = self.bytes_out = self.pauses = self.pending = 0
+        self.is_active = True  # something waits, moves or is paused, or did so a while ago
+        self.moved = connection.bytes_in + connection.bytes_out  # at the last round
         self.waiting = self.rate = -1.0  # averages, in bytes; none yet
 
 
@@ -126,18 +139,27 @@ class Tap:
         self._label = label or label_of
         self._began = reactor.seconds()
         self._seen: dict[tcp.Connection, _Seen] = {}
+        self._unmet: dict[tcp.Connection, int] = {}  # those there before us: their ids
         self._lost: deque[dict[str, Any]] = deque(maxlen=LIMIT)  # since the last sample
         self._count = 0
-        self._totals = {"in": 0, "out": 0, "pauses": 0}  # of those that have ended
+        self._ended = {"in": 0, "out": 0, "pauses": 0}
+        self._open = {"in": 0, "out": 0, "pauses": 0, "pending": 0}  # as they were last seen
         self._highest_pending = 0
-        self._paused = 0.0  # seconds, of those that have ended
+        self._paused = 0.0  # seconds, of the pauses that have ended
+        self._paused_now = 0
+        self._paused_since = 0.0  # the sum of when these pauses began
+        self._round: list[_Seen] | None = None  # those that are still to be looked at
+        self._ranked: list[tuple[Any, int, _Seen]] = []  # of this round
+        self._first: list[_Seen] = []  # those that the last round put first
         self._subscribers: list[Subscriber] = []
         self._lag = 0.0
         self._beat_due: float | None = None
         reactor.add_tap(self._hear)
+        # To meet thousands takes long: each beat, and each sample, meets some of them.
         for handler in reactor.shown():
             if isinstance(handler, tcp.Connection) and not _is_unwatched(handler):
-                self._meet(handler)
+                self._count += 1
+                self._unmet[handler] = self._count
         # At once, and not counted: a reactor that does not run yet is not late.
         self._beating = reactor.call_later_hidden(0, self._beat)
 
@@ -145,16 +167,19 @@ class Tap:
         """Watch no more. Idempotent."""
         self.reactor.remove_tap(self._hear)
         self._subscribers.clear()
-        self._seen.clear()
+        for watched in (self._seen, self._unmet, self._first):
+            watched.clear()
+        self._round = None
         if self._beating.active():
             self._beating.cancel()
 
     def connections(self) -> list[tcp.Connection]:
         """Those that it watches."""
-        return list(self._seen)
+        return [*self._seen, *self._unmet]
 
     def connection(self, number: int) -> tcp.Connection | None:
         """The one with that id; None if there is none, or it has ended."""
+        self._meet_all(float("inf"))
         return next((seen.connection for seen in self._seen.values() if seen.id == number), None)
 
     # Events.
@@ -176,14 +201,16 @@ class Tap:
         if event == "connectionMade":
             if _is_unwatched(connection):
                 return
-            seen: _Seen | None = self._meet(connection)
+            self._count += 1
+            seen = self._meet(connection, self._count)
+        elif connection in self._seen:
+            seen = self._seen[connection]
+        elif connection in self._unmet:
+            seen = self._meet_late(connection, event)
         else:
-            seen = self._seen.get(connection)
-        if seen is None:
             return
         if event == flow.PAUSE:
-            if seen.paused_since is None:
-                seen.paused_since = self.reactor.seconds()
+            self._begin_pause(seen, self.reactor.seconds())
         elif event == flow.RESUME:
             # A pull producer is called so as well, without having been paused.
             if seen.paused_since is None or connection._flow.state != flow.FLOWING:
@@ -194,16 +221,42 @@ class Tap:
         if event in _EVENTS:
             self._tell(_EVENTS[event], seen)
 
-    def _meet(self, connection: tcp.Connection) -> _Seen:
-        self._count += 1
-        seen = self._seen[connection] = _Seen(self._count, connection)
+    def _meet(self, connection: tcp.Connection, number: int) -> _Seen:
+        seen = self._seen[connection] = _Seen(number, connection)
         seen.label = self._label(connection) or label_of(connection)
-        if connection._flow.state == flow.PAUSED:
-            seen.paused_since = self.reactor.seconds()
         return seen
 
+    def _meet_late(self, connection: tcp.Connection, event: str = "") -> _Seen:
+        """Meet one that was there before us, perhaps because of an event."""
+        seen = self._meet(connection, self._unmet.pop(connection))
+        is_paused = connection._flow.state == flow.PAUSED and event != flow.PAUSE
+        if is_paused or (event == flow.RESUME and connection.streamingProducer):
+            self._begin_pause(seen, self._began)
+        return seen
+
+    def _meet_all(self, until: float) -> bool:
+        """Meet those who were there before us; return whether none is left at that time."""
+        for met, connection in enumerate(list(self._unmet), 1):
+            self._meet_late(connection)
+            if met % CHUNK == 0 and self.reactor.seconds() >= until:
+                break
+        return not self._unmet
+
+    def _begin_pause(self, seen: _Seen, since: float) -> None:
+        if seen.paused_since is None:
+            seen.paused_since = since
+            seen.is_active = True
+            self._paused_now += 1
+            self._paused_since += seen.paused_since
+
     def _end_pause(self, seen: _Seen) -> None:
-        seen.paused = self._paused_by(seen)
+        if seen.paused_since is None:
+            return
+        took = self.reactor.seconds() - seen.paused_since
+        seen.paused += took
+        self._paused += took
+        self._paused_now -= 1
+        self._paused_since -= seen.paused_since
         seen.paused_since = None
 
     def _paused_by(self, seen: _Seen) -> float:
@@ -215,13 +268,15 @@ class Tap:
     def _part(self, seen: _Seen, reason: Failure) -> None:
         connection = seen.connection
         self._end_pause(seen)
+        self._update(seen)
         del self._seen[connection]
-        self._totals["in"] += connection.bytes_in
-        self._totals["out"] += connection.bytes_out
-        self._totals["pauses"] += connection.pauses
-        self._highest_pending = max(self._highest_pending, connection.highest_pending)
-        self._paused += seen.paused
-        self._lost.append(self._row(seen, None))
+        seen.is_active = False  # and unchanged, for a round that still has it
+        for name, value in (
+            *(("in", seen.bytes_in), ("out", seen.bytes_out), ("pauses", seen.pauses)),
+        ):
+            self._open[name] -= value
+            self._ended[name] += value
+        self._lost.append(self._row(seen))
         self._tell("lost", seen, reason=reason.getErrorMessage())
 
     def _tell(self, event: str, seen: _Seen, **more: str) -> None:
@@ -229,46 +284,124 @@ class Tap:
             told = {"type": "event", "time": self._now(), "event": event, "id": seen.id}
             try:
                 subscriber({**told, "peer": seen.peer, **more})
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
                 log.err(None, f"{subscriber!r}, a subscriber of a tap, has failed and is dropped")
-                self._subscribers.remove(subscriber)
+                if subscriber in self._subscribers:
+                    self._subscribers.remove(subscriber)
 
     # Samples.
 
     def sample(self) -> dict[str, Any]:
         """How things are now; see above."""
+        self._look()
+        return self._sample()
+
+    def sample_soon(self, then: Callable[[dict[str, Any]], object]) -> None:
+        """Call `then` with a sample for which every connection has been looked at.
+
+        That is at once where there are few, and else some iterations of the loop later."""
+        if self._look():
+            then(self._sample())
+        else:
+            self.reactor.call_later_hidden(0, partial(self.sample_soon, then))
+
+    def _look(self) -> bool:
+        """Go on with a round of looks at all connections; return whether that completes it."""
+        seconds = self.reactor.seconds
+        until = seconds() + LOOK_SECONDS
+        if not self._meet_all(until):
+            return False
+        if self._round is None:
+            self._round = list(self._seen.values())
+            self._round.reverse()
+            self._ranked.clear()
+        waiting = self._round
+        key = _KEYS[self.order]
+        by_pauses = self.order == PAUSES
+        while waiting:
+            for _ in range(min(CHUNK, len(waiting))):
+                seen = waiting.pop()
+                connection = seen.connection
+                if (
+                    seen.is_active
+                    or connection.bytes_in != seen.bytes_in
+                    or connection.bytes_out != seen.bytes_out
+                    or connection._flush_due
+                ) and connection in self._seen:
+                    self._look_at(seen)
+                elif not (by_pauses and seen.pauses):
+                    continue
+                self._ranked.append((key(seen), seen.id, seen))
+            if len(self._ranked) > MAX_RANKED:
+                self._ranked = nsmallest(self.limit, self._ranked)
+            if waiting and seconds() >= until:
+                return False
+        self._round = None
+        self._rank(key)
+        return True
+
+    def _look_at(self, seen: _Seen) -> None:
+        """Do for one connection what a round is for."""
+        self._update(seen)
+        connection = seen.connection
+        waiting = seen.pending + (send_queue(connection) or 0)
+        moved = seen.bytes_in + seen.bytes_out
+        share = 1.0 if seen.waiting < 0 else NEWEST
+        seen.waiting += share * (waiting - seen.waiting)
+        seen.rate += share * (moved - seen.moved - seen.rate)
+        seen.moved = moved
+        seen.is_active = (
+            waiting > 0 or seen.paused_since is not None or seen.waiting >= 1 or seen.rate >= 1
+        )
+
+    def _update(self, seen: _Seen) -> None:
+        """Bring what is known of one connection, and the sums, up to date."""
+        connection = seen.connection
+        pending = connection.pending
+        self._highest_pending = max(self._highest_pending, pending, connection.highest_pending)
+        open_ones = self._open
+        open_ones["in"] += connection.bytes_in - seen.bytes_in
+        open_ones["out"] += connection.bytes_out - seen.bytes_out
+        open_ones["pauses"] += connection.pauses - seen.pauses
+        open_ones["pending"] += pending - seen.pending
+        seen.bytes_in = connection.bytes_in
+        seen.bytes_out = connection.bytes_out
+        seen.pauses = connection.pauses
+        seen.pending = pending
+        if seen.paused_since is not None and connection._flow.state != flow.PAUSED:
+            self._end_pause(seen)  # its producer has left: of that, nobody tells
+
+    def _rank(self, key: Callable[[_Seen], Any]) -> None:
+        """Say who comes first: of those that were active, and of the idle ones, which are equal."""
+        ranked = self._ranked
+        known = {number for _, number, _ in ranked}
+        everybody = self._seen.values()
+        idle = islice(
+            reversed(everybody) if self.order == NEWEST_FIRST else everybody,
+            self.limit + len(known),
+        )
+        ranked += [(key(seen), seen.id, seen) for seen in idle if seen.id not in known]
+        self._first = [seen for *_, seen in nsmallest(self.limit, ranked)]
+        ranked.clear()
+
+    def _sample(self) -> dict[str, Any]:
+        rows = []
+        for seen in self._first[: self.limit]:
+            if seen.connection in self._seen:
+                self._update(seen)
+                rows.append(self._row(seen))
+        count = len(self._seen) + len(self._unmet)
         totals = {
             "connections": self._count,
-            "open": len(self._seen),
-            **self._totals,
+            "open": count,
+            **{name: ended + self._open[name] for name, ended in self._ended.items()},
             "highest_pending": self._highest_pending,
+            "paused": round(self._paused_seconds(), 6),
+            "paused_now": self._paused_now,
         }
-        ranked = []
-        pending_of_all = paused_now = 0
-        paused = self._paused
-        key = _KEYS[self.order]
-        for seen in self._seen.values():
-            connection = seen.connection
-            pending = connection.pending
-            pending_of_all += pending
-            totals["in"] += connection.bytes_in
-            totals["out"] += connection.bytes_out
-            totals["pauses"] += connection.pauses
-            highest = max(pending, connection.highest_pending)
-            if highest > totals["highest_pending"]:
-                totals["highest_pending"] = highest
-            if seen.paused_since is not None:
-                if connection._flow.state == flow.PAUSED:
-                    paused_now += 1
-                else:
-                    self._end_pause(seen)  # its producer has left: of that, nobody tells
-            paused += self._paused_by(seen)
-            sendq = send_queue(connection)
-            self._average(seen, pending + (sendq or 0))
-            ranked.append((key(seen), seen.id, seen, sendq))
-        self._highest_pending = totals["highest_pending"]
-        rows = [self._row(seen, sendq) for *_, seen, sendq in nsmallest(self.limit, ranked)]
-        rest = self._rest(totals, pending_of_all, rows)
+        rest = self._rest(count - len(rows), rows)
         while self._lost and len(rows) < self.limit:
             rows.append(self._lost.popleft())
         self._lost.clear()
@@ -277,19 +410,15 @@ class Tap:
             "time": self._now(),
             "lag": self._lag_since_last(),
             "memory": resident(),
-            "totals": {**totals, "paused": round(paused, 6), "paused_now": paused_now},
+            "totals": totals,
             "connections": rows,
             "rest": rest,
         }
 
-    def _average(self, seen: _Seen, waiting: int) -> None:
-        moved = seen.connection.bytes_in + seen.connection.bytes_out
-        share = 1.0 if seen.waiting < 0 else NEWEST
-        seen.waiting += share * (waiting - seen.waiting)
-        seen.rate += share * (moved - seen.moved - seen.rate)
-        seen.moved = moved
+    def _paused_seconds(self) -> float:
+        return self._paused + self._paused_now * self.reactor.seconds() - self._paused_since
 
-    def _row(self, seen: _Seen, sendq: int | None) -> dict[str, Any]:
+    def _row(self, seen: _Seen) -> dict[str, Any]:
         connection = seen.connection
         seen.label = self._label(connection) or seen.label
         return {
@@ -305,21 +434,18 @@ class Tap:
             "out": connection.bytes_out,
             "pauses": connection.pauses,
             "paused": round(self._paused_by(seen), 6),
-            "sendq": sendq,
+            "sendq": send_queue(connection),
             "recvq": receive_queue(connection),
         }
 
-    def _rest(
-        self, totals: dict[str, int], pending: int, rows: list[dict[str, Any]]
-    ) -> dict[str, int] | None:
-        if len(rows) == len(self._seen):
+    def _rest(self, count: int, rows: list[dict[str, Any]]) -> dict[str, int] | None:
+        if not count:
             return None
-        all_open = {name: totals[name] - self._totals[name] for name in self._totals}
-        return {
-            "count": len(self._seen) - len(rows),
-            "pending": pending - sum(row["pending"] for row in rows),
-            **{name: total - sum(row[name] for row in rows) for name, total in all_open.items()},
+        left = {
+            name: self._open[name] - sum(row[name] for row in rows)
+            for name in ("pending", "in", "out", "pauses")
         }
+        return {"count": count, **left}
 
     def _now(self) -> float:
         return round(self.reactor.seconds() - self._began, 6)
@@ -328,6 +454,7 @@ class Tap:
 
     def _beat(self) -> None:
         self._note_lag()
+        self._meet_all(self.reactor.seconds() + LOOK_SECONDS)
         self._beat_due = self.reactor.seconds() + BEAT
         self._beating = self.reactor.call_later_hidden(BEAT, self._beat)
 
