@@ -24,6 +24,10 @@ from typing import Any, Callable
 from minireactor import Reactor
 from minireactor.poller import default_poller
 from minireactor.relay import Relay
+from minireactor.view.dashboard import Dashboard
+from minireactor.view.metrics import Metrics
+from minireactor.view.record import Recorder
+from minireactor.view.watch import Lines
 
 CONNECTIONS = 9900
 BATCH = 100  # clients that connect at a time: fewer than a listening queue holds
@@ -87,24 +91,16 @@ class Proxy:
     def _open_view(self) -> None:
         folder = tempfile.mkdtemp()
         if self.scenario == "record":
-            from minireactor.view.record import Recorder
-
             path = os.path.join(folder, "recording.jsonl")
             self.views.callback(Recorder(self.reactor, path, label=self.relay.label).close)
         elif self.scenario == "metrics":
-            from minireactor.view.metrics import Metrics
-
             metrics = Metrics(self.reactor)
             self.views.callback(metrics.close)
             self._ask(metrics.listen("127.0.0.1", 0).getHost().port, "/metrics", repeat=True)
         elif self.scenario in ("watch", "open-view"):
-            from minireactor.view.watch import Lines
-
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             self.views.callback(Lines(self.reactor, self.relay.label).close)
         elif self.scenario == "dashboard":
-            from minireactor.view.dashboard import Dashboard
-
             page = Dashboard(self.reactor, "", label=self.relay.label)
             self.views.callback(page.close)
             page.listen(self.reactor, "127.0.0.1", 0)

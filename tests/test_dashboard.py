@@ -15,7 +15,7 @@ from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
 from minireactor.view import dashboard as module
-from minireactor.view.dashboard import HIGHEST, MANY, OFTEN, SELDOM, Dashboard, Page
+from minireactor.view.dashboard import CROWD, HIGHEST, MANY, OFTEN, RARELY, SELDOM, Dashboard, Page
 
 ELSEWHERE = "http://elsewhere.example"
 
@@ -414,7 +414,7 @@ def scripted(monkeypatch):
     wire.reactor.close()
 
 
-@pytest.mark.parametrize("count, pause", [(1, OFTEN), (MANY, SELDOM)])
+@pytest.mark.parametrize("count, pause", [(1, OFTEN), (MANY, SELDOM), (CROWD, RARELY)])
 def test_samples_are_less_frequent_when_there_are_many_connections(scripted, count, pause):
     for _ in range(count):
         scripted.wire.connect(Recorder())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 
@@ -7,7 +8,8 @@ import pytest
 from support import HalfCloseable, Recorder, RecordingClientFactory, pump, served
 
 from minireactor.protocol import Factory
-from minireactor.view.tap import LIMIT, Tap
+from minireactor.view import tap as tap_module
+from minireactor.view.tap import CHUNK, LIMIT, LOOK_SECONDS, MAX_RANKED, Tap
 
 
 class Push:
@@ -175,6 +177,133 @@ def test_a_label_of_ones_own(wire):
     tap = Tap(wire.reactor, label=lambda connection: f"to {connection.getPeer().port}")
     wire.connect(Recorder())
     assert tap.sample()["connections"][0]["label"] == "to 4321"
+
+
+# Many connections.
+
+
+def slow(wire, monkeypatch):
+    """Have a sample look at CHUNK connections, and at no more: its time is over then."""
+    times = itertools.count()
+    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * LOOK_SECONDS)
+
+
+def test_a_sample_looks_at_some_and_the_next_one_goes_on(tap, wire, monkeypatch):
+    for _ in range(2 * CHUNK + 10):
+        _, sock = wire.connect(Recorder(), room=10)
+        sock.inbox = [b"y"]
+    wire.run()
+    slow(wire, monkeypatch)
+
+    samples = [tap.sample() for _ in range(3)]
+
+    assert [sample["totals"]["in"] for sample in samples] == [CHUNK, 2 * CHUNK, 2 * CHUNK + 10]
+    assert {sample["totals"]["open"] for sample in samples} == {2 * CHUNK + 10}
+    assert [len(sample["connections"]) for sample in samples] == [0, 0, LIMIT]
+    for sample in samples:
+        rest, rows = sample["rest"], sample["connections"]
+        assert rest["count"] == 2 * CHUNK + 10 - len(rows)
+        assert rest["in"] + sum(row["in"] for row in rows) == sample["totals"]["in"]
+
+
+def test_rows_are_of_now_also_in_the_middle_of_a_round(tap, wire, monkeypatch):
+    _, sock = wire.connect(Recorder())
+    for _ in range(2 * CHUNK):
+        wire.connect(Recorder())
+    tap.sample()
+    slow(wire, monkeypatch)
+    tap.sample()
+    sock.inbox = [b"yyy"]
+    wire.run()
+    sample = tap.sample()
+    assert sample["connections"][0]["in"] == sample["totals"]["in"] == 3
+
+
+def test_one_that_ends_in_the_middle_of_a_round_counts_once(tap, wire, monkeypatch):
+    socks = [wire.connect(Recorder())[1] for _ in range(2 * CHUNK)]
+    slow(wire, monkeypatch)
+    tap.sample()
+    for sock in (socks[0], socks[-1]):  # it has looked at one of them, and will at the other
+        sock.inbox = [b"in", b""]
+    wire.run()
+    for _ in range(3):
+        totals = tap.sample()["totals"]
+        assert (totals["in"], totals["open"]) == (4, 2 * CHUNK - 2)
+
+
+def test_sample_soon_has_looked_at_every_connection(tap, wire, monkeypatch):
+    for _ in range(3 * CHUNK):
+        _, sock = wire.connect(Recorder())
+        sock.inbox = [b"y"]
+    wire.run()
+    slow(wire, monkeypatch)
+    samples = []
+    tap.sample_soon(samples.append)
+    assert samples == []
+    wire.run()
+    (sample,) = samples
+    assert sample["totals"]["in"] == 3 * CHUNK
+
+
+def test_sample_soon_is_at_once_where_there_are_few(tap, wire):
+    wire.connect(Recorder())
+    samples = []
+    tap.sample_soon(samples.append)
+    assert samples[0]["totals"]["open"] == 1
+
+
+def test_the_kernel_is_asked_for_the_rows_and_for_those_that_are_active(wire, monkeypatch):
+    tap = Tap(wire.reactor, limit=2)
+    for _ in range(20):
+        wire.connect(Recorder())
+    active, sock = wire.connect(Recorder())
+    tap.sample()
+    tap.sample()
+    asked = []
+    monkeypatch.setattr(tap_module, "send_queue", lambda connection: asked.append(connection))
+    monkeypatch.setattr(tap_module, "receive_queue", lambda connection: asked.append(connection))
+    sock.inbox = [b"y" * 1000]
+    wire.run()
+    first, second = tap.sample()["connections"]
+    assert first["in"] == 1000
+    assert len(asked) == 1 + 2 * 2
+    assert len(set(asked)) == 2
+
+
+def test_the_first_ones_are_found_among_very_many_active_ones(wire):
+    tap = Tap(wire.reactor, limit=1)
+    for count in range(MAX_RANKED + 2 * CHUNK):
+        _, sock = wire.connect(Recorder())
+        sock.inbox = [b"y" * (100_000 if count == 5 else 1)]
+    wire.run()
+    assert list(rows(tap)) == [6]
+
+
+def test_those_that_were_there_before_are_met_beat_by_beat(wire, monkeypatch):
+    for _ in range(3 * CHUNK):
+        wire.connect(Recorder())
+    slow(wire, monkeypatch)
+    told = []
+    tap = Tap(wire.reactor, label=lambda connection: told.append(connection) or "label")
+    assert told == []
+    wire.run(1)
+    assert len(told) == CHUNK
+    assert tap.sample()["totals"]["open"] == tap.count() == len(tap.connections()) == 3 * CHUNK
+    assert tap.connection(3 * CHUNK) is tap.connections()[-1]
+
+
+def test_events_of_one_that_was_there_before_are_told_and_timed_from_then(wire, clock):
+    transport, sock = paused(wire)
+    clock.advance(5.0)
+    tap = Tap(wire.reactor)
+    events = []
+    tap.subscribe(lambda event: events.append((event["event"], event["id"], event["time"])))
+    wire.connect(Recorder())
+    clock.advance(1.0)
+    sock.room = 101
+    transport.doWrite()
+    assert events == [("connect", 2, 0.0), ("resume", 1, 1.0)]
+    assert rows(tap)[1]["paused"] == 1.0
 
 
 # Who comes first, and who is left out.
@@ -378,14 +507,15 @@ def test_who_unsubscribes_hears_nothing_more_and_may_do_so_twice(tap, events, wi
     assert len(events) == 1
 
 
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
 def test_a_subscriber_that_raises_is_logged_and_dropped_and_costs_nobody_anything(
-    tap, wire, caplog
+    tap, wire, caplog, error
 ):
     calls = []
 
     def broken(event):
         calls.append(event)
-        raise ValueError("no")
+        raise error("no")
 
     tap.subscribe(broken)
     heard = []

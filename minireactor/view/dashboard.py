@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow
 from minireactor.address import bracketed
+from minireactor.slices import Walk
 from minireactor.view.http import Refusal, Request, Response, Site, is_local
 from minireactor.view.tap import Tap
 
@@ -45,6 +46,8 @@ SHOWN = 12  # connections that the page has a picture of
 OFTEN = 0.05
 SELDOM = 0.1
 MANY = 50  # connections, from which on it is seldom
+RARELY = 0.2
+CROWD = 1000  # connections, from which on it is rarely: a sample of them takes up to 2 ms
 
 # Bytes, of a high mark that the page may set: more than there is, and a number which is exact in a
 # browser, and a float everywhere.
@@ -207,9 +210,10 @@ class Dashboard(Page):
             self._timer.cancel()
 
     def _sample(self) -> None:
-        sample = self.tap.sample()
-        pause = SELDOM if sample["totals"]["open"] >= MANY else OFTEN
+        count = self.tap.count()
+        pause = RARELY if count >= CROWD else SELDOM if count >= MANY else OFTEN
         self._timer = self.reactor.call_later_hidden(pause, self._sample)
+        sample = self.tap.sample()
         if self._more is not None:
             sample.update(self._more())
         self._say(sample)
@@ -242,8 +246,12 @@ class Dashboard(Page):
             if connection is None:
                 raise Refusal(404, f"there is no connection {number!r:.20} any more")
             connections = [connection]
-        for connection in connections:
+
+        def visit(connection: Connection) -> bool:
             connection.setWriteBufferLimits(*marks)
+            return False
+
+        Walk(self.reactor, connections, visit).start()
 
 
 class _Reader:

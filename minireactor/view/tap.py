@@ -173,6 +173,10 @@ class Tap:
         if self._beating.active():
             self._beating.cancel()
 
+    def count(self) -> int:
+        """The number of connections that it watches."""
+        return len(self._seen) + len(self._unmet)
+
     def connections(self) -> list[tcp.Connection]:
         """Those that it watches."""
         return [*self._seen, *self._unmet]
@@ -392,7 +396,7 @@ class Tap:
             if seen.connection in self._seen:
                 self._update(seen)
                 rows.append(self._row(seen))
-        count = len(self._seen) + len(self._unmet)
+        count = self.count()
         totals = {
             "connections": self._count,
             "open": count,
