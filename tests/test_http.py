@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import http.client
 import logging
 import re
 import socket
 
 import pytest
-from support import connect, passes, pump
+from support import connect, drain, passes, pump
 
 from minireactor import Reactor
 from minireactor.view import http as minihttp
@@ -117,10 +118,57 @@ def test_a_request_is_taken_apart():
 
 @pytest.mark.parametrize(
     "host, name",
-    [("a:80", "a"), ("A", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", ""), ("a:", "a")],
+    [
+        *(("a:80", "a"), ("A", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")),
+        *(("a:", "a"), ("a.:1", "a"), ("a.b.", "a.b"), (".", "."), ("a..", "a.")),
+    ],
 )
-def test_the_host_comes_without_its_port(host, name):
+def test_the_host_comes_without_its_port_and_without_its_last_dot(host, name):
     assert parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).host == name
+
+
+@pytest.mark.parametrize(
+    "host, port", [("a:8080", 8080), ("a", 80), ("a:", 80), ("[::1]:1", 1), ("", 80), ("a:081", 81)]
+)
+def test_the_port_is_a_number(host, port):
+    assert parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).port == port
+
+
+@pytest.mark.parametrize("host", ["a:123456", "a:" + "9" * 5000, "a:-1", "a:b", "a:1:2"])
+def test_a_port_that_is_none_is_400(host):
+    with pytest.raises(Refusal) as caught:
+        _ = parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).port
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "target, path, query",
+    [
+        ("http://b.example:81/now?x=1", "/now", "x=1"),
+        ("HTTP://b.example:81/", "/", ""),
+        ("http://b.example:81", "/", ""),
+        ("http://b.example:81?x", "/", "x"),
+        ("http://b.example:81/http://c/", "/http://c/", ""),
+    ],
+)
+def test_a_whole_url_is_taken_apart_and_its_host_is_the_one_that_counts(target, path, query):
+    request = parse_head(f"GET {target} HTTP/1.1\r\nHost: a:80".encode())
+    assert (request.path, request.query) == (path, query)
+    assert (request.host, request.port) == ("b.example", 81)
+
+
+def test_a_whole_url_for_another_host_is_421(talk):
+    talk.site.hosts = is_local
+    answer = talk.say(b"GET http://evil.example/now HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status(answer) == 421
+    answer = talk.say(b"GET http://localhost/now HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+    assert status(answer) == 200
+
+
+def test_the_server_as_a_whole_says_that_it_is_there(talk):
+    answer = talk.say(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n" + GET % b"/now")
+    assert status(answer) == 204
+    assert b"HTTP/1.1 200 OK" in answer
 
 
 @pytest.mark.parametrize(
@@ -150,7 +198,12 @@ def test_who_keeps_the_connection(version, connection, keeps):
         (b"G(T / HTTP/1.1\r\nHost: x", 400),
         (b"GET /\x80 HTTP/1.1\r\nHost: x", 400),
         (b"GET x HTTP/1.1\r\nHost: x", 400),
-        (b"GET http://x/ HTTP/1.1\r\nHost: x", 400),
+        (b"GET http://x/ HTTP/1.1", 400),
+        (b"GET http:///x HTTP/1.1\r\nHost: x", 400),
+        (b"GET http://me@x/ HTTP/1.1\r\nHost: x", 400),
+        (b"GET https://x/ HTTP/1.1\r\nHost: x", 400),
+        (b"CONNECT x:80 HTTP/1.1\r\nHost: x", 400),
+        (b"GET * HTTP/1.1\r\nHost: x", 400),
         (b"* / HTTP/1.1\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: x", 505),
         (b"GET / HTTP/0.9\r\nHost: x", 505),
@@ -428,14 +481,29 @@ def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
     assert not talk.sock.was_reset
 
 
-def test_no_more_than_so_many_connections_are_let_in(talk, monkeypatch):
+def test_beyond_so_many_connections_the_one_that_was_silent_for_longest_goes(talk, monkeypatch):
     monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
+    talk.say(GET % b"/later")  # the oldest one gets an answer, and stays
+    busy = talk.sock
     talk.arrive()
+    silent = talk.sock
+    talk.arrive()
+    assert status(talk.say(GET % b"/now")) == 200
+    assert silent.was_reset
+    assert not busy.was_reset
+    assert len(talk.site.connections) == 2
+
+
+def test_beyond_so_many_that_get_an_answer_a_newcomer_goes(talk, monkeypatch):
+    monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
+    talk.say(GET % b"/later")
+    talk.arrive()
+    talk.say(GET % b"/later")
     second = talk.sock
     talk.arrive()
     talk.say()
     assert talk.sock.was_reset
-    second.inbox.append(b"")
+    second.error = errno.ECONNRESET
     talk.wire.run()
     talk.arrive()
     assert status(talk.say(GET % b"/now")) == 200
@@ -733,12 +801,50 @@ def test_a_host_in_several_minds_is_400(talk):
 def test_who_listens_on_loopback_answers_local_names_only(reactor):
     own, open_to_all = Site(), Site()
     own.listen(reactor, "127.0.0.1", 0)
+    own.add("GET", "/", None)
     open_to_all.listen(reactor, "0.0.0.0", 0)
     choosy = Site(hosts="example".__eq__)
     choosy.listen(reactor, "127.0.0.1", 0)
-    assert own.hosts is is_local
+    for host, is_answered in (("localhost", True), ("[::1]", True), ("evil.example", False)):
+        assert own.hosts(host) is is_answered
+    # A browser always says for whom it asks. A balancer's health check may not.
+    assert own.route(parse_head(b"GET / HTTP/1.0")) is None
     assert open_to_all.hosts is None
     assert choosy.hosts("example")
+
+
+def test_closed_it_listens_no_more_and_ends_each_connection_after_its_answer(reactor, closing):
+    site = Site()
+    responses = []
+    site.add("GET", "/later", lambda request, response: responses.append(response))
+    ports = [site.listen(reactor, "127.0.0.1", 0) for _ in range(2)]
+    waiting, silent = closing(connect(ports[0])), closing(connect(ports[1]))
+    waiting.sendall(GET % b"/later")
+    pump(reactor, lambda: responses and len(site.connections) == 2)
+
+    site.close()
+    site.close()
+
+    assert not any(port.connected for port in ports)
+    assert drain(reactor, silent) == b""
+    responses[0].send("answer")
+    answer = drain(reactor, waiting)
+    assert body(answer) == b"answer"
+    assert header(answer, "Connection") == "close"
+    for client in (waiting, silent):
+        client.close()
+    pump(reactor, lambda: not site.connections)
+
+
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_a_handler_that_raises_is_500_and_the_next_one_answers(talk, caplog, error):
+    def broken(request, response):
+        raise error("no")
+
+    talk.site.add("GET", "/broken", broken)
+    assert status(talk.say(GET % b"/broken")) == 500
+    assert "of a page that watches" in caplog.text
+    assert status(talk.say(GET % b"/now")) == 200
 
 
 # On real sockets, with somebody else's client.

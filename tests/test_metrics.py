@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import urllib.request
@@ -9,7 +10,7 @@ from support import Recorder
 from minireactor import Reactor, __version__
 from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
-from minireactor.view.tap import Tap
+from minireactor.view.tap import CHUNK, LOOK_SECONDS, Tap
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')
@@ -101,6 +102,33 @@ def test_closed_it_leaves_the_reactor_alone(wire):
     metrics = Metrics(wire.reactor)
     metrics.close()
     assert wire.reactor.observers == []
+
+
+def test_closed_it_listens_no_more(reactor):
+    metrics = Metrics(reactor)
+    port = metrics.listen("127.0.0.1", 0)
+    metrics.close()
+    metrics.close()
+    assert not port.connected
+
+
+def test_a_scrape_looks_at_all_connections_in_slices(wire, monkeypatch):
+    class Response:
+        def send(self, text, kind):
+            answers.append(values(text))
+
+    answers = []
+    metrics = Metrics(wire.reactor)
+    for _ in range(3 * CHUNK):
+        _, sock = wire.connect(Recorder())
+        sock.inbox = [b"y"]
+    wire.run()
+    times = itertools.count()
+    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * LOOK_SECONDS)
+    metrics._scrape(None, Response())
+    assert answers == []
+    wire.run()
+    assert [answer["received_bytes_total"] for answer in answers] == [3 * CHUNK]
 
 
 def test_it_is_served():

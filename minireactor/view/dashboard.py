@@ -83,9 +83,8 @@ class Page:
         self.url = f"http://{name}:{address.port}/#{self.token}"
 
     def close(self) -> None:
-        """Serve nobody new. Also before `listen()`, or after it has failed."""
-        if self._port is not None:
-            self._port.stopListening()
+        """Serve nobody new. Idempotent; also before `listen()`, or after it has failed."""
+        self._site.close()
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let `handler(request, response)` answer those who have the token."""
@@ -121,9 +120,8 @@ class Page:
         return name in self._names or (self._is_everywhere and is_local(name))
 
     def _check_port(self, request: Request) -> None:
-        host = request.headers["host"].lower()
         number = self._port.getHost().port
-        if host != f"{request.host}:{number}" and (host != request.host or number != 80):
+        if request.port != number:
             raise Refusal(421, f"this is port {number}; use the address that was printed")
 
     def _check_asker(self, request: Request) -> None:
@@ -206,7 +204,7 @@ class Dashboard(Page):
 
     def _gone(self, reader: _Reader) -> None:
         self._readers.discard(reader)
-        if not self._readers and self._timer.active():
+        if not self._readers and self._timer is not None and self._timer.active():
             self._timer.cancel()
 
     def _sample(self) -> None:

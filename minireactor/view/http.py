@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 MOST_HEAD = 8 * 1024  # bytes of the request line and the headers, of which browsers send about 1 K
 MOST_BODY = 64 * 1024  # bytes
 # At a time, those included that have their answer and are to go. Each is a descriptor, of which the
-# service beside us wants some as well.
+# service beside us wants some as well. A newcomer takes the place of the one that has been silent
+# for longest, so that clients which connect and ask nothing lock nobody out.
 MOST_CONNECTIONS = 100
 # For a request to arrive, from the connection or the answer before it on; and the time, give or
 # take as much again, in which a client takes no byte of its answer. It is longer than Prometheus,
@@ -61,7 +62,8 @@ PLAIN = "text/plain; charset=utf-8"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _HEADER = re.compile(rf"({_TOKEN}):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/?#@\s,]*)(?::[0-9]*)?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/?#@\s,]*)(?::([0-9]{0,5}))?")
+_ABSOLUTE = re.compile(r"(?i:http)://([^/?#@]+)((?:[/?].*)?)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
@@ -76,8 +78,9 @@ class Refusal(Exception):
 
 
 class Request:
-    """method, path and query ("" without) as they were sent, nothing decoded; `headers` by names
-    in small letters, those that came twice joined by ", "; version, (1, 0) or later; body."""
+    """method, path ("*" of OPTIONS *) and query ("" without) as they were sent, nothing decoded;
+    `headers` by names in small letters, those that came twice joined by ", "; version, (1, 0) or
+    later; body."""
 
     __slots__ = ("body", "headers", "method", "path", "query", "version")
 
@@ -92,11 +95,21 @@ class Request:
 
     @property
     def host(self) -> str:
-        """The name or number in Host, without the port, in small letters; "" without. Refusal."""
+        """The name or number in Host, without the port and without the dot that may end a full
+        name, in small letters; "" without. Raises Refusal if there is anything else in Host."""
+        name = self._host()[1].lower()
+        return name[:-1] if name.endswith(".") and name != "." else name
+
+    @property
+    def port(self) -> int:
+        """The port number in Host; 80 without. Raises Refusal as `host` does."""
+        return int(self._host()[2] or 80)
+
+    def _host(self) -> re.Match[str]:
         match = _HOST.fullmatch(self.headers.get("host", ""))
         if match is None:
             raise Refusal(400, "Host is a name or an address, and perhaps a port")
-        return match[1].lower()
+        return match
 
     @property
     def keeps_alive(self) -> bool:
@@ -114,8 +127,11 @@ def parse_head(head: bytes) -> Request:
     method, target, version = match[1], match[2], (int(match[3]), int(match[4]))
     if version[0] != 1:
         raise Refusal(505, "use HTTP/1.1")
-    if not target.startswith("/"):
-        raise Refusal(400, "what is asked for begins with a slash")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        target = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
+    elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
+        raise Refusal(400, "what is asked for begins with a slash, or with http://")
     headers: dict[str, str] = {}
     for line in lines:
         match = _HEADER.fullmatch(line)
@@ -129,6 +145,8 @@ def parse_head(head: bytes) -> Request:
         headers[name] = value
     if version >= (1, 1) and "host" not in headers:
         raise Refusal(400, "HTTP/1.1 has a Host header")
+    if absolute is not None:
+        headers["host"] = absolute[1]  # of the two, this one counts
     return Request(method, target, version, headers)
 
 
@@ -279,7 +297,8 @@ class Site(Factory):
 
     def __init__(self, hosts: Callable[[str], bool] | None = None) -> None:
         self.hosts = hosts
-        self.connections: set[_Http] = set()
+        self.connections: dict[_Http, None] = {}  # the oldest first
+        self._ports: list[Port] = []
         self._routes: dict[str, dict[str, Handler]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
@@ -289,21 +308,43 @@ class Site(Factory):
     def listen(self, reactor: Reactor, host: str, port: int) -> Port:
         """Serve. CannotListenError.
 
-        On a loopback address and without `hosts`, only who asks for localhost or for a numeric
-        address is answered: a page from elsewhere, which has its own name lead here, is not."""
+        On a loopback address and without `hosts`, only who asks for localhost, for a numeric
+        address, or without a Host is answered. A page from elsewhere, which has its own name lead
+        here, is not: a browser sends that name."""
         listening = reactor.listenTCP(port, self, BACKLOG, host)
+        self._ports.append(listening)
         own = listening.getHost().host
         if self.hosts is None and (own.startswith("127.") or own == "::1"):
-            self.hosts = is_local
+            self.hosts = _is_local_or_unnamed
         return listening
 
+    def close(self) -> None:
+        """Stop listening, and end each connection once its answer is complete. Idempotent."""
+        while self._ports:
+            self._ports.pop().stopListening()
+        for connection in list(self.connections):
+            connection.finish()
+
     def buildProtocol(self, addr: Any) -> Any:
-        return _Http(self) if len(self.connections) < MOST_CONNECTIONS else _OneTooMany()
+        if len(self.connections) >= MOST_CONNECTIONS and not self._make_room():
+            return _OneTooMany()
+        return _Http(self)
+
+    def _make_room(self) -> bool:
+        """End the oldest connection that is given no answer; return whether there was one."""
+        for connection in self.connections:
+            if not connection.is_answering():
+                del self.connections[connection]
+                connection.transport.abortConnection()
+                return True
+        return False
 
     def route(self, request: Request) -> Handler:
         """Who answers it. Refusal."""
         if self.hosts is not None and not self.hosts(request.host):
             raise Refusal(421, f"{request.host or 'no name'} is not a name of this server")
+        if request.path == "*":  # of OPTIONS, and the server as a whole
+            return _nothing_to_say
         methods = self._routes.get(request.path)
         if methods is None:
             raise Refusal(404, "there is nothing here")
@@ -324,6 +365,14 @@ def is_local(host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _is_local_or_unnamed(host: str) -> bool:
+    return not host or is_local(host)
+
+
+def _nothing_to_say(request: Request, response: Response) -> None:
+    response.send(b"", status=204)
 
 
 class _OneTooMany(Protocol):
@@ -355,7 +404,7 @@ class _Http(Protocol):
         self._stuck_at: int | None = None  # of bytes_out, if some were waiting as it was set
 
     def connectionMade(self) -> None:
-        self._site.connections.add(self)
+        self._site.connections[self] = None
         self.step_in()
         self._set_timer()
 
@@ -382,10 +431,20 @@ class _Http(Protocol):
         self._set_timer(PARTING_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._site.connections.discard(self)
+        self._site.connections.pop(self, None)
         self._closing = True
         self._stop_timer()
         self._lose_response()
+
+    def is_answering(self) -> bool:
+        return self._response is not None
+
+    def finish(self) -> None:
+        """Serve no further request."""
+        if self._response is not None:
+            self._response.keeps_alive = False
+        elif not self._closing:
+            self._close()
 
     def _lose_response(self) -> None:
         response, self._response = self._response, None
@@ -478,7 +537,9 @@ class _Http(Protocol):
         response = self._response = Response(self, request)
         try:
             handler(request, response)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             if response.started:
                 self.transport.abortConnection()  # or half an answer might be taken for all of it
                 raise

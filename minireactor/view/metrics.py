@@ -83,7 +83,8 @@ class Metrics:
         return self._site.listen(self._reactor, host, port)
 
     def close(self) -> None:
-        """Count no more."""
+        """Listen and count no more. Idempotent; also after `listen()` has failed."""
+        self._site.close()
         self._tap.close()
 
     def _scrape(self, request: Request, response: Response) -> None:
