@@ -16,11 +16,15 @@ from minireactor.address import host_port, shown
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from ipaddress import IPv4Address as _IPv4
+    from ipaddress import IPv6Address as _IPv6
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.internet import Reactor
     from minireactor.serve import Server
     from minireactor.tcp import Connection
+
+    IPAddress = _IPv4 | _IPv6
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
@@ -251,9 +255,32 @@ def _set_up_logging() -> None:
 
 
 def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
-    host, port = listen
-    own = {host, "localhost", "127.0.0.1"} if host in ("0.0.0.0", "127.0.0.1") else {host}
-    return port != 0 and port == target[1] and target[0] in own
+    """Whether it is plain, without a look-up, that a target is the proxy itself.
+
+    The proxy finds out about all others as soon as it connects to them."""
+    if listen[1] != target[1] or not listen[1]:
+        return False
+    own, there = _numeric(listen[0]), _numeric(target[0])
+    if own is None or there is None or own.version != there.version:
+        return False
+    # A system takes "no address" as a target for its own loopback address.
+    if there.is_unspecified:
+        return own.is_unspecified or own.is_loopback
+    return there == own or (own.is_unspecified and there.is_loopback)
+
+
+def _numeric(host: str) -> IPAddress | None:
+    """Return the address that a host means, or None if it is a name other than localhost."""
+    import ipaddress
+    import socket
+
+    host = "127.0.0.1" if host.lower() == "localhost" else host
+    try:
+        # This knows spellings that ipaddress does not, such as 127.1.
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError, ValueError):
+        return None
+    return ipaddress.ip_address(str(found[0][4][0]).partition("%")[0])
 
 
 def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class Attempt(Handler):
     timeout: seconds that the caller gives the attempt, or None. The caller ends the attempt by
         then; here, they are divided so that each address gets a share.
     local: the local address to connect from, or None.
+    connect_socket: begins to connect a socket to an address, as socket.connect_ex() does.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Attempt(Handler):
         local: tuple[str, int] | None,
         connected: Callable[[socket.socket, Any], object],
         failed_with: Callable[[Failure], object],
+        connect_socket: Callable[[socket.socket, Any], int],
     ) -> None:
         super().__init__(-1)
         self.reactor = reactor
@@ -132,6 +134,7 @@ class Attempt(Handler):
         self._local = local
         self._connected = connected
         self._failed_with = failed_with
+        self._connect_socket = connect_socket
         self._query: Query | None = None
         self._addresses: list[Any] = []
         self._attempts: list[AddressAttempt] = []
@@ -205,7 +208,7 @@ class Attempt(Handler):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._bind(sock)
-            code = sock.connect_ex(place)
+            code = self._connect_socket(sock, place)
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
             return AddressAttempt(self, sock)
@@ -310,11 +313,16 @@ def _discard(sock: socket.socket) -> None:
     sock.close()
 
 
+def _connect_ex(sock: socket.socket, address: Any) -> int:
+    return sock.connect_ex(address)
+
+
 class Connector(Limits):
     """Connects to one place, and knows how that stands; made by `connectTCP`.
 
     `state` is "disconnected", "connecting" or "connected"; `transport` is set while
-    connected, and in buildProtocol already.
+    connected, and in buildProtocol already. `connect_socket(sock, address)` begins to connect a
+    socket, as socket.connect_ex() does; a program may set it, to see each socket before.
     """
 
     def __init__(
@@ -334,6 +342,7 @@ class Connector(Limits):
         self.reactor = reactor
         self.state = "disconnected"
         self.transport: Connection | None = None
+        self.connect_socket: Callable[[socket.socket, Any], int] = _connect_ex
         self._factory_started = False
         self._attempt: Attempt | None = None
         self._timer: DelayedCall | None = None
@@ -358,6 +367,7 @@ class Connector(Limits):
             self.bindAddress,
             self.connected,
             self.connectionFailed,
+            lambda sock, address: self.connect_socket(sock, address),
         )
         if self.timeout is not None:
             self._timer = self.reactor.call_later_hidden(self.timeout, self._time_out)

@@ -19,11 +19,12 @@ How an end travels:
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import flow
+from minireactor import flow, hops
 from minireactor.address import host_port, shown
-from minireactor.error import ConnectionDone, ConnectionLost
+from minireactor.error import ConnectError, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
@@ -31,6 +32,7 @@ from minireactor.queues import send_queue
 from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Iterator
 
     from minireactor.address import IPv4Address, IPv6Address
@@ -48,6 +50,8 @@ except ImportError:  # no fcntl: this is Windows
 # Bytes. A read of so many is sent straight on, and the next ones are spliced...
 BULK = 64 * 1024
 SMALL = 16 * 1024  # ...until two bring less than this, which a copy moves for less.
+
+LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back to the proxy
 
 
 def join(
@@ -193,6 +197,53 @@ def _has_bytes_waiting(transport: Connection) -> bool:
     return transport.connected and bool(transport.pending or send_queue(transport))
 
 
+class _LoopDetector:
+    """Finds out that a target is the proxy itself, however its address was written.
+
+    A connection of the proxy to itself has two ends here, which have the same two addresses. The
+    end that leads to the target is known first: from the moment in which it begins to connect."""
+
+    def __init__(self) -> None:
+        self._outgoing: dict[tuple[str, int], tuple[Proxy, socket.socket]] = {}
+
+    def add(self, proxy: Proxy, sock: socket.socket, address: Any) -> None:
+        """Note a socket that has begun to connect to a port of the proxy's own number."""
+        if address[1] != proxy.client.getHost().port:
+            return
+        with contextlib.suppress(OSError):  # it has failed at once
+            place = _comparable(sock.getsockname())
+            self._outgoing[place] = proxy, sock
+            proxy.outgoing += (place,)
+
+    def origin(self, client: Connection) -> Proxy | None:
+        """Return the proxy whose connection to a target this client is, if there is one."""
+        if not self._outgoing:
+            return None
+        peer, host = client.getPeer(), client.getHost()
+        found = self._outgoing.get(_comparable((peer.host, peer.port)))
+        if found is None:
+            return None
+        proxy, sock = found
+        try:
+            there = _comparable(sock.getpeername())
+        except OSError:  # it has been closed
+            return None
+        # A system may give one port number to two sockets whose peers are different.
+        return proxy if there == _comparable((host.host, host.port)) else None
+
+    def forget(self, proxy: Proxy) -> None:
+        for place in proxy.outgoing:
+            if place in self._outgoing and self._outgoing[place][0] is proxy:
+                del self._outgoing[place]
+
+
+def _comparable(address: Any) -> tuple[str, int]:
+    """Return host and port; a port for both IPv6 and IPv4 writes 127.0.0.1 as ::ffff:127.0.0.1."""
+    host, port = address[:2]
+    mapped = host.startswith("::ffff:") and "." in host
+    return host.rpartition(":")[2] if mapped else host, port
+
+
 class ProxyFactory(Factory):
     """For `listenTCP`: joins each client with a connection of its own to `host`, `port`.
 
@@ -228,12 +279,18 @@ class ProxyFactory(Factory):
             RateLimiter(rate)  # which says what is wrong with it now, and not to the first client
         self.rate = rate
         self.splice = splice
+        self.loops = _LoopDetector()
+        self._next_warning = -1.0
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
         return Proxy(self)
 
     def targets(self) -> Iterable[tuple[str, int | str]]:
         """(host, port) of those to try for one client, in turn, until one takes it."""
+        return [(self.host, self.port)]
+
+    def all_targets(self) -> Iterable[tuple[str, int | str]]:
+        """The same for whoever reads the log, without a client."""
         return [(self.host, self.port)]
 
     def accepted(self, proxy: Proxy) -> None:
@@ -245,6 +302,13 @@ class ProxyFactory(Factory):
     def failed(self, proxy: Proxy, reason: Failure) -> None:
         """It could not connect to `proxy.place`, and tries the next. Logged as a warning, here."""
         logger.warning("no connection to %s: %s", host_port(*proxy.place), reason.getErrorMessage())
+
+    def leads_back(self, proxy: Proxy, why: str) -> None:
+        """The proxy is its own target. Logged as a warning, here, at most every 10 s."""
+        now = proxy.client.reactor.seconds()
+        if now >= self._next_warning:
+            self._next_warning = now + LOOP_WARNING_SECONDS
+            logger.warning("%s; give another target, or listen on another port", why)
 
     def ended(self, proxy: Proxy) -> None:
         """All is over; str(proxy) tells it in a line, which is logged, here."""
@@ -267,7 +331,9 @@ class Proxy(Protocol):
         self.place: tuple[str, int | str] = ("", "")
         self.why = ""
         self.seconds = 0.0
+        self.outgoing: tuple[tuple[str, int], ...] = ()  # where the loop detector has it
         self._began = 0.0
+        self._ttl: int | None = None
         self._places: Iterator[tuple[str, int | str]] = iter(())
         self._connector: Connector | None = None
 
@@ -276,8 +342,44 @@ class Proxy(Protocol):
         self.client.pauseProducing()
         self._began = self.client.reactor.seconds()
         self.factory.accepted(self)
+        self._ttl = hops.next_ttl(self.client.socket)
+        if self._ttl is None:
+            self._refuse_ring()
+            return
+        origin = self.factory.loops.origin(self.client)
+        if origin is not None:
+            self.refuse("it comes from this proxy itself")
+            origin.came_back()
+            return
         self._places = iter(self.factory.targets())
         self._try_next("there is none")
+
+    def _refuse_ring(self) -> None:
+        targets = ", ".join(host_port(*place) for place in self.factory.all_targets())
+        why = f"a client has come through too many proxies: {targets} may lead back to this one"
+        self.factory.leads_back(self, why)
+        self.refuse("it has come through too many proxies")
+
+    def refuse(self, why: str) -> None:
+        """Close the client, which has no target."""
+        self.why = self.why or why
+        self.client.loseConnection()
+
+    def came_back(self) -> None:
+        """The target at `place` is the proxy itself: try the next, unless they are joined."""
+        why = f"{host_port(*self.place)} is this proxy itself"
+        self.factory.leads_back(self, why)
+        reason = Failure(ConnectError(string=why))
+        if self.target is None:
+            self._stop_connecting()
+            self.failed(reason)
+        else:
+            self.factory.failed(self, reason)  # so that the next client goes elsewhere
+
+    def _stop_connecting(self) -> None:
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            connector.disconnect()
 
     def _try_next(self, last_error: str) -> None:
         place = next(self._places, None)
@@ -289,6 +391,18 @@ class Proxy(Protocol):
         reactor = self.client.reactor
         self._connector = reactor.connectTCP(*place, _Call(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
+        self._connector.connect_socket = self._connect_socket
+
+    def _connect_socket(self, sock: socket.socket, address: Any) -> int:
+        assert self._ttl is not None
+        hops.set_ttl(sock, self._ttl)
+        code = sock.connect_ex(address)
+        self.factory.loops.add(self, sock, address)
+        return code
+
+    def is_trying(self, connector: Connector) -> bool:
+        """Whether it still waits for this one."""
+        return connector is self._connector
 
     def failed(self, reason: Failure) -> None:
         """No connection to the target at `place`."""
@@ -306,9 +420,7 @@ class Proxy(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Of the client, while it has no target."""
-        connector, self._connector = self._connector, None
-        if connector is not None:
-            connector.disconnect()
+        self._stop_connecting()
         self._note("client", reason)
         self._end()
 
@@ -325,6 +437,7 @@ class Proxy(Protocol):
     def _end(self) -> None:
         self.why = self.why or "closed in good order"
         self.seconds = self.client.reactor.seconds() - self._began
+        self.factory.loops.forget(self)
         self.factory.ended(self)
 
     @property
@@ -354,8 +467,9 @@ class _Call(ClientFactory):
 
     def clientConnectionFailed(self, connector: Connector, reason: Failure) -> None:
         # On behalf of the client, which is to end if the factory raises: nobody else would end it.
-        client = self._proxy.client
-        client.reactor.guard(client, self._proxy.failed, reason)
+        if self._proxy.is_trying(connector):
+            client = self._proxy.client
+            client.reactor.guard(client, self._proxy.failed, reason)
 
 
 class _Answer(Protocol):

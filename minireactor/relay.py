@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import flow
+from minireactor import flow, hops
 from minireactor.address import host_port, shown
 from minireactor.balance import FIRST, OUT_SECONDS, Balancer
 from minireactor.log import logger
@@ -60,7 +60,7 @@ class Relay(Server):
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
-        self._front = _Front(self, places[0], timeout, rate, splice)
+        self._front = _Front(self, places, timeout, rate, splice)
         super().__init__(reactor, self._front, **limits)
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
@@ -71,7 +71,10 @@ class Relay(Server):
     ) -> IPv4Address | IPv6Address:
         """As of Server; the marks are those of the connections to the targets as well."""
         self._front.marks = flow.checked_marks(high, low)
-        return super().listen(host, port, high, low)
+        address = super().listen(host, port, high, low)
+        assert self.port is not None and self.port.socket is not None
+        hops.save_first_packets(self.port.socket)
+        return address
 
     def set_marks(self, high: int, low: int | None = None) -> None:
         """As of Server, and likewise for those to the targets."""
@@ -172,16 +175,20 @@ class _Front(ProxyFactory):
     def __init__(
         self,
         relay: Relay,
-        place: Place,
+        places: Sequence[Place],
         timeout: float | None,
         rate: float | None,
         splice: bool,
     ) -> None:
-        super().__init__(*place, timeout=timeout, rate=rate, splice=splice)
+        super().__init__(*places[0], timeout=timeout, rate=rate, splice=splice)
+        self._places = places
         self._relay = relay
 
     def targets(self) -> Iterable[Place]:
         return self._relay.balancer.order()
+
+    def all_targets(self) -> Iterable[Place]:
+        return self._places
 
     def accepted(self, proxy: Proxy) -> None:
         self._relay.accepted(proxy)

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 
 import pytest
 from proxy_support import end_of, full, listening, other, send_until_it_sticks, unused_number
@@ -13,8 +14,15 @@ from serve_support import FakeTime
 from support import PATIENCE, connect, drain, passes, pump, receive, reset
 
 from minireactor import Reactor, connector
+from minireactor.address import IPv4Address, host_port
 from minireactor.balance import LEAST, ROUND_ROBIN
+from minireactor.error import CannotListenError
+from minireactor.proxy import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
 from minireactor.relay import Relay
+
+needs_first_packets = pytest.mark.skipif(
+    sys.platform != "linux", reason="the system does not keep the first packet of a connection"
+)
 
 PLENTY = bytes(32 * 1024 * 1024)
 SIDES = ["client", "target"]
@@ -65,7 +73,7 @@ def target(closing):
 def start(reactor, target):
     """start(*places, **options) -> a Relay that listens, and keeps its `events` and `ended`."""
 
-    def start(*places, on=reactor, high=65536, **options):
+    def start(*places, on=reactor, high=65536, listen=("127.0.0.1", 0), **options):
         events = []
         ended = []
 
@@ -83,7 +91,7 @@ def start(reactor, target):
         )
         relay.events = events
         relay.ends = ended
-        relay.listen("127.0.0.1", 0, high)
+        relay.listen(*listen, high)
         return relay
 
     return start
@@ -117,6 +125,10 @@ def meet(come, target):
 
 def ends(pair, source):
     return pair if source == "client" else pair[::-1]
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def let_pass(time, reactor, seconds, step):
@@ -422,6 +434,143 @@ def test_a_target_is_not_to_blame_for_descriptors_that_we_lack(
     assert drain(reactor, client) == b""
     assert relay.balancer.order()[0] == target.place
     assert caplog.records == []
+
+
+# Targets that lead back.
+
+
+@pytest.mark.parametrize(
+    "host, place",
+    [
+        ("localhost", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.2"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::", "localhost"),
+        ("::", "127.0.0.1"),
+        ("::", "::1"),
+        ("::1", "0:0:0:0:0:0:0:1"),
+        ("127.0.0.1", "127.1"),
+        ("127.0.0.1", "LOCALHOST"),
+        ("127.0.0.1", "::ffff:127.0.0.1"),
+    ],
+)
+def test_a_proxy_that_is_its_own_target_refuses_its_own_connection(
+    reactor, closing, start, caplog, host, place
+):
+    number = unused_number()
+    try:
+        relay = start((place, number), listen=(host, number))
+    except CannotListenError:
+        pytest.skip(f"no {host} here")
+    client = closing(socket.create_connection(("::1" if host == "::1" else "127.0.0.1", number)))
+    client.sendall(b"x")
+    pump(reactor, lambda: relay.events.count("connectionLost") == 2, "the end of both")
+    assert drain(reactor, client) == b""
+    assert relay.totals().connections == 2
+    assert relay.ends[-1].startswith(("no target: ", "closed in good order"))
+    assert warnings(caplog) == [
+        f"{host_port(place, number)} is this proxy itself; "
+        "give another target, or listen on another port"
+    ]
+
+
+def test_a_client_of_a_proxy_that_is_one_of_its_targets_gets_another(
+    reactor, start, come, target, caplog
+):
+    number = unused_number()
+    relay = start(("127.0.0.1", number), target.place, listen=("127.0.0.1", number))
+    client = come(relay)
+    pump(reactor, lambda: "connected" in relay.events, "the other target")
+    target.accept().sendall(b"welcome")
+    assert receive(reactor, client, 7) == b"welcome"
+    assert relay.balancer.order()[0] == target.place
+    assert len(warnings(caplog)) == 2
+
+
+def test_a_proxy_that_hears_late_of_its_own_connection_closes_it(reactor, start, come, caplog):
+    number = unused_number()
+    relay = start(("127.0.0.1", number), listen=("127.0.0.1", number))
+    client = come(relay)
+    relay.port.reading = False
+    pump(reactor, lambda: "connected" in relay.events, "the connection to itself")
+    relay.port.reading = True
+    reactor.disarm(relay.port)
+    reactor.arm(relay.port)
+    assert drain(reactor, client) == b""
+    client.close()
+    pump(reactor, lambda: not relay.connections, "the end of both")
+    assert relay.totals().connections == 2
+    assert len(warnings(caplog)) == 1
+
+
+def test_that_a_target_leads_back_is_said_once_in_a_while(timed, time, start, come, caplog):
+    number = unused_number()
+    relay = start(("127.0.0.1", number), listen=("127.0.0.1", number), on=timed)
+    for count in (1, 1, 2):
+        drain(timed, come(relay))
+        pump(timed, lambda: not relay.connections, "the end of both")
+        assert len(warnings(caplog)) == count
+        time.advance(LOOP_WARNING_SECONDS / 2)
+
+
+def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_welcome(closing):
+    # A system gives one number to two sockets whose peers are different.
+    door = closing(socket.create_server(("127.0.0.1", 0)))
+    sock = closing(socket.create_connection(door.getsockname()))
+    own, peer = IPv4Address("TCP", *sock.getsockname()), IPv4Address("TCP", *sock.getpeername())
+    elsewhere = IPv4Address("TCP", "127.0.0.9", peer.port)
+    conversation = Proxy(ProxyFactory("127.0.0.1", peer.port))
+    conversation.client = Ends(own, peer)
+    loops = conversation.factory.loops
+    loops.add(conversation, sock, sock.getpeername())
+    assert loops.origin(Ends(own, peer)) is conversation
+    assert loops.origin(Ends(own, elsewhere)) is None
+    loops.forget(conversation)
+    assert loops.origin(Ends(own, peer)) is None
+
+
+class Ends:
+    """A connection, as far as its addresses."""
+
+    def __init__(self, peer, host):
+        self.getPeer = lambda: peer
+        self.getHost = lambda: host
+
+
+@needs_first_packets
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_one_client_of_a_ring_of_proxies_becomes_few_connections(
+    reactor, closing, start, caplog, size, host
+):
+    numbers = [unused_number() for _ in range(size)]
+    try:
+        relays = [
+            start((host, numbers[place - 1]), listen=(host, number))
+            for place, number in enumerate(numbers)
+        ]
+    except CannotListenError:
+        pytest.skip(f"no {host} here")
+    client = closing(socket.create_connection((host, numbers[0])))
+    client.sendall(b"x")
+    assert drain(reactor, client) == b""
+    client.close()
+    pump(reactor, lambda: not any(relay.connections for relay in relays), "the end of all")
+    assert sum(relay.totals().connections for relay in relays) == 6
+    (warning,) = warnings(caplog)
+    assert warning.startswith("a client has come through too many proxies: ")
+
+
+def test_a_few_proxies_in_a_row_are_no_ring(reactor, closing, start, target):
+    place = target.place
+    for _ in range(5):
+        place = "127.0.0.1", start(place).port.getHost().port
+    client = closing(socket.create_connection(place))
+    client.sendall(b"x")
+    server = []
+    target.door.setblocking(False)
+    pump(reactor, lambda: server.extend(target.accept_all()) or server, "the target")
+    assert receive(reactor, server[0], 1) == b"x"
 
 
 # The end.
