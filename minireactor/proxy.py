@@ -20,6 +20,7 @@ How an end travels:
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, hops
@@ -32,7 +33,6 @@ from minireactor.queues import send_queue
 from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable, Iterator
 
     from minireactor.address import IPv4Address, IPv6Address
@@ -83,6 +83,7 @@ def join(
         sink = far if rate is None else pipe(RateLimiter(rate, reactor=near.reactor), far)
         kind = SplicingLeg if splice and CAN_SPLICE and rate is None else Leg
         near.protocol = kind(near, sink, far, on_lost)
+        _keep_urgent_bytes(near.socket)
         near.resumeProducing()
         sink.registerProducer(near, True)
     for near in (a, b):
@@ -187,6 +188,12 @@ class SplicingLeg(Leg):
         if self._is_clear():
             source.left -= self._send(source.send_to, self.far.socket, source.left)
         self.far.write_source(source)
+
+
+def _keep_urgent_bytes(sock: socket.socket) -> None:
+    """Have urgent bytes (MSG_OOB) read in their place: a plain read leaves each of them out."""
+    with contextlib.suppress(OSError):  # it is closed, which is found out by reading
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def _is_ending(transport: Connection) -> bool:

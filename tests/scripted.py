@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import socket
 import time
 
 from minireactor import Reactor, endpoint, tcp
@@ -68,7 +69,8 @@ class ScriptedSocket:
         return self.error
 
     def setsockopt(self, level, name, value):
-        self.was_reset = True
+        if name == socket.SO_LINGER:
+            self.was_reset = True
 
     def getsockname(self):
         return ("192.0.2.2", 1234)

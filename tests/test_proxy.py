@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import logging
@@ -506,6 +507,52 @@ def test_what_people_type_is_not_delayed_by_the_kernel(line, reactor):
         assert receive(reactor, through.target, 1) == byte
         through.target.sendall(byte)
         assert receive(reactor, through.client, 1) == byte
+
+
+@pytest.mark.parametrize("size", [1, 1000, 300_000])
+@pytest.mark.parametrize("source", SIDES)
+def test_urgent_bytes_arrive_in_their_place(line, reactor, source, size):
+    near, far = line().ends(source)
+    near.setblocking(False)
+    expected, received = b"", bytearray()
+
+    def all_is_there():
+        received.extend(read_now(far))
+        return len(received) >= len(expected)
+
+    for _ in range(30):
+        data = os.urandom(size)
+        sent = 0
+        expected += data + b"!"
+        while sent < size:
+            with contextlib.suppress(BlockingIOError):
+                sent += near.send(data[sent:])
+            reactor.iterate(0)
+            all_is_there()
+        near.send(b"!", socket.MSG_OOB)
+    pump(reactor, all_is_there, f"{len(expected)} bytes, and there are {len(received)}")
+    assert received == expected
+
+
+def read_now(sock):
+    """What there is."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def test_an_urgent_byte_that_came_before_the_target_arrives(reactor, closing, mode):
+    door = closing(listening())
+    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    client = closing(connect(port))
+    client.send(b"first")
+    client.send(b"!", socket.MSG_OOB)
+    client.send(b"rest")
+    pump(reactor, lambda: "connected" in factory.calls, "the target")
+    assert receive(reactor, closing(door.accept()[0]), 10) == b"first!rest"
 
 
 def test_case_24_the_reply_of_a_half_closed_client_arrives(line, reactor):
