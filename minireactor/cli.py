@@ -289,6 +289,7 @@ def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
         "max_connections": options.max_connections,
         "idle_timeout": options.idle_timeout,
         "stall_timeout": options.stall_timeout,
+        "keepalive": options.keepalive,
         "on_stopped": lambda: _stop(reactor),
     }
 

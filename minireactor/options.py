@@ -11,6 +11,13 @@ from typing import Any, Callable, NoReturn
 
 from minireactor import __version__, flow
 from minireactor.balance import BALANCES, FIRST, OUT_SECONDS
+from minireactor.keepalive import MAX_SECONDS
+
+# Seconds: what a proxy would otherwise keep for ever. A client that only thinks for long, such as a
+# terminal session or an idle pool of connections, is not to be cut off.
+PROXY_IDLE = 3600.0
+PROXY_STALL = 300.0
+KEEPALIVE = 60  # seconds; shorter than what routers with address translation remember
 
 _UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
@@ -103,7 +110,7 @@ def _add_serve(commands: Any) -> None:
         default=1234,
         help="port number to listen on; 0: any free one (default: %(default)s)",
     )
-    _add_limits(add)
+    _add_limits(add, None, None)
     add(
         "--seed",
         type=_integer,
@@ -152,7 +159,8 @@ def _add_proxy(commands: Any) -> None:
         type=_timeout,
         metavar="SECONDS",
         default=10.0,
-        help="seconds after which an attempt to connect to a target has failed (default: 10)",
+        help="seconds after which an attempt to connect to a target has failed; 0: no limit "
+        "(default: 10)",
     )
     add(
         "--rate",
@@ -167,7 +175,7 @@ def _add_proxy(commands: Any) -> None:
         help="copy the bytes through this process, also where the kernel could move them without "
         "(default: no)",
     )
-    _add_limits(add)
+    _add_limits(add, PROXY_IDLE, PROXY_STALL)
     _add_views(add)
     _add_loudness(
         parser,
@@ -179,8 +187,8 @@ def _add_proxy(commands: Any) -> None:
     _add_version(parser)
 
 
-def _add_limits(add: Callable[..., Any]) -> None:
-    """What both commands have."""
+def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None) -> None:
+    """What both commands have; the defaults of two timeouts differ."""
     add(
         "--high",
         type=_size,
@@ -207,15 +215,26 @@ def _add_limits(add: Callable[..., Any]) -> None:
         "--idle-timeout",
         type=_timeout,
         metavar="SECONDS",
-        help="seconds without a byte in either direction after which a connection is closed "
-        "(default: never)",
+        default=idle,
+        help="seconds without a byte in either direction after which a connection is closed; "
+        f"0: never (default: {_default_of(idle)})",
     )
     add(
         "--stall-timeout",
         type=_timeout,
         metavar="SECONDS",
+        default=stall,
         help="seconds in which a peer takes none of the bytes that wait for it after which its "
-        "connection is aborted (default: never)",
+        f"connection is aborted; 0: never (default: {_default_of(stall)})",
+    )
+    add(
+        "--keepalive",
+        type=_keepalive,
+        metavar="SECONDS",
+        default=KEEPALIVE,
+        help="seconds of silence after which the system asks a peer whether it is still there; a "
+        "connection without an answer ends after twice that time; 0: never ask (default: "
+        "%(default)s)",
     )
     add(
         "--grace",
@@ -225,6 +244,10 @@ def _add_limits(add: Callable[..., Any]) -> None:
         help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
         "a second signal aborts them at once (default: 5)",
     )
+
+
+def _default_of(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:g}"
 
 
 def _add_views(add: Callable[..., Any]) -> None:
@@ -441,11 +464,15 @@ def _seconds(text: str, fix: str) -> float:
     raise _bad(text, fix)
 
 
-def _timeout(text: str) -> float:
-    fix = "give a number of seconds above 0, or leave the option out for none"
-    seconds = _seconds(text, fix)
-    if seconds > 0:
-        return seconds
+def _timeout(text: str) -> float | None:
+    return _seconds(text, "give a number of seconds, or 0 for no limit") or None
+
+
+def _keepalive(text: str) -> int | None:
+    fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 for none"
+    seconds = _integer(text, fix)
+    if 0 <= seconds <= MAX_SECONDS:
+        return seconds or None
     raise _bad(text, fix)
 
 

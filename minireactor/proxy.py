@@ -27,6 +27,7 @@ from minireactor import flow, hops
 from minireactor.address import host_port, shown
 from minireactor.error import ConnectError, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
+from minireactor.keepalive import set_keepalive
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
 from minireactor.queues import send_queue
@@ -260,6 +261,7 @@ class ProxyFactory(Factory):
         those of the clients' are set at the port that listenTCP gives. ValueError.
     rate: bytes a second that pass in each direction of each client; None for no limit. ValueError.
     splice: whether the kernel may move the bytes, where it can, so that they need not be copied.
+    keepalive: seconds of silence after which the system asks a target whether it is still there.
 
     Nothing is read from a client before it has a target. One that no target takes is closed at
     once; one that is reset meanwhile is forgotten at once. Small packets are sent without delay
@@ -277,6 +279,7 @@ class ProxyFactory(Factory):
         low: int | None = None,
         rate: float | None = None,
         splice: bool = True,
+        keepalive: int | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -286,6 +289,7 @@ class ProxyFactory(Factory):
             RateLimiter(rate)  # which says what is wrong with it now, and not to the first client
         self.rate = rate
         self.splice = splice
+        self.keepalive = keepalive
         self.loops = _LoopDetector()
         self._next_warning = -1.0
 
@@ -403,6 +407,8 @@ class Proxy(Protocol):
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
         hops.set_ttl(sock, self._ttl)
+        if self.factory.keepalive is not None:
+            set_keepalive(sock, self.factory.keepalive)
         code = sock.connect_ex(address)
         self.factory.loops.add(self, sock, address)
         return code

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, log
 from minireactor.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
+from minireactor.keepalive import set_keepalive
 from minireactor.log import logger
 from minireactor.port import BACKLOG
 from minireactor.protocol import Factory
@@ -236,6 +237,7 @@ class Server:
     idle_timeout: seconds without a byte in either direction, after which a connection is closed.
     stall_timeout: seconds in which a peer takes none of the bytes that wait for it, after which
         it is aborted. Both timeouts are kept to within a quarter.
+    keepalive: seconds of silence after which the system asks a peer whether it is still there.
     on_event: called as `on_event(event, connection, reason)` for "connectionMade",
         "pauseProducing", "resumeProducing" (of one that was paused) and "connectionLost", whose
         reason is a Failure, else None. If it raises, that is logged.
@@ -252,6 +254,7 @@ class Server:
         max_connections: int | None = None,
         idle_timeout: float | None = None,
         stall_timeout: float | None = None,
+        keepalive: int | None = None,
         on_event: Callable[[str, Connection, Failure | None], None] | None = None,
         on_stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -267,6 +270,7 @@ class Server:
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._stall_timeout = stall_timeout
+        self._keepalive = keepalive
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of the connections that have ended
@@ -297,6 +301,8 @@ class Server:
             self.reactor.remove_tap(self._tap)
             raise
         self.port.setWriteBufferLimits(*marks)
+        if self._keepalive is not None and self.port.socket is not None:
+            set_keepalive(self.port.socket, self._keepalive)
         return self.port.getHost()
 
     def set_marks(self, high: int, low: int | None = None) -> None:

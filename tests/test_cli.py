@@ -86,7 +86,9 @@ def elsewhere(tmp_path, monkeypatch):
         ("serve --high 1K --low 1K", "high=1024 and low=1024 will not do"),
         ("serve --low 1M", "high=65536 and low=1048576 will not do"),
         ("serve --max-connections 0", "argument --max-connections: '0' will not do"),
-        ("serve --idle-timeout 0", "argument --idle-timeout: '0' will not do"),
+        ("serve --keepalive 32768", "argument --keepalive: '32768' will not do: give a whole"),
+        ("serve --keepalive 0.5", "argument --keepalive: '0.5' will not do"),
+        ("serve --keepalive -1", "argument --keepalive: '-1' will not do"),
         ("serve --idle-timeout -1", "argument --idle-timeout: '-1' will not do"),
         ("serve --idle-timeout nan", "argument --idle-timeout: 'nan' will not do"),
         ("serve --stall-timeout inf", "argument --stall-timeout: 'inf' will not do"),
@@ -174,7 +176,7 @@ def test_each_option_has_help_with_its_default(capsys):
 
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-|APP)", text)[1:]
-    assert len(entries) == 18
+    assert len(entries) == 19
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words

@@ -21,7 +21,7 @@ ORDER = [
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
     "resolver", "connector", "port", "internet", "slices", "__init__",
     "basic", "streams", "testing",
-    "apps", "serve", "splice", "hops", "proxy", "balance", "relay", "options",
+    "keepalive", "apps", "serve", "splice", "hops", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",
     "lessons.command",
     "view", "view.tap", "view.http", "view.metrics", "view.record", "view.trace", "view.screen",

@@ -20,6 +20,7 @@ from support import PATIENCE, reset
 from minireactor import Reactor, relay
 from minireactor.apps import Echo
 from minireactor.cli import main
+from minireactor.options import parse
 from minireactor.protocol import Factory
 
 MEGABYTE = 1024 * 1024
@@ -157,7 +158,7 @@ def run(*arguments, **options):
         ("[::1]:8080 [0:0::1]:8080", "[0:0::1]:8080 is where the proxy itself listens"),
         ("[::]:8080 [::1]:8080", "[::1]:8080 is where the proxy itself listens"),
         ("8080 80 --balance best", "argument --balance: invalid choice: 'best'"),
-        ("8080 80 --connect-timeout 0", "argument --connect-timeout: '0' will not do"),
+        ("8080 80 --connect-timeout -1", "argument --connect-timeout: '-1' will not do"),
         ("8080 80 --rate 0", "argument --rate: '0' will not do: give a number of bytes a second"),
         ("8080 80 --rate fast", "argument --rate: 'fast' will not do"),
         ("8080 80 --high 1K --low 1K", "high=1024 and low=1024 will not do"),
@@ -189,10 +190,31 @@ def test_each_option_has_help_with_its_default(capsys):
     assert main(["proxy", "--help"]) == 0
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-)", text)[1:]
-    assert len(entries) == 18
+    assert len(entries) == 19
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words
+
+
+def limits(*arguments):
+    options = parse([*arguments])
+    return options.idle_timeout, options.stall_timeout, options.keepalive
+
+
+def test_a_proxy_has_the_timeouts_that_an_operator_would_set():
+    assert limits("proxy", "8080", "80") == (3600, 300, 60)
+    assert limits("serve") == (None, None, 60)
+    assert parse(["proxy", "8080", "80"]).connect_timeout == 10
+
+
+@pytest.mark.parametrize("command", [["serve"], ["proxy", "8080", "80"]])
+def test_a_limit_of_0_is_none(command):
+    none = ["--idle-timeout", "0", "--stall-timeout", "0.0", "--keepalive", "0"]
+    assert limits(*command, *none) == (None, None, None)
+
+
+def test_a_connect_timeout_of_0_is_none():
+    assert parse(["proxy", "8080", "80", "--connect-timeout", "0"]).connect_timeout is None
 
 
 def test_the_first_level_names_it(capsys):

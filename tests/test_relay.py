@@ -359,6 +359,24 @@ def test_an_idle_side_with_bytes_waiting_for_it_is_aborted(timed, time, start, m
     assert end_of(timed, client)[1] == end_of(timed, target)[1] == "reset"
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="no times of keepalive to set")
+def test_the_system_asks_silent_peers_of_both_sides(start, meet):
+    relay = start(keepalive=60)
+    meet(relay)
+    for transport in relay._proxies:
+        sock = transport.getHandle()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [sock.getsockopt(socket.IPPROTO_TCP, one) for one in options] == [60, 15, 4]
+
+
+def test_without_keepalive_the_system_asks_nobody(start, meet):
+    relay = start()
+    meet(relay)
+    assert len(relay._proxies) == 2
+    assert not any(transport.getTcpKeepAlive() for transport in relay._proxies)
+
+
 # Several targets.
 
 

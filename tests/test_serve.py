@@ -439,6 +439,14 @@ def test_a_connection_whose_producer_never_ends_is_aborted_in_the_end(start, joi
     assert server.events[-1][1].check(ConnectionAborted)
 
 
+@pytest.mark.parametrize("keepalive", [None, 60])
+def test_the_system_asks_silent_peers_if_it_is_to(start, join, keepalive):
+    server = start(RandomFactory(), keepalive=keepalive)
+    join(server)
+    (connection,) = server.connections
+    assert connection.getTcpKeepAlive() == (keepalive is not None)
+
+
 def test_a_peer_that_takes_nothing_is_aborted_after_the_stall_timeout(start, join, time, timed):
     server = start(RandomFactory(), on=timed, stall_timeout=10)
     client = join(server)
