@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 from typing import TYPE_CHECKING
 
 from minireactor.source import Source
@@ -29,7 +30,12 @@ _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
 # What a system says that has no splice for sockets, or does not allow it.
 _NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 
+# Of the descriptors that this process may have, the pipes take a quarter at most: with 1,024, 238
+# stalled conversations took them all. Conversations beyond that are copied.
+SHARE_OF_DESCRIPTORS = 4
+
 _works = True
+_count = 0  # pipes that are open
 _spare: list[tuple[int, int]] = []
 
 
@@ -78,7 +84,13 @@ class PipeSource(Source):
 
 
 def _new_pipe() -> tuple[int, int]:
+    """Return a new pipe. Raises OSError if there is no descriptor left for it."""
+    global _count
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and 2 * (_count + 1) > limit // SHARE_OF_DESCRIPTORS:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     pipe = os.pipe()
+    _count += 1
     try:
         fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:
@@ -87,6 +99,8 @@ def _new_pipe() -> tuple[int, int]:
 
 
 def _close(pipe: tuple[int, int]) -> None:
+    global _count
+    _count -= 1
     for end in pipe:
         os.close(end)
 

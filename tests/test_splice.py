@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from proxy_support import Line, exchange, send_until_it_sticks
@@ -65,6 +66,7 @@ def test_what_was_taken_is_what_is_sent(pair):
     assert source.send_to(near, 4) == 4
     source.left -= 4
     assert source.send_to(near, MEGABYTE) == 6
+    source.close()
     assert far.recv(100) == b"some bytes"
 
 
@@ -169,6 +171,125 @@ def test_without_a_descriptor_for_a_pipe_bytes_are_copied(reactor, closing, monk
     through = Line(reactor, closing, "splice")
     monkeypatch.setattr(os, "pipe", none_left)
     assert exchange(reactor, through.client, through.target, PLENTY) == PLENTY
+
+
+def test_pipes_take_a_quarter_of_the_descriptors_at_most(pair, monkeypatch):
+    near, far = pair
+    monkeypatch.setattr(splice.resource, "getrlimit", lambda which: (64, 4096))
+    sources = []
+    for _ in range(20):
+        far.send(b"x")
+        sources.append(splice.splice_from(near))
+        if sources[-1] is None:
+            near.recv(1)
+    assert [source is not None for source in sources] == [True] * 8 + [False] * 12
+    sources[0].close()  # which closes its pipe
+    far.send(b"x")
+    sources.append(splice.splice_from(near))
+    assert sources[-1] is not None
+    for source in filter(None, sources[1:]):
+        source.close()
+
+
+def test_without_a_limit_of_descriptors_there_is_none_of_pipes(pair, monkeypatch):
+    near, far = pair
+    infinite = splice.resource.RLIM_INFINITY
+    monkeypatch.setattr(splice.resource, "getrlimit", lambda which: (infinite, infinite))
+    far.send(b"x")
+    splice.splice_from(near).close()
+
+
+def test_stalled_conversations_above_the_ceiling_are_copied(reactor, closing, monkeypatch):
+    monkeypatch.setattr(splice.resource, "getrlimit", lambda which: (16, 16))
+    lines = [Line(reactor, closing, "splice", buffers=64 * 1024) for _ in range(4)]
+    before = len(pipes())
+    sent = [send_until_it_sticks(reactor, each.client, PLENTY) for each in lines]
+    assert len(pipes()) - before <= 4
+    for each, count in zip(lines, sent):
+        assert exchange(reactor, each.client, each.target, PLENTY, count) == PLENTY
+
+
+class Turns:
+    """Legs that move bulk, each of whose turns takes `seconds`, and their reactor."""
+
+    def __init__(self, seconds=0.0):
+        self.now = 0.0
+        self.later = []
+        self.took = []
+        self.turns = proxy._Turns(self)
+        self._each = seconds
+
+    def seconds(self):
+        return self.now
+
+    def call_soon(self, call):
+        self.later.append(call)
+
+    def guard(self, handler, call):
+        call()
+
+    def leg(self):
+        leg = proxy.SplicingLeg(SimpleNamespace(reading=True), None, None)
+
+        def read():
+            assert leg.has_turn
+            self.now += self._each
+            self.took.append(leg)
+
+        leg.transport.doRead = read
+        return leg
+
+    def iterate(self):
+        """What was asked for comes once, as in an iteration of the loop."""
+        later, self.later = self.later, []
+        for call in later:
+            call()
+
+
+def test_T5_legs_that_move_bulk_go_one_after_the_other_and_later():
+    bulk = Turns()
+    first, second = bulk.leg(), bulk.leg()
+    assert [bulk.turns.has(leg) for leg in (first, second, first)] == [False] * 3
+    assert bulk.took == []
+    bulk.iterate()
+    assert bulk.took == [first, second]
+    bulk.iterate()
+    assert bulk.took == [first, second]
+
+
+def test_T5_turns_of_one_iteration_are_bounded_in_time():
+    bulk = Turns(seconds=proxy.TURN_SECONDS * 0.6)
+    legs = [bulk.leg() for _ in range(5)]
+    for leg in legs:
+        bulk.turns.has(leg)
+    for count in (2, 4, 5):
+        bulk.iterate()
+        assert bulk.took == legs[:count]
+    assert bulk.later == []
+
+
+def test_one_leg_alone_has_its_turn_at_once():
+    bulk = Turns()
+    leg, other = bulk.leg(), bulk.leg()
+    assert not bulk.turns.has(leg)
+    bulk.iterate()
+    assert bulk.turns.has(leg)
+    assert not bulk.turns.has(other)
+    assert not bulk.turns.has(leg)
+
+
+def test_a_leg_that_was_paused_meanwhile_has_its_turn_once_it_reads_again():
+    bulk = Turns()
+    leg = bulk.leg()
+    bulk.turns.has(leg)
+    leg.transport.reading = False
+    bulk.iterate()
+    assert bulk.took == []
+    leg.transport.reading = True
+    bulk.turns.has(bulk.leg())
+    bulk.turns.has(leg)
+    bulk.iterate()
+    assert bulk.took[-1] is leg
 
 
 def test_without_the_right_to_a_large_pipe_a_small_one_does(reactor, closing, monkeypatch, spliced):
