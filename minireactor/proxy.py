@@ -367,6 +367,9 @@ class ProxyFactory(Factory):
     def accepted(self, proxy: Proxy) -> None:
         """Its client is there."""
 
+    def trying(self, proxy: Proxy) -> None:
+        """It begins to connect to `proxy.place`."""
+
     def connected(self, proxy: Proxy) -> None:
         """Its client and its target are joined now."""
 
@@ -403,6 +406,7 @@ class Proxy(Protocol):
         self.why = ""
         self.seconds = 0.0
         self.outgoing: tuple[tuple[str, int], ...] = ()  # where the loop detector has it
+        self._has_ended = False
         self._began = 0.0
         self._ttl: int | None = None
         self._places: Iterator[tuple[str, int | str]] = iter(())
@@ -420,7 +424,7 @@ class Proxy(Protocol):
         origin = self.factory.loops.origin(self.client)
         if origin is not None:
             self.refuse("it comes from this proxy itself")
-            origin.came_back()
+            origin.client.reactor.guard(origin.client, origin.came_back)
             return
         self._places = iter(self.factory.targets())
         self._try_next("there is none")
@@ -459,6 +463,7 @@ class Proxy(Protocol):
             self.client.loseConnection()
             return
         self.place = place
+        self.factory.trying(self)
         reactor = self.client.reactor
         self._connector = reactor.connectTCP(*place, _Call(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
@@ -507,7 +512,16 @@ class Proxy(Protocol):
         if not self.why and not reason.check(ConnectionDone):
             self.why = f"{side}: {reason.getErrorMessage()}"
 
+    def lost_unjoined(self) -> None:
+        """The target's connection has ended, and was not joined with the client's."""
+        self.client.loseConnection()
+        if self.client.disconnected:
+            self._end()
+
     def _end(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.why = self.why or "closed in good order"
         self.seconds = self.client.reactor.seconds() - self._began
         self.factory.loops.forget(self)
@@ -555,4 +569,4 @@ class _Answer(Protocol):
         self._proxy.found(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._proxy.client.loseConnection()
+        self._proxy.lost_unjoined()

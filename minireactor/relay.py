@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, hops
 from minireactor.address import host_port, shown
-from minireactor.balance import FIRST, OUT_SECONDS, Balancer
+from minireactor.balance import FIRST, Balancer
+from minireactor.error import ConnectError, DNSLookupError
 from minireactor.log import logger
 from minireactor.proxy import Proxy, ProxyFactory
 from minireactor.serve import Server
@@ -60,6 +61,7 @@ class Relay(Server):
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
+        self._places = places
         self._front = _Front(self, places, timeout, rate, splice)
         super().__init__(reactor, self._front, **limits)
         self._front.keepalive = self._keepalive
@@ -104,28 +106,37 @@ class Relay(Server):
         for transport in proxy.transports:
             self._proxies[transport] = proxy
         self._watch(proxy.client, proxy.transports[-1])
-        self.balancer.joined(proxy.place)
+        self.balancer.joined(proxy.place, proxy)
         self._report("connected", proxy, None)
 
+    def trying(self, proxy: Proxy) -> None:
+        self.balancer.began(proxy.place, proxy)
+
     def failed(self, proxy: Proxy, reason: Failure) -> None:
+        if _is_the_targets_fault(reason.value):
+            seconds = self.balancer.failed(proxy.place, proxy)
+            if seconds:
+                logger.warning(
+                    "target %s is tried last for %d s: %s",
+                    host_port(*proxy.place),
+                    seconds,
+                    reason.getErrorMessage(),
+                )
+        else:
+            self.balancer.gave_up(proxy.place, proxy)
         self._report("failed", proxy, reason)
-        if getattr(reason.value, "osError", None) in _OUR_OWN_FAULT:
-            return
-        if self.balancer.failed(proxy.place):
-            logger.warning(
-                "target %s is tried last for %d s: %s",
-                host_port(*proxy.place),
-                OUT_SECONDS,
-                reason.getErrorMessage(),
-            )
 
     def ended(self, proxy: Proxy) -> None:
-        if proxy.target is not None:
+        if proxy.target in self._proxies:  # so `joined` was called
             self.balancer.left(proxy.place)
-        self._report("connectionLost", proxy, None)
-        self._gone(proxy.client, None)
-        for transport in proxy.transports:
-            self._proxies.pop(transport, None)
+        elif proxy.place in self._places:  # it may have been trying one
+            self.balancer.gave_up(proxy.place, proxy)
+        try:
+            self._report("connectionLost", proxy, None)
+        finally:
+            self._gone(proxy.client, None)
+            for transport in proxy.transports:
+                self._proxies.pop(transport, None)
 
     def label(self, connection: Connection) -> str:
         """Where it leads, for who watches: "-> target" of a client's, "<- client" of a target's;
@@ -172,6 +183,15 @@ class Relay(Server):
         proxy.why = proxy.why or why
 
 
+def _is_the_targets_fault(error: BaseException) -> bool:
+    """Whether a failure to connect says something about the target, and not about ourselves."""
+    if not isinstance(error, (ConnectError, DNSLookupError)):
+        return False  # an exception of a factory's, for one
+    causes = (error, error.__cause__, *error.args)
+    codes = {getattr(each, name, None) for each in causes for name in ("osError", "errno")}
+    return codes.isdisjoint(_OUR_OWN_FAULT)
+
+
 class _Front(ProxyFactory):
     def __init__(
         self,
@@ -186,13 +206,16 @@ class _Front(ProxyFactory):
         self._relay = relay
 
     def targets(self) -> Iterable[Place]:
-        return self._relay.balancer.order()
+        return self._relay.balancer.targets()
 
     def all_targets(self) -> Iterable[Place]:
         return self._places
 
     def accepted(self, proxy: Proxy) -> None:
         self._relay.accepted(proxy)
+
+    def trying(self, proxy: Proxy) -> None:
+        self._relay.trying(proxy)
 
     def connected(self, proxy: Proxy) -> None:
         self._relay.joined(proxy)

@@ -13,10 +13,11 @@ from proxy_support import end_of, full, listening, other, send_until_it_sticks, 
 from serve_support import FakeTime
 from support import PATIENCE, connect, drain, passes, pump, receive, reset
 
-from minireactor import Reactor, connector
+from minireactor import Reactor, connector, proxy
 from minireactor.address import IPv4Address, host_port
-from minireactor.balance import LEAST, ROUND_ROBIN
-from minireactor.error import CannotListenError
+from minireactor.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
+from minireactor.error import CannotListenError, ConnectError, DNSLookupError
+from minireactor.failure import Failure
 from minireactor.proxy import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
 from minireactor.relay import Relay
 
@@ -125,6 +126,11 @@ def meet(come, target):
 
 def ends(pair, source):
     return pair if source == "client" else pair[::-1]
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
 
 
 def warnings(caplog):
@@ -452,6 +458,116 @@ def test_a_target_is_not_to_blame_for_descriptors_that_we_lack(
     assert drain(reactor, client) == b""
     assert relay.balancer.order()[0] == target.place
     assert caplog.records == []
+
+
+def test_a_target_that_answers_nobody_costs_those_who_come_later_nothing(
+    timed, time, start, come, closing, target
+):
+    relay = start(("127.0.0.1", full(closing)), target.place, on=timed, timeout=100)
+    early = come(relay)
+    let_pass(time, timed, SLOW_SECONDS, step=0.5)
+    late = [come(relay) for _ in range(3)]
+    pump(timed, lambda: relay.events.count("connected") == 3, "those who came later")
+    assert len(target.accept_all()) == 3
+    early.close()
+    late.clear()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectError(errno.EMFILE, "Too many open files"),
+        DNSLookupError(errno.EMFILE, "Too many open files"),
+        DNSLookupError(OSError(errno.ENFILE, "Too many open files in system")),
+        caused(DNSLookupError("cannot resolve"), OSError(errno.EMFILE, "Too many open files")),
+        RuntimeError("a factory has raised"),
+    ],
+)
+def test_a_target_is_not_blamed_for_what_is_our_own_fault(start, target, error, caplog):
+    relay = start(target.place, ("127.0.0.1", unused_number()))
+    conversation = Proxy(relay._front)
+    conversation.place = target.place
+    relay.trying(conversation)
+    relay.failed(conversation, Failure(error))
+    assert relay.balancer.order()[0] == target.place
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("error", [ConnectError(errno.ECONNREFUSED), DNSLookupError("no such")])
+def test_a_target_is_blamed_for_what_is_its_fault(start, target, error):
+    relay = start(target.place, ("127.0.0.1", unused_number()))
+    conversation = Proxy(relay._front)
+    conversation.place = target.place
+    relay.failed(conversation, Failure(error))
+    assert relay.balancer.order()[-1] == target.place
+
+
+# What others raise.
+
+
+@pytest.mark.parametrize(
+    "event", ["connectionMade", "connected", "failed", "connectionLost", "join", "trying"]
+)
+def test_B3_what_an_observer_raises_ends_one_conversation_and_leaves_the_counts_right(
+    reactor, closing, target, monkeypatch, event
+):
+    raised = []
+
+    def fail(happened, proxy=None, detail=None):
+        if happened == event and not raised:
+            raised.append(proxy)
+            raise RuntimeError("an observer's fault")
+
+    places = [("127.0.0.1", unused_number()), target.place]
+    relay = Relay(reactor, places, on_event=fail)
+    joined, trying = proxy.join, relay.trying
+    monkeypatch.setattr(proxy, "join", lambda *given: (fail("join"), joined(*given)))
+    monkeypatch.setattr(relay, "trying", lambda given: (trying(given), fail("trying")))
+    ended = []
+    whole = relay.ended
+    monkeypatch.setattr(relay, "ended", lambda given: (ended.append(given), whole(given)))
+    relay.listen("127.0.0.1", 0)
+    client = closing(connect(relay.port))
+    if event == "connectionLost":
+        pump(reactor, lambda: len(relay._proxies) == 2, "the target")
+        client.close()
+    else:
+        drain_to_the_end(reactor, client)
+    for server in target.accept_all():
+        drain_to_the_end(reactor, server)
+    pump(reactor, lambda: raised and not relay.connections, "the end")
+    passes(reactor, 5)
+    assert len(ended) == 1
+    assert relay._proxies == {} and relay.paused == set()
+    assert relay.totals().connections == 1
+    assert not any(each.clients or each.attempts for each in relay.balancer._targets.values())
+    assert reactor.getReaders() == [relay.port]
+    other = closing(connect(relay.port))
+    pump(reactor, lambda: len(relay._proxies) == 2, "another client's target")
+    other.close()
+
+
+def drain_to_the_end(reactor, sock):
+    end_of(reactor, sock)
+    sock.close()
+
+
+def test_an_end_before_both_are_joined_is_told_once(reactor, closing, target, monkeypatch):
+    # Of the two, the client has its leg already, and ends first.
+    ended = []
+    relay = Relay(reactor, [target.place], on_event=lambda *event: ended.append(event[0]))
+
+    def half(client, far, rate, on_lost, splice):
+        client.protocol = proxy.Leg(client, far, far, on_lost)
+        client.abortConnection()
+        raise RuntimeError("half of it is done")
+
+    monkeypatch.setattr(proxy, "join", half)
+    relay.listen("127.0.0.1", 0)
+    end_of(reactor, closing(connect(relay.port)))
+    pump(reactor, lambda: not relay.connections, "the end")
+    passes(reactor, 5)
+    assert ended.count("connectionLost") == 1
 
 
 # Targets that lead back.
