@@ -20,6 +20,8 @@ import contextlib
 import socket
 import sys
 
+_CAN_SAVE = sys.platform == "linux"
+_TCP = int(socket.IPPROTO_TCP)
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28  # of linux/tcp.h; Python has no names for them
 _IP_HEADERS = 128  # bytes: the TTL is among the first nine
 
@@ -31,37 +33,38 @@ _LAST = 160
 
 def save_first_packets(listening: socket.socket) -> None:
     """Have the system keep the first packet of each connection to come, where it can."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError):
-        listening.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+    if _CAN_SAVE:
+        with contextlib.suppress(OSError):
+            listening.setsockopt(_TCP, _TCP_SAVE_SYN, 1)
 
 
 def next_ttl(accepted: socket.socket) -> int | None:
     """Return the TTL for connections that are made on behalf of an accepted one.
 
     None: it has come through too many proxies."""
-    ttl = _ttl_of(accepted)
+    ttl = _ttl_of(accepted) if _CAN_SAVE else 0
     if ttl <= _FROM_CLIENT:
-        ttl = _FIRST
+        return _FIRST - HOP
     return ttl - HOP if ttl - HOP >= _LAST else None
 
 
 def _ttl_of(accepted: socket.socket) -> int:
     """Return the TTL of its first packet, or 0 where the system has not kept that."""
-    packet = b""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            packet = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, _IP_HEADERS)
+    try:
+        packet = accepted.getsockopt(_TCP, _TCP_SAVED_SYN, _IP_HEADERS)
+    except OSError:  # it is closed
+        return 0
     if len(packet) <= 8:
         return 0
     return packet[8] if packet[0] >> 4 == 4 else packet[7]
 
 
-def set_ttl(sock: socket.socket, ttl: int) -> None:
+def set_ttl(sock: socket.socket, ttl: int, is_ipv6: bool) -> None:
     """Send the packets of a socket that is not connected yet with that TTL."""
-    with contextlib.suppress(OSError):
-        if sock.family == socket.AF_INET6:
+    try:
+        if is_ipv6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
         # An IPv6 socket sends IPv4 packets to an address such as ::ffff:192.0.2.1.
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+    except OSError:
+        pass  # a ring is not found then

@@ -253,8 +253,10 @@ class SplicingLeg(Leg):
 
 def _keep_urgent_bytes(sock: socket.socket) -> None:
     """Have urgent bytes (MSG_OOB) read in their place: a plain read leaves each of them out."""
-    with contextlib.suppress(OSError):  # it is closed, which is found out by reading
+    try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    except OSError:
+        pass  # it is closed, which is found out by reading
 
 
 def _is_ending(transport: Connection) -> bool:
@@ -471,7 +473,7 @@ class Proxy(Protocol):
 
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
-        hops.set_ttl(sock, self._ttl)
+        hops.set_ttl(sock, self._ttl, is_ipv6=len(address) == 4)
         if self.factory.keepalive is not None:
             set_keepalive(sock, self.factory.keepalive)
         code = sock.connect_ex(address)

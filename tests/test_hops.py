@@ -28,7 +28,7 @@ def accepted(closing):
             hops.save_first_packets(door)
         client = closing(socket.socket(family))
         if ttl is not None:
-            hops.set_ttl(client, ttl)
+            hops.set_ttl(client, ttl, family == socket.AF_INET6)
         client.connect(door.getsockname())
         return closing(door.accept()[0])
 
@@ -54,7 +54,7 @@ def test_an_ipv4_address_of_an_ipv6_socket_has_the_count_too(closing):
     door = closing(socket.create_server(("127.0.0.1", 0)))
     hops.save_first_packets(door)
     client = closing(socket.socket(socket.AF_INET6))
-    hops.set_ttl(client, 191)
+    hops.set_ttl(client, 191, True)
     try:
         client.connect(("::ffff:127.0.0.1", door.getsockname()[1]))
     except OSError:
