@@ -54,6 +54,11 @@ class Balancer:
 
     def targets(self) -> Iterator[Place]:
         """For one client, one after the other, as the targets are when the client comes to them."""
+        if len(self._targets) == 1:
+            return iter(self._targets)
+        return self._in_turn()
+
+    def _in_turn(self) -> Iterator[Place]:
         left = self.order()
         while left:
             yield left.pop(0)

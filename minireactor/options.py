@@ -233,7 +233,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
         metavar="SECONDS",
         default=KEEPALIVE,
         help="seconds of silence after which the system asks a peer whether it is still there; a "
-        "connection without an answer ends after twice that time; 0: never ask (default: "
+        "connection without an answer ends after about twice that time; 0: never ask (default: "
         "%(default)s)",
     )
     add(
