@@ -19,6 +19,7 @@ from minireactor.error import (
     getConnectError,
 )
 from minireactor.failure import Failure
+from minireactor.fork import has_forked
 from minireactor.handler import Handler
 from minireactor.limits import Limits
 from minireactor.linger import Lingering
@@ -307,7 +308,8 @@ def _discard(sock: socket.socket) -> None:
     """Close a socket that is being connected, so that its peer learns of it at once."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        sock.shutdown(socket.SHUT_RDWR)  # works also while a forked child has the socket
+        if has_forked():  # rule T4: the peer hears of a close() only after the child's
+            sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass  # not connected
     sock.close()

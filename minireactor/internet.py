@@ -54,7 +54,7 @@ class Reactor(Loop):
         }
         self._descriptors = DescriptorSet(self)
         self.attempts: set[Attempt] = set()  # to connect; some have no descriptor yet
-        self._threads: ThreadPool | None = None
+        self._threads = ThreadPool(MOST_THREADS, "minireactor")
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
         """Call it now if the loop runs, else when it starts, in order."""
@@ -228,15 +228,11 @@ class Reactor(Loop):
         logged. To come back, `f` uses callFromThread().
 
         The threads are daemons: a process that ends does not wait for them."""
-        if self._threads is None:
-            self._threads = ThreadPool(MOST_THREADS, "minireactor")
         self._threads.call(f, a, k)
 
     def close(self) -> None:
         super().close()
-        if self._threads is not None:
-            self._threads.close()
-            self._threads = None
+        self._threads.close()
 
     def add_tap(self, tap: Tap) -> None:
         """Call `tap` with what happens to connections, from now on, after the earlier ones."""

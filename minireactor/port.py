@@ -11,12 +11,13 @@ from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError, DNSLookupError
 from minireactor.failure import Failure
+from minireactor.fork import has_forked
 from minireactor.handler import Handler
 from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.log import logger
 from minireactor.queues import limit_unsent
-from minireactor.resolver import OUT_OF_DESCRIPTORS, checked_host
+from minireactor.resolver import OUT_OF_DESCRIPTORS, checked_host, lack_of_descriptors
 from minireactor.tcp import Connection
 
 if TYPE_CHECKING:
@@ -348,7 +349,10 @@ def _addresses(interface: Any) -> list[Any]:
     except DNSLookupError as error:
         raise ValueError(*error.args) from None
     # Without the port: some systems would take one that is too large modulo 65,536.
-    found = socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise lack_of_descriptors() or error from None
     addresses = ((family, kind, proto, place) for family, kind, proto, _, place in found)
     return list(dict.fromkeys(addresses))  # /etc/hosts may give one of them twice
 
@@ -397,9 +401,9 @@ def _bound_socket(address: Any, port: int, backlog: int, is_only: bool) -> socke
 
 def _close_all(socks: list[socket.socket]) -> None:
     for sock in socks:
-        try:
-            # A forked child may have the socket too, and would keep the port open.
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        if has_forked():  # rule T4: the child has the sockets too, and would keep the port open
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # not listening
         sock.close()

@@ -115,21 +115,22 @@ def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
             return getConnectError(error)
         failure = _broken(host, port, error)
     # Without a descriptor, the system says that it does not know the name, or the service.
-    return _lack_of_descriptors() or failure
+    lack = lack_of_descriptors()
+    return failure if lack is None else getConnectError(lack)
 
 
 def _broken(host: str, port: int | str, error: BaseException) -> DNSLookupError:
     return DNSLookupError(f"cannot resolve {_shown(host)}, port {_shown(port)}: {error}")
 
 
-def _lack_of_descriptors() -> ConnectError | None:
+def lack_of_descriptors() -> OSError | None:
     """Return an error if there are not even two descriptors left, as a look-up needs."""
     try:
         for fd in os.pipe():
             os.close(fd)
     except OSError as error:
         if error.errno in OUT_OF_DESCRIPTORS:
-            return getConnectError(error)
+            return error
     return None
 
 

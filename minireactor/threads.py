@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
-from reprlib import repr  # one that does not raise when an object's own does
 from typing import Any, Callable
 
 from minireactor import log
+from minireactor.failure import safe_repr
 
 
 def start_daemon(name: str, f: Callable[..., Any], *args: Any) -> None:
@@ -24,31 +24,35 @@ def start_daemon(name: str, f: Callable[..., Any], *args: Any) -> None:
 class ThreadPool:
     """Runs calls in at most `limit` threads. Further calls wait in a queue.
 
-    Its methods are for one thread, the reactor's."""
+    Any thread may call its methods."""
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
         self._name = name
         self._calls: SimpleQueue[Any] = SimpleQueue()
-        self._count = 0
+        self._count = 0  # threads
         self._idle = threading.Semaphore(0)  # threads that wait for a call
+        self._lock = threading.RLock()  # of _count; a signal handler may come in between
 
     def call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
         """Call `f(*args, **kw)` in a thread. What the call raises is logged.
 
         Raises RuntimeError if the system has not even one thread for the pool."""
-        if not self._idle.acquire(blocking=False) and self._count < self._limit:
-            self._start()
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                self._start_another()
         self._calls.put((f, args, kw))
 
-    def _start(self) -> None:
+    def _start_another(self) -> None:
+        if self._count == self._limit:
+            return
+        self._count += 1
         try:
             start_daemon(f"{self._name}-{self._count}", self._work)
         except RuntimeError:
+            self._count -= 1
             if self._count == 0:
                 raise
-        else:
-            self._count += 1
 
     def _work(self) -> None:
         while True:
@@ -59,12 +63,13 @@ class ThreadPool:
             try:
                 f(*args, **kw)
             except BaseException as error:  # nobody above this thread could handle it
-                log.err(error, f"in a call of {repr(f)}")
+                log.err(error, f"in a call of {safe_repr(f)}")
             del call, f, args, kw  # while the thread waits, it keeps nothing alive
             self._idle.release()
 
     def close(self) -> None:
         """End the threads after the calls that are queued. Wait for none of them."""
-        for _ in range(self._count):
+        with self._lock:
+            count, self._count = self._count, 0
+        for _ in range(count):
             self._calls.put(None)
-        self._count = 0

@@ -714,6 +714,29 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_call(reactor):
     pump(reactor, lambda: gone() is None)
 
 
+def test_B4_callInThread_may_be_called_from_other_threads(reactor):
+    from minireactor.internet import MOST_THREADS
+
+    used = set()
+    done = []
+
+    def work():
+        used.add(threading.current_thread())
+        done.append(1)
+
+    def ask():
+        for _ in range(200):
+            reactor.callInThread(work)
+
+    asking = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(PATIENCE)
+    pump(reactor, lambda: len(done) == 1600)
+    assert len(used) <= MOST_THREADS
+
+
 def test_a_system_without_threads_is_an_error_of_the_call(reactor, monkeypatch):
     def none_left(*a):
         raise RuntimeError("can't start new thread")

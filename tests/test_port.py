@@ -810,6 +810,19 @@ def no_descriptor_left():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def test_case_27_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, monkeypatch):
+    def unknown(*a, **k):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    reactor.iterate()
+    with no_descriptor_left(), pytest.raises(CannotListenError) as caught:
+        listen(reactor, interface="server.example")
+    assert caught.value.socketError.errno == errno.EMFILE
+    with pytest.raises(CannotListenError, match="not known"):
+        listen(reactor, interface="server.example")
+
+
 @pytest.fixture
 def full_house(closing):
     """(reactor, watched poller, port, a client inside, three sockets not yet connected)"""
