@@ -72,14 +72,15 @@ class AddressAttempt(Handler):
             # Of two ends that call each other at once, TCP makes one connection. So a port of the
             # ephemeral range, on which nobody listens, can be given to the very socket that is to
             # connect to it, and the socket is connected to itself.
-            if peer == sock.getsockname():
+            own = sock.getsockname()
+            if peer == own:
                 raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError as error:
             self._fail(getConnectError(error))
             return
         self._reactor.detach(self)
         self._socket = None
-        self._attempt.succeeded(self, sock, peer)
+        self._attempt.succeeded(self, sock, peer, own)
 
     def _fail(self, error: BaseException) -> None:
         self.abandon()
@@ -109,8 +110,8 @@ class Attempt(Handler):
     has not answered within STAGGER_SECONDS; the one before goes on beside it. The first that
     answers ends the others. Addresses of different families take turns (RFC 8305, section 4).
 
-    In the end one of the two is called, unless `abandon()` comes first: `connected(sock, peer)`
-    with a connected socket and its peer's socket address, or `failed_with(failure)`.
+    In the end one of two is called, unless `abandon()` comes first: `connected(sock, peer, own)`,
+    with a connected socket and the socket addresses of its two ends, or `failed_with(failure)`.
 
     timeout: seconds that the caller gives the attempt, or None. The caller ends the attempt by
         then; here, they are divided so that each address gets a share.
@@ -125,7 +126,7 @@ class Attempt(Handler):
         port: Any,
         timeout: float | None,
         local: tuple[str, int] | None,
-        connected: Callable[[socket.socket, Any], object],
+        connected: Callable[[socket.socket, Any, Any], object],
         failed_with: Callable[[Failure], object],
         connect_socket: Callable[[socket.socket, Any], int],
     ) -> None:
@@ -142,7 +143,7 @@ class Attempt(Handler):
         self._stagger = STAGGER_SECONDS
         self._is_side_by_side = True
         self._timer: DelayedCall | None = None
-        self._error: BaseException = ConnectError(string="no address to connect to")
+        self._error: BaseException | None = None
         self._has_reclaimed = False
         reactor.attempts.add(self)
         reactor.call_soon(reactor.guard, self, self._resolve, host, port)
@@ -163,8 +164,11 @@ class Attempt(Handler):
         if isinstance(found, Exception):
             self._fail(found)
             return
-        self._addresses = interleaved(found)
-        self._share_time()
+        if len(found) == 1:
+            self._addresses = found
+        else:
+            self._addresses = interleaved(found)
+            self._share_time()
         self._try_next()
 
     def _share_time(self) -> None:
@@ -195,7 +199,7 @@ class Attempt(Handler):
                     self._timer = self.reactor.call_later_hidden(self._stagger, self._next_is_due)
                 return
         if not self._attempts:
-            self._fail(self._error)
+            self._fail(self._error or ConnectError(string="no address to connect to"))
 
     def _next_is_due(self) -> None:
         if not self._is_side_by_side:
@@ -208,7 +212,8 @@ class Attempt(Handler):
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._bind(sock)
+            if self._local is not None:
+                _bind(sock, self._local)
             code = self._connect_socket(sock, place)
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
@@ -228,17 +233,9 @@ class Attempt(Handler):
                 raise
             return socket.socket(family, kind, proto)
 
-    def _bind(self, sock: socket.socket) -> None:
-        if self._local is None:
-            return
-        try:
-            sock.bind(self._local)
-        except Exception as error:
-            raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
-
     def _note(self, error: BaseException) -> None:
         """Keep the error that tells most of those seen so far; among equals, the latest."""
-        if _weight(error) >= _weight(self._error):
+        if self._error is None or _weight(error) >= _weight(self._error):
             self._error = error
 
     def address_failed(self, attempt: AddressAttempt, error: BaseException) -> None:
@@ -248,11 +245,11 @@ class Attempt(Handler):
             self._note(error)
             self._try_next()
 
-    def succeeded(self, attempt: AddressAttempt, sock: socket.socket, peer: Any) -> None:
-        """One of the addresses has answered: `sock` is connected to `peer`."""
+    def succeeded(self, attempt: AddressAttempt, sock: socket.socket, peer: Any, own: Any) -> None:
+        """One of the addresses has answered: `sock` is connected to `peer`, from `own`."""
         self._attempts.remove(attempt)
         self.abandon()
-        self._connected(sock, peer)
+        self._connected(sock, peer, own)
 
     def _fail(self, error: BaseException) -> None:
         if not self.is_over():
@@ -260,7 +257,9 @@ class Attempt(Handler):
             self._failed_with(Failure(error))
 
     def abandon(self) -> None:
-        """End the attempt; nobody is told."""
+        """End the attempt; nobody is told. Idempotent."""
+        if self.is_over():
+            return
         self.reactor.attempts.discard(self)
         if self._query is not None:
             self._query.cancel()
@@ -292,6 +291,13 @@ def interleaved(addresses: list[Any]) -> list[Any]:
     rows = list(families.values())
     longest = max(map(len, rows), default=0)
     return [row[i] for i in range(longest) for row in rows if i < len(row)]
+
+
+def _bind(sock: socket.socket, local: tuple[str, int]) -> None:
+    try:
+        sock.bind(local)
+    except Exception as error:
+        raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
 
 
 def _weight(error: BaseException) -> int:
@@ -405,13 +411,14 @@ class Connector(Limits):
         error = TimeoutError(string=f"no connection within {self.timeout} seconds")
         self.connectionFailed(Failure(error))
 
-    def connected(self, sock: socket.socket, peer_address: Any) -> None:
+    def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
         """The attempt has succeeded."""
         self._end_attempt()
         self.state = "connected"
         peer = from_sockaddr(peer_address)
+        host = from_sockaddr(own_address)
         limit_unsent(sock, self.unsent_limit())
-        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost)
+        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost, host)
         self.transport = connection
         try:
             protocol = self.factory.buildProtocol(peer)

@@ -82,6 +82,8 @@ def checked_port(port: Any) -> int | str:
 
     Some systems would take a larger or negative number modulo 65,536, and a text with a sign or a
     blank before it as a number."""
+    if type(port) is int and 0 <= port <= 65535:
+        return port
     if isinstance(port, str):
         if re.fullmatch("[0-9]{1,20}", port):
             port = int(port)
