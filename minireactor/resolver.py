@@ -205,51 +205,63 @@ class Resolver:
         a host or port, the call comes before resolve() returns."""
         query = Query(port, answer)
         try:
-            host, query.port = checked_host(host), checked_port(port)
+            host, port = checked_host(host), checked_port(port)
         except (ConnectError, DNSLookupError) as error:
             query.reply(error)
             return query
-        found = look_up(host, query.port, socket.AI_NUMERICHOST)
-        if isinstance(found, DNSLookupError):  # it is a name
-            self._resolve_name(host, query)
+        query.port = port
+        key = (host.lower(), port if isinstance(port, str) else None)
+        lookup = self._lookups.get(key)
+        is_late = lookup is not None and self._age(lookup) >= REFRESH_SECONDS
+        found: Resolved | None = self._find_kept(key, port, is_late)
+        if found is None and lookup is None:
+            found = look_up(host, port, socket.AI_NUMERICHOST)
+            if isinstance(found, DNSLookupError):
+                found = None  # it is a name
+            elif isinstance(found, list):
+                self._keep(key, port, found)
+        if found is None:
+            self._wait(lookup or Lookup(self, key, host, port), query)
         else:
             query.reply(found)
         return query
 
-    def _resolve_name(self, host: str, query: Query) -> None:
-        key = (host.lower(), query.port if isinstance(query.port, str) else None)
-        lookup = self._lookups.get(key)
-        is_late = lookup is not None and self._age(lookup) >= REFRESH_SECONDS
-        kept = self._find_kept(key, query.port, STALE_SECONDS if is_late else FRESH_SECONDS)
-        if kept is not None:
-            query.reply(kept)
-            return
-        if lookup is None:
-            lookup = self._lookups[key] = Lookup(self, key, host, query.port)
-            lookup.add(query)
-            self._start(lookup)
-        else:
-            lookup.add(query)
-        if lookup.timer is None and self._find_kept(key, query.port) is not None:
+    def _wait(self, lookup: Lookup, query: Query) -> None:
+        """Let the query wait for this look-up, which is started if it is new."""
+        key = lookup.key
+        is_new = key not in self._lookups
+        self._lookups[key] = lookup
+        lookup.add(query)
+        if lookup.timer is None and self._find_kept(key, query.port, is_late=True) is not None:
             late = partial(self._answer_late, lookup)
             lookup.timer = self._reactor.call_later_hidden(REFRESH_SECONDS, late)
+        if is_new:
+            self._start(lookup)
 
     # What is kept.
 
-    def _find_kept(
-        self, key: Key, port: int | str, max_age: float = STALE_SECONDS
-    ) -> list[Any] | None:
-        """Return the addresses that are kept, for `port`, if they are no older than `max_age`."""
+    def _find_kept(self, key: Key, port: int | str, is_late: bool) -> list[Any] | None:
+        """Return the addresses that are kept, for `port`, if there are any and they will do.
+
+        They are to be fresh or, if a new answer fails or is late, only not too old."""
         kept = self._kept.get(key)
+        max_age = STALE_SECONDS if is_late else FRESH_SECONDS
         if kept is None or self._reactor.seconds() - kept[0] > max_age:
             return None
         return _for_port(kept[2], kept[1], port)
 
-    def _keep(self, lookup: Lookup, addresses: list[Any]) -> None:
-        self._kept.pop(lookup.key, None)  # so that the oldest answer is always the first
-        self._kept[lookup.key] = (self._reactor.seconds(), lookup.port, addresses)
+    def _keep(self, key: Key, port: int | str, addresses: list[Any]) -> None:
+        self._kept.pop(key, None)  # so that the oldest answer is always the first
+        self._kept[key] = (self._reactor.seconds(), port, list(addresses))
         if len(self._kept) > MAX_KEPT:
             del self._kept[next(iter(self._kept))]
+
+    def _answer_late(self, lookup: Lookup) -> None:
+        """No new answer has come: give the old one, if it is not too old by now."""
+        lookup.timer = None
+        kept = self._find_kept(lookup.key, lookup.port, is_late=True)
+        if kept is not None:
+            self._reply(lookup, kept)
 
     # Threads.
 
@@ -332,15 +344,8 @@ class Resolver:
         del self._lookups[lookup.key]
         _cancel_timer(lookup)
         if isinstance(found, list) and found:
-            self._keep(lookup, found)
+            self._keep(lookup.key, lookup.port, found)
         self._reply(lookup, found)
-
-    def _answer_late(self, lookup: Lookup) -> None:
-        """No new answer has come: give the old one, if it is not too old by now."""
-        lookup.timer = None
-        kept = self._find_kept(lookup.key, lookup.port)
-        if kept is not None:
-            self._reply(lookup, kept)
 
     def _reply(self, lookup: Lookup, found: Resolved) -> None:
         """Answer all queries: with `found` or, if that is an error, with what is kept."""
@@ -350,7 +355,7 @@ class Resolver:
             if isinstance(found, list) and found:
                 mine: Resolved = _for_port(found, lookup.port, query.port)
             else:
-                mine = self._find_kept(lookup.key, query.port) or found
+                mine = self._find_kept(lookup.key, query.port, is_late=True) or found
             self._reactor.call_soon(query.reply, mine)
 
 

@@ -158,6 +158,15 @@ def test_a_number_is_answered_at_once(reactor):
     assert Client(reactor, "127.0.0.1").hosts == ["127.0.0.1"]
 
 
+def test_a_number_is_kept_as_an_answer_is(reactor, clock, monkeypatch):
+    asked = []
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: asked.append(a) or real(*a, **k))
+    for port in (80, 443):
+        assert Client(reactor, "127.0.0.1", port).found[0][4] == ("127.0.0.1", port)
+    assert len(asked) == 1
+
+
 def test_flags_are_a_keyword_and_given_for_numbers_only(reactor, monkeypatch):
     calls = []
 
