@@ -124,7 +124,7 @@ def _raise_descriptor_limit() -> int | None:
     except ImportError:  # Windows
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
+    unlimited: int = resource.RLIM_INFINITY
     wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
     # macOS says that there is no limit, and then refuses more than it has.
     for limit in (wanted, min(wanted, OPEN_MAX)):
@@ -138,13 +138,14 @@ def _raise_descriptor_limit() -> int | None:
 
 def _most_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
     """Return how many connections the limits allow, None if that is unknown."""
+    asked: int | None = options.max_connections
     if descriptors is None:
-        return options.max_connections
+        return asked
     left = max(0, descriptors - RESERVED_DESCRIPTORS)
     if options.command == "proxy":
         # Two sockets each. The pipes of splice() may take another quarter.
         left = (left if options.copy else left - descriptors // 4) // 2
-    return min(left, options.max_connections or left)
+    return min(left, asked or left)
 
 
 def _serve(options: argparse.Namespace) -> int:

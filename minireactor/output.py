@@ -77,7 +77,8 @@ class Writer:
         note: Callable[[int], bytes] = lines_dropped,
         retry: bool = True,
     ) -> None:
-        self._fd, self._open = (target, None) if isinstance(target, int) else (-1, target)
+        self._fd = target if isinstance(target, int) else -1
+        self._open = None if isinstance(target, int) else target
         self._limit = limit
         self._note = note
         self._retry = retry
@@ -98,7 +99,7 @@ class Writer:
         self._progress = time.monotonic()
 
     def after_fork_in_child(self) -> None:
-        """Forget the queue, which the parent writes, and the thread, which a child does not have."""
+        """Forget the queue, which the parent writes, and the thread, which only the parent has."""
         self._queue.clear()
         self._size = self.dropped = 0
         self._ended = self._ended or self._open is not None  # the file is the parent's
@@ -140,7 +141,7 @@ class Writer:
             return self._is_done()
 
     def _is_done(self) -> bool:
-        return self._ended or (not (self._queue or self.dropped) and self._idle)
+        return self._ended or (self._idle and not self._queue and not self.dropped)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> int:
         """Flush, and write nothing more. Return how many lines were not written. Idempotent."""

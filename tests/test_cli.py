@@ -620,6 +620,7 @@ def full_pipe():
         return ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_T2_a_pipe_that_nobody_reads_stops_neither_clients_nor_a_signal(
     shell, closing, tmp_path, stream
@@ -653,6 +654,7 @@ def test_T2_a_pipe_that_nobody_reads_stops_neither_clients_nor_a_signal(
         os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
 def test_T2_a_full_disk_stops_nothing(shell, closing):
     port = free_port()
@@ -667,6 +669,7 @@ def test_T2_a_full_disk_stops_nothing(shell, closing):
     assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["halted", "hung up"])
 def test_T2_a_terminal_that_takes_nothing_stops_nothing(shell, closing, how):
     termios = pytest.importorskip("termios")
@@ -720,8 +723,6 @@ def test_T2_all_lines_and_the_totals_come_out_in_order_for_who_reads(serve, clie
         ["ev\x1b[31mil\rx"],
         ["serve", "--ev\x1b[31mil\rx"],
         ["serve", "file", "ev\x1b[31mil\rx"],
-        ["serve", "--host", "ev\x1b[31mil\rx"],
-        ["serve", "--record", "no/ev\x1b[31mil\rx", "--port", "0"],
         ["serve", "ev\x1b[31mil\rx:y"],
         ["proxy", "0", "ev\x1b[31mil\rx:1"],
         ["trace", "ev\x1b[31mil\rx"],
@@ -735,6 +736,16 @@ def test_what_was_typed_is_told_with_its_escapes_visible(arguments, elsewhere, c
     assert output == ""
     assert "ev\\x1b[31mil\\rx" in errors
     assert errors.endswith("\n") and errors[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    "option, said", [("--record", "--record "), ("--host", "Cannot listen on ")]
+)
+def test_names_of_files_and_hosts_are_told_with_their_escapes_visible(command, option, said):
+    status, _, errors = command("serve", "--port", "0", option, "no/ev\x1b[31m\nx").end()
+    assert status == 2
+    assert errors.startswith(f"minireactor serve: {said}no/ev\\x1b[31m\\nx")
+    assert errors.count("\n") == 1
 
 
 def test_what_a_peer_has_sent_makes_no_line_of_the_log(serve, client, tmp_path):

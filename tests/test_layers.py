@@ -16,8 +16,9 @@ PACKAGE = Path(minireactor.__file__).parent
 # Lowest first: a module imports only from those before it.
 # fmt: off
 ORDER = [
-    "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source", "buffer",
-    "limits", "timers", "triggers", "poller", "fork", "handler", "waker", "loop", "descriptors",
+    "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source",
+    "buffer", "limits", "timers", "triggers", "poller", "fork", "handler", "waker", "loop",
+    "descriptors",
     "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
     "resolver", "connector", "port", "internet", "slices", "__init__",
     "basic", "streams", "testing",

@@ -453,6 +453,7 @@ def test_what_a_program_has_started_is_stopped_with_it(tmp_path, closing):
 # Without folders.
 
 
+@pytest.mark.slow
 def test_in_a_zip_file_the_lessons_are_there_and_run(tmp_path):
     package = Path(minireactor.__file__).parent
     archive = tmp_path / "minireactor.pyz"

@@ -261,7 +261,7 @@ def test_a_forked_child_prints_its_own_lines_and_not_the_parents(pipe):
     child = os.fork()
     if not child:
         writer.put(b"child\n")
-        os._exit(not writer.close(PATIENCE) == 0)
+        os._exit(writer.close(PATIENCE) != 0)
     pipe.read_until(lambda text: b"child\n" in text and text.count(b"parent\n") == 100)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(pipe.text) == filled + 100 * 7 + 6

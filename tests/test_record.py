@@ -177,7 +177,6 @@ def test_T2_a_fifo_whose_reader_stalls_delays_nobody_and_what_is_lost_is_noted(
     assert found[-1]["type"] == "sample"
     # Those who read recordings pass over it.
     assert list(read(path)) == [line for line in found if line is not note]
-    assert wire.reactor.tap is None
 
 
 def test_T2_a_fifo_that_nobody_reads_delays_nobody(wire, fifo, monkeypatch, caplog):
