@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+import signal
 import sys
 import threading
 import time
@@ -266,6 +268,29 @@ def test_a_forked_child_prints_its_own_lines_and_not_the_parents(pipe):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(pipe.text) == filled + 100 * 7 + 6
     assert writer.close() == 0
+
+
+def test_a_forked_child_leaves_a_file_of_the_parents_alone(tmp_path):
+    path = tmp_path / "file"
+    writer = Writer(lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    writer.put(b"parent\n")
+    assert writer.flush()
+    child = os.fork()
+    if not child:
+        os._exit(writer.put(b"child\n") or writer.close() != 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert writer.close() == 0
+    assert path.read_bytes() == b"parent\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+def test_signals_wake_the_loop_and_not_the_thread(writer):
+    writer.put(b"x")
+    writer.flush()
+    with open(f"/proc/self/task/{writer._thread.native_id}/status") as status:
+        blocked = int(re.search(r"SigBlk:\s*(\w+)", status.read())[1], 16)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP, signal.SIGWINCH):
+        assert blocked >> (number - 1) & 1
 
 
 def test_no_thread_before_there_is_something_to_write(pipe):

@@ -855,6 +855,20 @@ def test_case_27_without_descriptors_those_who_wait_are_turned_away(full_house, 
     assert "3 peers turned away" in caplog.text
 
 
+def test_case_27_warnings_that_peers_are_turned_away_are_few_and_name_no_class(full_house, caplog):
+    reactor, _, own, _, waiting = full_house
+    with no_descriptor_left():
+        for number, client in enumerate(waiting):
+            if number == 2:
+                own._next_warning -= port.WARN_SECONDS  # as if that long had passed
+            come(own, [client])
+            passes(reactor)
+    first, second = [record.getMessage() for record in caplog.records]
+    where = f"127.0.0.1:{own.getHost().port}"
+    assert first.startswith(f"no descriptor left for connections to {where}; 1 peers turned away")
+    assert second.startswith(f"no descriptor left for connections to {where}; 2 peers turned away")
+
+
 def test_case_27_those_that_only_linger_give_way_to_those_who_wait(reactor, closing):
     own = listen(reactor, OneFactory(*[Echo() for _ in range(6)]))
     # Given clients that have been served, have got everything, and do not close...
