@@ -292,7 +292,7 @@ def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_held(receiv
 
 @every_large_receiver
 def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, frame):
-    """The rest of a 250 KB read copied at each of 40,000 pauses would be 5 GB."""
+    """The rest of a 500 KB read copied at each of 80,000 pauses would be 20 GB."""
 
     def receive(count):
         protocol, transport = started(receiver)
@@ -303,7 +303,7 @@ def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, fr
             protocol.dataReceived(b"")
         assert len(protocol.got) == count
 
-    assert_linear(receive, 10_000)
+    assert_linear(receive, 20_000)
 
 
 @every_large_receiver
@@ -711,8 +711,10 @@ def test_case_18_a_hundred_thousand_switches_of_mode_in_one_read():
         """Each switch copies the rest of its own read, and nothing that came before."""
         protocol, _ = started(Flipping)
         for _ in range(reads):
-            protocol.dataReceived(b"a\r\nx" * 20)
-        assert protocol.got == [b"a"] * 20 * reads
+            protocol.dataReceived((line + b"\r\nx") * 5)
+        assert protocol.got == [line] * 5 * reads
+
+    line = b"a" * 400
 
     assert_linear(receive, 500)
 
