@@ -174,13 +174,12 @@ GROWTH = 8.0  # of the cost of four times the work: some 4 if that is linear, 16
 
 
 def assert_linear(work, count):
-    """Hold the CPU time of `work(4 * count)` against that of `work(count)`; best of three each.
+    """Hold the CPU time of `work(4 * count)` against that of `work(count)`, the best of three.
 
-    What `work` returns is called for the part that counts, if it returns anything. A noisy machine
-    gets three tries. Choose `count` so that the quadratic way would spend its time on what grows.
-    """
+    Choose `count` so that the quadratic way would spend most of its time on what grows."""
+    few = min(_cost(work, count) for _ in range(3))
     for _ in range(3):
-        few, many = (min(_cost(work, size) for _ in range(3)) for size in (count, 4 * count))
+        many = _cost(work, 4 * count)
         if many < GROWTH * few:
             return
     raise AssertionError(f"{4 * count} cost {many:.4f} s and {count} {few:.4f} s of CPU time")
@@ -189,10 +188,7 @@ def assert_linear(work, count):
 def _cost(work, size):
     gc.collect()
     began = time.process_time()
-    rest = work(size)
-    if rest is not None:
-        began = time.process_time()
-        rest()
+    work(size)
     return time.process_time() - began
 
 

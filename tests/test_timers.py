@@ -472,7 +472,7 @@ def test_adding_moving_cancelling_and_running_are_linear():
         assert len(own.run(2 * count)) == count - (count + 2) // 4
         assert own.queue.calls() == []
 
-    assert_linear(live, 4000)
+    assert_linear(live, 1000)
 
 
 def test_cancelling_is_constant_work_amortised(at, monkeypatch):
