@@ -16,8 +16,8 @@ _INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
 def set_keepalive(sock: socket.socket, seconds: int) -> None:
     """Probe a peer after `seconds` of silence, then at intervals of a ninth of that.
 
-    So a dead peer is found after about twice the time. On a listening socket, Linux and the BSDs hand
-    the options on to each connection. A system that lacks an option keeps its own times."""
+    So a dead peer is found after about twice the time. On a listening socket, Linux and the BSDs
+    hand the options on to each connection. A system that lacks an option keeps its own times."""
     try:
         for level, option, value in _options(seconds):
             sock.setsockopt(level, option, value)
