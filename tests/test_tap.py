@@ -302,6 +302,7 @@ def test_events_of_one_that_was_there_before_are_told_and_timed_from_then(wire, 
     clock.advance(1.0)
     sock.room = 101
     transport.doWrite()
+    wire.reactor._take_turns()
     assert events == [("connect", 2, 0.0), ("resume", 1, 1.0)]
     assert rows(tap)[1]["paused"] == 1.0
 
