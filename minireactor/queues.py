@@ -46,7 +46,7 @@ def limit_unsent(sock: socket.socket, limit: int) -> None:
     the system has no such limit."""
     try:
         if _OPTION is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _OPTION, limit or _UNLIMITED)
+            sock.setsockopt(socket.IPPROTO_TCP, _OPTION, min(limit or _UNLIMITED, _UNLIMITED))
     except OSError:
         pass  # closed, or not TCP
 

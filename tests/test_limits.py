@@ -57,6 +57,8 @@ def test_T6_so_has_one_that_a_connector_makes(reactor):
         (10, None, SMALLEST_LIMIT),
         (32 * K, 500 * K, 500 * K),
         (32 * K, 0, 0),
+        (32 * K, 2**40, 0),  # more than the option takes
+        (2**40, None, 0),
     ],
 )
 def test_T6_a_port_gives_the_limit_to_those_who_come_after(reactor, closing, high, limit, expected):

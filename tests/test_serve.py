@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
 
 def test_after_a_failed_listen_nobody_is_told_and_another_port_can_be_tried(reactor, start, join):
     taken = start(Factory.forProtocol(Echo)).port.getHost().port
-    before = reactor.observers
+    before = list(reactor.observers)
     events = []
     server = Server(reactor, RandomFactory(), on_event=lambda *event: events.append(event[0]))
     with pytest.raises(CannotListenError):
