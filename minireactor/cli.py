@@ -291,6 +291,7 @@ def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
         "idle_timeout": options.idle_timeout,
         "stall_timeout": options.stall_timeout,
         "keepalive": options.keepalive,
+        "unsent": options.kernel_limit,
         "on_stopped": lambda: _stop(reactor),
     }
 

@@ -205,6 +205,13 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
         "(default: a quarter of --high)",
     )
     add(
+        "--kernel-limit",
+        type=_size,
+        metavar="BYTES",
+        help="let the kernel hold about this many bytes unsent for a peer that does not read, where "
+        "the system has such a limit; 0: as many as it likes (default: twice --high)",
+    )
+    add(
         "--max-connections",
         type=_count,
         metavar="N",

@@ -324,6 +324,8 @@ class ProxyFactory(Factory):
     rate: bytes a second that pass in each direction of each client; None for no limit. ValueError.
     splice: whether the kernel may move the bytes, where it can, so that they need not be copied.
     keepalive: seconds of silence after which the system asks a target whether it is still there.
+    unsent: bytes that the kernel holds unsent for a target that does not read, about; 0 for no
+        limit, None for twice the high mark; see Connector.setUnsentLimit().
 
     Nothing is read from a client before it has a target. One that no target takes is closed at
     once; one that is reset meanwhile is forgotten at once. Small packets are sent without delay
@@ -342,6 +344,7 @@ class ProxyFactory(Factory):
         rate: float | None = None,
         splice: bool = True,
         keepalive: int | None = None,
+        unsent: int | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -352,6 +355,7 @@ class ProxyFactory(Factory):
         self.rate = rate
         self.splice = splice
         self.keepalive = keepalive
+        self.unsent = unsent
         self.loops = _LoopDetector()
         self._next_warning = -1.0
 
@@ -469,6 +473,7 @@ class Proxy(Protocol):
         reactor = self.client.reactor
         self._connector = reactor.connectTCP(*place, _Call(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
+        self._connector.setUnsentLimit(self.factory.unsent)
         self._connector.connect_socket = self._connect_socket
 
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:

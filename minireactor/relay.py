@@ -65,6 +65,7 @@ class Relay(Server):
         self._front = _Front(self, places, timeout, rate, splice)
         super().__init__(reactor, self._front, **limits)
         self._front.keepalive = self._keepalive
+        self._front.unsent = self._unsent
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
         self._report = on_event or _nothing

@@ -238,6 +238,8 @@ class Server:
     stall_timeout: seconds in which a peer takes none of the bytes that wait for it, after which
         it is aborted. Both timeouts are kept to within a quarter.
     keepalive: seconds of silence after which the system asks a peer whether it is still there.
+    unsent: bytes that the kernel holds unsent for a peer that does not read, about; 0 for no
+        limit, None for twice the high mark. See Port.setUnsentLimit().
     on_event: called as `on_event(event, connection, reason)` for "connectionMade",
         "pauseProducing", "resumeProducing" (of one that was paused) and "connectionLost", whose
         reason is a Failure, else None. If it raises, that is logged.
@@ -255,6 +257,7 @@ class Server:
         idle_timeout: float | None = None,
         stall_timeout: float | None = None,
         keepalive: int | None = None,
+        unsent: int | None = None,
         on_event: Callable[[str, Connection, Failure | None], None] | None = None,
         on_stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -271,6 +274,7 @@ class Server:
         self._idle_timeout = idle_timeout
         self._stall_timeout = stall_timeout
         self._keepalive = keepalive
+        self._unsent = unsent
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of the connections that have ended
@@ -301,6 +305,7 @@ class Server:
             self.reactor.remove_tap(self._tap)
             raise
         self.port.setWriteBufferLimits(*marks)
+        self.port.setUnsentLimit(self._unsent)
         if self._keepalive is not None and self.port.socket is not None:
             set_keepalive(self.port.socket, self._keepalive)
         return self.port.getHost()

@@ -11,9 +11,9 @@ import sys
 import pytest
 from proxy_support import end_of, full, listening, other, send_until_it_sticks, unused_number
 from serve_support import FakeTime
-from support import PATIENCE, connect, drain, passes, pump, receive, reset
+from support import PATIENCE, OneFactory, connect, drain, passes, pump, receive, reset
 
-from minireactor import Reactor, connector, proxy
+from minireactor import Reactor, connector, proxy, queues
 from minireactor.address import IPv4Address, host_port
 from minireactor.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
@@ -745,3 +745,15 @@ def test_stopping_closes_who_has_no_target_yet(timed, start, come, closing):
     assert relay.ends == ["the proxy is stopping"]
     assert relay.events[-1] == "stopped"
     assert timed.getDelayedCalls() == []
+
+
+@pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
+@pytest.mark.parametrize("unsent, expected", [(None, 32 * 1024), (50_000, 50_000), (0, 0)])
+def test_T6_both_sides_have_the_limit_of_the_kernel(reactor, closing, unsent, expected):
+    target = reactor.listenTCP(0, OneFactory(), interface="127.0.0.1")
+    relay = Relay(reactor, [("127.0.0.1", target.getHost().port)], unsent=unsent)
+    relay.listen("127.0.0.1", 0, 16 * 1024)
+    closing(connect(relay.port))
+    pump(reactor, lambda: relay.connections and len(relay._parts(*relay.connections)) == 2)
+    parts = relay._parts(*relay.connections)
+    assert [queues.unsent_limit(part.socket) for part in parts] == [expected] * 2
