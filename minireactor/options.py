@@ -208,7 +208,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
         "--kernel-limit",
         type=_size,
         metavar="BYTES",
-        help="let the kernel hold about this many bytes unsent for a peer that does not read, where "
+        help="let the kernel hold about this many bytes unsent for a peer that does not read, if "
         "the system has such a limit; 0: as many as it likes (default: twice --high)",
     )
     add(
