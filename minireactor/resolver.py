@@ -15,9 +15,6 @@ So each look-up runs in a daemon thread of its own. The rest of this module boun
 
 from __future__ import annotations
 
-# getaddrinfo() loads this codec at its first call. If no descriptor is left then, Python notes
-# that there is no such codec, and no name or number can be resolved any more.
-import encodings.idna  # noqa: F401
 import errno
 import os
 import re
@@ -171,7 +168,7 @@ class Lookup:
         self.port = port
         self.queries: dict[Query, None] = {}  # in the order in which they came
         self.began: float | None = None  # when it got its thread
-        self.timer: DelayedCall | None = None  # to answer with what is kept
+        self.timer: DelayedCall | None = None  # to answer with what is kept, if anybody waits then
         self.has_reclaimed = False
 
     def add(self, query: Query) -> None:
@@ -331,7 +328,6 @@ class Resolver:
 
     def abandon(self, lookup: Lookup) -> None:
         """Nobody waits for this look-up any more."""
-        _cancel_timer(lookup)
         if lookup in self._queue:
             del self._queue[lookup]
             del self._lookups[lookup.key]
@@ -342,7 +338,6 @@ class Resolver:
     def _answer(self, lookup: Lookup, found: Resolved) -> None:
         """The look-up has ended: answer its queries."""
         del self._lookups[lookup.key]
-        _cancel_timer(lookup)
         if isinstance(found, list) and found:
             self._keep(lookup.key, lookup.port, found)
         self._reply(lookup, found)
@@ -357,12 +352,6 @@ class Resolver:
             else:
                 mine = self._find_kept(lookup.key, query.port, is_late=True) or found
             self._reactor.call_soon(query.reply, mine)
-
-
-def _cancel_timer(lookup: Lookup) -> None:
-    timer, lookup.timer = lookup.timer, None
-    if timer is not None and timer.active():
-        timer.cancel()
 
 
 def _for_port(addresses: list[Any], asked: int | str, wanted: int | str) -> list[Any]:

@@ -42,6 +42,7 @@ from minireactor.error import (
 )
 from minireactor.linger import Lingering
 from minireactor.poller import WRITE
+from minireactor.resolver import USUAL_LOOKUPS
 from minireactor.testing import Clock
 
 LOCAL = "127.0.0.1"
@@ -374,6 +375,39 @@ def test_T3_families_take_turns():
     assert interleaved([]) == []
 
 
+def test_T3_addresses_are_tried_in_the_order_of_their_turns(reactor, monkeypatch):
+    def connect(self, address):
+        tried.append(address[0])
+        raise ConnectError(string="not here")
+
+    tried = []
+    monkeypatch.setattr(Attempt, "_connect", connect)
+    reactor.resolver = Answers([])
+    reactor.resolver.found = [(10, "a"), (10, "b"), (2, "c"), (2, "d")]
+    factory = RecordingClientFactory()
+    reactor.connectTCP("server.example", 80, factory)
+    failure(reactor, factory)
+    assert tried == [10, 2, 10, 2]
+
+
+def test_T3_a_connector_that_gives_up_withdraws_its_question(reactor, names):
+    hosts = [f"hung-{n}" for n in range(USUAL_LOOKUPS)]
+    names.answers = {host: [(LOCAL, 1)] for host in [*hosts, "late"]}
+    event = threading.Event()
+    names.slow = dict.fromkeys(hosts, event)
+    connectors = [
+        reactor.connectTCP(f"{host}.example", 80, RecordingClientFactory())
+        for host in [*hosts, "late"]
+    ]
+    pump(reactor, lambda: len(names.asked) == USUAL_LOOKUPS)
+    for connector in connectors:
+        connector.stopConnecting()
+    event.set()
+    pump(reactor, lambda: not reactor.resolver._running)
+    passes(reactor)
+    assert "late.example" not in names.asked
+
+
 class Slow(ScriptedPoller):
     """No connection comes about, but for those to ports that are among `answer`."""
 
@@ -405,10 +439,10 @@ class Answers:
     """A resolver that answers at once."""
 
     def __init__(self, places):
-        self.places = places
+        self.found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
 
     def resolve(self, host, port, answer):
-        answer([(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in self.places])
+        answer(self.found)
         return self
 
     def cancel(self):
@@ -640,6 +674,7 @@ def test_a_socket_that_cannot_be_watched_is_a_failure(closing, caplog):
         reactor.connectTCP(LOCAL, server.getsockname()[1], factory)
         assert failure(reactor, factory).value.osError == errno.ENOSPC
         assert len(open_descriptors() - before) <= 2  # the waker
+        assert reactor.getWriters() == []
 
 
 def test_a_connection_that_is_gone_again_is_a_failure(reactor, monkeypatch):

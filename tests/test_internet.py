@@ -714,6 +714,15 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_call(reactor):
     pump(reactor, lambda: gone() is None)
 
 
+def test_a_thread_that_is_idle_gets_the_next_call(reactor):
+    before, done = set(threading.enumerate()), []
+    for count in range(1, 11):
+        reactor.callInThread(done.append, 1)
+        pump(reactor, lambda: len(done) == count)  # noqa: B023
+        passes(reactor)
+    assert len(set(threading.enumerate()) - before) <= 5
+
+
 def test_B4_callInThread_may_be_called_from_other_threads(reactor):
     from minireactor.internet import MOST_THREADS
 

@@ -49,7 +49,7 @@ class Names:
             raise socket.gaierror(socket.EAI_NONAME, "no number")
         self.asked.append(host)
         if host in self.held:
-            assert self.held[host].wait(PATIENCE)
+            assert self.held[host].wait(6 * PATIENCE)
         answer = self.answers[host]
         if isinstance(answer, BaseException):
             raise answer
@@ -223,7 +223,10 @@ def test_an_answer_is_kept_for_a_while(reactor, names, clock):
 def test_what_a_program_does_to_its_list_changes_nothing_for_others(reactor, names):
     names.answers["one.example"] = ["192.0.2.1"]
     answered(reactor, Client(reactor, "one.example")).found.clear()
-    assert Client(reactor, "one.example").hosts == ["192.0.2.1"]
+    for _ in range(2):
+        client = Client(reactor, "one.example")
+        assert client.hosts == ["192.0.2.1"]
+        client.found.clear()
 
 
 def test_an_answer_is_used_on_while_a_new_one_fails(reactor, names, clock):
@@ -535,32 +538,6 @@ def test_case_27_it_asks_for_room_once_only(reactor, names, monkeypatch):
     monkeypatch.setattr(resolver.Lingering, "reclaim", lambda own, limit: not asked.append(limit))
     assert answered(reactor, Client(reactor, "one.example")).found.osError == errno.EMFILE
     assert len(asked) == 1
-
-
-def test_case_27_without_descriptors_at_the_first_look_up_later_ones_still_work():
-    """Python loads the codec for host names at the first one, and never tries again."""
-    code = """
-    import os, resource
-    from minireactor import Reactor
-    reactor = Reactor()
-    reactor.iterate()
-    taken = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    try:
-        while True:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        pass
-    answers = []
-    reactor.resolver.resolve("127.0.0.1", 80, answers.append)
-    for fd in taken:
-        os.close(fd)
-    reactor.resolver.resolve("127.0.0.1", 80, answers.append)
-    print(answers[-1][0][4])
-    """
-    if resource is None:
-        pytest.skip("no way to use them up")
-    assert output(code) == "('127.0.0.1', 80)\n"
 
 
 # --- Another one
