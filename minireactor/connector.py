@@ -6,12 +6,14 @@ import errno
 import os
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
+    DNSLookupError,
     NoRouteError,
     NotConnectingError,
     TimeoutError,
@@ -25,7 +27,7 @@ from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.protocol import Protocol
 from minireactor.queues import limit_unsent
-from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS
+from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, checked_host, look_up
 from minireactor.tcp import Connection
 from minireactor.timers import DelayedCall, checked_delay
 
@@ -146,14 +148,33 @@ class Attempt(Handler):
         self._error: BaseException | None = None
         self._has_reclaimed = False
         reactor.attempts.add(self)
-        reactor.call_soon(reactor.guard, self, self._resolve, host, port)
+        reactor.call_soon(reactor.guard, self, self._start, host, port)
 
     def is_over(self) -> bool:
         return self not in self.reactor.attempts
 
+    def _start(self, host: str, port: Any) -> None:
+        if self.is_over():
+            return
+        name = None if self._local is None else _name_in(self._local)
+        if name is None:
+            self._resolve(host, port)
+        else:
+            answer = partial(self.reactor.guard, self, self._take_local, host, port)
+            self._query = self.reactor.resolver.resolve(name, 0, answer)
+
+    def _take_local(self, host: str, port: Any, found: Resolved) -> None:
+        if self.is_over():
+            return
+        if isinstance(found, Exception) or not found:
+            self._fail(ConnectBindError(string=found or "its name has no address"))
+            return
+        (_, _, _, _, (address, *_)), *_ = found
+        self._local = (address, *self._local[1:])  # type: ignore[index]
+        self._resolve(host, port)
+
     def _resolve(self, host: str, port: Any) -> None:
-        if not self.is_over():
-            self._query = self.reactor.resolver.resolve(host, port, self._take_answer)
+        self._query = self.reactor.resolver.resolve(host, port, self._take_answer)
 
     def _take_answer(self, found: Resolved) -> None:
         self.reactor.guard(self, self._resolved, found)
@@ -291,6 +312,18 @@ def interleaved(addresses: list[Any]) -> list[Any]:
     rows = list(families.values())
     longest = max(map(len, rows), default=0)
     return [row[i] for i in range(longest) for row in rows if i < len(row)]
+
+
+def _name_in(local: Any) -> str | None:
+    """Return the host of a local address if it is a name. bind() would wait for its look-up."""
+    host = local[0] if isinstance(local, tuple) and local else None
+    if not isinstance(host, str) or not host:  # "" is any address
+        return None
+    try:
+        found = look_up(checked_host(host), 0, socket.AI_NUMERICHOST)
+    except DNSLookupError as error:
+        found = error
+    return host if isinstance(found, DNSLookupError) else None
 
 
 def _bind(sock: socket.socket, local: tuple[str, int]) -> None:

@@ -391,7 +391,9 @@ class IListeningPort(Protocol, metaclass=_Interface):
         """Listen, again after `stopListening`. CannotListenError if the port cannot be bound."""
 
     def stopListening(self) -> Deferred[None] | None:
-        """Close the port; its number can be bound again at once. Connections go on."""
+        """Close the port; its number can be bound again at once. Connections go on.
+
+        The Deferred fails with what the factory's stopFactory raises."""
 
     def getHost(self) -> IAddress:
         """The address, with the number that the system chose if the port was 0."""
@@ -538,7 +540,8 @@ class IReactorTCP(Protocol, metaclass=_Interface):
     """Connections, from here and from elsewhere."""
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """An IListeningPort at `interface`, a number, all if empty. CannotListenError."""
+        """An IListeningPort at `interface`: an address, or a name, which stands for all of its
+        addresses that this machine has; all IPv4 addresses if empty. CannotListenError."""
 
     def connectTCP(
         self,

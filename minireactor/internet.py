@@ -179,7 +179,11 @@ class Reactor(Loop):
             self.stop()
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
-        """Listen on a port number (0: any free one) of an address, or of all. CannotListenError."""
+        """Listen on a port number (0: any free one) of `interface`: an address or a name, or of
+        all IPv4 addresses if that is empty.
+
+        Of a name, each address is listened on that this machine has. To look a name up may take a
+        while, unlike an address. Raises CannotListenError, or TypeError if `port` is no int."""
         listening = Port(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
@@ -194,7 +198,8 @@ class Reactor(Loop):
     ) -> Connector:
         """Connect to a host, name or number, and a port, number or service name.
 
-        Gives up after `timeout` seconds. Every failure comes as clientConnectionFailed."""
+        Of several addresses, the first that answers is taken. Gives up after `timeout` seconds.
+        Every failure comes as clientConnectionFailed."""
         connector = Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector

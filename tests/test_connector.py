@@ -640,13 +640,38 @@ def test_an_impossible_local_end_is_a_ConnectBindError(reactor):
     assert reason.value.osError == errno.EADDRNOTAVAIL
 
 
-@pytest.mark.parametrize("local", [LOCAL, (LOCAL, "80"), (LOCAL, 70000), 5])
+@pytest.mark.parametrize(
+    "local", [LOCAL, (LOCAL, "80"), (LOCAL, 70000), 5, (), (f"{LOCAL}\0x", 0), (f"{LOCAL} x", 0)]
+)
 def test_a_local_end_that_is_no_address_is_a_failure_too(reactor, local, caplog):
     _, number = listen(reactor)
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory, bindAddress=local)
     assert failure(reactor, factory).check(ConnectBindError)
     assert caplog.records == []
+
+
+def test_T2_the_loop_does_not_wait_for_the_name_of_a_local_end(reactor, names):
+    _, number = listen(reactor)
+    names.answers = {"here": [(LOCAL, None)]}
+    names.slow["here"] = answer = threading.Event()
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, number, factory, bindAddress=("here.example", 0))
+    pump(reactor, lambda: names.asked)
+    passes(reactor)
+    assert factory.calls == ["startFactory", "started"]
+    answer.set()
+    assert connected(reactor, factory).transport.getHost().host == LOCAL
+    assert threading.current_thread() not in names.threads
+
+
+def test_a_local_end_whose_name_nobody_knows_is_a_ConnectBindError(reactor, names):
+    names.answers = {"here": socket.gaierror(socket.EAI_NONAME, "unknown")}
+    factory = RecordingClientFactory()
+    reactor.connectTCP(LOCAL, 1, factory, bindAddress=("here.example", 0))
+    reason = failure(reactor, factory)
+    assert reason.check(ConnectBindError)
+    assert "'here.example'" in reason.getErrorMessage()
 
 
 def test_a_socket_that_cannot_be_made_is_a_failure(reactor, monkeypatch):
