@@ -27,7 +27,7 @@ from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.protocol import Protocol
 from minireactor.queues import limit_unsent
-from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, checked_host, look_up
+from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, look_up
 from minireactor.tcp import Connection
 from minireactor.timers import DelayedCall, checked_delay
 
@@ -319,10 +319,7 @@ def _name_in(local: Any) -> str | None:
     host = local[0] if isinstance(local, tuple) and local else None
     if not isinstance(host, str) or not host:  # "" is any address
         return None
-    try:
-        found = look_up(checked_host(host), 0, socket.AI_NUMERICHOST)
-    except DNSLookupError as error:
-        found = error
+    found = look_up(host, 0, socket.AI_NUMERICHOST)
     return host if isinstance(found, DNSLookupError) else None
 
 

@@ -44,8 +44,9 @@ REFRESH_SECONDS = 1.0
 MAX_KEPT = 1000  # names; about 1 KiB each
 
 USUAL_LOOKUPS = 10  # threads
-# After which a look-up counts as hung. A longer time would let ten hung names delay a good one.
-HUNG_SECONDS = 1.0
+# After which a look-up counts as hung; a usual one takes less than 0.1 s. Every ten hung names
+# delay a good one that comes after them by this time.
+HUNG_SECONDS = 0.5
 MAX_LOOKUPS = 100  # threads, hung ones included: a thread takes about 50 KiB
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
