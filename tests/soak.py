@@ -312,9 +312,8 @@ class Server:
             count += target.startswith("socket:")
         return count
 
-    def settle(self) -> bool:
+    def settle(self, deadline: float) -> bool:
         """Wait until it has as many sockets as at the start."""
-        deadline = time.monotonic() + SETTLE_SECONDS
         while self.sockets() != self.sockets_at_start:
             if time.monotonic() > deadline:
                 return False
@@ -381,8 +380,9 @@ def soak(seconds: float, clients: int = 60, seed: int = 1) -> tuple[list[str], s
         for place in places:
             if not crowd.completed[f"{place[0]} {place[1]}"]:
                 faults.append(f"nothing completed with {place[0]} {place[1]}")
+        deadline = time.monotonic() + SETTLE_SECONDS
         for server in servers:
-            if not server.settle():
+            if not server.settle(deadline):
                 faults.append(f"{server.name}: {server.sockets()} sockets left")
             grown = server.resident() - server.early
             if grown > GROWTH:
