@@ -744,19 +744,21 @@ full_backlog = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
 @full_backlog
-def test_nothing_is_read_before_the_target_is_there_and_then_all_arrives(reactor, closing, mode):
+def test_nothing_is_read_before_the_target_is_there_and_then_all_arrives(
+    timed, clock, closing, mode
+):
+    reactor = timed
     door = closing(socket.socket())
     door.bind(("127.0.0.1", 0))
     factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
     factory.targets = lambda: [("127.0.0.1", full(closing)), ("127.0.0.1", door.getsockname()[1])]
-    factory.timeout = 0.2
     client = knock(reactor, closing, factory, b"early")
     sent = send_until_it_sticks(reactor, client, PLENTY)
     assert factory.proxy.client.bytes_in == 0
     client.shutdown(socket.SHUT_WR)
     door.listen()
+    clock.advance(factory.timeout)
 
     pump(reactor, lambda: "connected" in factory.calls, "the second target")
     target = closing(door.accept()[0])
