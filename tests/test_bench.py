@@ -308,6 +308,7 @@ def test_a_folder_without_the_package_is_no_checkout(tmp_path):
         from_checkout(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_checkout_runs_its_own_package_with_the_same_programs(tmp_path, session):
     # given a checkout whose package says so, and has no bench
     package = tmp_path / "other" / "minireactor"
@@ -615,6 +616,7 @@ def test_newcomers_are_served_beside_greedy_clients_and_a_timer_tells(name, sess
     assert not session.complaints
 
 
+@pytest.mark.slow
 def test_a_newcomer_that_is_never_served_counts_as_waiting_until_the_limit(session):
     # given a server that does nothing, and whose timer never fires
     (session.folder / "hanging.py").write_text(
@@ -647,6 +649,7 @@ def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch, se
     assert 0 < figures["cpu"] < 20
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_a_byte_fails(session):
     # given a server that sends back less than it gets
     short = ENGINES[0]._replace(server="import short; short.main()")

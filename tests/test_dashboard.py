@@ -615,6 +615,7 @@ def first_sample(page):
         return samples(heard)[0]
 
 
+@pytest.mark.slow
 def test_the_proxy_has_a_dashboard_and_the_marks_are_those_of_both_sides(command):
     target = command("serve", "echo", "--port", "0")
     target.listening()

@@ -199,6 +199,7 @@ def test_without_a_limit_of_descriptors_there_is_none_of_pipes(pair, monkeypatch
     splice.splice_from(near).close()
 
 
+@pytest.mark.slow
 def test_stalled_conversations_above_the_ceiling_are_copied(reactor, closing, monkeypatch):
     monkeypatch.setattr(splice.resource, "getrlimit", lambda which: (16, 16))
     lines = [Line(reactor, closing, "splice", buffers=64 * 1024) for _ in range(4)]

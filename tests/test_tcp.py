@@ -1332,7 +1332,7 @@ def test_case_15_many_small_chunks_are_linear(wire, sequence):
         assert len(sock.taken) == 10 * count
         transport.abortConnection()
 
-    assert_linear(write, 20_000)
+    assert_linear(write, 5000)
 
 
 def test_case_15_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, wire):

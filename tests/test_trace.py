@@ -196,6 +196,7 @@ def hostile(seed):
     return "\n".join([*text, ""])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
 def test_a_hostile_recording_is_a_trace_or_one_line_of_error(part, tmp_path, capsys):
     path = tmp_path / "hostile.jsonl"

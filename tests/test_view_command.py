@@ -127,6 +127,7 @@ def client_port(lines):
     return event["peer"].rpartition(":")[2]
 
 
+@pytest.mark.slow
 def test_a_recording_that_cannot_go_on_does_not_end_the_server(command, closing):
     process = command("serve", "echo", "--port", "0", "--record", "/dev/full")
     process.listening()
@@ -209,6 +210,7 @@ def test_a_full_disk_is_one_line(recording, capsys):
     assert capsys.readouterr().err.startswith("minireactor trace: /dev/full: No space left")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_of_a_trace_is_no_error(command, tmp_path):
     lines = [sample(time=float(n)) for n in range(20_000)]
     written(str(tmp_path / "long.jsonl"), HEAD, *lines)

@@ -276,6 +276,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(window, name, status):
     assert term.settings() == before
 
 
+@pytest.mark.slow
 @tmux
 def test_signals_that_the_parent_ignores_stay_ignored(window, connect):
     term = window()
@@ -289,6 +290,7 @@ def test_signals_that_the_parent_ignores_stay_ignored(window, connect):
     term.shows("^status 0")
 
 
+@pytest.mark.slow
 @tmux
 def test_an_exception_that_ends_the_program_leaves_the_terminal_as_it_was(
     window, connect, tmp_path
@@ -395,6 +397,7 @@ def test_it_follows_the_size_of_the_window(window, connect):
     term.until(lambda: "LAST" in term.text() and len(term.lines()) == 35, "a larger picture")
 
 
+@pytest.mark.slow
 @tmux
 def test_it_follows_the_window_also_if_the_shell_exports_a_size(window):
     term = window(100, 30)
@@ -406,6 +409,7 @@ def test_it_follows_the_window_also_if_the_shell_exports_a_size(window):
     term.until(lambda: len(term.lines()) == 20, "a larger picture")
 
 
+@pytest.mark.slow
 @tmux
 @pytest.mark.parametrize("columns, lines", [(40, 6), (20, 4), (12, 2)])
 def test_in_a_very_small_window_it_shows_what_there_is_room_for(window, columns, lines):
