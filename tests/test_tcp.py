@@ -1320,6 +1320,7 @@ def test_case_14_a_send_that_would_block_after_a_chunk_loses_nothing_and_repeats
 def test_case_15_many_small_chunks_are_linear(wire, sequence):
     def write(count):
         transport, sock = wire.connect(Recorder())
+        transport.setWriteBufferLimits(100, 20)  # above it, each write costs a little more
         chunks = [b"0123456789"] * count
         if sequence:
             transport.writeSequence(chunks)
