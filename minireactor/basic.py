@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionLost
+from minireactor.failure import safe_repr
 from minireactor.log import logger
 from minireactor.protocol import Protocol
 
@@ -200,7 +201,7 @@ class _Lines(_Receiver):
 
     def lineReceived(self, line: bytes) -> None:
         """One line, without its delimiter. Override this."""
-        raise NotImplementedError(f"{self!r} must override lineReceived(line)")
+        raise NotImplementedError(f"{safe_repr(self)} must override lineReceived(line)")
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line is longer than MAX_LENGTH bytes: closes the connection, unless overridden.
@@ -253,7 +254,7 @@ class LineReceiver(_Lines, _Pauseable):
 
     def rawDataReceived(self, data: bytes) -> Any:
         """Bytes as they came, in raw mode. Override this if you use `setRawMode`."""
-        raise NotImplementedError(f"{self!r} must override rawDataReceived(data)")
+        raise NotImplementedError(f"{safe_repr(self)} must override rawDataReceived(data)")
 
     def setRawMode(self) -> None:
         """From here on bytes go to `rawDataReceived`."""
@@ -356,7 +357,7 @@ class _Strings(_Receiver):
 
     def stringReceived(self, string: bytes) -> None:
         """One whole string, without what framed it. Override this."""
-        raise NotImplementedError(f"{self!r} must override stringReceived(string)")
+        raise NotImplementedError(f"{safe_repr(self)} must override stringReceived(string)")
 
 
 class NetstringReceiver(_Strings):
@@ -377,7 +378,7 @@ class NetstringReceiver(_Strings):
             try:
                 string = self._next_string(held)
             except NetstringParseError as error:
-                logger.debug("closing the connection of %r: %s", self, error)
+                logger.debug("closing the connection of %s: %s", safe_repr(self), error)
                 self.brokenPeer = 1
                 self.transport.loseConnection()
                 return
@@ -503,7 +504,9 @@ class StatefulStringProtocol:
     def stringReceived(self, string: bytes) -> None:
         handler = getattr(self, f"proto_{self.state}", None)
         if handler is None:
-            logger.warning("%r passes over a string: it has no method proto_%s", self, self.state)
+            logger.warning(
+                "%s passes over a string: it has no method proto_%s", safe_repr(self), self.state
+            )
             return
         self.state = handler(string)
         if self.state == "done":
@@ -540,14 +543,16 @@ class FileSender:
         or if `consumer` has another producer.
         """
         if self.deferred is not None:
-            raise RuntimeError(f"{self!r} still sends {self.file!r}; use another FileSender")
+            raise RuntimeError(
+                f"{safe_repr(self)} still sends {safe_repr(self.file)}; use another FileSender"
+            )
         self.file, self.consumer, self.transform = file, consumer, transform
         self.lastSent = b""
         deferred: Deferred[bytes] = Deferred()
         self.deferred = deferred
         try:
             consumer.registerProducer(self, False)
-        except Exception:
+        except BaseException:
             self._let_go()
             raise
         return deferred
@@ -561,7 +566,9 @@ class FileSender:
             if chunk:
                 self.consumer.write(chunk)
                 self.lastSent = chunk[-1:]
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             self._end(error)
         else:
             if not chunk:
@@ -572,7 +579,9 @@ class FileSender:
 
     def stopProducing(self) -> None:
         """The consumer takes no more: end the transfer with ConnectionLost."""
-        error = ConnectionLost(f"{self.consumer!r} stopped the transfer of {self.file!r}")
+        error = ConnectionLost(
+            f"{safe_repr(self.consumer)} stopped the transfer of {safe_repr(self.file)}"
+        )
         deferred = self._let_go()
         if deferred is not None:
             deferred.errback(error)
@@ -584,7 +593,8 @@ class FileSender:
             if chunk is None:
                 # Not the end of the file: a peer must not take a part for the whole.
                 raise BlockingIOError(
-                    errno.EAGAIN, f"{self.file!r} has nothing to read now; wait until it has"
+                    errno.EAGAIN,
+                    f"{safe_repr(self.file)} has nothing to read now; wait until it has",
                 )
             if not chunk or self.transform is None:
                 return chunk
@@ -593,7 +603,7 @@ class FileSender:
             if chunk:
                 return chunk
 
-    def _end(self, error: Exception | None = None) -> None:
+    def _end(self, error: BaseException | None = None) -> None:
         consumer = self.consumer
         deferred = self._let_go()
         if deferred is None:

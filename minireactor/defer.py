@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from minireactor import log
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,8 +41,8 @@ class Deferred(Generic[_T]):
     - a Deferred halts the chain until that one is through, then its result goes on in here,
       and None is left in there.
 
-    KeyboardInterrupt and SystemExit are not caught. A Failure that no errback has taken by the
-    time the Deferred is garbage is logged once.
+    Exceptions of any class are caught, but for KeyboardInterrupt and SystemExit. A Failure that no
+    errback has taken by the time the Deferred is garbage is logged once.
 
     `called`: whether there is a result yet. `result`: the latest one (no such attribute before),
     or the Deferred that the chain waits for.
@@ -57,7 +57,7 @@ class Deferred(Generic[_T]):
         self._in_callback = False
 
     def __repr__(self) -> str:
-        state = f"result {self.result!r}" if self.called else "no result yet"
+        state = f"result {safe_repr(self.result)}" if self.called else "no result yet"
         return f"<{self.__class__.__name__} at {id(self):#x}: {state}>"
 
     def __del__(self) -> None:
@@ -67,9 +67,13 @@ class Deferred(Generic[_T]):
     def callback(self, result: _T | Failure) -> None:
         """Give the result; the callbacks run at once. AlreadyCalledError the second time."""
         if self.called:
-            raise AlreadyCalledError(f"{self!r} is given {result!r} as well; call it only once")
+            raise AlreadyCalledError(
+                f"{safe_repr(self)} is given {safe_repr(result)} as well; call it only once"
+            )
         if isinstance(result, Deferred):
-            raise TypeError(f"callback({result!r}): return a Deferred from a callback instead")
+            raise TypeError(
+                f"callback({safe_repr(result)}): return a Deferred from a callback instead"
+            )
         self.called = True
         self.result = result
         self._run()
@@ -92,7 +96,9 @@ class Deferred(Generic[_T]):
         Without `errback` a Failure passes this step by.
         """
         if not callable(callback) or not (errback is None or callable(errback)):
-            raise TypeError(f"({callback!r}, {errback!r}) are not callable; pass functions")
+            raise TypeError(
+                f"({safe_repr(callback)}, {safe_repr(errback)}) are not callable; pass functions"
+            )
         for_value = (callback, callbackArgs, callbackKeywords)
         for_failure = None if errback is None else (errback, errbackArgs, errbackKeywords)
         self._steps.append((for_value, for_failure))
@@ -143,8 +149,12 @@ class Deferred(Generic[_T]):
         try:
             result = function(self.result, *args, **kwargs)
             if result is self:
-                raise RuntimeError(f"{function!r} returned the Deferred that it is a callback of")
-        except Exception:
+                raise RuntimeError(
+                    f"{safe_repr(function)} returned the Deferred that it is a callback of"
+                )
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             result = Failure()
         finally:
             self._in_callback = False

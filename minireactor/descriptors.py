@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from minireactor.error import ConnectionDone, ConnectionFdescWentAway
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 from minireactor.handler import Handler
 from minireactor.loop import Loop
 
@@ -104,7 +104,9 @@ class DescriptorSet:
         fd = obj.fileno()
         other = self._loop.handler_of(fd)
         if other is not None and _still_has(other, fd):
-            raise ValueError(f"{obj!r} and {other.owner()!r} share descriptor {fd}; remove one")
+            raise ValueError(
+                f"{safe_repr(obj)} and {safe_repr(other.owner())} share descriptor {fd}; remove one"
+            )
         handler = Foreign(self, obj, fd)
         if fd < 0:
             self.end_soon(handler)
@@ -140,5 +142,7 @@ def _still_has(handler: Handler, fd: int) -> bool:
     """Whether it has not closed its descriptor behind our back."""
     try:
         return handler.hidden or bool(handler.owner().fileno() == fd)
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
         return False

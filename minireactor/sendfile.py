@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionLost, FileEnded
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 from minireactor.source import Source
 
 if TYPE_CHECKING:
@@ -51,15 +51,17 @@ class FileSource(Source):
     ) -> None:
         self._file = file
         self._later = later
-        self._why: Exception = ConnectionLost(f"the connection ended before {file!r} was sent")
+        self._why: Exception = ConnectionLost(
+            f"the connection ended before {safe_repr(file)} was sent"
+        )
         self.sent: Deferred[int] = _Sent()
         offset = operator.index(offset)
         count = None if count is None else operator.index(count)
         size = _size_of(file)
         if offset < 0 or offset > size or not 0 <= (count or 0) <= size - offset:
             raise ValueError(
-                f"offset={offset!r} and count={count!r} will not do: {file!r} has {size} bytes; "
-                "give a part of those"
+                f"offset={offset!r} and count={count!r} will not do: {safe_repr(file)} has {size} "
+                "bytes; give a part of those"
             )
         self._offset = offset
         self.size = size - offset if count is None else count
@@ -74,12 +76,12 @@ class FileSource(Source):
         except (OSError, ValueError) as error:
             if self._is_readable_at(offset):
                 raise  # so it is the connection that has failed
-            self._why = FileEnded(f"cannot read {self._file!r} any further: {error}")
+            self._why = FileEnded(f"cannot read {safe_repr(self._file)} any further: {error}")
             raise self._why from None
         if not sent:
             self._why = FileEnded(
-                f"{self._file!r} has become shorter: it ends at {offset}, and {self.left} bytes "
-                "more were to be sent"
+                f"{safe_repr(self._file)} has become shorter: it ends at {offset}, and {self.left} "
+                "bytes more were to be sent"
             )
             raise self._why
         return sent
@@ -109,18 +111,21 @@ def _size_of(file: Any) -> int:
         status = os.fstat(file.fileno())
     except (AttributeError, io.UnsupportedOperation):
         raise TypeError(
-            f"sendFile() takes a file with a descriptor, not {file!r}; basic.FileSender takes any"
+            f"sendFile() takes a file with a descriptor, not {safe_repr(file)}; "
+            "basic.FileSender takes any"
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{file!r} is no regular file; basic.FileSender takes any")
+        raise ValueError(f"{safe_repr(file)} is no regular file; basic.FileSender takes any")
     try:
         true = has_true_size(file.fileno())
     except OSError as error:
-        raise ValueError(f"cannot read {file!r}: {error.strerror}; open it for reading") from None
+        raise ValueError(
+            f"cannot read {safe_repr(file)}: {error.strerror}; open it for reading"
+        ) from None
     if not true:
         raise ValueError(
-            f"reading {file!r} does not give the {status.st_size} bytes of its size, as with many "
-            "files of /proc and /sys; basic.FileSender sends what reading gives"
+            f"reading {safe_repr(file)} does not give the {status.st_size} bytes of its size, as "
+            "with many files of /proc and /sys; basic.FileSender sends what reading gives"
         )
     return status.st_size
 

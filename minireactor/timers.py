@@ -139,7 +139,7 @@ class TimerQueue:
     def add(self, delay: float, func: Callable[..., Any], args: Any, kw: Any) -> DelayedCall:
         """A new call of `func(*args, **kw)`, `delay` seconds from now."""
         if not callable(func):
-            raise TypeError(f"callLater() takes a callable, not {func!r}")
+            raise TypeError(f"callLater() takes a callable, not {safe_repr(func)}")
         call = DelayedCall(self, self.seconds() + checked_delay(delay), func, args, kw)
         self.serial = call.serial = self.serial + 1
         heappush(self.heap, _entry_of(call))

@@ -29,7 +29,7 @@ class SystemEvent:
     def add(self, phase: str, f: Callable[..., Any], args: Any, kw: Any) -> tuple[Any, ...]:
         """Add a trigger; what `remove` takes. KeyError for an unknown phase."""
         if not callable(f):
-            raise TypeError(f"a trigger is a callable, not {f!r}")
+            raise TypeError(f"a trigger is a callable, not {safe_repr(f)}")
         trigger = (self.name, phase, f, args, kw)
         self._of(phase).append(trigger)
         return trigger
@@ -42,7 +42,7 @@ class SystemEvent:
             if other is trigger:
                 del triggers[index]
                 return
-        raise ValueError(f"{trigger!r} is not, or no longer, a trigger")
+        raise ValueError(f"{safe_repr(trigger)} is not, or no longer, a trigger")
 
     def _of(self, phase: str) -> list[tuple[Any, ...]]:
         try:

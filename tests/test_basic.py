@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import struct
@@ -1150,6 +1151,59 @@ def test_an_error_of_the_file_goes_to_the_deferred(reads):
     assert [str(error) for error in results] == ["the disk is gone"]
     assert transport.producer is None
     assert transport.value() == b"x" * reads
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError])
+def test_B3_other_base_exceptions_of_the_transform_go_to_the_deferred(error):
+    def fail(chunk):
+        raise error
+
+    sender, transport = basic.FileSender(), StringTransport()
+    results = Results(sender.beginFileTransfer(BytesIO(b"a"), transport, fail))
+
+    sender.resumeProducing()
+
+    assert [type(each) for each in results] == [error]
+    assert transport.producer is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_B3_ctrl_c_in_a_transform_goes_through(error):
+    def fail(chunk):
+        raise error
+
+    sender, transport = basic.FileSender(), StringTransport()
+    results = Results(sender.beginFileTransfer(BytesIO(b"a"), transport, fail))
+
+    with pytest.raises(error):
+        sender.resumeProducing()
+    assert results == []
+
+
+def test_a_loss_reaches_the_deferred_though_the_file_has_no_repr():
+    class Rude(BytesIO):
+        def __repr__(self):
+            raise SyntaxError
+
+    sender = basic.FileSender()
+    results = Results(sender.beginFileTransfer(Rude(b"a"), StringTransport()))
+
+    sender.stopProducing()
+
+    assert [type(each) for each in results] == [ConnectionLost]
+
+
+def test_a_file_that_has_nothing_to_read_yet_is_not_at_its_end():
+    class Waiting:
+        def read(self, size):
+            return None
+
+    sender, transport = basic.FileSender(), StringTransport()
+    results = Results(sender.beginFileTransfer(Waiting(), transport))
+
+    sender.resumeProducing()
+
+    assert [type(each) for each in results] == [BlockingIOError]
 
 
 def test_an_error_of_the_transform_goes_to_the_deferred():

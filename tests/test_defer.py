@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from typing import Any
@@ -151,6 +152,40 @@ def test_B3_an_interrupt_goes_through(kind: type[BaseException]) -> None:
 
     with pytest.raises(kind):
         succeed(1).addCallback(interrupt)
+
+
+class OwnError(BaseException):
+    """A program's own, outside of Exception."""
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, OwnError])
+def test_B3_a_callback_that_raises_any_other_class_fails_the_deferred(
+    kind: type[BaseException],
+) -> None:
+    """Twisted's Deferred catches them, too."""
+
+    def fail_so(result: object) -> None:
+        raise kind
+
+    seen: list[Failure] = []
+    succeed(1).addCallback(fail_so).addErrback(record(seen))
+    assert [failure.type for failure in seen] == [kind]
+
+
+def test_results_and_functions_whose_repr_raises_can_be_reported() -> None:
+    class Rude:
+        def __call__(self, result: object) -> None:
+            pass
+
+        def __repr__(self) -> str:
+            raise SyntaxError
+
+    deferred = succeed(Rude())
+    assert "Rude" in repr(deferred)
+    with pytest.raises(AlreadyCalledError, match="Rude"):
+        deferred.callback(Rude())
+    with pytest.raises(TypeError, match="not callable"):
+        deferred.addCallbacks(Rude(), 5)  # type: ignore[arg-type]
 
 
 def test_a_second_result_is_an_error_that_names_it() -> None:

@@ -167,6 +167,39 @@ def test_a_shared_descriptor_is_an_error_that_names_both_objects(reactor, watche
     assert watched.calls == ["read"]
 
 
+class OwnError(BaseException):
+    """A program's own, outside of Exception."""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, GeneratorExit, OwnError])
+def test_objects_whose_repr_and_fileno_raise_do_not_hide_a_shared_descriptor(
+    reactor, watched, error
+):
+    class Rude:
+        def fileno(self):
+            return number
+
+        def __repr__(self):
+            raise error
+
+    def fail():
+        raise error
+
+    number = watched.socket.fileno()
+    reactor.addReader(watched)
+    with pytest.raises(ValueError, match="Rude.* share descriptor"):
+        reactor.addReader(Rude())
+
+    # One whose fileno() raises has its descriptor no more, as far as can be told.
+    watched.fileno = fail
+    rude = Rude()
+    rude.doRead = lambda: None
+    rude.connectionLost = lambda reason: None
+    reactor.addReader(rude)
+    assert rude in reactor.getReaders()
+    del watched.fileno
+
+
 def test_a_descriptor_of_a_connection_cannot_be_shared_either(reactor, closing):
     protocol, client = served(reactor)
     closing(client)

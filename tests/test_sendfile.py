@@ -286,6 +286,21 @@ def test_a_file_that_is_not_open_for_reading_is_refused(wire, tmp_path):
             transport.sendFile(unreadable)
 
 
+def test_a_file_whose_repr_raises_is_sent_and_its_loss_reported(wire, tmp_path):
+    class Rude(io.FileIO):
+        def __repr__(self):
+            raise SyntaxError
+
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    transport, _ = wire.connect(Recorder())
+    with Rude(path) as file:
+        sent = outcome(transport.sendFile(file))
+        transport.abortConnection()
+        wire.run()
+    assert sent[0].check(ConnectionLost)
+
+
 def test_a_file_of_holes_and_an_empty_one_have_a_true_size(tmp_path):
     with open(tmp_path / "file", "wb+") as file:
         assert sendfile.has_true_size(file.fileno())

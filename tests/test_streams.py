@@ -7,6 +7,7 @@ A failure of the walk prints its seed; to repeat it:
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import hashlib
@@ -36,6 +37,12 @@ from minireactor.streams import (
 from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, StringTransport
 from minireactor.timers import DelayedCall
 
+
+class OwnError(BaseException):
+    """A program's own, outside of Exception."""
+
+
+OTHER_ERRORS = [asyncio.CancelledError, GeneratorExit, OwnError]
 PRODUCERS = [StrictPushProducer, StrictPullProducer]
 
 
@@ -639,6 +646,64 @@ def test_B3_what_on_finish_raises_is_logged(clock, caplog):
     assert logged(caplog) == [ZeroDivisionError]
 
 
+@pytest.mark.parametrize("error", OTHER_ERRORS)
+@pytest.mark.parametrize("where", ["producer", "consumer", "function", "on_finish"])
+def test_B3_other_base_exceptions_break_the_stream_off_and_go_no_further(
+    where, error, clock, caplog
+):
+    def fail(*ignored):
+        raise error
+
+    sink, finish = Sink(), None
+    piece = Transform(fail if where == "function" else bytes, reactor=clock)
+    if where == "consumer":
+        sink.write = fail
+    elif where == "on_finish":
+        finish = fail
+    pipe(piece, sink, on_finish=finish)
+    producer = StrictPushProducer(
+        piece, CHUNKS, on={"pauseProducing": fail} if where == "producer" else {}
+    )
+    if where == "producer":
+        sink.pause()
+    producer.start()
+    settle(clock)
+    assert logged(caplog) == [error]
+    assert "abort" in sink.calls
+    assert piece.over
+
+
+def test_B3_a_piece_whose_repr_raises_breaks_off_all_the_same(clock, caplog):
+    class Rude(PushFromPull):
+        def __repr__(self):
+            raise SyntaxError
+
+    sink = Sink()
+    sink.write = lambda data: 1 / 0
+    piece = pipe(Rude(clock), sink)
+    piece.write(b"a")
+    assert logged(caplog) == [ZeroDivisionError]
+    assert sink.calls == ["abort"]
+
+
+def test_whoever_cancels_all_calls_that_are_shown_stops_no_stream(wire, clock):
+    # given a stream that waits for its time
+    sink = Sink()
+    piece = pipe(RateLimiter(1000, 100, wire.reactor), sink)
+    piece.write(b"x" * 150)
+    assert len(sink.data) < 150
+
+    # when all delayed calls are cancelled, as test runners do
+    for call in wire.reactor.getDelayedCalls():
+        call.cancel()
+
+    # then it still gets through
+    for _ in range(10):
+        clock.advance(0.1)
+        wire.run(1)
+    assert sink.data == b"x" * 150
+
+
 def test_B3_ctrl_c_goes_through_and_the_piece_still_works(clock):
     sink = Sink()
     piece = pipe(PushFromPull(clock), sink)
@@ -778,7 +843,6 @@ def test_a_long_stream_takes_a_pass_a_chunk_and_never_recurses(wire):
     producer.start()
     for count in range(1, 5001):
         assert len(sink.chunks) == count
-        assert len(wire.reactor.getDelayedCalls()) == 1
         wire.run(1)
     assert sink.calls == ["unregister"]
     assert wire.reactor.getDelayedCalls() == []
