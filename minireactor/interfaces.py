@@ -266,7 +266,8 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
         """Write `count` bytes of a real file from `offset` on, all there are without a count; they
         are sent from where they lie, and pending until then. A Deferred of their number, which
-        fails with ConnectionLost if the connection ends before. TypeError, ValueError.
+        fails with ConnectionLost if the connection ends before. TypeError. ValueError, also for a
+        file that does not have the bytes of its size, as in /proc: send that by a FileSender.
 
         The file stays open, and as long as it is, meanwhile; if it gets shorter, the connection is
         aborted, with FileEnded as the reason."""
