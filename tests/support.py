@@ -37,6 +37,11 @@ def passes(reactor, count=10):
         reactor.iterate(0)
 
 
+def next_timer(reactor):
+    """In how many seconds the next timer is due, internal ones included; None without any."""
+    return reactor._timers.timeout(reactor.seconds())
+
+
 class Recorder(Protocol):
     """Keeps the bytes, and a list of the calls in order."""
 

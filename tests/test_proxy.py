@@ -37,6 +37,7 @@ from support import (
     Watched,
     connect,
     drain,
+    next_timer,
     passes,
     pump,
     receive,
@@ -429,7 +430,7 @@ def test_a_limited_sink_that_stops_reading_stops_the_source(limited):
     limited.a_socket.inbox.append(bytes(MEGABYTE))
     limited.let_pass(10)
     assert 1000 < limited.b.pending <= 1000 + RATE * 0.11
-    assert limited.wire.reactor.getDelayedCalls() == []
+    assert next_timer(limited.wire.reactor) is None
     waiting = len(limited.a_socket.inbox[0])
 
     limited.let_pass(10)
@@ -464,10 +465,10 @@ def test_a_slow_sink_below_the_rate_does_not_make_it_hold_more(limited):
 def test_no_timer_outlives_a_limited_connection(limited, which):
     limited.a_socket.inbox.append(bytes(MEGABYTE))
     limited.let_pass(1)
-    assert limited.wire.reactor.getDelayedCalls() != []
+    assert next_timer(limited.wire.reactor) is not None
     getattr(limited, which).abortConnection()
     limited.wire.run()
-    assert limited.wire.reactor.getDelayedCalls() == []
+    assert next_timer(limited.wire.reactor) is None
     assert limited.lost == [ConnectionAborted] * 2
 
 

@@ -20,7 +20,7 @@ from fractions import Fraction
 
 import pytest
 from scripted import Wire
-from support import Recorder, passes, pump, served
+from support import Recorder, next_timer, passes, pump, served
 
 from minireactor import streams
 from minireactor.basic import FileSender
@@ -35,7 +35,6 @@ from minireactor.streams import (
     pipe,
 )
 from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, StringTransport
-from minireactor.timers import DelayedCall
 
 
 class OwnError(BaseException):
@@ -845,7 +844,7 @@ def test_a_long_stream_takes_a_pass_a_chunk_and_never_recurses(wire):
         assert len(sink.chunks) == count
         wire.run(1)
     assert sink.calls == ["unregister"]
-    assert wire.reactor.getDelayedCalls() == []
+    assert next_timer(wire.reactor) is None
     producer.check()
 
 
@@ -1246,7 +1245,7 @@ def test_a_consumer_that_never_pauses_does_not_keep_the_loop_from_the_others(wir
         assert len(sink.data) - before < LARGEST_TURN + size
     assert turns >= 9
     assert len(sink.data) == 100 * size
-    assert wire.reactor.getDelayedCalls() == []
+    assert next_timer(wire.reactor) is None
     producer.check()
 
 
@@ -1671,7 +1670,8 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     assert read_all(reactor, client) == hashlib.sha256(b"".join(blocks)).hexdigest()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"], "the close")
     assert held_by(pieces) == 0
-    assert reactor.getDelayedCalls() == []
+    client.close()
+    pump(reactor, lambda: next_timer(reactor) is None, "the timers to end")
     assert watching.calls == ["unregister"]
     producer.check()
 
@@ -1688,7 +1688,7 @@ def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
     pump(reactor, lambda: producer.state == "stopped", "the stop")
     assert producer.calls[-1] == "stopProducing"
     assert [piece.held for piece in pieces] == [0, 0, 0]
-    assert reactor.getDelayedCalls() == []
+    assert next_timer(reactor) is None
     producer.check()
 
 
@@ -1988,9 +1988,9 @@ class Episode:
             self.poke()
             self.wire.run(2)
             self.check()
-            calls = reactor.getDelayedCalls()
-            if calls:
-                self.clock.rightNow = max(self.clock.rightNow, min(map(DelayedCall.getTime, calls)))
+            wait = next_timer(reactor)
+            if wait is not None:
+                self.clock.rightNow += wait
             elif self.protocol.reason is not None or self.broken():
                 break
         else:
@@ -2001,7 +2001,7 @@ class Episode:
             self.pieces[0].abortConnection()
         self.wire.run(3)
         self.check()
-        assert reactor.getDelayedCalls() == []
+        assert next_timer(reactor) is None
         assert all(piece.over for piece in self.pieces)
         assert held_by(self.pieces) == 0
         data = b"".join(self.chunks)
