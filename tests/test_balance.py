@@ -159,6 +159,15 @@ def test_one_lost_packet_does_not_speak_against_a_target_that_answers_others(bal
     assert own.order() == [A, B, C]
 
 
+def test_an_attempt_that_has_succeeded_is_no_probe(balancer, time):
+    own = balancer(FIRST)
+    own.began(A, "client")
+    own.joined(A, "client")
+    own.failed(A, "another")
+    time.advance(OUT_SECONDS)
+    assert own.order() == [A, B, C]
+
+
 def test_a_client_that_comes_to_the_next_target_gets_one_that_is_good_by_then(balancer, time):
     own = balancer(FIRST)
     targets = own.targets()

@@ -552,13 +552,16 @@ def drain_to_the_end(reactor, sock):
     sock.close()
 
 
-def test_an_end_before_both_are_joined_is_told_once(reactor, closing, target, monkeypatch):
-    # Of the two, the client has its leg already, and ends first.
+@pytest.mark.parametrize("has_leg", [True, False])
+def test_an_end_of_the_client_while_the_join_fails_is_told_once(
+    reactor, closing, target, monkeypatch, has_leg
+):
     ended = []
     relay = Relay(reactor, [target.place], on_event=lambda *event: ended.append(event[0]))
 
     def half(client, far, rate, on_lost, splice):
-        client.protocol = proxy.Leg(client, far, far, on_lost)
+        if has_leg:
+            client.protocol = proxy.Leg(client, far, far, on_lost)
         client.abortConnection()
         raise RuntimeError("half of it is done")
 
@@ -602,6 +605,7 @@ def test_a_proxy_that_is_its_own_target_refuses_its_own_connection(
     assert drain(reactor, client) == b""
     assert relay.totals().connections == 2
     assert relay.ends[-1].startswith(("no target: ", "closed in good order"))
+    assert relay._front.loops._outgoing == {}
     assert warnings(caplog) == [
         f"{host_port(place, number)} is this proxy itself; "
         "give another target, or listen on another port"
@@ -635,6 +639,19 @@ def test_a_proxy_that_hears_late_of_its_own_connection_closes_it(reactor, start,
     pump(reactor, lambda: not relay.connections, "the end of both")
     assert relay.totals().connections == 2
     assert len(warnings(caplog)) == 1
+
+
+def test_B3_what_is_raised_about_a_target_that_leads_back_ends_its_client(reactor, closing):
+    def fail(event, proxy, detail):
+        if event == "failed":
+            raise RuntimeError("an observer's fault")
+
+    number = unused_number()
+    relay = Relay(reactor, [("127.0.0.1", number)], on_event=fail)
+    relay.listen("127.0.0.1", number)
+    end_of(reactor, closing(connect(relay.port)))
+    pump(reactor, lambda: not relay.connections, "the end of both")
+    assert relay.totals().connections == 2
 
 
 def test_that_a_target_leads_back_is_said_once_in_a_while(timed, time, start, come, caplog):
