@@ -175,9 +175,9 @@ class Relay(Server):
         self._lose(connection)
         return True
 
-    def _cut(self, connection: Connection) -> bool:
+    def _end_now(self, connection: Connection) -> bool:
         self._blame(connection, "the proxy has stopped")
-        return super()._cut(connection)
+        return super()._end_now(connection)
 
     def _blame(self, connection: Connection, why: str) -> None:
         proxy = self._proxies[connection]

@@ -490,9 +490,9 @@ class Server:
         """End all connections now, whatever waits to be sent."""
         if self.stopping:
             self.cut = max(self.cut, len(self.connections))
-        self._end_all(self._cut)
+        self._end_all(self._end_now)
 
-    def _cut(self, connection: Connection) -> bool:
+    def _end_now(self, connection: Connection) -> bool:
         self._abort(connection)
         return True
 
