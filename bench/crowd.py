@@ -179,7 +179,7 @@ def _child(stack: ExitStack, *arguments: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    stack.callback(child.wait)
+    stack.enter_context(child)  # which closes the pipes, and waits
     stack.callback(child.kill)
     return child
 

@@ -8,9 +8,9 @@ import weakref
 
 import pytest
 from serve_support import FakeTime
-from support import Recorder, Watched, connect, drain, passes, pump, receive, reset
+from support import HalfCloseable, Recorder, Watched, connect, drain, passes, pump, receive, reset
 
-from minireactor import Reactor
+from minireactor import Reactor, serve
 from minireactor.apps import Chargen, Discard, Echo, RandomFactory
 from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
 from minireactor.protocol import ClientFactory, Factory, Protocol
@@ -505,6 +505,85 @@ def test_case_32_without_connections_no_timer_wakes_the_loop(start, join, time, 
     assert poller.timeouts[-1] == 1000
 
 
+def test_the_timeouts_hold_as_well_for_who_comes_after_all_have_gone(start, join, time, timed):
+    server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
+    join(server).close()
+    pump(timed, lambda: not server.connections, "the end of the first")
+    join(server)
+    let_pass(time, timed, 15, step=2.5)
+    assert not server.connections
+
+
+def test_a_walk_leaves_those_alone_that_end_meanwhile(start, join, time, timed, caplog):
+    server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
+    clients = [join(server) for _ in range(3 * SLICE_ENDINGS)]
+    time.advance(11)
+    pump(timed, lambda: len(server.connections) < len(clients), "the first slice")
+    assert server.connections
+    for client in clients:
+        reset(client)
+    pump(timed, lambda: not server.connections, "the end of all")
+    passes(timed)
+    assert caplog.records == []
+
+
+@pytest.fixture
+def scripted(wire, clock):
+    """scripted(room, **limits) -> (transport, socket, pass_time) of a Server's only connection."""
+
+    def scripted(room, **limits):
+        server = Server(wire.reactor, Factory(), **limits)
+        wire.reactor.add_tap(server._tap)
+        protocol = server.expected = HalfCloseable()
+        transport, sock = wire.connect(protocol, room)
+        assert server.connections == {transport}
+
+        def pass_time(seconds):
+            for _ in range(int(seconds / 2.5)):
+                clock.advance(2.5)
+                wire.run()
+
+        return transport, sock, pass_time
+
+    return scripted
+
+
+def test_a_peer_that_never_took_a_byte_is_stalled(scripted):
+    transport, _, pass_time = scripted(0, stall_timeout=10)
+    pass_time(5)
+    transport.write(b"x")
+    pass_time(10)
+    assert transport.connected
+    pass_time(5)
+    assert transport.disconnected
+
+
+def test_a_stall_is_timed_from_when_bytes_begin_to_wait(scripted):
+    transport, sock, pass_time = scripted(1, stall_timeout=10)
+    transport.write(b"x")
+    pass_time(100)
+    transport.write(b"y")
+    pass_time(7.5)
+    assert transport.connected
+    sock.room = 1
+    pass_time(100)
+    assert transport.connected
+
+
+def test_a_peer_that_never_acknowledges_the_end_of_the_stream_is_stalled(scripted, monkeypatch):
+    unacknowledged = []
+    monkeypatch.setattr(serve, "send_queue", lambda transport: len(unacknowledged))
+    transport, _, pass_time = scripted(10, stall_timeout=10)
+    transport.write(b"x")
+    pass_time(100)
+    unacknowledged.append("end")
+    transport.loseWriteConnection()
+    pass_time(7.5)
+    assert transport.write_ended and transport.connected
+    pass_time(10)
+    assert transport.disconnected
+
+
 def test_T1_a_client_whose_bytes_came_while_the_loop_was_busy_is_not_idle(start, join, time, timed):
     server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
     client, quiet = join(server), join(server)
@@ -591,6 +670,7 @@ def test_stopping_with_no_connections_is_done_at_once(start):
     server.stop(5)
     assert names(server) == ["stopped"]
     assert not server.port.connected
+    assert server.reactor.observers == []
 
 
 def test_stopping_closes_idle_connections_and_then_is_done(start, join, reactor):
