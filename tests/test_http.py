@@ -494,6 +494,16 @@ def test_beyond_so_many_connections_the_one_that_was_silent_for_longest_goes(tal
     assert len(talk.site.connections) == 2
 
 
+def test_each_newcomer_of_one_iteration_takes_another_place(talk, monkeypatch):
+    monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
+    socks = [talk.sock]
+    for _ in range(3):
+        talk.arrive()
+        socks.append(talk.sock)
+    talk.wire.run()
+    assert [sock.was_reset for sock in socks] == [True, True, False, False]
+
+
 def test_beyond_so_many_that_get_an_answer_a_newcomer_goes(talk, monkeypatch):
     monkeypatch.setattr(minihttp, "MOST_CONNECTIONS", 2)
     talk.say(GET % b"/later")

@@ -206,6 +206,22 @@ def test_a_sample_looks_at_some_and_the_next_one_goes_on(tap, wire, monkeypatch)
         assert rest["in"] + sum(row["in"] for row in rows) == sample["totals"]["in"]
 
 
+def test_one_that_was_idle_counts_as_soon_as_it_writes_and_as_soon_as_that_is_sent(wire):
+    tap = Tap(wire.reactor, limit=0)
+    transport, sock = wire.connect(Recorder(), room=10)
+    for _ in range(3):
+        assert tap.sample()["rest"]["pending"] == 0
+    transport.write(b"x" * 10)
+    assert tap.sample()["rest"]["pending"] == 10
+    wire.run()
+    for _ in range(100):  # until the averages are those of an idle one again
+        assert tap.sample()["totals"]["out"] == 10
+    sock.room = 10
+    transport.write(b"x" * 10)
+    wire.run()
+    assert tap.sample()["totals"]["out"] == 20
+
+
 def test_rows_are_of_now_also_in_the_middle_of_a_round(tap, wire, monkeypatch):
     _, sock = wire.connect(Recorder())
     for _ in range(2 * CHUNK):

@@ -1075,6 +1075,23 @@ def test_R4_the_read_size_grows_with_full_reads_and_shrinks_with_small_ones(wire
     assert transport.bytes_in - before == tcp.SMALLEST_READ
 
 
+def test_E7_what_an_answer_adds_after_the_write_side_has_ended_is_dropped(wire):
+    class Answering(HalfCloseable):
+        def dataReceived(self, data):
+            super().dataReceived(data)
+            self.transport.write(b"too late")
+
+    protocol = Answering()
+    transport, sock = wire.connect(protocol, room=100)
+    transport.loseWriteConnection()
+    wire.run()
+    assert protocol.calls == ["made", "write lost"]
+    sock.inbox = [b"question"]
+    wire.run()
+    assert protocol.calls == ["made", "write lost", "data"]
+    assert transport.connected and transport.pending == 0
+
+
 def test_case_40_one_read_larger_than_the_high_mark_does_not_deadlock(reactor, closing):
     class Echo(Recorder):
         def connectionMade(self):

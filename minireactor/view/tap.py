@@ -274,7 +274,6 @@ class Tap:
         self._end_pause(seen)
         self._update(seen)
         del self._seen[connection]
-        seen.is_active = False  # and unchanged, for a round that still has it
         for name, value in (
             *(("in", seen.bytes_in), ("out", seen.bytes_out), ("pauses", seen.pauses)),
         ):
@@ -328,12 +327,13 @@ class Tap:
             for _ in range(min(CHUNK, len(waiting))):
                 seen = waiting.pop()
                 connection = seen.connection
+                # One that has ended meanwhile is as it was at its end, and changes no sum.
                 if (
                     seen.is_active
                     or connection.bytes_in != seen.bytes_in
                     or connection.bytes_out != seen.bytes_out
                     or connection._flush_due
-                ) and connection in self._seen:
+                ):
                     self._look_at(seen)
                 elif not (by_pauses and seen.pauses):
                     continue
