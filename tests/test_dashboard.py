@@ -246,6 +246,15 @@ def test_on_all_addresses_any_number_is_its_name_and_no_other_word(reactor, clos
         assert ask(reactor, closing, page, host=f"{host}:{port}")[0] == status
 
 
+def test_closed_it_listens_no_more(reactor):
+    page = Page("live")
+    page.close()
+    page.listen(reactor, "127.0.0.1", 0)
+    page.close()
+    page.close()
+    assert not page._port.connected
+
+
 def test_a_request_for_nobody_is_misdirected_on_all_addresses_as_well(reactor, closing):
     page = Page("live")
     page.listen(reactor, "0.0.0.0", 0)
