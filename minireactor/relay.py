@@ -11,6 +11,7 @@ of the two together.
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, hops
@@ -19,7 +20,7 @@ from minireactor.balance import FIRST, Balancer
 from minireactor.error import ConnectError, DNSLookupError
 from minireactor.log import logger
 from minireactor.proxy import Proxy, ProxyFactory
-from minireactor.serve import Server
+from minireactor.serve import Server, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,7 +69,7 @@ class Relay(Server):
         self._front.unsent = self._unsent
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
-        self._report = on_event or _nothing
+        self._report = partial(report, on_event) if on_event is not None else _nothing
 
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None

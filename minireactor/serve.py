@@ -377,7 +377,7 @@ class Server:
 
     def _tell(self, event: str, connection: Connection, reason: Failure | None = None) -> None:
         if self._on_event is not None:
-            _report(self._on_event, event, connection, reason)
+            report(self._on_event, event, connection, reason)
 
     # The timeouts: one walk for all connections, and only while there are any.
 
@@ -434,8 +434,7 @@ class Server:
         busy = False
         for activity in activities:
             part = activity.connection
-            # One poll does not return more than some events: of many clients that have sent while
-            # the loop was busy, a few are not read yet.
+            # These bytes have come since the loop looked for input last.
             if part.reading and receive_queue(part):
                 activity.quiet_since = now
                 return False
@@ -514,7 +513,7 @@ class Server:
         self.reactor.remove_tap(self._tap)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
-            _report(stopped)
+            report(stopped)
 
 
 def _cancel(timer: Any) -> None:
@@ -522,7 +521,7 @@ def _cancel(timer: Any) -> None:
         timer.cancel()
 
 
-def _report(call: Callable[..., object], *args: Any) -> None:
+def report(call: Callable[..., object], *args: Any) -> None:
     """Call somebody who is told what happens; what that raises is logged, and changes nothing."""
     try:
         call(*args)

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from proxy_support import Line, exchange, send_until_it_sticks
-from support import open_descriptors, output, passes, pump, receive
+from support import Recorder, open_descriptors, output, passes, pump, receive
 
 from minireactor import proxy
 from minireactor.failure import Failure
+from minireactor.source import Source
 
 if not proxy.CAN_SPLICE:
     pytest.skip("this Python has no os.splice", allow_module_level=True)
@@ -142,6 +143,33 @@ def test_one_small_splice_among_large_ones_ends_nothing_but_two_do(reactor, clos
     assert moved(1000) == [1000]
     assert sum(moved(50_000)) == 50_000
     assert (moved(1000), moved(1000), moved(1000)) == ([1000], [1000], [])
+
+
+class Lump(Source):
+    """Bytes that a pipe holds, to be sent whenever somebody asks."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def send_to(self, sock, most):
+        return min(self.left, most)
+
+    def close(self):
+        pass
+
+
+def test_each_time_after_bulk_it_takes_two_small_splices_to_end_splicing(wire, monkeypatch):
+    monkeypatch.setattr(proxy, "splice_from", lambda sock: Lump(sizes.pop()))
+    near, sock = wire.connect(Recorder(), room=1 << 30)
+    far, _ = wire.connect(Recorder(), room=1 << 30)
+    proxy.join(near, far)
+    for small in (2, 2):
+        sizes = [proxy.SMALL - 1] * 5
+        near.protocol.dataReceived(bytes(proxy.BULK))
+        sock.inbox = [b"read"]
+        wire.run(10)
+        assert len(sizes) == 5 - small
+        assert sock.inbox == []
 
 
 def test_an_idle_connection_that_was_busy_holds_no_pipe(reactor, closing, spliced):

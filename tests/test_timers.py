@@ -510,6 +510,24 @@ def test_calls_moved_and_cancelled_while_they_are_due_are_accounted_for(at):
     assert at.run(5) == list(range(1, 300, 3))
 
 
+@pytest.mark.parametrize("passed", [False, True])
+def test_the_dead_that_have_been_met_are_not_counted_any_more(at, monkeypatch, passed):
+    rebuilt = []
+    monkeypatch.setattr(timers, "heapify", rebuilt.append)
+    for _ in range(1000):
+        at.add(3600, "living")
+    for _ in range(3000):
+        at.add(0.001, "x").cancel()
+        # The loop comes upon it as it looks how long it may sleep, or at what is due.
+        if passed:
+            at.now += 0.01
+            assert at.run() == []
+        else:
+            at.timeout()
+    assert rebuilt == []
+    assert len(at.queue.heap) == 1000
+
+
 def test_calls_cancelled_while_they_were_due_are_accounted_for(at):
     def cancel_all():
         for call in due:
