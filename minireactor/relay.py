@@ -11,7 +11,6 @@ of the two together.
 from __future__ import annotations
 
 import errno
-from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, hops
@@ -20,7 +19,7 @@ from minireactor.balance import FIRST, Balancer
 from minireactor.error import ConnectError, DNSLookupError
 from minireactor.log import logger
 from minireactor.proxy import Proxy, ProxyFactory
-from minireactor.serve import Server, report
+from minireactor.serve import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +68,7 @@ class Relay(Server):
         self._front.unsent = self._unsent
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
-        self._report = partial(report, on_event) if on_event is not None else _nothing
+        self._report = on_event or _nothing
 
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None

@@ -377,7 +377,7 @@ class Server:
 
     def _tell(self, event: str, connection: Connection, reason: Failure | None = None) -> None:
         if self._on_event is not None:
-            report(self._on_event, event, connection, reason)
+            _report(self._on_event, event, connection, reason)
 
     # The timeouts: one walk for all connections, and only while there are any.
 
@@ -513,7 +513,7 @@ class Server:
         self.reactor.remove_tap(self._tap)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
-            report(stopped)
+            _report(stopped)
 
 
 def _cancel(timer: Any) -> None:
@@ -521,7 +521,7 @@ def _cancel(timer: Any) -> None:
         timer.cancel()
 
 
-def report(call: Callable[..., object], *args: Any) -> None:
+def _report(call: Callable[..., object], *args: Any) -> None:
     """Call somebody who is told what happens; what that raises is logged, and changes nothing."""
     try:
         call(*args)

@@ -166,25 +166,6 @@ def test_events_tell_of_a_conversation_and_its_pauses(start, meet, reactor):
     assert relay.paused == set()
 
 
-@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
-def test_B3_an_on_event_that_raises_changes_nothing(reactor, target, caplog, error):
-    def broken(event, proxy, detail):
-        raise error(event)
-
-    relay = Relay(reactor, [target.place], on_event=broken)
-    relay.listen("127.0.0.1", 0)
-    with connect(relay.port) as client:
-        client.sendall(b"12345")
-        pump(reactor, lambda: len(relay._proxies) == 2, "both")
-        accepted = target.accept()
-        assert receive(reactor, accepted, 5) == b"12345"
-        accepted.close()
-        assert drain(reactor, client) == b""
-    pump(reactor, lambda: not relay.connections, "the end")
-    told = [record.exc_info[1].args for record in caplog.records if record.exc_info]
-    assert told == [("connectionMade",), ("connected",), ("connectionLost",)]
-
-
 def test_nothing_of_a_conversation_is_kept_after_its_end(start, meet, time, timed):
     relay = start(on=timed, idle_timeout=60, stall_timeout=60)
     client, accepted = meet(relay)
