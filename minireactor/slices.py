@@ -7,11 +7,10 @@ Some microseconds for each of 10,000 connections add up to a delay that every cl
 
 from __future__ import annotations
 
-from reprlib import repr  # one that does not raise when an object's own does
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.failure import Failure
+from minireactor.failure import Failure, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,9 +60,16 @@ class Walk:
     def _go_on(self) -> None:
         seconds = self._reactor.seconds
         until = seconds() + SLICE_SECONDS
+        visit = self._visit
         endings = 0
         for visited, connection in enumerate(self._left, 1):
-            endings += self._guarded(connection)
+            try:
+                endings += visit(connection)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                _end_failed(connection)
+                endings += 1
             if endings >= SLICE_ENDINGS or (visited % CHUNK == 0 and seconds() >= until):
                 self._timer = self._reactor.call_later_hidden(0, self._go_on)
                 return
@@ -71,13 +77,9 @@ class Walk:
         if finished is not None:
             finished()
 
-    def _guarded(self, connection: Connection) -> bool:
-        try:
-            return self._visit(connection)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            failure = Failure()
-            log.err(failure, f"in a walk over all connections, at {repr(connection)}")
-            connection.failed(failure)
-            return True
+
+def _end_failed(connection: Connection) -> None:
+    """End a connection whose visit has raised, with the exception as the reason."""
+    failure = Failure()
+    log.err(failure, f"in a walk over all connections, at {safe_repr(connection)}")
+    connection.failed(failure)
