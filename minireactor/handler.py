@@ -19,6 +19,7 @@ class Handler:
 
     __slots__ = ("__weakref__", "armed", "fd", "reading", "writing")
 
+    comes_first = False  # served before others while the loop is behind: for what is short
     hidden = False  # the reactor's own housekeeping: not shown, not removed, not told of the end
 
     def __init__(self, fd: int) -> None:

@@ -118,7 +118,8 @@ class Reactor(Loop):
         while time.monotonic() < until:
             if not any(handler.unsettled() for handler in self.handlers()):
                 return
-            self._dispatch_all(self._poller.poll(0.05, len(self._handlers)))
+            ready = self._poller.poll(0.05, len(self._handlers))
+            self._dispatch_all(ready, self.seconds())
 
     def iterate(self, delay: float = 0) -> None:
         """One pass, which waits for `delay` seconds at the most."""

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Callable
 
 from minireactor import log
+from minireactor.backlog import Backlog
 from minireactor.error import ConnectionLost, ReactorNotRestartable
 from minireactor.failure import Failure, safe_repr
 from minireactor.fork import AfterFork, open_loops
@@ -44,6 +45,7 @@ class Loop:
         # Seconds that one handler may take in this iteration. Handlers cannot be interrupted, but
         # one that moves many bytes can move fewer at a time.
         self.share = DISPATCH_SECONDS
+        self._backlog = Backlog()
         self._closed = False
 
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
@@ -65,9 +67,9 @@ class Loop:
         now = self.seconds()
         if ready:
             self.share = self._time_until_timer(now) / len(ready)
-            self._dispatch_all(ready)
+            self._dispatch_all(ready, now)
         timers = self._timers
-        if timers.heap or timers.due:
+        if (timers.heap or timers.due) and (not self._backlog or self._backlog.is_late(now)):
             timers.run_due(now, self._call)
 
     def _run_soon(self) -> None:
@@ -105,11 +107,17 @@ class Loop:
         heap = self._timers.heap
         return max(0.0, min(DISPATCH_SECONDS, heap[0][0] - now)) if heap else DISPATCH_SECONDS
 
-    def _dispatch_all(self, ready: list[tuple[int, int]]) -> None:
+    def _dispatch_all(self, ready: list[tuple[int, int]], now: float) -> None:
         handlers = self._handlers
         attached = self._attached_this_tick
+        if self._backlog:
+            self._backlog.forget(attached)
+            ready = self._backlog.in_order(ready, handlers)
         attached.clear()
-        for fd, events in ready:
+        seconds = self.seconds
+        until = now + DISPATCH_SECONDS
+        left = iter(ready)
+        for fd, events in left:
             handler = handlers.get(fd)
             # This descriptor may have been closed and reused earlier in this iteration. The event
             # then belongs to the old socket: drop it.
@@ -125,6 +133,13 @@ class Loop:
                 raise
             except BaseException:
                 self._fail(handler)
+            if seconds() >= until:
+                break
+        rest = list(left)
+        if rest:
+            self._backlog.add(ready, rest, now)
+        elif self._backlog:
+            self._backlog.end()
 
     def _dispatch(self, handler: Handler, events: int) -> None:
         waited_to_write = handler.writing and events & ~READ

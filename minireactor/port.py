@@ -55,6 +55,8 @@ class Listener(Handler):
     batch: connections to accept at a time.
     own_host: the address that all its connections have on our side; None if they differ."""
 
+    comes_first = True
+
     def __init__(self, reactor: Reactor, sock: socket.socket | None) -> None:
         super().__init__(-1 if sock is None else sock.fileno())
         self.reactor = reactor

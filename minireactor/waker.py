@@ -17,6 +17,7 @@ class Waker(Handler):
 
     __slots__ = ("_asked", "_inside", "_outside")
 
+    comes_first = True
     hidden = True
 
     def __init__(self) -> None:

@@ -17,10 +17,9 @@ PACKAGE = Path(minireactor.__file__).parent
 # fmt: off
 ORDER = [
     "output", "address", "queues", "error", "failure", "log", "interfaces", "flow", "source",
-    "buffer", "limits", "timers", "triggers", "poller", "fork", "handler", "waker", "loop",
-    "descriptors",
-    "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp", "threads",
-    "resolver", "connector", "port", "internet", "slices", "__init__",
+    "buffer", "limits", "timers", "backlog", "triggers", "poller", "fork", "handler", "waker",
+    "loop", "descriptors", "defer", "factory", "protocol", "linger", "endpoint", "sendfile", "tcp",
+    "threads", "resolver", "connector", "port", "internet", "slices", "__init__",
     "basic", "streams", "testing",
     "keepalive", "apps", "serve", "splice", "hops", "proxy", "balance", "relay", "options",
     "lessons", "lessons.catalogue", "lessons.page", "lessons.runner", "lessons.check",

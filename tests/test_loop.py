@@ -29,6 +29,7 @@ from support import (
 )
 
 from minireactor import Reactor
+from minireactor.backlog import LATE_SECONDS
 from minireactor.error import ReactorNotRestartable
 from minireactor.handler import Handler
 from minireactor.loop import DISPATCH_SECONDS, MAX_POLL_SECONDS, TURN_SECONDS, Loop
@@ -328,8 +329,113 @@ def test_T1_no_event_is_left_out_however_many_handlers_are_ready(closing):
         far.send(b"x")
         add(loop, Listed(near.fileno(), on_read=lambda near=near: read.append(near.recv(9))))
     loop.callLater(0, lambda: read.append(f"timer after {len(read)}"))
-    loop.tick(0)
+    while len(read) < 1501:
+        loop.tick(0)
     assert read[-1] == "timer after 1500"
+
+
+@pytest.fixture
+def greedy(loop, script, clock):
+    """greedy(count) -> the descriptors of handlers that are always ready, and take long."""
+
+    def greedy(count):
+        fds = list(range(100, 100 + count))
+        for fd in fds:
+            add(loop, Listed(fd, on_read=lambda fd=fd: served(fd)))
+        return fds
+
+    def served(fd):
+        greedy.order.append(fd)
+        clock.advance(DISPATCH_SECONDS)
+
+    greedy.order = []
+    return greedy
+
+
+def test_T5_an_iteration_of_long_callbacks_is_cut_short_and_the_rest_come_next(
+    loop, script, greedy
+):
+    fds = greedy(3)
+    script.passes = [[(fd, READ) for fd in fds]] * 6
+    for _ in range(6):
+        loop.tick()
+    # Whoever has waited comes before whoever is ready again.
+    assert sorted(greedy.order[:3]) == fds
+    assert greedy.order[3:] == greedy.order[:3]
+
+
+def test_T5_a_newcomer_does_not_wait_behind_those_who_wait_already(loop, script, greedy):
+    fds = greedy(10)
+    script.passes = [[(fd, READ) for fd in fds]] * 2
+    loop.tick()
+    add(loop, Listed(7, on_read=lambda: greedy.order.append("newcomer")))
+    script.passes = [[(7, READ), *((fd, READ) for fd in fds)]]
+    loop.tick()
+    assert greedy.order[1:2] == ["newcomer"]
+
+
+def test_T5_a_newcomer_with_the_descriptor_of_one_that_was_served_is_a_newcomer(
+    loop, script, greedy
+):
+    fds = greedy(10)
+    script.passes = [[(fd, READ) for fd in fds]]
+    loop.tick()
+    (gone,) = greedy.order
+    loop.detach(loop.handler_of(gone))
+    add(loop, Listed(gone, on_read=lambda: greedy.order.append("newcomer")))
+    script.passes = [[], [(fd, READ) for fd in fds]]
+    loop.tick()
+    loop.tick()
+    assert greedy.order[1:2] == ["newcomer"]
+
+
+def test_T5_what_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
+    loop, script, greedy
+):
+    port = Listed(7, on_read=lambda: greedy.order.append("port"))
+    port.comes_first = True
+    add(loop, port)
+    fds = greedy(4)
+    script.passes = [[*((fd, READ) for fd in fds), (7, READ)]] * 3
+    for _ in range(3):
+        loop.tick()
+    assert greedy.order[1::2] == ["port", "port"]
+
+
+def test_T5_nobody_waits_for_ever_behind_newcomers(loop, script, greedy):
+    fds = greedy(5)
+    newcomers = iter(range(1000, 2000))
+
+    def iteration():
+        fd = next(newcomers)
+        add(loop, Listed(fd, on_read=lambda: greedy.order.append("newcomer")))
+        script.passes = [[(fd, READ), *((each, READ) for each in fds)]]
+        loop.tick()
+
+    for _ in range(20):
+        iteration()
+    assert {fds[0], fds[-1]} <= set(greedy.order)
+    assert set(fds) == set(greedy.order) - {"newcomer"}
+
+
+def test_T1_while_the_loop_is_behind_timers_wait_for_input(loop, script, greedy):
+    fds = greedy(5)
+    loop.callLater(0, lambda: greedy.order.append("timer"))
+    script.passes = [[(fd, READ) for fd in fds[count:]] for count in range(5)]
+    for _ in range(5):
+        loop.tick()
+    assert greedy.order[5:] == ["timer"]
+
+
+def test_T5_while_the_loop_is_behind_timers_wait_for_a_bounded_time(loop, script, greedy, clock):
+    fds = greedy(1000)
+    began = clock.seconds()
+    loop.callLater(0, lambda: greedy.order.append(clock.seconds() - began))
+    script.passes = [[(fd, READ) for fd in fds]] * 1000
+    loop.tick()
+    while not isinstance(greedy.order[-1], float):
+        loop.tick()
+    assert LATE_SECONDS <= greedy.order[-1] <= LATE_SECONDS + 2 * DISPATCH_SECONDS
 
 
 def test_T5_turns_are_bounded_in_time_and_taken_in_order(loop, script, clock):
