@@ -164,8 +164,7 @@ class _Turns:
     twenty such streams, 99th percentile: 34 to 67 ms before, 7 to 26 ms with turns (--copy: 11 to
     23 ms), for the same CPU a byte."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self) -> None:
         self._queue: deque[SplicingLeg] = deque()
         self._last = 0  # the id of the leg that has had the last turn
 
@@ -177,12 +176,13 @@ class _Turns:
             leg.is_queued = True
             self._queue.append(leg)
             if len(self._queue) == 1:
-                self._reactor.call_soon(self._run)
+                reactor = leg.transport.reactor
+                reactor.call_soon(self._run, reactor)
         return False
 
-    def _run(self) -> None:
+    def _run(self, reactor: Any) -> None:
         queue = self._queue
-        until = self._reactor.seconds() + TURN_SECONDS
+        until = reactor.seconds() + TURN_SECONDS
         for _ in range(len(queue)):
             leg = queue.popleft()
             leg.is_queued = False
@@ -190,21 +190,21 @@ class _Turns:
             transport = leg.transport
             if transport.reading:
                 leg.has_turn = True
-                self._reactor.guard(transport, transport.doRead)
+                reactor.guard(transport, transport.doRead)
                 leg.has_turn = False
-            if self._reactor.seconds() >= until:
+            if reactor.seconds() >= until:
                 break
         if queue:
-            self._reactor.call_soon(self._run)
+            reactor.call_soon(self._run, reactor)
 
 
-_turns: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()
+_turns: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()  # of each reactor
 
 
 def _turns_of(reactor: Any) -> _Turns:
     turns = _turns.get(reactor)
     if turns is None:
-        turns = _turns[reactor] = _Turns(reactor)
+        turns = _turns[reactor] = _Turns()
     return turns
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import weakref
 from types import SimpleNamespace
 
 import pytest
 from proxy_support import Line, exchange, send_until_it_sticks
 from support import Recorder, open_descriptors, output, passes, pump, receive
 
-from minireactor import proxy
+from minireactor import Reactor, proxy
 from minireactor.failure import Failure
 from minireactor.source import Source
 
@@ -245,20 +247,20 @@ class Turns:
         self.now = 0.0
         self.later = []
         self.took = []
-        self.turns = proxy._Turns(self)
+        self.turns = proxy._Turns()
         self._each = seconds
 
     def seconds(self):
         return self.now
 
-    def call_soon(self, call):
-        self.later.append(call)
+    def call_soon(self, call, *arguments):
+        self.later.append((call, arguments))
 
     def guard(self, handler, call):
         call()
 
     def leg(self):
-        leg = proxy.SplicingLeg(SimpleNamespace(reading=True), None, None)
+        leg = proxy.SplicingLeg(SimpleNamespace(reading=True, reactor=self), None, None)
 
         def read():
             assert leg.has_turn
@@ -271,8 +273,8 @@ class Turns:
     def iterate(self):
         """What was asked for comes once, as in an iteration of the loop."""
         later, self.later = self.later, []
-        for call in later:
-            call()
+        for call, arguments in later:
+            call(*arguments)
 
 
 def test_T5_legs_that_move_bulk_go_one_after_the_other_and_later():
@@ -319,6 +321,18 @@ def test_a_leg_that_was_paused_meanwhile_has_its_turn_once_it_reads_again():
     bulk.turns.has(leg)
     bulk.iterate()
     assert bulk.took[-1] is leg
+
+
+def test_turns_keep_no_reactor(closing):
+    own = Reactor()
+    gone = weakref.ref(own)
+    through = Line(own, closing, "splice")
+    exchange(own, through.client, through.target, PLENTY)
+    assert own in proxy._turns
+    own.close()
+    del own, through
+    gc.collect()
+    assert gone() is None
 
 
 def test_without_the_right_to_a_large_pipe_a_small_one_does(reactor, closing, monkeypatch, spliced):
