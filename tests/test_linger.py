@@ -206,7 +206,7 @@ def test_C2_stopping_waits_a_second_at_most(closing):
     protocol, client = served(reactor)
     closing(client)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    protocol.transport.write(bytes(200_000))
+    protocol.transport.write(bytes(100_000))
     pump(reactor, lambda: protocol.transport.pending == 0)
     protocol.transport.loseConnection()
     reactor.addSystemEventTrigger("after", "shutdown", polling.timeouts.clear)

@@ -222,7 +222,7 @@ def test_while_transfers_go_on_q_waits_and_a_second_one_does_not(window, connect
     term.press("q")
     term.shows("^stopping: ")
     term.press("q")
-    term.shows(r"transfers cut 1$")
+    term.shows(r"cut 1$")
     term.shows(r"^status 1")
 
 
