@@ -62,8 +62,8 @@ def experiment(policy):
             reactor.iterate()
             quick.read()
     held = subscriptions[1].transport.pending
-    ends = [each.transport for each in subscriptions]
-    while any(a.pending or a.bytes_out > len(b.got) for a, b in zip(ends, subscribers)):
+    pairs = [(each, each.transport, end) for each, end in zip(subscriptions, subscribers)]
+    while any(a.paused or t.pending or t.bytes_out > len(b.got) for a, t, b in pairs):
         reactor.iterate()
         quick.read()
         stalled.read()  # at last

@@ -51,7 +51,7 @@ with socket.create_connection((host.host, host.port)) as slow:
             reactor.iterate()
     held = transport.pending
     received = bytearray()
-    while transport.pending or transport.bytes_out > len(received):
+    while subscriptions[0].paused or transport.pending or transport.bytes_out > len(received):
         reactor.iterate()
         with contextlib.suppress(BlockingIOError):
             received += slow.recv(1024 * 1024)
