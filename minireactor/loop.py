@@ -65,10 +65,13 @@ class Loop:
         # As many events as there are handlers: none of them is left out.
         ready = self._poller.poll(self._poll_timeout(timeout), len(self._handlers))
         now = self.seconds()
-        if ready:
-            self.share = self._time_until_timer(now) / len(ready)
-            self._dispatch_all(ready, now)
         timers = self._timers
+        if ready:
+            left = DISPATCH_SECONDS
+            if timers.heap:  # the first of which is not to wait either
+                left = max(0.0, min(left, timers.heap[0][0] - now))
+            self.share = left / len(ready)
+            self._dispatch_all(ready, now)
         if (timers.heap or timers.due) and (not self._backlog or self._backlog.is_late(now)):
             timers.run_due(now, self._call)
 
@@ -101,11 +104,6 @@ class Loop:
         timers = self._timers
         due = timers.timeout(self.seconds()) if timers.heap or timers.due else None
         return min(timeout, MAX_POLL_SECONDS if due is None else due)
-
-    def _time_until_timer(self, now: float) -> float:
-        """Seconds of this iteration that are left for handlers, before a timer has to wait."""
-        heap = self._timers.heap
-        return max(0.0, min(DISPATCH_SECONDS, heap[0][0] - now)) if heap else DISPATCH_SECONDS
 
     def _dispatch_all(self, ready: list[tuple[int, int]], now: float) -> None:
         handlers = self._handlers

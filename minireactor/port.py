@@ -103,11 +103,14 @@ class Port(Limits, Listener):
         self._next_warning = -1.0
         self._turned_away = 0  # since the last warning
 
+    def sockets(self) -> list[socket.socket]:
+        """Return the listening sockets, one for each address. What is accepted inherits options."""
+        listeners = (self, *self._further)
+        return [each.socket for each in listeners if each.socket is not None]
+
     def _apply_limits(self) -> None:
-        # What is accepted inherits it: no system call for each connection.
-        for listener in (self, *self._further):
-            if listener.socket is not None:
-                limit_unsent(listener.socket, self.unsent_limit())
+        for sock in self.sockets():
+            limit_unsent(sock, self.unsent_limit())
 
     def startListening(self) -> None:
         """Bind and listen; also again after `stopListening()`.

@@ -76,8 +76,9 @@ class Relay(Server):
         """As of Server; the marks are those of the connections to the targets as well."""
         self._front.marks = flow.checked_marks(high, low)
         address = super().listen(host, port, high, low)
-        assert self.port is not None and self.port.socket is not None
-        hops.save_first_packets(self.port.socket)
+        assert self.port is not None
+        for sock in self.port.sockets():
+            hops.save_first_packets(sock)
         return address
 
     def set_marks(self, high: int, low: int | None = None) -> None:

@@ -293,8 +293,9 @@ class Server:
             raise
         self.port.setWriteBufferLimits(*marks)
         self.port.setUnsentLimit(self._unsent)
-        if self._keepalive is not None and self.port.socket is not None:
-            set_keepalive(self.port.socket, self._keepalive)
+        if self._keepalive is not None:
+            for sock in self.port.sockets():
+                set_keepalive(sock, self._keepalive)
         return self.port.getHost()
 
     def set_marks(self, high: int, low: int | None = None) -> None:

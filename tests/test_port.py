@@ -1028,3 +1028,15 @@ def test_a_connection_through_a_port_ends_as_any_other(reactor):
     client.close()
     pump(reactor, lambda: protocol.reason is not None)
     assert protocol.reason.check(ConnectionDone)
+
+
+def test_each_of_several_sockets_of_a_port_is_told(reactor, monkeypatch):
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0))
+        for host in ("127.0.0.1", "127.0.0.2")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+    port = reactor.listenTCP(0, OneFactory(), interface="two.example")
+    assert [sock.getsockname()[0] for sock in port.sockets()] == ["127.0.0.1", "127.0.0.2"]
+    port.stopListening()
+    assert port.sockets() == []
