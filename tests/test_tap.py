@@ -7,6 +7,7 @@ import logging
 import pytest
 from support import HalfCloseable, Recorder, RecordingClientFactory, pump, served
 
+from minireactor import queues
 from minireactor.protocol import Factory
 from minireactor.view import tap as tap_module
 from minireactor.view.tap import CHUNK, LIMIT, LOOK_SECONDS, MAX_RANKED, Tap
@@ -97,6 +98,7 @@ def test_a_sample_tells_all_of_a_connection(tap, wire, clock):
             "pauses": 1,
             "paused": 2.0,
             "sendq": None,
+            "unsent": 0,
             "recvq": None,
         }
     ]
@@ -634,3 +636,16 @@ def test_connections_that_go_out_are_seen_as_well(reactor, closing):
     reactor.connectTCP(to.host, to.port, RecordingClientFactory(HalfCloseable()))
     pump(reactor, lambda: tap.sample()["totals"]["open"] == 2)
     assert {row["label"] for row in tap.sample()["connections"]} == {"Recorder", "HalfCloseable"}
+
+
+@pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
+def test_T6_a_row_has_the_limit_of_the_kernel(reactor, closing):
+    tap = closing(Tap(reactor))
+    protocol, client = served(reactor)
+    closing(client)
+    (row,) = tap.sample()["connections"]
+    assert row["unsent"] == 2 * row["high"]
+    protocol.transport.abortConnection()
+    reactor.iterate()
+    (row,) = tap.sample()["connections"]
+    assert (row["state"], row["unsent"]) == ("closed", 0)

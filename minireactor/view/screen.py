@@ -140,6 +140,7 @@ def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
         (f"in {amount(totals['in'])}  out {amount(totals['out'])}{rate}", ""),
         (f"  pauses {totals['pauses']}", ""),
         (f"  highest pending {amount(totals['highest_pending'])}", ""),
+        (_kernel_limit(now["connections"]), ""),
     ]
 
 
@@ -292,6 +293,12 @@ def _row(
             value = _rate(history, samples) if name == "rate" else _value(name, row)
             cells.append([(_cell(name, value, width), ended)])
     return cells
+
+
+def _kernel_limit(rows: list[dict[str, Any]]) -> str:
+    """How much of a peer's bytes waits in the kernel; peers that read fast have no limit."""
+    limits = [row["unsent"] for row in rows if row.get("unsent")]
+    return f"  kernel limit {amount(max(limits))}" if limits else ""
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ Both are dicts that `json` can write; sizes are bytes, times are seconds. A *sam
                       "producer": "none" | "flowing" | "paused" | "pull" | "closed",
                       "pending", "high", "low", "in", "out",
                       "pauses": number, "paused": how long, so far,
-                      "sendq", "recvq": what the kernel holds for either way, or null}, ...],
+                      "sendq", "recvq": what the kernel holds for either way, or null,
+                      "unsent": how much of that may wait to be sent, 0 for no limit}, ...],
      "rest": {"count", "pending", "in", "out", "pauses"} of those left out, or null}
 
 The *busiest* come first: those for which most bytes wait, pending or in the kernel's send queue,
@@ -50,7 +51,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import flow, log, tcp
 from minireactor.address import shown
-from minireactor.queues import receive_queue, send_queue
+from minireactor.queues import receive_queue, send_queue, unsent_limit
 
 if TYPE_CHECKING:
     from minireactor.failure import Failure
@@ -440,6 +441,7 @@ class Tap:
             "paused": round(self._paused_by(seen), 6),
             "sendq": send_queue(connection),
             "recvq": receive_queue(connection),
+            "unsent": unsent_limit(connection.socket),
         }
 
     def _rest(self, count: int, rows: list[dict[str, Any]]) -> dict[str, int] | None:

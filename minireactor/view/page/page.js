@@ -405,7 +405,8 @@ class Plot {
     const lane = new Lane(context, box, most, time);
     lane.line(t, sendq, from, { stroke: colour.kernel, fill: 0.3, width: 1 });
     lane.ground();
-    lane.caption(`queue ${bytes(this.over ? 0 : this.row.sendq)}`, colour.kernel);
+    const limit = this.row.unsent && !this.over ? `, limit ${bytes(this.row.unsent)}` : "";
+    lane.caption(`queue ${bytes(this.over ? 0 : this.row.sendq)}${limit}`, colour.kernel);
   }
 
   drawRate(context, box, time, from) {
