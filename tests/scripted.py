@@ -8,7 +8,7 @@ import os
 import socket
 import time
 
-from minireactor import Reactor, endpoint, tcp
+from minireactor import Reactor, endpoint, fork, tcp
 from minireactor.address import IPv4Address
 from minireactor.poller import HANGUP, READ, WRITE
 
@@ -123,6 +123,7 @@ class Wire:
         self.poller = ScriptedPoller()
         self.reactor = Reactor(self.poller, seconds=seconds)
         monkeypatch.setattr(endpoint.Lingering, "take_over", lambda reactor, sock: None)
+        monkeypatch.setattr(fork, "_forked", False)  # whatever other tests have done
 
     def connect(self, protocol, room=0):
         """(transport, socket)"""

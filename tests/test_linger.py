@@ -331,6 +331,7 @@ def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
 
 def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):
     port = reactor.listenTCP(0, OneFactory(Sender()), interface="127.0.0.1")
+    port.setUnsentLimit(0)  # or all that is left might fit into the client's buffer
     client = closing(connect(port))
     pump(reactor, lambda: port.factory.built)
     received = b""
