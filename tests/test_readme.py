@@ -17,6 +17,7 @@ from minireactor.testing import StrictPushProducer, StringTransport
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RULES = "M1 M2 M3 P1 P2 P3 P4 U1 U2 E1 E2 E3 E4 E5 E6 E7 E8 C1 C2 R1 R2 R3 R4 B1 B2 B3 B4"
+RULES += " T1 T2 T3 T4 T5 T6"
 
 
 def block(marker, language):
