@@ -27,23 +27,20 @@ LATE_SECONDS = 0.2
 
 
 class Backlog:
-    """What the loop has not got to. True while the loop is behind."""
+    """What the loop has not got to, from the moment at which it fell behind until it has caught up.
+
+    now: that moment."""
 
     __slots__ = ("_served", "_since", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         # Descriptors, in order: as they became ready, and as they were served last.
         self._waiting: dict[int, None] = {}
         self._served: dict[int, None] = {}
-        self._since = 0.0
+        self._since = now
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting or self._served)
-
-    def add(self, ready: Events, rest: Events, now: float) -> None:
+    def add(self, ready: Events, rest: Events) -> None:
         """An iteration has served what was `ready`, but for the `rest` at its end."""
-        if not self:
-            self._since = now
         for fd, _ in ready[: len(ready) - len(rest)]:
             self.forget((fd,))
             self._served[fd] = None
@@ -56,11 +53,6 @@ class Backlog:
         for fd in descriptors:
             self._waiting.pop(fd, None)
             self._served.pop(fd, None)
-
-    def end(self) -> None:
-        """An iteration has served all that were ready."""
-        self._waiting.clear()
-        self._served.clear()
 
     def in_order(self, ready: Events, handlers: dict[int, Handler]) -> Events:
         """Return the events in the order in which they are to be dispatched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Callable, Union
 
@@ -40,7 +41,7 @@ class Reactor(Loop):
 
     def __init__(self, poller: Any = None, *, resolver: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
-        self.observers: list[Tap] = []
+        self.observers: tuple[Tap, ...] = ()
         self.resolver = resolver or Resolver(self)  # what has a resolve() like a Resolver's will do
         self.running = False
         self._started = False  # inside run()
@@ -119,7 +120,7 @@ class Reactor(Loop):
             if not any(handler.unsettled() for handler in self.handlers()):
                 return
             ready = self._poller.poll(0.05, len(self._handlers))
-            self._dispatch_all(ready, self.seconds())
+            self._dispatch_all(ready, self.seconds(), math.inf)
 
     def iterate(self, delay: float = 0) -> None:
         """One pass, which waits for `delay` seconds at the most."""
@@ -242,16 +243,15 @@ class Reactor(Loop):
 
     def add_tap(self, tap: Tap) -> None:
         """Call `tap` with what happens to connections, from now on, after the earlier ones."""
-        self.observers.append(tap)
+        self.observers += (tap,)
 
     def remove_tap(self, tap: Tap) -> None:
         """Call it no more. Nothing happens if it has not been added."""
-        if tap in self.observers:
-            self.observers.remove(tap)
+        self.observers = tuple(other for other in self.observers if other != tap)
 
     def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
         """Notify the taps."""
-        for tap in self.observers.copy() if self.observers else ():
+        for tap in self.observers:
             try:
                 tap(event, connection, reason)
             except (KeyboardInterrupt, SystemExit):

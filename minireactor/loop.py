@@ -45,7 +45,7 @@ class Loop:
         # Seconds that one handler may take in this iteration. Handlers cannot be interrupted, but
         # one that moves many bytes can move fewer at a time.
         self.share = DISPATCH_SECONDS
-        self._backlog = Backlog()
+        self._backlog: Backlog | None = None  # while the loop is behind
         self._closed = False
 
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
@@ -68,11 +68,15 @@ class Loop:
         timers = self._timers
         if ready:
             left = DISPATCH_SECONDS
-            if timers.heap:  # the first of which is not to wait either
-                left = max(0.0, min(left, timers.heap[0][0] - now))
+            until = now + left
+            if timers.heap and timers.heap[0][0] < until:
+                # The first timer is not to wait either. If it is due, what is ready now has to be
+                # delivered before: in small portions.
+                left = max(0.0, timers.heap[0][0] - now)
+                until = now + (left or DISPATCH_SECONDS)
             self.share = left / len(ready)
-            self._dispatch_all(ready, now)
-        if (timers.heap or timers.due) and (not self._backlog or self._backlog.is_late(now)):
+            self._dispatch_all(ready, now, until)
+        if (timers.heap or timers.due) and (self._backlog is None or self._backlog.is_late(now)):
             timers.run_due(now, self._call)
 
     def _run_soon(self) -> None:
@@ -105,15 +109,14 @@ class Loop:
         due = timers.timeout(self.seconds()) if timers.heap or timers.due else None
         return min(timeout, MAX_POLL_SECONDS if due is None else due)
 
-    def _dispatch_all(self, ready: list[tuple[int, int]], now: float) -> None:
+    def _dispatch_all(self, ready: list[tuple[int, int]], now: float, until: float) -> None:
         handlers = self._handlers
         attached = self._attached_this_tick
-        if self._backlog:
+        if self._backlog is not None:
             self._backlog.forget(attached)
             ready = self._backlog.in_order(ready, handlers)
         attached.clear()
         seconds = self.seconds
-        until = now + DISPATCH_SECONDS
         left = iter(ready)
         for fd, events in left:
             handler = handlers.get(fd)
@@ -135,9 +138,10 @@ class Loop:
                 break
         rest = list(left)
         if rest:
-            self._backlog.add(ready, rest, now)
-        elif self._backlog:
-            self._backlog.end()
+            self._backlog = self._backlog or Backlog(now)
+            self._backlog.add(ready, rest)
+        else:
+            self._backlog = None
 
     def _dispatch(self, handler: Handler, events: int) -> None:
         waited_to_write = handler.writing and events & ~READ

@@ -64,9 +64,12 @@ class Connection(Endpoint):
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
         *("state", "_reason", "read_ended", "write_ended", "_half_closing", "_on_lost"),
-        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_turn_due", "_unsent"),
-        *("_read_size", "_detour"),
+        *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
     )
+
+    # What many connections never need is not kept for each: an instance's own goes to __dict__.
+    _turn_due = False  # the producer is going to be resumed
+    _unsent: UnsentLimit | None = None  # once the kernel has been full
 
     def __init__(
         self,
@@ -92,8 +95,6 @@ class Connection(Endpoint):
         self._tail = self._buffer.tail
         self._room = self._flow.high  # how long the tail may grow before pending is above high
         self._flush_due = False  # a write pass will come: asked for, or when it is writable
-        self._turn_due = False  # the producer is going to be resumed
-        self._unsent: UnsentLimit | None = None  # once the kernel has been full
         self.bytes_in = 0
         self.bytes_out = 0
         self.highest_pending = 0
@@ -366,7 +367,8 @@ class Connection(Endpoint):
 
     def share_in_bytes(self) -> int:
         """Return how many bytes this connection may move in this iteration: see Loop.share."""
-        return max(SMALLEST_SHARE, int(self.reactor.share * BYTES_PER_SECOND))
+        share = self.reactor.share
+        return max(SMALLEST_SHARE, int(share * BYTES_PER_SECOND)) if share else SMALLEST_READ
 
     def wanted(self) -> int:
         # Behind the peer's end `reading` says that the protocol may go on with what it still holds.

@@ -497,7 +497,7 @@ def test_closing_ends_the_streams_and_the_watching(reactor, closing, board):
     hear(reactor, reader, samples)
     board.close()
     assert hear(reactor, reader, lambda heard: False).endswith(b"0\r\n\r\n")
-    assert reactor.observers == []
+    assert reactor.observers == ()
 
 
 # Marks.

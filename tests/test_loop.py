@@ -974,3 +974,22 @@ def test_an_open_that_fails_leaves_nothing_and_may_be_tried_again(closing, monke
     loop.callFromThread(called.append, 1)
     loop.tick(0)
     assert called == [1]
+
+
+def test_T5_a_timer_that_falls_due_cuts_an_iteration_short(loop, script, clock):
+    order = []
+
+    def read(fd):
+        order.append(fd)
+        clock.advance(0.001)
+
+    fds = list(range(20, 24))
+    for fd in fds:
+        add(loop, Listed(fd, on_read=lambda fd=fd: read(fd)))
+    loop.callLater(0.0015, order.append, "timer")
+    script.passes = [[(fd, READ) for fd in fds], [(fd, READ) for fd in fds[2:]]]
+    loop.tick()
+    assert order == [20, 21]
+    loop.tick()  # rule T1: the others have their input delivered before
+    assert sorted(order[2:4]) == [22, 23]
+    assert order[4:] == ["timer"]

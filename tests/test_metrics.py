@@ -101,7 +101,7 @@ def test_what_the_system_does_not_tell_is_left_out(wire):
 def test_closed_it_leaves_the_reactor_alone(wire):
     metrics = Metrics(wire.reactor)
     metrics.close()
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 def test_closed_it_listens_no_more(reactor):

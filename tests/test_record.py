@@ -78,7 +78,7 @@ def test_samples_come_in_their_interval_and_events_as_they_happen(wire, path, cl
     assert times == sorted(times)
     assert times[3] == INTERVAL
     assert lines[3]["connections"][0]["pending"] == 101
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
@@ -121,7 +121,7 @@ def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path,
 def test_a_file_that_cannot_be_made_is_an_oserror(wire, tmp_path):
     with pytest.raises(OSError):
         Recorder(wire.reactor, str(tmp_path / "nowhere" / "recording.jsonl"))
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
@@ -134,7 +134,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(wire, clock, caplog):
     recorder.close()
     (warning,) = caplog.records
     assert "/dev/full ends here" in warning.getMessage()
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_only_at_the_end_is_a_warning_as_well(wire, caplog):
         recorder.close()
     (warning,) = caplog.records
     assert "/dev/full ends here" in warning.getMessage()
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
 
 def test_after_a_failed_listen_nobody_is_told_and_another_port_can_be_tried(reactor, start, join):
     taken = start(Factory.forProtocol(Echo)).port.getHost().port
-    before = list(reactor.observers)
+    before = reactor.observers
     events = []
     server = Server(reactor, RandomFactory(), on_event=lambda *event: events.append(event[0]))
     with pytest.raises(CannotListenError):
@@ -152,7 +152,7 @@ def test_a_factory_that_fails_to_start_leaves_no_observer(reactor):
 
     with pytest.raises(GeneratorExit):
         Server(reactor, Broken()).listen("127.0.0.1", 0)
-    assert reactor.observers == []
+    assert reactor.observers == ()
 
 
 def test_a_server_has_one_port(start):
@@ -670,7 +670,7 @@ def test_stopping_with_no_connections_is_done_at_once(start):
     server.stop(5)
     assert names(server) == ["stopped"]
     assert not server.port.connected
-    assert server.reactor.observers == []
+    assert server.reactor.observers == ()
 
 
 def test_stopping_closes_idle_connections_and_then_is_done(start, join, reactor):

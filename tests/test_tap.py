@@ -566,7 +566,7 @@ def test_closed_it_hears_nothing_and_leaves_nothing(wire):
     tap.close()
     wire.connect(Recorder())
     assert heard == []
-    assert wire.reactor.observers == []
+    assert wire.reactor.observers == ()
 
 
 def test_two_taps_count_each_for_itself(tap, wire):

@@ -1596,16 +1596,16 @@ def test_E6_no_resume_follows_an_abort_that_comes_before_the_turn(wire):
     assert producer.calls == ["pause", "stop"]
 
 
-def test_T5_with_little_time_a_connection_reads_and_sends_less(wire):
+def test_T5_while_a_timer_is_due_a_connection_reads_less(wire):
     transport, sock = wire.connect(Recorder(), room=1 << 20)
     sock.inbox = [bytes(1 << 22)]
     wire.run(6)  # until reads are as large as they get
     before = transport.bytes_in
     wire.reactor.callLater(0, lambda: None)
     wire.run(1)
-    assert transport.bytes_in - before == tcp.SMALLEST_SHARE
+    assert transport.bytes_in - before == tcp.SMALLEST_READ
     wire.run(1)
-    assert transport.bytes_in - before == tcp.SMALLEST_SHARE + tcp.LARGEST_READ
+    assert transport.bytes_in - before == tcp.SMALLEST_READ + tcp.LARGEST_READ
 
 
 def test_T5_flushes_of_many_connections_share_an_iteration(wire):

@@ -501,7 +501,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_not_written_to(monkeypatch):
     Lines(reactor)
     clock.advance(1.0)
     reactor.iterate()
-    assert reactor.observers == []
+    assert reactor.observers == ()
     reactor.close()
 
 
@@ -511,5 +511,5 @@ def test_closed_it_prints_no_more_and_leaves_nothing(reactor, monkeypatch):
     assert isinstance(watch, Lines)
     watch.close()
     watch.close()
-    assert reactor.observers == []
+    assert reactor.observers == ()
     assert not reactor._timers.timeout(reactor.seconds())
