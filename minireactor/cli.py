@@ -35,7 +35,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
 OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
-RESERVED_DESCRIPTORS = 32  # for the loop, ports, files, views and look-ups of names
+# For the loop, ports, files, views and look-ups of names; of a small limit, at most half.
+RESERVED_DESCRIPTORS = 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,7 +142,7 @@ def _most_connections(options: argparse.Namespace, descriptors: int | None) -> i
     asked: int | None = options.max_connections
     if descriptors is None:
         return asked
-    left = max(0, descriptors - RESERVED_DESCRIPTORS)
+    left = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2)
     if options.command == "proxy":
         # Two sockets each. The pipes of splice() may take another quarter.
         left = (left if options.copy else left - descriptors // 4) // 2

@@ -29,7 +29,12 @@ class Refused(Exception):
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options; `command` names the command. Refused; SystemExit for --help and --version."""
-    return _parser().parse_args(argv)
+    options, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        # parse_args() would point to the help of the whole program.
+        prog = f"minireactor {options.command}"
+        raise Refused(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
+    return options
 
 
 class _Parser(argparse.ArgumentParser):

@@ -98,7 +98,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("serve --seed x", "argument --seed: 'x' will not do"),
         ("serve echo --seed 1", "--seed is for random only"),
         ("serve -v -q", "not allowed with argument"),
-        ("serve --prot 80", "unrecognized arguments: --prot"),
+        ("serve --prot 80", "serve: unrecognized arguments: --prot (see minireactor serve --"),
         ("serve echo discard", "PATH 'discard' is for file only"),
         ("serve --port", "argument --port: expected one argument"),
         ("sevre", "invalid choice: 'sevre'"),
@@ -558,6 +558,13 @@ def test_the_soft_limit_of_descriptors_is_raised_and_the_first_line_says_for_how
 def test_the_first_line_says_what_is_the_least_of_the_limits(shell, words, most):
     line, _ = first_line(shell(f"ulimit -n 300; {{run}} {words}"))
     assert line.endswith(f", up to {most} connections\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "proxy"])
+@pytest.mark.parametrize("descriptors", [10, 20, 32, 43, 64])
+def test_no_limit_of_descriptors_is_told_as_room_for_nobody(command, descriptors):
+    options = types.SimpleNamespace(command=command, copy=False, max_connections=None)
+    assert 1 <= cli._most_connections(options, descriptors) < descriptors
 
 
 class Limits:
