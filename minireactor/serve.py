@@ -59,8 +59,8 @@ def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any
     if name in APPS:
         protocol = {"echo": Echo, "discard": Discard, "chargen": Chargen}[name]
         return Factory.forProtocol(protocol)
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
         raise LoadError(f"no app {name!r}; give {', '.join(APPS)} or module:name")
     found = _find(_import(module_name), module_name, attribute)
     if isinstance(found, type):
@@ -91,8 +91,10 @@ def _import(name: str) -> Any:
         sys.path.insert(0, "")  # the current directory, which a console script does not look in
     try:
         return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
     # SystemExit as well: a script that ends when it is imported would silently end us.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise LoadError(
                 f"no module {error.name!r} here or on sys.path; check the name and the directory"
@@ -110,7 +112,9 @@ def _find(module: Any, module_name: str, attribute: str) -> Any:
 def _make(factory: Callable[[], Any], name: str) -> Any:
     try:
         return factory()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit as well, see _import()
         raise LoadError(f"{name}() raised {_described(error)}") from error
 
 

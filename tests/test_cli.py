@@ -104,6 +104,10 @@ def elsewhere(tmp_path, monkeypatch):
         ("sevre", "invalid choice: 'sevre'"),
         ("", "required: COMMAND"),
         ("serve ranodm", "no app 'ranodm'"),
+        ("serve :app", "no app ':app'; give random"),
+        ("serve ..:app", "no app '..:app'; give random"),
+        ("serve string:", "no app 'string:'; give random"),
+        ("serve string:a:b", "no app 'string:a:b'; give random"),
         ("serve no_such_module:app", "no module 'no_such_module'"),
         ("serve string:no_such_name", "module 'string' has no name 'no_such_name'"),
         ("serve string:digits", "string:digits is '0123456789'; name a Factory"),
@@ -128,6 +132,21 @@ def test_a_module_that_raises_is_named_with_its_exception_in_one_line(elsewhere,
 
     assert capsys.readouterr().err == (
         "minireactor serve: importing 'broken_on_import' raised ValueError: one two\n"
+    )
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "BaseException", "GeneratorExit"])
+def test_a_factory_that_raises_more_than_an_exception_is_named_too(error, elsewhere, capsys):
+    app = f"class App:\n buildProtocol = None\n def __init__(self): raise {error}('no')\n"
+    (elsewhere / f"raises_{error}.py").write_text(app)
+    (elsewhere / f"imports_{error}.py").write_text(f"raise {error}('no')")
+
+    assert main(["serve", f"raises_{error}:App"]) == 2
+    assert main(["serve", f"imports_{error}:App"]) == 2
+
+    assert capsys.readouterr().err == (
+        f"minireactor serve: raises_{error}:App() raised {error}: no\n"
+        f"minireactor serve: importing 'imports_{error}' raised {error}: no\n"
     )
 
 

@@ -815,7 +815,7 @@ def test_an_app_is_a_factory_a_factory_class_or_a_protocol_class(
     "name, message",
     [
         ("absent", "has no name 'absent'"),
-        ("", "has no name ''"),
+        ("", "no app '.*:'; give random"),
         ("number", "is 5; name a Factory instance or class, or a Protocol class"),
         ("greeter", "name a Factory instance or class"),
         ("Box", "name a Factory instance or class"),
@@ -847,8 +847,8 @@ def test_a_module_that_raises_is_refused_with_the_exception(source, message, mod
         ("ranodm", "no app 'ranodm'; give random, echo, discard, chargen, file or module:name"),
         ("no_such_module:app", "no module 'no_such_module'"),
         ("no_such.module:app", "no module 'no_such'"),
-        (":app", "importing '' raised ValueError"),
-        (".relative:app", "importing '.relative' raised TypeError"),
+        (":app", "no app ':app'"),
+        (".relative:app", "no app '.relative:app'"),
     ],
 )
 def test_a_module_that_is_not_there_is_refused(name, message, module):
