@@ -29,8 +29,10 @@ def _guarded(call: Callable[..., Any]) -> Callable[..., None]:
         except BaseException as error:
             try:
                 sys.stderr.write(f"minireactor: logging failed: {safe_repr(error)}\n")
-            except Exception:
-                pass  # there is no standard error, or nobody takes it
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                pass  # there is no standard error, or it cannot be written to
 
     return guarded
 

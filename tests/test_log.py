@@ -148,6 +148,24 @@ def test_B3_a_log_that_fails_without_a_standard_error_is_silent(reactor, monkeyp
         log.logger.removeHandler(broken)
 
 
+def test_B3_a_standard_error_that_raises_does_not_end_the_loop(reactor, monkeypatch):
+    class BrokenStream:
+        def write(self, text):
+            raise GeneratorExit
+
+    broken = Broken(GeneratorExit)
+    log.logger.addHandler(broken)
+    monkeypatch.setattr(sys, "stderr", BrokenStream())
+    called = []
+    reactor.callFromThread(lambda: 1 / 0)
+    reactor.callFromThread(called.append, "next")
+    try:
+        reactor.iterate()
+    finally:
+        log.logger.removeHandler(broken)
+    assert called == ["next"]
+
+
 def test_ctrl_c_in_a_log_handler_goes_through():
     broken = Broken(KeyboardInterrupt)
     log.logger.addHandler(broken)
