@@ -134,7 +134,8 @@ class Loop:
                 raise
             except BaseException:
                 self._fail(handler)
-            if seconds() >= until:
+            # A flood of newcomers must not stop all others: behind the ports, one at least is served.
+            if seconds() >= until and not handler.comes_first:
                 break
         rest = list(left)
         if rest:

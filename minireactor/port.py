@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # the kernel drops the rest of their SYNs, and TCP repeats those only after a second.
 BACKLOG = 1024
 MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
+# How long one iteration gives to accepting from one listening socket: it builds the protocols, and
+# calls what the application does in connectionMade. Less than loop.DISPATCH_SECONDS.
+ACCEPT_SECONDS = 0.002
 MAX_TRIES = 10  # to find a number that is free on all addresses of a name
 WARN_SECONDS = 10.0  # between two warnings that peers are turned away
 REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
@@ -184,6 +187,8 @@ class Port(Limits, Listener):
 
     def accept_from(self, listener: Listener) -> None:
         """Accept those who wait, some at a time: more while there are always more."""
+        seconds = self.reactor.seconds
+        until = seconds() + ACCEPT_SECONDS
         for _ in range(listener.batch):
             if listener.socket is None or not listener.reading:
                 return
@@ -202,6 +207,8 @@ class Port(Limits, Listener):
                     self._rest(listener, error)
                 return
             self._serve(sock, address, listener.own_host)
+            if seconds() >= until:
+                return
         listener.batch = min(listener.batch * 2, MOST_ACCEPTED)
 
     def _serve(

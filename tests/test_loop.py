@@ -402,6 +402,17 @@ def test_T5_what_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
     assert greedy.order[1::2] == ["port", "port"]
 
 
+def test_T5_what_comes_first_does_not_take_the_whole_iteration(loop, script, greedy, clock):
+    port = Listed(7, on_read=lambda: clock.advance(2 * DISPATCH_SECONDS))
+    port.comes_first = True
+    add(loop, port)
+    fds = greedy(4)
+    script.passes = [[(7, READ), *((fd, READ) for fd in fds)]] * 4
+    for _ in range(4):
+        loop.tick()
+    assert sorted(greedy.order) == fds
+
+
 def test_T5_nobody_waits_for_ever_behind_newcomers(loop, script, greedy):
     fds = greedy(5)
     newcomers = iter(range(1000, 2000))

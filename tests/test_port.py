@@ -781,6 +781,26 @@ def test_R4_case_30_a_thousand_connects_at_once_leave_time_for_who_is_inside(
     assert all(protocol.calls[0] == "made" for protocol in factory.built)
 
 
+def test_T5_accepting_is_bounded_in_time(ticking, closing):
+    reactor, clock, _ = ticking
+
+    class Slow(Recorder):
+        def connectionMade(self):
+            super().connectionMade()
+            clock.advance(port.ACCEPT_SECONDS / 2)
+
+    factory = OneFactory(*(Slow() for _ in range(8)))
+    own = listen(reactor, factory)
+    own.batch = 8
+    clients = [closing(connect(own)) for _ in range(8)]
+    accepted = []
+    while len(factory.built) < len(clients):
+        before = len(factory.built)
+        reactor.iterate(PATIENCE)
+        accepted.append(len(factory.built) - before)
+    assert accepted == [2, 2, 2, 2]
+
+
 def test_a_usual_pass_asks_the_system_once_for_each_connection(reactor, closing):
     own = listen(reactor, OneFactory(Echo(), Echo(), Echo()))
     own.socket = Faulty(own.socket)
