@@ -1,12 +1,16 @@
 """In which order handlers are served while more are ready than an iteration has time for.
 
 Usually an iteration serves all that are ready, in any order. When there is no time for that, a
-newcomer must not wait behind all the others, and nobody must wait for ever. So the order is:
+newcomer must not wait behind all the others, and nobody must wait for ever. So ports and the waker,
+whose work is short, come first. The others form two queues:
 
-1. ports and the waker, whose work is short;
-2. those that have not been served since the loop fell behind: the one that became ready last, then
-   the one that has waited longest, and so on in turn;
-3. those that have been served since then and are ready again: the one served last comes last.
+- those that have not been served since the loop fell behind. The one that became ready last and the
+  one that has waited longest take turns;
+- those that have been served since then and are ready again. One of them, the one that was served
+  longest ago, is served after SERVED_EVERY - 1 of the first queue.
+
+Turns go on from one iteration to the next. So nobody starves, even if an iteration has time for one
+handler only and brings another newcomer.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 # How long timers wait for input that the loop does not get to. Ten thousand clients whose input
 # has come during a stall are served within that time.
 LATE_SECONDS = 0.2
+# Less often, a client with a request after each answer would wait behind all newcomers of a flood.
+# More often, those that are always ready would delay those that have waited for their first turn.
+SERVED_EVERY = 8
 
 
 class Backlog:
@@ -31,17 +38,21 @@ class Backlog:
 
     now: that moment."""
 
-    __slots__ = ("_served", "_since", "_waiting")
+    __slots__ = ("_ports", "_served", "_since", "_turns", "_waiting")
 
     def __init__(self, now: float) -> None:
         # Descriptors, in order: as they became ready, and as they were served last.
         self._waiting: dict[int, None] = {}
         self._served: dict[int, None] = {}
         self._since = now
+        self._turns = 0  # taken since that moment
+        self._ports = 0  # and the waker, in the events that in_order() returned last
 
     def add(self, ready: Events, rest: Events) -> None:
         """An iteration has served what was `ready`, but for the `rest` at its end."""
-        for fd, _ in ready[: len(ready) - len(rest)]:
+        count = len(ready) - len(rest)
+        self._turns += max(0, count - self._ports)
+        for fd, _ in ready[:count]:
             self.forget((fd,))
             self._served[fd] = None
         for fd, _ in rest:
@@ -62,14 +73,19 @@ class Backlog:
             if fd not in self._served:
                 self._waiting.setdefault(fd)
         self.forget(first)
+        self._ports = len(first)
         waiting = deque(fd for fd in self._waiting if fd in events)
-        turns = []
+        served = deque(fd for fd in self._served if fd in events)
+        order = first
+        turn = self._turns
         while waiting:
-            turns.append(waiting.pop())
-            if waiting:
-                turns.append(waiting.popleft())
-        served = [fd for fd in self._served if fd in events]
-        return [(fd, events[fd]) for fd in (*first, *turns, *served)]
+            turn += 1
+            if served and turn % SERVED_EVERY == 0:
+                order.append(served.popleft())
+            else:
+                order.append(waiting.popleft() if turn % 2 else waiting.pop())
+        order += served
+        return [(fd, events[fd]) for fd in order]
 
     def is_late(self, now: float) -> bool:
         """Return whether timers have waited long enough for input that is not delivered."""

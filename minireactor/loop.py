@@ -134,7 +134,7 @@ class Loop:
                 raise
             except BaseException:
                 self._fail(handler)
-            # A flood of newcomers must not stop all others: behind the ports, one at least is served.
+            # Behind the ports, at least one is served: a flood of newcomers must not stop the rest.
             if seconds() >= until and not handler.comes_first:
                 break
         rest = list(left)

@@ -29,7 +29,7 @@ from support import (
 )
 
 from minireactor import Reactor
-from minireactor.backlog import LATE_SECONDS
+from minireactor.backlog import LATE_SECONDS, SERVED_EVERY
 from minireactor.error import ReactorNotRestartable
 from minireactor.handler import Handler
 from minireactor.loop import DISPATCH_SECONDS, MAX_POLL_SECONDS, TURN_SECONDS, Loop
@@ -427,6 +427,33 @@ def test_T5_nobody_waits_for_ever_behind_newcomers(loop, script, greedy):
         iteration()
     assert {fds[0], fds[-1]} <= set(greedy.order)
     assert set(fds) == set(greedy.order) - {"newcomer"}
+
+
+@pytest.mark.parametrize("newcomers_a_tick", [1, 5])
+def test_T5_a_flood_of_newcomers_does_not_starve_the_established(
+    loop, script, greedy, clock, newcomers_a_tick
+):
+    established = greedy(2)
+    ready = dict.fromkeys(established, READ)
+    newcomers = iter(range(1000, 2000))
+
+    def serve_newcomer(fd):
+        del ready[fd]
+        clock.advance(DISPATCH_SECONDS)
+
+    served_at = []
+    for tick in range(100):
+        for _ in range(newcomers_a_tick):
+            fd = next(newcomers)
+            add(loop, Listed(fd, on_read=lambda fd=fd: serve_newcomer(fd)))
+            ready[fd] = READ
+        script.passes = [list(ready.items())]
+        loop.tick()
+        served_at += [tick] * len(greedy.order)
+        greedy.order.clear()
+    assert len(served_at) > 10
+    assert max(b - a for a, b in zip(served_at, served_at[1:])) <= SERVED_EVERY
+    assert served_at[-1] >= 100 - SERVED_EVERY
 
 
 def test_T1_while_the_loop_is_behind_timers_wait_for_input(loop, script, greedy):
