@@ -21,7 +21,7 @@ from minireactor.error import (
     getConnectError,
 )
 from minireactor.failure import Failure
-from minireactor.fork import has_forked
+from minireactor.fork import close_socket
 from minireactor.handler import Handler
 from minireactor.limits import Limits
 from minireactor.linger import Lingering
@@ -344,11 +344,9 @@ def _discard(sock: socket.socket) -> None:
     """Close a socket that is being connected, so that its peer learns of it at once."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        if has_forked():  # rule T4: the peer hears of a close() only after the child's
-            sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass  # not connected
-    sock.close()
+    close_socket(sock)
 
 
 def _connect_ex(sock: socket.socket, address: Any) -> int:
@@ -454,7 +452,7 @@ class Connector(Limits):
             protocol = self.factory.buildProtocol(peer)
         except BaseException as error:
             self.transport = None
-            sock.close()
+            close_socket(sock)
             failure = Failure(error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self.connectionFailed(failure)

@@ -4,12 +4,13 @@ A child process inherits the descriptors of its parent's loops: if it went on wi
 take each other's events. So in the child, each open loop disowns what it has.
 
 In the parent, close() alone ends no connection any more: the kernel closes a socket when its last
-descriptor is closed, and the child has one as well. See has_forked().
+descriptor is closed, and the child has one as well. See close_socket() and has_forked().
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import weakref
 from typing import Any
 
@@ -34,6 +35,16 @@ class AfterFork:
 def has_forked() -> bool:
     """Return whether a child of this process may share the sockets of a loop."""
     return _forked
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close a socket for its peer as well, at once, even if a child has it too: rule T4."""
+    if _forked:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already, or was not connected
+    sock.close()
 
 
 def _in_parent() -> None:

@@ -13,7 +13,7 @@ import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from minireactor.fork import has_forked
+from minireactor.fork import close_socket
 from minireactor.handler import Handler
 from minireactor.queues import send_queue
 
@@ -83,12 +83,7 @@ class Lingering(Handler):
     def close(self) -> None:
         if self._timer.active():
             self._timer.cancel()
-        if has_forked():
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
-        self._socket.close()
+        close_socket(self._socket)
 
     def unsettled(self) -> bool:
         """Whether bytes are still on their way, as far as the system can tell."""

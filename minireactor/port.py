@@ -11,7 +11,7 @@ from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError, DNSLookupError
 from minireactor.failure import Failure
-from minireactor.fork import has_forked
+from minireactor.fork import close_socket
 from minireactor.handler import Handler
 from minireactor.limits import Limits
 from minireactor.linger import Lingering
@@ -175,7 +175,7 @@ class Port(Limits, Listener):
         sock, self.socket = self.socket, None
         self.connected, self.disconnected = False, True
         self.reactor.detach(self)
-        _close_all([sock])
+        close_socket(sock)
         self._drop_spare()
         self.factory.doStop()
 
@@ -219,7 +219,7 @@ class Port(Limits, Listener):
             peer = from_sockaddr(address)
             protocol = self.factory.buildProtocol(peer)
         except BaseException:
-            sock.close()
+            close_socket(sock)
             raise
         if protocol is None:
             # The end of the stream, and not a reset even if the peer has sent something already.
@@ -312,7 +312,7 @@ class FurtherSocket(Listener):
         sock, self.socket = self.socket, None
         if sock is not None:
             self.reactor.detach(self)
-            _close_all([sock])
+            close_socket(sock)
 
     def logPrefix(self) -> str:
         return self._port.logPrefix()
@@ -413,9 +413,4 @@ def _bound_socket(address: Any, port: int, backlog: int, is_only: bool) -> socke
 
 def _close_all(socks: list[socket.socket]) -> None:
     for sock in socks:
-        if has_forked():  # rule T4: the child has the sockets too, and would keep the port open
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # not listening
-        sock.close()
+        close_socket(sock)

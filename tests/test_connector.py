@@ -1039,6 +1039,24 @@ def test_buildProtocol_that_raises_is_logged_and_a_failure(reactor, caplog, erro
     assert [record.exc_info[0] for record in caplog.records] == [error]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_buildProtocol_that_forks_and_raises_closes_the_connection(reactor, closing, caplog):
+    class Raising(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            child.enter_context(forked())
+            raise ZeroDivisionError("in buildProtocol")
+
+    server = closing(socket.create_server((LOCAL, 0)))
+    server.settimeout(PATIENCE)
+    factory = Raising()
+    with contextlib.ExitStack() as child:
+        reactor.connectTCP(*server.getsockname(), factory)
+        failure(reactor, factory)
+        peer = closing(server.accept()[0])
+        peer.settimeout(PATIENCE)
+        assert peer.recv(1) == b""
+
+
 @pytest.mark.parametrize("call", ["clientConnectionFailed", "clientConnectionLost"])
 def test_a_factory_that_raises_at_the_end_is_logged_and_stopped(reactor, caplog, call):
     def fail(connector, reason):

@@ -675,6 +675,19 @@ def test_buildProtocol_that_raises_closes_that_connection_only(reactor, closing,
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_buildProtocol_that_forks_and_raises_closes_the_connection(reactor, closing, caplog):
+    class Raising(OneFactory):
+        def buildProtocol(self, addr):
+            child.enter_context(forked())
+            raise ZeroDivisionError("in buildProtocol")
+
+    with contextlib.ExitStack() as child:
+        client = closing(connect(listen(reactor, Raising())))
+        pump(reactor, lambda: caplog.records)
+        assert client.recv(1) == b""
+
+
 def test_buildProtocol_that_is_interrupted_closes_the_connection_and_goes_through(reactor, closing):
     class Interrupted(OneFactory):
         def buildProtocol(self, addr):
