@@ -68,7 +68,7 @@ class Connection(Endpoint):
     )
 
     # What many connections never need is not kept for each: an instance's own goes to __dict__.
-    _turn_due = False  # the producer is going to be resumed
+    _turn_for: Any = None  # the producer that is going to be resumed
     _unsent: UnsentLimit | None = None  # once the kernel has been full
 
     def __init__(
@@ -294,12 +294,14 @@ class Connection(Endpoint):
     def _resume_in_turn(self) -> None:
         # Not at once: a thousand producers that fill their buffers inside one flush would keep
         # everybody else waiting for seconds (rule T5).
-        if not self._turn_due:
-            self._turn_due = True
+        if self._turn_for is None:
             self.reactor.call_in_turn(self._resume_producer)
+        self._turn_for = self._flow.producer
 
     def _resume_producer(self) -> None:
-        self._turn_due = False
+        producer, self._turn_for = self._turn_for, None
+        if producer is not self._flow.producer:
+            return  # the flush was for the one before it
         # Pending may have grown since. If so, the next flush asks for another turn.
         waits = self._flow.state in flow.WAITING and self.state is not ENDING
         if waits and len(self._buffer) <= self._flow.low:

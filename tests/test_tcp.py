@@ -1571,6 +1571,21 @@ def test_T5_one_that_is_above_low_again_is_passed_over_until_that_is_sent(wire):
     assert producer.calls == ["pause", "resume"]
 
 
+def test_U2_a_pull_producer_is_not_asked_for_the_flush_before_it_was_registered(wire):
+    transport, _ = wire.connect(Recorder(), room=100)
+    transport.registerProducer(Push(), False)
+    transport.write(b"x")
+    wire.reactor._flush()
+    transport.unregisterProducer()
+    second = Push()
+    transport.registerProducer(second, False)
+    wire.reactor._take_turns()
+    assert second.calls == ["resume"]
+    transport.write(b"x")
+    wire.run()
+    assert second.calls == ["resume", "resume"]
+
+
 def test_U1_a_pull_producer_is_asked_once_for_any_number_of_flushes_before_its_turn(wire):
     transport, sock = wire.connect(Recorder(), room=100)
     producer = Push()
