@@ -104,7 +104,7 @@ class Reactor(Loop):
                 if self._shutdown_due:
                     self._shut_down()
                 else:
-                    self.tick()
+                    self._tick_on()
             if self._ended:
                 self.settle()
         finally:
@@ -112,6 +112,21 @@ class Reactor(Loop):
             self._undo_signals()
             if self._ended:
                 self.close()
+
+    def _tick_on(self) -> None:
+        """Run iterations until stop() or crash(), or until a signal handler raises an exception.
+
+        Python calls a program's signal handlers between any two steps, mostly while the loop waits.
+        What they raise is logged."""
+        try:
+            while self._started and not self._shutdown_due:
+                self.tick()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Events that were left out are reported again. Raises if the poller itself has failed.
+            self._poller.poll(0.0, 1)
+            log.err(error, "between two callbacks, in a signal handler most likely")
 
     def settle(self) -> None:
         """Let what lingers deliver its last bytes, for a moment at the most."""

@@ -303,6 +303,45 @@ def test_case_36_any_signal_wakes_the_loop_even_if_it_comes_just_before_it_sleep
     assert polling.returned
 
 
+class Interrupted(Watched):
+    """A signal comes in the first wait."""
+
+    def poll(self, timeout, most):
+        if not self.timeouts:
+            self.timeouts.append(timeout)
+            signal.raise_signal(signal.SIGUSR1)
+        return super().poll(timeout, most)
+
+
+@posix
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_a_signal_handler_that_raises_while_the_loop_waits_is_logged(closing, caplog, error):
+    def fail(number, frame):
+        raise error("in a signal handler")
+
+    reactor = closing(Reactor(Interrupted()))
+    called = []
+    before = signal.signal(signal.SIGUSR1, fail)
+    try:
+        reactor.callLater(0.01, called.append, "next")
+        reactor.callLater(0.02, reactor.stop)
+        reactor.run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert called == ["next"]
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+
+
+def test_a_poller_that_fails_ends_run(closing):
+    class Broken(Watched):
+        def poll(self, timeout, most):
+            raise OSError("the poller has been closed")
+
+    reactor = closing(Reactor(Broken()))
+    with pytest.raises(OSError, match="has been closed"):
+        reactor.run()
+
+
 @posix
 def test_case_36_ctrl_c_ends_an_idle_loop():
     """python/cpython #101166."""
