@@ -53,9 +53,16 @@ class SystemEvent:
     def fire(self) -> None:
         self._waiting_for = 1  # this call's own share, so that the rest cannot begin inside it
         for result in self._call_all("before"):
-            if hasattr(result, "addBoth"):
-                self._waiting_for += 1
-                result.addBoth(self._one_less)
+            self._waiting_for += 1
+            try:
+                if hasattr(result, "addBoth"):
+                    result.addBoth(self._one_less)
+                    continue
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                log.err(error, f"in waiting for {safe_repr(result)} before {self.name}")
+            self._waiting_for -= 1
         self._one_less(None)
 
     def _one_less(self, result: Any) -> Any:

@@ -151,6 +151,23 @@ def test_a_deferred_is_waited_for_whatever_comes_of_it(event, order, outcome):
     assert order == ["own"]
 
 
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit])
+def test_B3_a_result_that_cannot_be_waited_for_is_logged(event, order, caplog, error):
+    class Broken:
+        def addBoth(self, callback):
+            raise error("in addBoth")
+
+    waits = Waits()
+    add(event, "before", Broken)
+    add(event, "before", lambda: waits)
+    add(event, "after", order.append, "after")
+    event.fire()
+    assert order == []
+    waits.fire()
+    assert order == ["own", "after"]
+    assert [record.exc_info[0] for record in caplog.records] == [error]
+
+
 def test_a_deferred_keeps_its_result(event):
     deferred = Deferred()
     add(event, "before", lambda: deferred)
