@@ -84,7 +84,7 @@ class Endpoint(Handler):
         """Close the socket: with a reset, or gracefully; with `linger`, wait in the background
         until the sent data has arrived."""
         try:
-            self.getHost()  # which can be asked for later still
+            self.getHost()  # keeps the address, for calls after the end
             if reset:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             elif linger:

@@ -129,7 +129,7 @@ class Reactor(Loop):
             log.err(error, "between two callbacks, in a signal handler most likely")
 
     def settle(self) -> None:
-        """Let what lingers deliver its last bytes, for a moment at the most."""
+        """Let lingering sockets deliver their last bytes, for SETTLE_SECONDS at most."""
         until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
         while time.monotonic() < until:
             if not any(handler.unsettled() for handler in self.handlers()):
@@ -138,7 +138,7 @@ class Reactor(Loop):
             self._dispatch_all(ready, self.seconds(), math.inf)
 
     def iterate(self, delay: float = 0) -> None:
-        """One pass, which waits for `delay` seconds at the most."""
+        """Run one loop iteration, which waits at most `delay` seconds for events."""
         self.open()
         self.tick(max(0.0, min(delay, MAX_POLL_SECONDS)))
 
@@ -236,7 +236,7 @@ class Reactor(Loop):
         self._descriptors.change(writer, writing=False)
 
     def removeAll(self) -> list[Any]:
-        """Remove all readers and writers; which they were."""
+        """Remove all readers and writers, and return them."""
         return self._descriptors.remove_all()
 
     def getReaders(self) -> list[Any]:
@@ -261,7 +261,7 @@ class Reactor(Loop):
         self.observers += (tap,)
 
     def remove_tap(self, tap: Tap) -> None:
-        """Call it no more. Nothing happens if it has not been added."""
+        """Call `tap` no more. Does nothing if it has not been added."""
         self.observers = tuple(other for other in self.observers if other != tap)
 
     def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:

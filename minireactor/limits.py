@@ -32,4 +32,4 @@ class Limits:
         return unsent_limit_for(self._marks[0]) if self._unsent is None else self._unsent
 
     def _apply_limits(self) -> None:
-        """Tell whatever is open already."""
+        """Apply changed limits to sockets that are open already: none, for a connector."""

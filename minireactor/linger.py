@@ -3,8 +3,8 @@
 A plain close() of a socket that has unread input, or gets some later, makes the kernel answer
 with a reset and throw away its send queue: the peer loses the end of what we sent. So the write
 side is shut first, which lets everything sent arrive, and what the peer sends is read and
-dropped until its own end comes, within bounds. Nobody waits for this but the reactor; and when
-a port finds no descriptor left, those whose bytes have all arrived give way.
+dropped until its own end comes, within bounds. Nobody but the reactor waits for this. When no
+descriptor is left for ports, connectors or files, sockets whose bytes have all arrived are closed.
 """
 
 from __future__ import annotations

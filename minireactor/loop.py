@@ -51,9 +51,9 @@ class Loop:
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
         """Run one loop iteration: calls from before, flush, producers' turns, poll, timers.
 
-        Input comes before timers: the poll is what decides how late it is. What the kernel held
-        by then has been delivered when a timer runs, so a timeout cannot strike a peer whose
-        bytes are here. A timer that falls due meanwhile waits for the poll of the next iteration.
+        Input comes before timers. The clock is read after the poll, and only timers that are due
+        by then run, after the input of that poll. So a timeout cannot strike a peer whose bytes
+        have arrived. A timer that falls due later waits for the poll of the next iteration.
         """
         if self._soon:
             self._run_soon()
@@ -70,8 +70,8 @@ class Loop:
             left = DISPATCH_SECONDS
             until = now + left
             if timers.heap and timers.heap[0][0] < until:
-                # The first timer is not to wait either. If it is due, what is ready now has to be
-                # delivered before: in small portions.
+                # The first timer must not wait long either. If it is due already, the input that
+                # is ready comes before it, but in small portions.
                 left = max(0.0, timers.heap[0][0] - now)
                 until = now + (left or DISPATCH_SECONDS)
             self.share = left / len(ready)
@@ -117,8 +117,8 @@ class Loop:
             ready = self._backlog.in_order(ready, handlers)
         attached.clear()
         seconds = self.seconds
-        left = iter(ready)
-        for fd, events in left:
+        remaining = iter(ready)
+        for fd, events in remaining:
             handler = handlers.get(fd)
             # This descriptor may have been closed and reused earlier in this iteration. The event
             # then belongs to the old socket: drop it.
@@ -137,7 +137,7 @@ class Loop:
             # Behind the ports, at least one is served: a flood of newcomers must not stop the rest.
             if seconds() >= until and not handler.comes_first:
                 break
-        rest = list(left)
+        rest = list(remaining)
         if rest:
             self._backlog = self._backlog or Backlog(now)
             self._backlog.add(ready, rest)
@@ -189,7 +189,7 @@ class Loop:
     # Handlers. The kernel is told first, our own tables second.
 
     def attach(self, handler: Handler) -> None:
-        """Know a handler. `arm` is what makes it heard."""
+        """Add a handler to the table. It gets no events until `arm()`."""
         self.open()
         self._handlers[handler.fd] = handler
         self._attached_this_tick.add(handler.fd)
@@ -202,7 +202,7 @@ class Loop:
             handler.armed = wanted
 
     def disarm(self, handler: Handler) -> None:
-        """Hear nothing of it, not even that it is gone, until it is armed again."""
+        """Unregister a handler from the poller: until `arm()`, not even a hang-up is reported."""
         if handler.armed is not None:
             self._poller.forget(handler.fd, handler.armed)
             handler.armed = None
@@ -221,11 +221,11 @@ class Loop:
         return self._handlers.get(fd)
 
     def handlers(self) -> list[Handler]:
-        """All of them, in the order in which they were attached."""
+        """Return all handlers, in the order in which they were attached."""
         return list(self._handlers.values())
 
     def shown(self) -> list[Handler]:
-        """All but the reactor's own housekeeping."""
+        """Return the application's handlers, without hidden ones (waker, lingering sockets)."""
         return [handler for handler in self._handlers.values() if not handler.hidden]
 
     # Calls that come later.
@@ -238,7 +238,7 @@ class Loop:
         return self._timers.add(delay, f, a, k)
 
     def call_later_hidden(self, delay: float, f: Callable[..., Any]) -> DelayedCall:
-        """The same for housekeeping, which `getDelayedCalls()` does not show."""
+        """Call `f()` in `delay` seconds. `getDelayedCalls()` does not show such a call."""
         call = self._timers.add(delay, f, (), {})
         call.hidden = True
         return call
@@ -275,7 +275,7 @@ class Loop:
     # Opening and closing.
 
     def close(self) -> None:
-        """Give back all descriptors, for good. What is still open is lost. Idempotent."""
+        """Close all descriptors, for good. Connections that are still open are lost. Idempotent."""
         self._closed = True
         if self._waker is None:
             return
@@ -310,7 +310,7 @@ class Loop:
         return self._waker
 
     def disown(self) -> None:
-        """In the child of a fork: poller and waker are the parent's."""
+        """Let go of poller and waker in the child of a fork: they are the parent's."""
         self._poller = AfterFork(self._pid)
         self._waker = None
 

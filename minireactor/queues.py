@@ -106,20 +106,21 @@ class UnsentLimit:
 
 
 def send_queue(sock: Any) -> int | None:
-    """Bytes that were sent through `sock`, a descriptor or anything with a fileno(), and that its
-    peer's system has not acknowledged; Linux counts the end of the stream as one. None: cannot
-    tell, as of a socket that is closed."""
+    """Return how many bytes sent through `sock` the peer's system has not acknowledged.
+
+    sock: a descriptor, or anything with a fileno(). Linux counts the end of the stream as one byte.
+    Returns None if the system cannot tell, for instance because the socket is closed."""
     return _queue(sock, "TIOCOUTQ")
 
 
 def receive_queue(sock: Any) -> int | None:
-    """Bytes that have come in and nobody has read; None: cannot tell."""
+    """Return how many bytes have arrived and have not been read, or None as for send_queue()."""
     return _queue(sock, "FIONREAD")
 
 
 def _queue(sock: Any, request: str) -> int | None:
     try:
         answer = fcntl.ioctl(sock, getattr(termios, request), b"\0" * 4)
-    except (AttributeError, OSError, ValueError):  # the last of a socket that is closed
+    except (AttributeError, OSError, ValueError):  # a closed socket gives ValueError
         return None
     return int.from_bytes(answer, sys.byteorder, signed=True)
