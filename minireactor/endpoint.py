@@ -104,6 +104,8 @@ def _disconnect(sock: socket.socket) -> None:
     After shutdown() the peer would see an orderly end, and take what it has for the whole. Linux
     sends a reset when a socket is connected to the address family AF_UNSPEC, which is 0; the
     `socket` module has no way to say that."""
-    import ctypes  # slow to import, and seldom needed
-
+    try:
+        import ctypes  # slow to import, and seldom needed
+    except ImportError:
+        return  # some builds of Python are without it: the peer sees an end of the stream
     ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)
