@@ -13,7 +13,6 @@ from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
-    DNSLookupError,
     NoRouteError,
     NotConnectingError,
     TimeoutError,
@@ -27,7 +26,7 @@ from minireactor.limits import Limits
 from minireactor.linger import Lingering
 from minireactor.protocol import Protocol
 from minireactor.queues import limit_unsent
-from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, look_up
+from minireactor.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, look_up_number
 from minireactor.tcp import Connection
 from minireactor.timers import DelayedCall, checked_delay
 
@@ -185,10 +184,8 @@ class Attempt(Handler):
         if isinstance(found, Exception):
             self._fail(found)
             return
-        if len(found) == 1:
-            self._addresses = found
-        else:
-            self._addresses = interleaved(found)
+        self._addresses = interleaved(found)
+        if len(self._addresses) != 1:
             self._share_time()
         self._try_next()
 
@@ -305,9 +302,9 @@ class Attempt(Handler):
 
 
 def interleaved(addresses: list[Any]) -> list[Any]:
-    """Return the addresses in their order, but so that the families take turns."""
+    """Return each of the addresses once, in their order, but so that the families take turns."""
     families: dict[Any, list[Any]] = {}
-    for address in addresses:
+    for address in dict.fromkeys(map(tuple, addresses)):  # /etc/hosts may give one of them twice
         families.setdefault(address[0], []).append(address)
     rows = list(families.values())
     longest = max(map(len, rows), default=0)
@@ -319,8 +316,7 @@ def _name_in(local: Any) -> str | None:
     host = local[0] if isinstance(local, tuple) and local else None
     if not isinstance(host, str) or not host:  # "" is any address
         return None
-    found = look_up(host, 0, socket.AI_NUMERICHOST)
-    return host if isinstance(found, DNSLookupError) else None
+    return host if look_up_number(host, 0) is None else None
 
 
 def _bind(sock: socket.socket, local: tuple[str, int]) -> None:

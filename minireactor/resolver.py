@@ -95,6 +95,20 @@ def checked_port(port: Any) -> int | str:
     return int(port)
 
 
+def look_up_number(host: str, port: int | str) -> Resolved | None:
+    """Return what look_up() gives for an address in numbers, and None for a name.
+
+    Does not block. A function in the place of socket.getaddrinfo may block whatever its flags
+    are, so it is not asked about what is clearly a name."""
+    if ":" not in host:  # all texts of IPv4 are those that inet_aton() takes, such as 127.1
+        try:
+            socket.inet_aton(host)
+        except (OSError, ValueError):
+            return None
+    found = look_up(host, port, socket.AI_NUMERICHOST)
+    return None if isinstance(found, DNSLookupError) else found
+
+
 def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
     """Return the addresses of `host`, or why there are none.
 
@@ -213,10 +227,8 @@ class Resolver:
         is_late = lookup is not None and self._age(lookup) >= REFRESH_SECONDS
         found: Resolved | None = self._find_kept(key, port, is_late)
         if found is None and lookup is None:
-            found = look_up(host, port, socket.AI_NUMERICHOST)
-            if isinstance(found, DNSLookupError):
-                found = None  # it is a name
-            elif isinstance(found, list):
+            found = look_up_number(host, port)
+            if isinstance(found, list):
                 self._keep(key, port, found)
         if found is None:
             self._wait(lookup or Lookup(self, key, host, port), query)

@@ -375,6 +375,21 @@ def test_T3_families_take_turns():
     assert interleaved([]) == []
 
 
+def test_T3_an_address_that_is_given_twice_is_tried_once():
+    given = [(2, "a"), (2, "a"), (10, "b"), (2, "c"), (10, "b")]
+    assert interleaved(given) == [(2, "a"), (10, "b"), (2, "c")]
+
+
+def test_the_list_of_a_resolver_of_ones_own_is_left_as_it_is(reactor):
+    _, number = listen(reactor)
+    reactor.resolver = Answers([(LOCAL, number)])
+    for _ in range(2):
+        factory = RecordingClientFactory()
+        reactor.connectTCP("server.example", 80, factory)
+        connected(reactor, factory)
+    assert len(reactor.resolver.found) == 1
+
+
 def test_T3_addresses_are_tried_in_the_order_of_their_turns(reactor, monkeypatch):
     def connect(self, address):
         tried.append(address[0])
@@ -566,7 +581,7 @@ def test_T3_of_several_errors_the_one_that_tells_most_is_the_reason(
 
     remaining = list(errors)
     monkeypatch.setattr(Attempt, "_connect", connect)
-    reactor.resolver = Answers([(LOCAL, 1)] * len(errors))
+    reactor.resolver = Answers([(LOCAL, number) for number in range(1, len(errors) + 1)])
     factory = RecordingClientFactory()
     reactor.connectTCP("server.example", 80, factory)
     assert failure(reactor, factory).check(expected)

@@ -172,17 +172,33 @@ def test_flags_are_a_keyword_and_given_for_numbers_only(reactor, monkeypatch):
 
     def fake(*arguments, **options):
         calls.append((arguments, options))
-        if options.get("flags"):
-            raise socket.gaierror(socket.EAI_NONAME, "no number")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 
     monkeypatch.setattr(socket, "getaddrinfo", fake)
     answered(reactor, Client(reactor, "one.example"))
+    answered(reactor, Client(reactor, "127.1"))
     kind = {"type": socket.SOCK_STREAM}
     assert calls == [
-        (("one.example", 80), {**kind, "flags": socket.AI_NUMERICHOST}),
         (("one.example", 80), kind),
+        (("127.1", 80), {**kind, "flags": socket.AI_NUMERICHOST}),
     ]
+
+
+def test_T2_a_function_that_heeds_no_flags_is_not_asked_for_a_name_on_the_loops_thread(
+    reactor, monkeypatch
+):
+    threads = []
+
+    def own(host, port, *arguments, **options):
+        threads.append(threading.current_thread())
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", own)
+    clients = [Client(reactor, "one.example") for _ in range(3)]
+    for client in clients:
+        assert answered(reactor, client).hosts == ["192.0.2.1"]
+    (thread,) = threads
+    assert thread is not threading.current_thread()
 
 
 # --- Shared and kept
