@@ -48,15 +48,15 @@ class ThreadPool:
             return
         self._count += 1
         try:
-            start_daemon(f"{self._name}-{self._count}", self._work)
+            start_daemon(f"{self._name}-{self._count}", self._work, self._calls, self._idle)
         except RuntimeError:
             self._count -= 1
             if self._count == 0:
                 raise
 
-    def _work(self) -> None:
+    def _work(self, calls: SimpleQueue[Any], idle: threading.Semaphore) -> None:
         while True:
-            call = self._calls.get()
+            call = calls.get()
             if call is None:
                 return
             f, args, kw = call
@@ -65,11 +65,13 @@ class ThreadPool:
             except BaseException as error:  # nobody above this thread could handle it
                 log.err(error, f"in a call of {safe_repr(f)}")
             del call, f, args, kw  # while the thread waits, it keeps nothing alive
-            self._idle.release()
+            idle.release()
 
     def close(self) -> None:
         """End the threads after the calls that are queued. Wait for none of them."""
         with self._lock:
             count, self._count = self._count, 0
+            calls, self._calls = self._calls, SimpleQueue()
+            self._idle = threading.Semaphore(0)  # a later call must not count on a thread that ends
         for _ in range(count):
-            self._calls.put(None)
+            calls.put(None)

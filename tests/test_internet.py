@@ -638,6 +638,18 @@ def test_case_38_a_closed_stdout_concerns_the_print_and_not_the_server():
 # --- Threads
 
 
+def test_a_pool_that_was_closed_makes_a_call_in_a_new_thread():
+    pool = threads_module.ThreadPool(1, "test")
+    done = threading.Event()
+    pool.call(int, (), {})
+    assert pool._idle.acquire(timeout=PATIENCE)  # the thread waits for a call
+    pool._idle.release()
+    pool.close()
+    pool.call(done.set, (), {})
+    assert done.wait(PATIENCE)
+    pool.close()
+
+
 def test_callInThread_calls_in_another_thread_and_comes_back(reactor):
     threads = []
 
