@@ -129,6 +129,10 @@ class Port(Limits, Listener):
         except (OSError, OverflowError, ValueError) as error:
             raise CannotListenError(self.interface, self.port, error) from None
         try:
+            prepare = getattr(self.factory, "prepare_listening", None)
+            if prepare is not None:  # not every factory is one of ours
+                for sock in socks:
+                    prepare(sock)
             self.factory.doStart()
         except BaseException:
             _close_all(socks)

@@ -254,7 +254,9 @@ class SplicingLeg(Leg):
 
 
 def _keep_urgent_bytes(sock: socket.socket) -> None:
-    """Have urgent bytes (MSG_OOB) read in their place: a plain read leaves each of them out."""
+    """Have urgent bytes (MSG_OOB) read in their place: a plain read leaves each of them out.
+
+    If a second urgent byte arrives before this call, the first one may be lost."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     except OSError:
@@ -360,6 +362,13 @@ class ProxyFactory(Factory):
         self.unsent = unsent
         self.loops = _LoopDetector()
         self._next_warning = -1.0
+
+    def prepare_listening(self, sock: socket.socket) -> None:
+        """Set the options that each client's socket inherits; called by the port, before doStart().
+
+        Both options must be there before a client's first bytes."""
+        hops.save_first_packets(sock)
+        _keep_urgent_bytes(sock)
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
         return Proxy(self)
@@ -481,6 +490,7 @@ class Proxy(Protocol):
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
         hops.set_ttl(sock, self._ttl, is_ipv6=len(address) == 4)
+        _keep_urgent_bytes(sock)
         if self.factory.keepalive is not None:
             set_keepalive(sock, self.factory.keepalive)
         code = sock.connect_ex(address)

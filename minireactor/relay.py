@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import flow, hops
+from minireactor import flow
 from minireactor.address import host_port, shown
 from minireactor.balance import FIRST, Balancer
 from minireactor.error import ConnectError, DNSLookupError
@@ -75,11 +75,7 @@ class Relay(Server):
     ) -> IPv4Address | IPv6Address:
         """As of Server; the marks are those of the connections to the targets as well."""
         self._front.marks = flow.checked_marks(high, low)
-        address = super().listen(host, port, high, low)
-        assert self.port is not None
-        for sock in self.port.sockets():
-            hops.save_first_packets(sock)
-        return address
+        return super().listen(host, port, high, low)
 
     def set_marks(self, high: int, low: int | None = None) -> None:
         """As of Server, and likewise for those to the targets."""

@@ -25,6 +25,7 @@ from minireactor.queues import receive_queue, send_queue
 from minireactor.slices import Walk
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from minireactor.address import IPv4Address, IPv6Address
@@ -203,6 +204,11 @@ class _Door(Factory):
     def __init__(self, server: Server, factory: Any) -> None:
         self._server = server
         self._factory = factory
+
+    def prepare_listening(self, sock: socket.socket) -> None:
+        prepare = getattr(self._factory, "prepare_listening", None)
+        if prepare is not None:
+            prepare(sock)
 
     def doStart(self) -> None:
         self._factory.doStart()

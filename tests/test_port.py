@@ -437,6 +437,25 @@ def test_a_factory_that_cannot_start_leaves_nothing_behind(reactor):
     assert reactor.getReaders() == []
 
 
+def test_a_factory_may_prepare_each_listening_socket_before_it_starts(
+    reactor, named, two_loopbacks
+):
+    class Preparing(OneFactory):
+        def prepare_listening(self, sock):
+            calls.append(sock.getsockname()[0])
+
+        def startFactory(self):
+            calls.append("start")
+
+    calls = []
+    port = listen(reactor, Preparing(), interface=named(LOCAL, OTHER))
+    expected = [LOCAL, OTHER, "start"]
+    assert calls == expected
+    port.stopListening()
+    port.startListening()
+    assert calls == expected * 2
+
+
 def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
     asked = []
     monkeypatch.setattr(

@@ -556,6 +556,50 @@ def test_an_urgent_byte_that_came_before_the_target_arrives(reactor, closing, mo
     assert receive(reactor, closing(door.accept()[0]), 10) == b"first!rest"
 
 
+def test_two_urgent_bytes_that_came_before_the_target_arrive(reactor, closing, mode):
+    door = closing(listening())
+    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    client = closing(connect(port))
+    client.send(b"1", socket.MSG_OOB)
+    client.send(b"rest")
+    client.send(b"2", socket.MSG_OOB)
+    pump(reactor, lambda: "connected" in factory.calls, "the target")
+    assert receive(reactor, closing(door.accept()[0]), 6) == b"1rest2"
+
+
+def test_two_urgent_bytes_that_a_target_sends_at_once_arrive(reactor, closing, mode, monkeypatch):
+    door = closing(listening())
+    connect_socket = Proxy._connect_socket
+
+    def connect_and_send(self, sock, address):
+        code = connect_socket(self, sock, address)
+        target = closing(door.accept()[0])
+        target.send(b"1", socket.MSG_OOB)
+        target.send(b"rest")
+        target.send(b"2", socket.MSG_OOB)
+        return code
+
+    monkeypatch.setattr(Proxy, "_connect_socket", connect_and_send)
+    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    assert receive(reactor, closing(connect(port)), 6) == b"1rest2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not keep the first packet")
+def test_one_client_of_a_ring_of_two_factories_becomes_few_connections(reactor, closing, caplog):
+    numbers = [unused_number(), unused_number()]
+    factories = [Told("127.0.0.1", number) for number in reversed(numbers)]
+    for number, factory in zip(numbers, factories):
+        reactor.listenTCP(number, factory, interface="127.0.0.1")
+    client = closing(socket.create_connection(("127.0.0.1", numbers[0])))
+    assert drain(reactor, client) == b""
+    client.close()
+    pump(reactor, lambda: not any(factory.alive for factory in factories), "the end of all")
+    assert sum(factory.calls.count("ended") for factory in factories) == 6
+    assert "come through too many proxies" in caplog.text
+
+
 def test_case_24_the_reply_of_a_half_closed_client_arrives(line, reactor):
     """Twisted's portforward drops it."""
     through = line()
