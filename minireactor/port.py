@@ -193,6 +193,8 @@ class Port(Limits, Listener):
         """Accept those who wait, some at a time: more while there are always more."""
         seconds = self.reactor.seconds
         until = seconds() + ACCEPT_SECONDS
+        if self._spare == -1:
+            self._take_spare()  # the last one was taken by a thread, between drop and take
         for _ in range(listener.batch):
             if listener.socket is None or not listener.reading:
                 return

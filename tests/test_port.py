@@ -939,6 +939,13 @@ def test_case_27_those_that_only_linger_give_way_to_those_who_wait(reactor, clos
     assert [client.recv(1) for client in served] == [b"", b"", b""]
 
 
+def test_case_27_a_spare_descriptor_that_got_lost_is_replaced(reactor, closing):
+    own = listen(reactor, OneFactory(Echo()))
+    own._drop_spare()  # as if a thread had taken the descriptor before the port took it again
+    assert answers(reactor, closing(connect(own)))
+    os.fstat(own._spare)
+
+
 def test_case_27_without_descriptors_the_loop_stays_idle(full_house):
     reactor, polling, own, _, waiting = full_house
     with no_descriptor_left():
