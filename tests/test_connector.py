@@ -634,6 +634,24 @@ def test_T4_an_attempt_that_is_given_up_ends_though_a_child_has_its_socket(closi
             pass
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_a_buildProtocol_that_forks_and_raises_ends_the_connection(reactor, closing, caplog):
+    class Forking(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            stack.enter_context(forked())
+            raise ZeroDivisionError("in buildProtocol")
+
+    server = closing(socket.create_server((LOCAL, 0)))
+    factory = Forking()
+    with contextlib.ExitStack() as stack:
+        reactor.connectTCP(*server.getsockname(), factory)
+        pump(reactor, lambda: factory.reason is not None, "the failure")
+        peer = closing(server.accept()[0])
+        peer.settimeout(PATIENCE)
+        assert peer.recv(1) == b""
+    caplog.clear()
+
+
 # --- Failures
 
 

@@ -524,6 +524,20 @@ def test_T4_a_port_that_is_stopped_takes_nobody_though_a_child_has_its_socket(re
             connect(own)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_T4_a_buildProtocol_that_forks_and_raises_ends_the_connection(reactor, closing, caplog):
+    class Forking(OneFactory):
+        def buildProtocol(self, addr):
+            stack.enter_context(forked())
+            raise ZeroDivisionError("in buildProtocol")
+
+    with contextlib.ExitStack() as stack:
+        client = closing(connect(listen(reactor, Forking())))
+        client.setblocking(False)
+        pump(reactor, lambda: closed(client), "the end")
+    caplog.clear()
+
+
 def test_stopListening_twice_is_harmless(reactor):
     factory = Counting()
     own = listen(reactor, factory)
