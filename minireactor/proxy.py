@@ -134,8 +134,12 @@ class Leg(Protocol):
     def _send(self, send: Callable[..., int], *args: Any) -> int:
         try:
             sent = send(*args)
-        except OSError:
-            return 0  # what it is, the write pass finds out
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            # The system tells of a reset once. A read after that would look like the end.
+            self.far.failed(Failure(ConnectionLost(error)))
+            return 0
         self.far.bytes_out += sent
         return sent
 
