@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    from minireactor.options import Refused, parse
+    from minireactor.options import parse
+    from minireactor.output import UsageError
 
     try:
         try:
@@ -74,7 +75,7 @@ def _run(argv: Sequence[str]) -> int:
         if options.command in _WITHOUT_LOOP:
             return command(options) or 0
         return _run_loop_command(command, options)
-    except Refused as error:
+    except UsageError as error:
         _complain(str(error))
         return USAGE_ERROR
 
@@ -151,7 +152,7 @@ def _most_connections(options: argparse.Namespace, descriptors: int | None) -> i
 
 def _serve(options: argparse.Namespace) -> int:
     from minireactor import flow
-    from minireactor.options import Refused
+    from minireactor.output import UsageError
     from minireactor.serve import LoadError, Server, load_app
 
     try:
@@ -160,7 +161,7 @@ def _serve(options: argparse.Namespace) -> int:
             raise LoadError(f"--seed is for random only; leave it out for {options.app}")
         factory = load_app(options.app, options.seed, options.path)
     except (ValueError, LoadError) as error:
-        raise Refused(f"minireactor serve: {error}") from error
+        raise UsageError(f"minireactor serve: {error}") from error
     _set_up_logging()
     # The default reactor, because that is the one that an app knows of.
     from minireactor import reactor
@@ -178,16 +179,16 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _proxy(options: argparse.Namespace) -> int:
     from minireactor import flow, reactor
-    from minireactor.options import Refused
+    from minireactor.output import UsageError
     from minireactor.relay import Relay
 
     try:
         flow.checked_marks(options.high, options.low)
     except ValueError as error:
-        raise Refused(f"minireactor proxy: {error}") from error
+        raise UsageError(f"minireactor proxy: {error}") from error
     for target in options.targets:
         if _is_same_place(options.listen, target):
-            raise Refused(
+            raise UsageError(
                 f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
                 "give another TARGET, or another LISTEN"
             )
@@ -308,15 +309,15 @@ def _listening(
     server: Server, options: argparse.Namespace, host: str, port: int, what: str
 ) -> IPv4Address | IPv6Address:
     from minireactor.error import CannotListenError
-    from minireactor.options import Refused
+    from minireactor.output import UsageError
 
     command = f"minireactor {options.command}"
     try:
         return server.listen(host, port, options.high, options.low)
     except CannotListenError as error:
-        raise Refused(f"{command}: {error}") from error
+        raise UsageError(f"{command}: {error}") from error
     except Exception as error:  # of the app: in startFactory(), or it has used up the reactor
-        raise Refused(f"{command}: starting {what} raised {error!r}") from error
+        raise UsageError(f"{command}: starting {what} raised {error!r}") from error
 
 
 def _run_server(

@@ -12,6 +12,7 @@ from typing import Any, Callable, NoReturn
 from minireactor import __version__, flow
 from minireactor.balance import BALANCES, FIRST, OUT_SECONDS
 from minireactor.keepalive import MAX_SECONDS
+from minireactor.output import UsageError
 
 # Seconds: what a proxy would otherwise keep for ever. A client that only thinks for long, such as a
 # terminal session or an idle pool of connections, is not to be cut off.
@@ -23,23 +24,19 @@ _UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
-class Refused(Exception):
-    """What was asked for cannot be done; says why, beginning with the command's name."""
-
-
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The options; `command` names the command. Refused; SystemExit for --help and --version."""
+    """The options; `command` names the command. UsageError; SystemExit for --help and --version."""
     options, unknown = _parser().parse_known_args(argv)
     if unknown:
         # parse_args() would point to the help of the whole program.
         prog = f"minireactor {options.command}"
-        raise Refused(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
+        raise UsageError(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
     return options
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Refused(f"{self.prog}: {message} (see {self.prog} --help)")
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
 def _parser() -> _Parser:

@@ -402,3 +402,7 @@ class LogHandler(logging.Handler):
 
 def _indented(text: str) -> list[str]:
     return ["  " + visible(line, keep="\t") for line in text.split("\n")]
+
+
+class UsageError(Exception):
+    """A command cannot do what was asked for; says why in one line."""

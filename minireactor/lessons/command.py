@@ -13,8 +13,7 @@ from minireactor.lessons import check
 from minireactor.lessons.catalogue import Lesson, check_of, lessons, read
 from minireactor.lessons.page import page, wrapped
 from minireactor.lessons.runner import LIMIT, run
-from minireactor.options import Refused
-from minireactor.output import visible
+from minireactor.output import UsageError, visible
 
 # Takes text for standard output; whether anybody still reads that.
 Say = Callable[[str], bool]
@@ -53,14 +52,14 @@ _PHRASES = {
 
 
 def learn(options: Namespace, say: Say) -> int:
-    """Do what the options ask for; the exit status. Refused."""
+    """Do what the options ask for; the exit status. UsageError."""
     language = _language(options.lang)
     if options.check:
         return _check_all(_chosen(options.lesson), language, say)
     if options.lesson is None:
         if options.part or options.attempt:
             part = options.part or "try FILE"
-            raise Refused(f"minireactor learn: of which lesson? Say: learn 5 --{part}")
+            raise UsageError(f"minireactor learn: of which lesson? Say: learn 5 --{part}")
         return _list(language, say)
     (lesson,) = _chosen(options.lesson)
     if options.part:
@@ -73,11 +72,11 @@ def learn(options: Namespace, say: Say) -> int:
 
 def _language(asked: str | None) -> str:
     """The one asked for; else that of the environment, if there are texts in it and they can be
-    shown; else English. Refused."""
+    shown; else English. UsageError."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     shown = _can_be_written("zh", encoding)
     if asked == "zh" and not shown:
-        raise Refused(
+        raise UsageError(
             f"minireactor learn: the output's encoding, {encoding!r}, has no Chinese; "
             "set PYTHONIOENCODING=utf-8, or say --lang en"
         )
@@ -105,7 +104,7 @@ def _chosen(number: int | None) -> list[Lesson]:
         return every
     chosen = [lesson for lesson in every if lesson.number == number]
     if not chosen:
-        raise Refused(
+        raise UsageError(
             f"minireactor learn: there is no lesson {number}; there are 1 to {len(every)}"
         )
     return chosen
@@ -148,9 +147,9 @@ def _try(lesson: Lesson, path: Path, language: str, say: Say) -> int:
         source = read(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise Refused(f"minireactor learn: cannot read {str(path)!r}: {why}") from error
+        raise UsageError(f"minireactor learn: cannot read {str(path)!r}: {why}") from error
     if check_of(source) != check_of(read(lesson.exercise)):
-        raise Refused(
+        raise UsageError(
             f"minireactor learn: {str(path)!r} does not end in the check of lesson "
             f"{lesson.number}, unchanged; begin with: {_command()} {lesson.number} --exercise"
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Union
 
 from minireactor.address import shown
 from minireactor.error import CannotListenError
-from minireactor.options import Refused
+from minireactor.output import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ def open_views(
     stack: ExitStack, reactor: Reactor, options: argparse.Namespace, label: Label
 ) -> list[str]:
     """Begin what `options` ask for, but --watch, until `stack` is closed; a line on each, to be
-    printed. Refused."""
+    printed. UsageError."""
     said = []
     if options.metrics:
         from minireactor.view.metrics import Metrics
@@ -48,7 +48,7 @@ def open_views(
             recorder = Recorder(reactor, options.record, command, label)
         except OSError as error:
             why = f"--record {options.record}: {error.strerror}"
-            raise Refused(f"minireactor {options.command}: {why}") from error
+            raise UsageError(f"minireactor {options.command}: {why}") from error
         stack.callback(recorder.close)
         said.append(f"recording to {options.record}")
     return said
@@ -57,12 +57,12 @@ def open_views(
 def open_dashboard(
     stack: ExitStack, server: Server, options: argparse.Namespace, title: str, label: Label
 ) -> str:
-    """Serve the page on `server` until `stack` is closed; a line to be printed. Refused."""
+    """Serve the page on `server` until `stack` is closed; a line to be printed. UsageError."""
     from minireactor.view.dashboard import Dashboard
 
     command = f"minireactor {options.command}"
     if options.quiet:
-        raise Refused(f"{command}: --dashboard prints an address to open; leave --quiet out")
+        raise UsageError(f"{command}: --dashboard prints an address to open; leave --quiet out")
     page = Dashboard(
         server.reactor,
         title,
@@ -77,7 +77,7 @@ def open_dashboard(
 
 
 def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
-    """A server and three clients, with the page on them, until a signal. Refused."""
+    """A server and three clients, with the page on them, until a signal. UsageError."""
     from minireactor import reactor
     from minireactor.view.demo import Demo
 
@@ -89,7 +89,7 @@ def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
 
 
 def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
-    """The page, on a recording, until a signal. Refused."""
+    """The page, on a recording, until a signal. UsageError."""
     from minireactor import reactor
     from minireactor.view.record import RecordingError
     from minireactor.view.replay import Replay
@@ -97,9 +97,9 @@ def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
     try:
         page = Replay(options.file)
     except RecordingError as error:
-        raise Refused(f"minireactor replay: {error}") from error
+        raise UsageError(f"minireactor replay: {error}") from error
     except OSError as error:
-        raise Refused(f"minireactor replay: {options.file}: {error.strerror}") from error
+        raise UsageError(f"minireactor replay: {options.file}: {error.strerror}") from error
     with _refused("minireactor replay"):
         page.listen(reactor, "127.0.0.1", options.port)
     say(f"replay of {options.file} on {page.url} (Ctrl-C ends it)")
@@ -108,11 +108,11 @@ def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
 
 @contextmanager
 def _refused(what: str) -> Iterator[None]:
-    """A port that cannot be had is Refused, with `what` asked for it."""
+    """A port that cannot be had is UsageError, with `what` asked for it."""
     try:
         yield
     except CannotListenError as error:
-        raise Refused(f"{what}: {error}") from error
+        raise UsageError(f"{what}: {error}") from error
 
 
 def _run_page(url: str, options: argparse.Namespace) -> None:
@@ -156,7 +156,7 @@ def watch(
 
 
 def trace(options: argparse.Namespace) -> str:
-    """Write the trace of a recording; what to say about it. Refused."""
+    """Write the trace of a recording; what to say about it. UsageError."""
     from minireactor.view.record import RecordingError, read
     from minireactor.view.trace import write_trace
 
@@ -169,7 +169,7 @@ def trace(options: argparse.Namespace) -> str:
         # Before anything is written: most mistakes show here.
         first = next(recording)
         if os.path.exists(out) and os.path.samefile(path, out):
-            raise Refused(f"minireactor trace: {out} is the recording itself; give another OUT")
+            raise UsageError(f"minireactor trace: {out} is the recording itself; give another OUT")
         if out == "-":
             if sys.stdout is not None:  # it was closed, or there is none
                 write_trace(chain([first], recording), sys.stdout)
@@ -184,7 +184,7 @@ def trace(options: argparse.Namespace) -> str:
     except BrokenPipeError:
         return ""  # who reads the standard output has seen enough
     except RecordingError as error:
-        raise Refused(f"minireactor trace: {error}") from error
+        raise UsageError(f"minireactor trace: {error}") from error
     except OSError as error:
-        raise Refused(f"minireactor trace: {error.filename or out}: {error.strerror}") from error
+        raise UsageError(f"minireactor trace: {error.filename or out}: {error.strerror}") from error
     return f"wrote {count} events to {out}; open it at https://ui.perfetto.dev"
