@@ -22,12 +22,12 @@ from contextlib import ExitStack
 from typing import Any, Callable
 
 from minireactor import Reactor
-from minireactor.poller import default_poller
-from minireactor.relay import Relay
-from minireactor.view.dashboard import Dashboard
+from minireactor.core.poller import default_poller
+from minireactor.proxy.relay import Relay
 from minireactor.view.metrics import Metrics
 from minireactor.view.record import Recorder
-from minireactor.view.watch import Lines
+from minireactor.view.terminal.watch import Lines
+from minireactor.view.web.dashboard import Dashboard
 
 CONNECTIONS = 9900
 BATCH = 100  # clients that connect at a time: fewer than a listening queue holds

@@ -1,6 +1,6 @@
 """State crossings: pending goes over the high mark and comes back to the low one.
 
-Guards `minireactor.flow`, and that a connection without a crossing pays nothing for those that
+Guards `minireactor.core.flow`, and that a connection without a crossing pays nothing for those that
 have one. The group "crossing" is read from its first line on: each adds something to the one
 before.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from minireactor import flow
+from minireactor.core import flow
 
 MANY = 1000
 CONNECTIONS = 100

@@ -1,4 +1,4 @@
-"""Delayed calls, 100,000 of them: `minireactor.timers`, by way of the reactor.
+"""Delayed calls, 100,000 of them: `minireactor.core.timers`, by way of the reactor.
 
 Guards that adding stays O(log n) and cancelling and resetting O(1), and that calls which were
 cancelled or reset do not slow down those that are left. The clock is a number that the benchmark

@@ -1,4 +1,4 @@
-"""callFromThread(): `minireactor.loop` and `minireactor.waker`.
+"""callFromThread(): `minireactor.core.loop` and `minireactor.core.waker`.
 
 Guards that asking is cheap, that only the first who asks for a pass pays for the system call
 which wakes the loop, and that the calls are handed over in one go.

@@ -1,4 +1,4 @@
-"""Ticks of the loop, with few and with many connections: `minireactor.loop` and its poller.
+"""Ticks of the loop, with few and with many connections: `minireactor.core.loop` and its poller.
 
 Guards that a tick costs what its ready connections cost, however many are registered: within
 each of the groups the figures a message should be alike. They differ a little by the caches of
@@ -12,8 +12,8 @@ import socket
 
 import pytest
 
+from minireactor.core.poller import READ, default_poller
 from minireactor.error import ConnectionDone
-from minireactor.poller import READ, default_poller
 from minireactor.protocol import Protocol
 
 MESSAGE = b"x" * 64

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from minireactor.view.screen import HISTORY, Options, draw
-from minireactor.view.tap import Tap
+from minireactor.view.monitor import Tap
+from minireactor.view.terminal.screen import HISTORY, Options, draw
 
 SIZE = 120, 50
 

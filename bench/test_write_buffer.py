@@ -1,4 +1,4 @@
-"""The write buffer by itself, without sockets: `minireactor.buffer`.
+"""The write buffer by itself, without sockets: `minireactor.core.buffer`.
 
 Guards that small chunks merge cheaply, that large ones are never copied, and that emptying the
 buffer in small steps stays linear: a cost a MiB that grows with the buffer is a quadratic loop.
@@ -10,8 +10,8 @@ from itertools import repeat
 
 import pytest
 
-from minireactor.buffer import LARGE, WriteBuffer
-from minireactor.tcp import LARGEST_SEND
+from minireactor.core.buffer import LARGE, WriteBuffer
+from minireactor.transports.tcp import LARGEST_SEND
 
 SMALL = b"1234567890\r\n"
 MANY = 1000

@@ -1,4 +1,4 @@
-"""`transport.write()` by itself, and the write pass: `minireactor.tcp`.
+"""`transport.write()` by itself, and the write pass: `minireactor.transports.tcp`.
 
 `write()` only appends, so these benchmarks call it and leave the sending to the set-up of the
 next round. What they guard is the short way through it for all but the first small write of a

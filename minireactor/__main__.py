@@ -10,6 +10,6 @@ if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    from minireactor.cli import main
+    from minireactor.cli.commands import main
 
     sys.exit(main())

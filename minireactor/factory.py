@@ -12,8 +12,8 @@ from minireactor.log import logger
 
 if TYPE_CHECKING:
     from minireactor.address import IPv4Address, IPv6Address
-    from minireactor.connector import Connector
     from minireactor.failure import Failure
+    from minireactor.transports.connector import Connector
 
     Address = IPv4Address | IPv6Address
 

@@ -7,8 +7,12 @@ import time
 from typing import Any, Callable, Union
 
 from minireactor import log
-from minireactor.connector import Attempt, Connector
-from minireactor.descriptors import DescriptorSet
+from minireactor.core.descriptors import DescriptorSet
+from minireactor.core.handler import Handler
+from minireactor.core.loop import MAX_POLL_SECONDS, Loop
+from minireactor.core.poller import READ, WRITE
+from minireactor.core.threads import ThreadPool
+from minireactor.core.triggers import SystemEvent
 from minireactor.error import (
     ConnectionLost,
     ReactorAlreadyRunning,
@@ -16,13 +20,9 @@ from minireactor.error import (
     ReactorNotRunning,
 )
 from minireactor.failure import Failure, safe_repr
-from minireactor.handler import Handler
-from minireactor.loop import MAX_POLL_SECONDS, Loop
-from minireactor.poller import READ, WRITE
-from minireactor.port import Port
-from minireactor.resolver import Resolver
-from minireactor.threads import ThreadPool
-from minireactor.triggers import SystemEvent
+from minireactor.transports.connector import Attempt, Connector
+from minireactor.transports.port import Port
+from minireactor.transports.resolver import Resolver
 
 MOST_THREADS = 10
 SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are still on their way

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any, Callable
 
-from minireactor import flow
 from minireactor.address import IPv4Address, IPv6Address
-from minireactor.buffer import as_bytes
+from minireactor.core import flow
+from minireactor.core.buffer import as_bytes
+from minireactor.core.timers import DelayedCall, TimerQueue
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionAborted, ConnectionDone
 from minireactor.failure import Failure
-from minireactor.sendfile import FileSource
-from minireactor.timers import DelayedCall, TimerQueue
+from minireactor.transports.sendfile import FileSource
 
 
 class Clock:

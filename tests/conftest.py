@@ -11,11 +11,12 @@ import pytest
 from proxy_support import MODES
 from scripted import Wire
 
-from minireactor import Reactor, proxy
+from minireactor import Reactor
+from minireactor.proxy import factory as proxy
 from minireactor.testing import Clock
 
 if "splice" in MODES:
-    from minireactor import splice
+    from minireactor.transports import splice
 
 _stderr = pytest.StashKey[int]()
 

@@ -7,15 +7,15 @@ import time
 
 from support import PATIENCE, connect, passes, pump
 
-from minireactor.proxy import CAN_SPLICE, ProxyFactory
-from minireactor.tcp import LARGEST_READ
+from minireactor.proxy.factory import CAN_SPLICE, ProxyFactory
+from minireactor.transports.tcp import LARGEST_READ
 
 # In which ways bytes are moved, and how a ProxyFactory and the command are told: name -> (options,
 # arguments). What is tested on real sockets holds for each of them.
 MODES = {"copy": ({"splice": False}, ["--copy"])}
 MOST_AT_A_TIME = {"copy": LARGEST_READ}  # bytes that one pass may add to what is pending
 if CAN_SPLICE:
-    from minireactor.splice import PIPE_SIZE
+    from minireactor.transports.splice import PIPE_SIZE
 
     MODES["splice"] = ({}, [])
     MOST_AT_A_TIME["splice"] = PIPE_SIZE

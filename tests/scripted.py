@@ -8,9 +8,12 @@ import os
 import socket
 import time
 
-from minireactor import Reactor, endpoint, fork, tcp
+from minireactor import Reactor
 from minireactor.address import IPv4Address
-from minireactor.poller import HANGUP, READ, WRITE
+from minireactor.core import fork
+from minireactor.core.poller import HANGUP, READ, WRITE
+from minireactor.transports import sockets as endpoint
+from minireactor.transports import tcp
 
 PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 

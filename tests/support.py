@@ -14,8 +14,8 @@ import sys
 import textwrap
 import time
 
-from minireactor import poller
-from minireactor.poller import Poller, default_poller
+from minireactor.core import poller
+from minireactor.core.poller import Poller, default_poller
 from minireactor.protocol import ClientFactory, Factory, Protocol
 
 PATIENCE = 10.0  # seconds until a test that waits for something gives up

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from support import connect, drain, passes, pump, receive
 
-from minireactor import apps
-from minireactor.apps import (
+from minireactor.protocol import Factory
+from minireactor.serve import apps
+from minireactor.serve.apps import (
     BadRequest,
     Chargen,
     Discard,
@@ -19,7 +20,6 @@ from minireactor.apps import (
     RandomFactory,
     parse_request,
 )
-from minireactor.protocol import Factory
 
 QUESTION = b"how many random integers do you want?\r\n"
 MEGABYTE = 1024 * 1024

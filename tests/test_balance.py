@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from serve_support import FakeTime
 
-from minireactor.balance import (
+from minireactor.proxy.balance import (
     BALANCES,
     FIRST,
     LEAST,

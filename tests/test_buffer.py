@@ -1,4 +1,4 @@
-"""minireactor.buffer: append, peek and advance, and what they cost."""
+"""minireactor.core.buffer: append, peek and advance, and what they cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import pytest
 from support import assert_linear
 
-from minireactor.buffer import LARGE, WriteBuffer, as_bytes
+from minireactor.core.buffer import LARGE, WriteBuffer, as_bytes
 
 K = 1024
 MOST_CHUNKS = 64  # far under IOV_MAX

@@ -15,8 +15,8 @@ from serve_support import ROOT, Command, read_all, read_line
 from support import PATIENCE
 
 import minireactor
-from minireactor import cli
-from minireactor.cli import main
+from minireactor.cli import commands as cli
+from minireactor.cli.commands import main
 
 QUESTION = b"how many random integers do you want?\r\n"
 
@@ -341,7 +341,7 @@ def test_quiet_prints_nothing(command, tmp_path, closing):
     (tmp_path / "app.py").write_text(
         "import sys\n"
         "from minireactor import reactor\n"
-        "from minireactor.apps import Echo\n"
+        "from minireactor.serve.apps import Echo\n"
         "def tell():\n"
         "    (port,) = reactor.getReaders()\n"
         "    print(port.getHost().port, file=sys.stderr, flush=True)\n"

@@ -26,7 +26,7 @@ from support import (
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
-from minireactor.connector import STAGGER_SECONDS, Attempt, interleaved
+from minireactor.core.poller import WRITE
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
@@ -40,10 +40,10 @@ from minireactor.error import (
     TimeoutError,
     UserError,
 )
-from minireactor.linger import Lingering
-from minireactor.poller import WRITE
-from minireactor.resolver import USUAL_LOOKUPS
 from minireactor.testing import Clock
+from minireactor.transports.closing import Lingering
+from minireactor.transports.connector import STAGGER_SECONDS, Attempt, interleaved
+from minireactor.transports.resolver import USUAL_LOOKUPS
 
 LOCAL = "127.0.0.1"
 FAILED = ["startFactory", "started", "failed", "stopFactory"]

@@ -14,9 +14,18 @@ from serve_support import Command, FakeTime
 from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
-from minireactor.view import dashboard as module
-from minireactor.view.dashboard import CROWD, HIGHEST, MANY, OFTEN, RARELY, SELDOM, Dashboard, Page
-from minireactor.view.http import Refusal, parse_head
+from minireactor.view.web import dashboard as module
+from minireactor.view.web.dashboard import (
+    CROWD,
+    HIGHEST,
+    MANY,
+    OFTEN,
+    RARELY,
+    SELDOM,
+    Dashboard,
+    Page,
+)
+from minireactor.view.web.http import Refusal, parse_head
 
 ELSEWHERE = "http://elsewhere.example"
 

@@ -11,10 +11,10 @@ from serve_support import Command, FakeTime
 from support import PATIENCE, passes, pump
 from test_dashboard import Printed, ask, change, hear, request, samples, stream, visit
 
-from minireactor.view import demo as module
-from minireactor.view import replay
-from minireactor.view.demo import HIGH, LOW, Demo, SlowReader
-from minireactor.view.replay import Replay
+from minireactor.view.web import demo as module
+from minireactor.view.web import replay
+from minireactor.view.web.demo import HIGH, LOW, Demo, SlowReader
+from minireactor.view.web.replay import Replay
 
 
 @pytest.fixture

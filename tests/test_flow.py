@@ -1,4 +1,4 @@
-"""minireactor.flow: the table, and the rules that follow from it."""
+"""minireactor.core.flow: the table, and the rules that follow from it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from minireactor import flow
-from minireactor.flow import (
+from minireactor.core import flow
+from minireactor.core.flow import (
     ABOVE,
     BELOW,
     CLOSED,

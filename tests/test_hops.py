@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from minireactor import hops
+from minireactor.proxy import hops
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the system does not keep the first packet of a connection"

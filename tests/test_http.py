@@ -10,8 +10,8 @@ import pytest
 from support import connect, drain, passes, pump
 
 from minireactor import Reactor
-from minireactor.view import http as minihttp
-from minireactor.view.http import (
+from minireactor.view.web import http as minihttp
+from minireactor.view.web.http import (
     MOST_BODY,
     MOST_HEAD,
     PARTING_SECONDS,

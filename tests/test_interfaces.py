@@ -13,7 +13,7 @@ import pytest
 
 from minireactor import basic, interfaces
 from minireactor.address import IPv4Address, IPv6Address
-from minireactor.connector import Connector
+from minireactor.core.timers import DelayedCall
 from minireactor.interfaces import (
     IAddress,
     IConsumer,
@@ -27,10 +27,8 @@ from minireactor.interfaces import (
     provider,
 )
 from minireactor.internet import Reactor
-from minireactor.port import Port
 from minireactor.protocol import Factory
 from minireactor.protocol import Protocol as RealProtocol
-from minireactor.tcp import Connection
 from minireactor.testing import (
     Clock,
     StrictPullProducer,
@@ -38,7 +36,9 @@ from minireactor.testing import (
     StringTransport,
     connected,
 )
-from minireactor.timers import DelayedCall
+from minireactor.transports.connector import Connector
+from minireactor.transports.port import Port
+from minireactor.transports.tcp import Connection
 
 # fmt: off
 NAMES = [

@@ -22,8 +22,9 @@ from support import (
     served,
 )
 
-from minireactor import Reactor, internet, loop
-from minireactor import threads as threads_module
+from minireactor import Reactor, internet
+from minireactor.core import loop
+from minireactor.core import threads as threads_module
 from minireactor.defer import Deferred
 from minireactor.error import (
     ConnectError,

@@ -15,7 +15,7 @@ from serve_support import Command, read_all
 from support import PATIENCE
 
 import minireactor
-from minireactor.cli import main
+from minireactor.cli.commands import main
 from minireactor.lessons import check, command, runner
 from minireactor.lessons.catalogue import CHECK_LINE, LANGUAGES, Lesson, blocks, lessons
 from minireactor.lessons.page import columns, page

@@ -7,10 +7,10 @@ import socket
 import pytest
 from support import OneFactory, Recorder, RecordingClientFactory, connect, pump, served
 
-from minireactor import queues
-from minireactor.flow import HIGH
+from minireactor.core.flow import HIGH
 from minireactor.protocol import Factory
-from minireactor.queues import (
+from minireactor.transports import kernel as queues
+from minireactor.transports.kernel import (
     QUICK_SECONDS,
     QUICK_TIMES,
     SLOW_SECONDS,

@@ -23,8 +23,10 @@ from support import (
     served,
 )
 
-from minireactor import Reactor, linger, queues
-from minireactor.linger import Lingering
+from minireactor import Reactor
+from minireactor.transports import closing as linger
+from minireactor.transports import kernel as queues
+from minireactor.transports.closing import Lingering
 
 SIZE = 4_000_000
 UNREAD = b"u" * 50_000

@@ -12,8 +12,8 @@ import pytest
 from serve_support import Command, read_line
 from support import Recorder, connect, passes, pump, reset
 
-from minireactor import tcp
 from minireactor.protocol import Factory
+from minireactor.transports import tcp
 
 ROUNDS, CROWD = 200, 50  # 10,000 connections
 STALLED = 1000
@@ -133,7 +133,7 @@ def ask(client, count):
 # sooner than the usual ones, which take 2.5 MB a connection.
 SMALL_BUFFERS = """
 import socket
-from minireactor.apps import RandomFactory, ServeRandom
+from minireactor.serve.apps import RandomFactory, ServeRandom
 
 class Narrow(ServeRandom):
     def connectionMade(self):

@@ -29,11 +29,11 @@ from support import (
 )
 
 from minireactor import Reactor
-from minireactor.backlog import LATE_SECONDS, SERVED_EVERY
+from minireactor.core.backlog import LATE_SECONDS, SERVED_EVERY
+from minireactor.core.handler import Handler
+from minireactor.core.loop import DISPATCH_SECONDS, MAX_POLL_SECONDS, TURN_SECONDS, Loop
+from minireactor.core.poller import HANGUP, READ, WRITE
 from minireactor.error import ReactorNotRestartable
-from minireactor.handler import Handler
-from minireactor.loop import DISPATCH_SECONDS, MAX_POLL_SECONDS, TURN_SECONDS, Loop
-from minireactor.poller import HANGUP, READ, WRITE
 from minireactor.testing import Clock
 
 

@@ -10,7 +10,7 @@ from support import Recorder
 from minireactor import Reactor, __version__
 from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
-from minireactor.view.tap import CHUNK, LOOK_SECONDS, Tap
+from minireactor.view.monitor import CHUNK, LOOK_SECONDS, Tap
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')

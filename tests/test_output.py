@@ -14,8 +14,8 @@ import time
 import pytest
 from support import PATIENCE
 
-from minireactor import output
-from minireactor.output import LogHandler, Writer, standard_streams, visible
+from minireactor.view import output
+from minireactor.view.output import LogHandler, Writer, standard_streams, visible
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the descriptors of POSIX")
 

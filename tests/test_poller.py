@@ -9,10 +9,11 @@ import socket
 import pytest
 from support import Recorder, Watched, open_descriptors, passes, pollers, pump, reset, served
 
-from minireactor import Reactor, poller
+from minireactor import Reactor
+from minireactor.core import poller
+from minireactor.core.fork import AfterFork
+from minireactor.core.poller import HANGUP, READ, WRITE, Poller, default_poller
 from minireactor.error import ConnectionLost
-from minireactor.fork import AfterFork
-from minireactor.poller import HANGUP, READ, WRITE, Poller, default_poller
 
 
 @pytest.fixture(params=[make for _, make in pollers()], ids=[name for name, _ in pollers()])

@@ -24,10 +24,11 @@ from support import (
     served,
 )
 
-from minireactor import Reactor, port
+from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.error import CannotListenError, ConnectionDone
 from minireactor.testing import Clock
+from minireactor.transports import port
 
 try:
     import resource

@@ -44,11 +44,13 @@ from support import (
     reset,
 )
 
-from minireactor import Reactor, connector, flow
+from minireactor import Reactor
+from minireactor.core import flow
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from minireactor.proxy import Leg, Proxy, ProxyFactory, join
-from minireactor.queues import send_queue
-from minireactor.tcp import LARGEST_READ
+from minireactor.proxy.factory import Leg, Proxy, ProxyFactory, join
+from minireactor.transports import connector
+from minireactor.transports.kernel import send_queue
+from minireactor.transports.tcp import LARGEST_READ
 
 MEGABYTE = 1024 * 1024
 PLENTY = bytes(range(256)) * 4096 * 32  # 32 MiB: more than all kernel buffers on the way take

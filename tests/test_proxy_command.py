@@ -17,11 +17,12 @@ from proxy_support import MODES, MOST_AT_A_TIME, full, listening, unused_number
 from serve_support import Command, read_all
 from support import PATIENCE, reset
 
-from minireactor import Reactor, relay
-from minireactor.apps import Echo
-from minireactor.cli import main
-from minireactor.options import parse
+from minireactor import Reactor
+from minireactor.cli.commands import main
+from minireactor.cli.options import parse
 from minireactor.protocol import Factory
+from minireactor.proxy import relay
+from minireactor.serve.apps import Echo
 
 MEGABYTE = 1024 * 1024
 END = (

@@ -24,7 +24,7 @@ from proxy_support import MODES, Told, listening
 from support import PATIENCE, open_descriptors, passes, pump, reset
 
 if "splice" in MODES:
-    from minireactor import splice
+    from minireactor.transports import splice
 
 CONVERSATIONS = 400
 RANGES = [(0, 0), (1, 1), (0, 200), (0, 200), (0, 20_000), (0, 20_000), (0, 300_000)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support import connect
 
-from minireactor import flow, protocol
+from minireactor import protocol
+from minireactor.core import flow
 from minireactor.testing import StrictPushProducer, StringTransport
 
 ROOT = Path(__file__).parent.parent

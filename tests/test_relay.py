@@ -15,13 +15,16 @@ from proxy_support import end_of, full, listening, other, send_until_it_sticks, 
 from serve_support import FakeTime
 from support import PATIENCE, OneFactory, connect, drain, passes, pump, receive, reset
 
-from minireactor import Reactor, connector, proxy, queues
+from minireactor import Reactor
 from minireactor.address import IPv4Address, host_port
-from minireactor.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
 from minireactor.failure import Failure
-from minireactor.proxy import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
-from minireactor.relay import Relay
+from minireactor.proxy import factory as proxy
+from minireactor.proxy.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
+from minireactor.proxy.factory import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
+from minireactor.proxy.relay import Relay
+from minireactor.transports import connector
+from minireactor.transports import kernel as queues
 
 needs_first_packets = pytest.mark.skipif(
     sys.platform != "linux", reason="the system does not keep the first packet of a connection"

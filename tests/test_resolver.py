@@ -11,9 +11,11 @@ import threading
 import pytest
 from support import PATIENCE, open_descriptors, output, passes, pump
 
-from minireactor import Reactor, resolver
+from minireactor import Reactor
 from minireactor.error import ConnectError, DNSLookupError, ServiceNameUnknownError
-from minireactor.resolver import (
+from minireactor.testing import Clock
+from minireactor.transports import resolver
+from minireactor.transports.resolver import (
     FRESH_SECONDS,
     HUNG_SECONDS,
     MAX_LOOKUPS,
@@ -23,7 +25,6 @@ from minireactor.resolver import (
     checked_host,
     checked_port,
 )
-from minireactor.testing import Clock
 
 try:
     import resource

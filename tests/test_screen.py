@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from minireactor.view.screen import HISTORY, INTERVAL, Options, amount, draw, plain
+from minireactor.view.terminal.screen import HISTORY, INTERVAL, Options, amount, draw, plain
 
 
 def row(number=1, **changes):

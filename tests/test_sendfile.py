@@ -11,9 +11,9 @@ import socket
 import pytest
 from support import Recorder, drain, passes, pump, receive, served
 
-from minireactor import sendfile
 from minireactor.error import ConnectionAborted, ConnectionLost, FileEnded
 from minireactor.testing import StrictPullProducer
+from minireactor.transports import sendfile
 
 K = 1024
 

@@ -10,13 +10,14 @@ import pytest
 from serve_support import FakeTime
 from support import HalfCloseable, Recorder, Watched, connect, drain, passes, pump, receive, reset
 
-from minireactor import Reactor, serve
-from minireactor.apps import Chargen, Discard, Echo, RandomFactory
+from minireactor import Reactor
+from minireactor.core.slices import SLICE_ENDINGS
 from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
 from minireactor.protocol import ClientFactory, Factory, Protocol
-from minireactor.queues import receive_queue, send_queue
-from minireactor.serve import LoadError, Server, load_app
-from minireactor.slices import SLICE_ENDINGS
+from minireactor.serve import server as serve
+from minireactor.serve.apps import Chargen, Discard, Echo, RandomFactory
+from minireactor.serve.server import LoadError, Server, load_app
+from minireactor.transports.kernel import receive_queue, send_queue
 
 MEGABYTE = 1024 * 1024
 

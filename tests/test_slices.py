@@ -5,7 +5,7 @@ import logging
 import pytest
 from support import Recorder
 
-from minireactor.slices import SLICE_ENDINGS, SLICE_SECONDS, Walk
+from minireactor.core.slices import SLICE_ENDINGS, SLICE_SECONDS, Walk
 
 
 class Turns:

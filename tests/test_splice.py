@@ -13,14 +13,15 @@ import pytest
 from proxy_support import Line, exchange, send_until_it_sticks
 from support import Recorder, open_descriptors, output, passes, pump, receive
 
-from minireactor import Reactor, proxy
+from minireactor import Reactor
+from minireactor.core.source import Source
 from minireactor.failure import Failure
-from minireactor.source import Source
+from minireactor.proxy import factory as proxy
 
 if not proxy.CAN_SPLICE:
     pytest.skip("this Python has no os.splice", allow_module_level=True)
 
-from minireactor import splice
+from minireactor.transports import splice
 
 MEGABYTE = 1024 * 1024
 PLENTY = bytes(range(256)) * 4096 * 16  # 16 MiB
@@ -357,7 +358,7 @@ def test_what_was_read_before_comes_before_what_is_spliced(reactor, closing, spl
 def test_a_child_of_a_fork_shares_no_pipe():
     code = """
     import os
-    from minireactor import splice
+    from minireactor.transports import splice
     splice._spare.append(splice._new_pipe())
     child = os.fork()
     if not child:

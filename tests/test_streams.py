@@ -22,9 +22,9 @@ import pytest
 from scripted import Wire
 from support import Recorder, next_timer, passes, pump, served
 
-from minireactor import streams
 from minireactor.basic import FileSender
-from minireactor.streams import (
+from minireactor.streams import stages as streams
+from minireactor.streams.stages import (
     LARGEST_PASS,
     LARGEST_TURN,
     Buffer,

@@ -7,10 +7,10 @@ import logging
 import pytest
 from support import HalfCloseable, Recorder, RecordingClientFactory, pump, served
 
-from minireactor import queues
 from minireactor.protocol import Factory
-from minireactor.view import tap as tap_module
-from minireactor.view.tap import CHUNK, LIMIT, LOOK_SECONDS, MAX_RANKED, Tap
+from minireactor.transports import kernel as queues
+from minireactor.view import monitor as tap_module
+from minireactor.view.monitor import CHUNK, LIMIT, LOOK_SECONDS, MAX_RANKED, Tap
 
 
 class Push:

@@ -31,10 +31,11 @@ from support import (
     served,
 )
 
-from minireactor import flow, tcp
 from minireactor.basic import LineReceiver
-from minireactor.buffer import LARGE
+from minireactor.core import flow
+from minireactor.core.buffer import LARGE
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from minireactor.transports import tcp
 
 K = 1024
 

@@ -10,8 +10,8 @@ import pytest
 from support import pump
 
 from minireactor import Reactor
-from minireactor.view import terminal
-from minireactor.view.terminal import Capture, Notes, Terminal, find_terminal
+from minireactor.view.terminal import terminal
+from minireactor.view.terminal.terminal import Capture, Notes, Terminal, find_terminal
 
 termios = pytest.importorskip("termios")
 fcntl = pytest.importorskip("fcntl")

@@ -6,8 +6,8 @@ import pytest
 
 from minireactor.address import IPv4Address
 from minireactor.basic import LineReceiver
+from minireactor.core.flow import PAUSE, RESUME, STOP
 from minireactor.error import AlreadyCalled, ConnectionAborted, ConnectionDone
-from minireactor.flow import PAUSE, RESUME, STOP
 from minireactor.protocol import Protocol
 from minireactor.testing import (
     Clock,

@@ -1,4 +1,4 @@
-"""minireactor.timers: the order, the moving and the cancelling of delayed calls."""
+"""minireactor.core.timers: the order, the moving and the cancelling of delayed calls."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fractions import Fraction
 import pytest
 from support import assert_linear
 
-from minireactor import timers
+from minireactor.core import timers
+from minireactor.core.loop import Loop
+from minireactor.core.timers import TimerQueue
 from minireactor.error import AlreadyCalled, AlreadyCancelled
-from minireactor.loop import Loop
-from minireactor.timers import TimerQueue
 
 
 class Time:

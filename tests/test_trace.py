@@ -7,10 +7,10 @@ import random
 import pytest
 from test_record import HEAD, sample
 
-from minireactor.cli import main
+from minireactor.cli.commands import main
 from minireactor.view.record import RecordingError
-from minireactor.view.replay import Replay
 from minireactor.view.trace import trace_events, write_trace
+from minireactor.view.web.replay import Replay
 
 
 def event(kind, time, number=1, **more):

@@ -1,4 +1,4 @@
-"""minireactor.triggers: the phases of a system event."""
+"""minireactor.core.triggers: the phases of a system event."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from minireactor.core.triggers import SystemEvent
 from minireactor.defer import Deferred, succeed
-from minireactor.triggers import SystemEvent
 
 
 class Waits:

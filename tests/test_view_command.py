@@ -9,7 +9,7 @@ import pytest
 from serve_support import Command, read_line
 from test_record import HEAD, sample, written
 
-from minireactor.cli import main
+from minireactor.cli.commands import main
 from minireactor.view.record import read
 
 

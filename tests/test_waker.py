@@ -11,7 +11,7 @@ import pytest
 from support import PATIENCE, Watched, output, pump, python
 
 from minireactor import Reactor
-from minireactor.waker import Waker
+from minireactor.core.waker import Waker
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX")
 

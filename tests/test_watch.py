@@ -18,8 +18,8 @@ from serve_support import ROOT, Command, FakeTime, read_all
 from support import PATIENCE
 
 from minireactor import Reactor
-from minireactor.view.screen import INTERVAL
-from minireactor.view.watch import Lines, open_watch
+from minireactor.view.terminal.screen import INTERVAL
+from minireactor.view.terminal.watch import Lines, open_watch
 
 tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux, and it is not here")
 

@@ -18,7 +18,8 @@ def _arguments() -> tuple[int, int]:
 
 def minireactor(*options: str) -> None:
     """The command, which prints nothing."""
-    from minireactor import cli, reactor
+    from minireactor import reactor
+    from minireactor.cli import commands as cli
 
     port, target = _arguments()
     reactor.callWhenRunning(serving.ready, port)

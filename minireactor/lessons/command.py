@@ -13,7 +13,7 @@ from minireactor.lessons import check
 from minireactor.lessons.catalogue import Lesson, check_of, lessons, read
 from minireactor.lessons.page import page, wrapped
 from minireactor.lessons.runner import LIMIT, run
-from minireactor.output import UsageError, visible
+from minireactor.view.output import UsageError, visible
 
 # Takes text for standard output; whether anybody still reads that.
 Say = Callable[[str], bool]

@@ -1,5 +1,4 @@
-"""Watching a reactor: what its connections do, as samples and events, and ways to look at them.
+"""Watching a reactor: samples and events, and what is made of them.
 
-The reactor itself knows nothing of this, and pays nothing for it unless somebody looks. Begin
-with [`tap`](tap.py), which is the contract; the rest shows, serves or keeps what a Tap gives.
+Imports `core`, `transports` and the kit; nothing below imports it. Read first: `monitor`.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Union
 
 from minireactor.address import shown
 from minireactor.error import CannotListenError
-from minireactor.output import UsageError
+from minireactor.view.output import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from minireactor.internet import Reactor
-    from minireactor.serve import Server
-    from minireactor.tcp import Connection
+    from minireactor.serve.server import Server
+    from minireactor.transports.tcp import Connection
 
     Label = Union[Callable[[Connection], str], None]
 
@@ -58,7 +58,7 @@ def open_dashboard(
     stack: ExitStack, server: Server, options: argparse.Namespace, title: str, label: Label
 ) -> str:
     """Serve the page on `server` until `stack` is closed; a line to be printed. UsageError."""
-    from minireactor.view.dashboard import Dashboard
+    from minireactor.view.web.dashboard import Dashboard
 
     command = f"minireactor {options.command}"
     if options.quiet:
@@ -79,7 +79,7 @@ def open_dashboard(
 def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
     """A server and three clients, with the page on them, until a signal. UsageError."""
     from minireactor import reactor
-    from minireactor.view.demo import Demo
+    from minireactor.view.web.demo import Demo
 
     whole = Demo(reactor)
     with _refused("minireactor demo"):
@@ -92,7 +92,7 @@ def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
     """The page, on a recording, until a signal. UsageError."""
     from minireactor import reactor
     from minireactor.view.record import RecordingError
-    from minireactor.view.replay import Replay
+    from minireactor.view.web.replay import Replay
 
     try:
         page = Replay(options.file)
@@ -142,7 +142,7 @@ def watch(
     stack: ExitStack, server: Server, stop: Callable[[], object], title: str, label: Label
 ) -> None:
     """Show `server` until `stack` is closed; `q` calls `stop`."""
-    from minireactor.view.watch import open_watch
+    from minireactor.view.terminal.watch import open_watch
 
     view = open_watch(
         server.reactor,

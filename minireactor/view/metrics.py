@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import __version__
-from minireactor.view.http import Site
-from minireactor.view.tap import Tap
+from minireactor.view.monitor import Tap
+from minireactor.view.web.http import Site
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
-    from minireactor.port import Port
-    from minireactor.view.http import Request, Response
+    from minireactor.transports.port import Port
+    from minireactor.view.web.http import Request, Response
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

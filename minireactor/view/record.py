@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import __version__
 from minireactor.log import logger
-from minireactor.output import FLUSH_SECONDS, Writer
-from minireactor.view.tap import Tap
+from minireactor.view.monitor import Tap
+from minireactor.view.output import FLUSH_SECONDS, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from minireactor.internet import Reactor
-    from minireactor.tcp import Connection
+    from minireactor.transports.tcp import Connection
 
 VERSION = 1
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC

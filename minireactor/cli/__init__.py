@@ -1,0 +1,4 @@
+"""The command line: options, commands, exit status.
+
+Imports all other folders, most of it only when a command needs it. Read first: `commands`.
+"""

@@ -1,0 +1,471 @@
+"""The command: signals, standard output, exit status. What it runs is in `serve` and `relay`.
+
+This module imports little before it has taken care of Ctrl-C; the rest takes a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from minireactor.address import host_port, shown
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from ipaddress import IPv4Address as _IPv4
+    from ipaddress import IPv6Address as _IPv6
+
+    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.internet import Reactor
+    from minireactor.serve.server import Server
+    from minireactor.transports.tcp import Connection
+
+    IPAddress = _IPv4 | _IPv6
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
+
+CUT = 1  # exit status if transfers had to be cut at the end
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
+OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
+# For the loop, ports, files, views and look-ups of names; of a small limit, at most half.
+RESERVED_DESCRIPTORS = 32
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv`, which is without the program's name; the exit status.
+
+    Without `argv` it is the process's own command, and the process is to end after it."""
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    if argv is None:
+        _open_standard_descriptors()
+        # A Ctrl-C before there is a server that it could stop is an end, not a traceback...
+        _handle(signal.SIGINT, signal.SIG_DFL)
+        # ...and in the last moments of the interpreter it is nothing at all.
+        before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        # What the interpreter could not flush at its end, it would complain about.
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
+
+
+def _run(argv: Sequence[str]) -> int:
+    from minireactor.cli.options import parse
+    from minireactor.view.output import UsageError
+
+    try:
+        try:
+            options = parse(argv)
+        except SystemExit:  # --help or --version has been printed
+            return 0
+        options.argv = list(argv)
+        command = _COMMANDS[options.command]
+        if options.command in _WITHOUT_LOOP:
+            return command(options) or 0
+        return _run_loop_command(command, options)
+    except UsageError as error:
+        _complain(str(error))
+        return USAGE_ERROR
+
+
+def _run_loop_command(
+    command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
+) -> int:
+    """Run a command whose output must never make its loop wait."""
+    import logging
+
+    from minireactor.view.output import LogHandler, standard_streams
+
+    options.descriptors = _raise_descriptor_limit()
+    with standard_streams() as options.flush:
+        try:
+            return command(options) or 0
+        finally:
+            for handler in list(logging.root.handlers):
+                if isinstance(handler, LogHandler):
+                    logging.root.removeHandler(handler)
+                    handler.close()
+
+
+def _handle(number: int, handler: Any) -> None:
+    """Set the handler of a signal, unless the parent process wants it ignored (`trap '' INT`)."""
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
+def _open_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 on the null device where they are closed.
+
+    Otherwise a socket would get such a number, and what is printed would go to a client."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest free number
+                os.set_inheritable(number, True)
+
+
+def _raise_descriptor_limit() -> int | None:
+    """Raise the soft limit of open descriptors to the hard one. Return the limit, None if unknown.
+
+    At most MAX_DESCRIPTORS: some programs that a child may run close every possible number."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited: int = resource.RLIM_INFINITY
+    wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
+    # macOS says that there is no limit, and then refuses more than it has.
+    for limit in (wanted, min(wanted, OPEN_MAX)):
+        if soft == unlimited or soft >= limit:
+            break
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    return MAX_DESCRIPTORS if soft == unlimited else soft
+
+
+def _most_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
+    """Return how many connections the limits allow, None if that is unknown."""
+    asked: int | None = options.max_connections
+    if descriptors is None:
+        return asked
+    left = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2)
+    if options.command == "proxy":
+        # Two sockets each. The pipes of splice() may take another quarter.
+        left = (left if options.copy else left - descriptors // 4) // 2
+    return min(left, asked or left)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from minireactor.core import flow
+    from minireactor.serve.server import LoadError, Server, load_app
+    from minireactor.view.output import UsageError
+
+    try:
+        flow.checked_marks(options.high, options.low)
+        if options.seed is not None and options.app != "random":
+            raise LoadError(f"--seed is for random only; leave it out for {options.app}")
+        factory = load_app(options.app, options.seed, options.path)
+    except (ValueError, LoadError) as error:
+        raise UsageError(f"minireactor serve: {error}") from error
+    _set_up_logging()
+    # The default reactor, because that is the one that an app knows of.
+    from minireactor import reactor
+
+    output = _Output(quiet=options.quiet)
+    server = Server(
+        reactor,
+        factory,
+        on_event=output.event if options.verbose else None,
+        **_in_common(options, reactor),
+    )
+    address = _listening(server, options, options.host, options.port, options.app)
+    return _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
+
+
+def _proxy(options: argparse.Namespace) -> int:
+    from minireactor import reactor
+    from minireactor.core import flow
+    from minireactor.proxy.relay import Relay
+    from minireactor.view.output import UsageError
+
+    try:
+        flow.checked_marks(options.high, options.low)
+    except ValueError as error:
+        raise UsageError(f"minireactor proxy: {error}") from error
+    for target in options.targets:
+        if _is_same_place(options.listen, target):
+            raise UsageError(
+                f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
+                "give another TARGET, or another LISTEN"
+            )
+    _set_up_logging()
+    output = _Output(quiet=options.quiet)
+    relay = Relay(
+        reactor,
+        options.targets,
+        balance=options.balance,
+        timeout=options.connect_timeout,
+        rate=options.rate,
+        splice=not options.copy,
+        on_event=output.proxy_event if options.verbose else output.proxy_end,
+        **_in_common(options, reactor),
+    )
+    host, port = options.listen
+    address = _listening(relay, options, host, port, "the proxy")
+    targets = ", ".join(host_port(*target) for target in options.targets)
+    what = f"proxy listening on {shown(address)}, to {targets}"
+    return _run_server(relay, options, output, what, relay.label)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from minireactor.view.command import trace
+
+    said = trace(options)
+    if said:
+        _Output(quiet=False).line(f"minireactor: {said}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from minireactor.view.command import demo
+
+    _show_page(demo, options)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from minireactor.view.command import replay
+
+    _show_page(replay, options)
+
+
+def _show_page(
+    show: Callable[[argparse.Namespace, Callable[[str], object]], None], options: argparse.Namespace
+) -> None:
+    from minireactor import reactor
+
+    def say(text: str) -> None:
+        # Not earlier: until there is something to stop, a signal ends what may take long, such as
+        # to read a recording. Not later: who has been told where it is may stop it.
+        for number in _STOP_SIGNALS:
+            _handle(number, lambda *_: reactor.callFromThread(_stop, reactor))
+        output.line(f"minireactor: {text}")
+
+    _set_up_logging()
+    output = _Output(quiet=False)
+    show(options, say)
+
+
+def _set_up_logging() -> None:
+    import logging
+
+    from minireactor.view.output import LogHandler
+
+    # After an app is loaded, so that one which sets up logging for itself has its way.
+    logging.basicConfig(handlers=[LogHandler()])
+
+
+def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
+    """Whether it is plain, without a look-up, that a target is the proxy itself.
+
+    The proxy finds out about all others as soon as it connects to them."""
+    if listen[1] != target[1] or not listen[1]:
+        return False
+    own, there = _numeric(listen[0]), _numeric(target[0])
+    if own is None or there is None or own.version != there.version:
+        return False
+    # A system takes "no address" as a target for its own loopback address.
+    if there.is_unspecified:
+        return own.is_unspecified or own.is_loopback
+    return there == own or (own.is_unspecified and there.is_loopback)
+
+
+def _numeric(host: str) -> IPAddress | None:
+    """Return the address that a host means, or None if it is a name other than localhost."""
+    import ipaddress
+    import socket
+
+    host = "127.0.0.1" if host.lower() == "localhost" else host
+    try:
+        # This knows spellings that ipaddress does not, such as 127.1.
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError, ValueError):
+        return None
+    return ipaddress.ip_address(str(found[0][4][0]).partition("%")[0])
+
+
+def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
+    """What servers of both kinds are told."""
+    return {
+        "max_connections": options.max_connections,
+        "idle_timeout": options.idle_timeout,
+        "stall_timeout": options.stall_timeout,
+        "keepalive": options.keepalive,
+        "unsent": options.kernel_limit,
+        "on_stopped": lambda: _stop(reactor),
+    }
+
+
+def _stop(reactor: Reactor) -> None:
+    from minireactor.error import ReactorNotRunning
+
+    with contextlib.suppress(ReactorNotRunning):  # the app, or a signal before, has stopped it
+        reactor.stop()
+
+
+def _listening(
+    server: Server, options: argparse.Namespace, host: str, port: int, what: str
+) -> IPv4Address | IPv6Address:
+    from minireactor.error import CannotListenError
+    from minireactor.view.output import UsageError
+
+    command = f"minireactor {options.command}"
+    try:
+        return server.listen(host, port, options.high, options.low)
+    except CannotListenError as error:
+        raise UsageError(f"{command}: {error}") from error
+    except Exception as error:  # of the app: in startFactory(), or it has used up the reactor
+        raise UsageError(f"{command}: starting {what} raised {error!r}") from error
+
+
+def _run_server(
+    server: Server,
+    options: argparse.Namespace,
+    output: _Output,
+    what_it_does: str,
+    label: Callable[[Connection], str] | None = None,
+) -> int:
+    """Run until a signal stops the server, or its app the reactor. Return the exit status.
+
+    `label` is for the views."""
+    reactor = server.reactor
+
+    def stop(*_: Any) -> None:
+        reactor.callFromThread(server.stop, options.grace)
+
+    with contextlib.ExitStack() as views:
+        most = _most_connections(options, options.descriptors)
+        said = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
+        if options.dashboard:
+            from minireactor.view.command import open_dashboard
+
+            said.append(open_dashboard(views, server, options, what_it_does, label))
+        if options.metrics or options.record is not None:
+            from minireactor.view.command import open_views
+
+            said += open_views(views, reactor, options, label)
+        for number in _STOP_SIGNALS:
+            _handle(number, stop)
+        for what in said:
+            output.line(f"minireactor: {what}")
+        if options.watch:
+            from minireactor.view.command import watch
+
+            options.flush()  # before the screen is taken
+            watch(views, server, stop, f"minireactor: {what_it_does}", label)
+        reactor.run(installSignalHandlers=False)
+    cut = f", transfers cut {server.cut}" if server.cut else ""
+    output.line(f"minireactor: {server.totals()}{cut}")
+    return CUT if server.cut else 0
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from minireactor.lessons.command import learn
+
+    # An exception, unlike the end of this process, lets it end the program that it runs.
+    for number in _STOP_SIGNALS:
+        _handle(number, signal.default_int_handler)
+    try:
+        return learn(options, _Output(quiet=False).text)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _Output:
+    """Text on standard output, for as long as somebody takes it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._open = not quiet and sys.stdout is not None
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def line(self, text: str) -> None:
+        self.text(f"{_one_line(text)}\n")
+
+    def text(self, text: str) -> bool:
+        """Whether somebody has taken it."""
+        if self._open:
+            try:
+                sys.stdout.write(text)
+            except (OSError, ValueError):
+                self._open = False
+            self._open = _flush(sys.stdout) and self._open
+        return self._open
+
+    def event(self, event: str, connection: Any, reason: Any) -> None:
+        peer = shown(connection.getPeer())
+        if event == "connectionLost":
+            self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
+        else:
+            self.line(f"{_EVENTS[event]} {peer}")
+
+    def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
+        if event == "connectionLost":
+            self.line(str(proxy))
+
+    def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
+        client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
+        if event == "connected":
+            self.line(f"connected {client} to {target}")
+        elif event == "failed":
+            self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
+        elif event in ("pauseProducing", "resumeProducing"):
+            slow, fast = (client, target) if detail is proxy.client else (target, client)
+            self.line(_FLOW[event].format(fast=fast, slow=slow))
+        elif event == "connectionMade":
+            self.line(f"{_EVENTS[event]} {client}")
+        else:
+            self.proxy_end(event, proxy, detail)
+
+
+_EVENTS = {
+    "connectionMade": "connection made from",
+    "pauseProducing": "pausing connection from",
+    "resumeProducing": "resuming connection from",
+}
+
+_FLOW = {
+    "pauseProducing": "pausing {fast}: bytes wait for {slow}",
+    "resumeProducing": "resuming {fast}: {slow} has taken them",
+}
+
+
+def _complain(what: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{_one_line(what)}\n")
+
+
+def _one_line(text: str) -> str:
+    from minireactor.view.output import visible
+
+    return visible(text)
+
+
+def _flush(stream: Any) -> bool:
+    """Whether what was written to it has gone somewhere. If not, `stream` leads nowhere now."""
+    if stream is None:
+        return False
+    try:
+        stream.flush()
+        return True
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return False
+
+
+_WITHOUT_LOOP = ("trace", "learn")  # a reader that stalls may keep these waiting
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "serve": _serve,
+    "proxy": _proxy,
+    "trace": _trace,
+    "demo": _demo,
+    "replay": _replay,
+    "learn": _learn,
+}

@@ -1,0 +1,490 @@
+"""What may be given on the command line: commands, options, their values and their help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Callable, NoReturn
+
+from minireactor import __version__
+from minireactor.core import flow
+from minireactor.proxy.balance import BALANCES, FIRST, OUT_SECONDS
+from minireactor.transports.keepalive import MAX_SECONDS
+from minireactor.view.output import UsageError
+
+# Seconds: what a proxy would otherwise keep for ever. A client that only thinks for long, such as a
+# terminal session or an idle pool of connections, is not to be cut off.
+PROXY_IDLE = 3600.0
+PROXY_STALL = 300.0
+KEEPALIVE = 60  # seconds; shorter than what routers with address translation remember
+
+_UNTIL_STOPPED = ", until SIGINT or SIGTERM"
+_UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; `command` names the command. UsageError; SystemExit for --help and --version."""
+    options, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        # parse_args() would point to the help of the whole program.
+        prog = f"minireactor {options.command}"
+        raise UsageError(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="minireactor",
+        description="A TCP reactor with flow control that can be read, run and watched. "
+        "Example: minireactor serve echo --port 1234",
+        allow_abbrev=False,
+    )
+    _add_version(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    _add_serve(commands)
+    _add_proxy(commands)
+    _add_demo(commands)
+    _add_replay(commands)
+    _add_trace(commands)
+    _add_learn(commands)
+    return parser
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"minireactor {__version__}",
+        help="print the version and exit",
+    )
+
+
+def _add_command(
+    commands: Any, name: str, what: str, example: str, more: str = "", description: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command that is described by `what`, with `more` behind it, and an example.
+
+    A description of its own takes the place of `what`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=f"{what[0].lower()}{what[1:]}",
+        description=f"{description or what + more + '.'} Example: minireactor {name} {example}",
+        allow_abbrev=False,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
+    )
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _add_command(
+        commands, "serve", "Serve an app on a TCP port", "echo --watch", _UNTIL_STOPPED
+    )
+    add = parser.add_argument
+    add(
+        "app",
+        metavar="APP",
+        nargs="?",
+        default="random",
+        help="random: asks how many random integers you want, and sends them, one a line; echo: "
+        "sends back what comes in; discard: drops it; chargen: sends characters without end; "
+        "file: sends the file at PATH; module:name: serves what the module, which may be in the "
+        "current directory, calls so: a Factory instance or class, or a Protocol class (default: "
+        "%(default)s)",
+    )
+    add("path", metavar="PATH", nargs="?", help="file only: the file to send (default: none)")
+    add(
+        "--host",
+        type=_host,
+        default="127.0.0.1",
+        help="address or name to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all addresses of this "
+        "machine (default: %(default)s)",
+    )
+    add(
+        "--port",
+        type=_port,
+        default=1234,
+        help="port number to listen on; 0: any free one (default: %(default)s)",
+    )
+    _add_limits(add, None, None)
+    add(
+        "--seed",
+        type=_integer,
+        metavar="N",
+        help="random only: an integer; every client gets the same integers, which are repeatable "
+        "(default: none)",
+    )
+    _add_views(add)
+    _add_loudness(
+        parser,
+        "print a line for each connection made or lost, each pause and each resume (default: no)",
+        "print nothing but errors (default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_proxy(commands: Any) -> None:
+    what = "Pass on what comes to a TCP port to a target"
+    parser = _add_command(commands, "proxy", what, "8080 example.internal:80", _UNTIL_STOPPED)
+    add = parser.add_argument
+    add(
+        "listen",
+        metavar="LISTEN",
+        type=_listening_place,
+        help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, or :PORT (of all IPv4 "
+        "addresses of this machine); port 0: any free one",
+    )
+    add(
+        "targets",
+        metavar="TARGET",
+        nargs="+",
+        type=_target_place,
+        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; of "
+        f"several, the next when one fails, which is then tried last for {OUT_SECONDS:g} s",
+    )
+    add(
+        "--balance",
+        choices=BALANCES,
+        default=FIRST,
+        help="the target that a client gets: first: the first that takes it, as they are given; "
+        "round-robin: one after the other; least: the one with the fewest clients at present "
+        "(default: %(default)s)",
+    )
+    add(
+        "--connect-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        default=10.0,
+        help="seconds after which an attempt to connect to a target has failed; 0: no limit "
+        "(default: 10)",
+    )
+    add(
+        "--rate",
+        type=_rate,
+        metavar="BYTES",
+        help="bytes a second that pass for each connection, each way; with K or M: KiB or MiB "
+        "(default: no limit)",
+    )
+    add(
+        "--copy",
+        action="store_true",
+        help="copy the bytes through this process, also where the kernel could move them without "
+        "(default: no)",
+    )
+    _add_limits(add, PROXY_IDLE, PROXY_STALL)
+    _add_views(add)
+    _add_loudness(
+        parser,
+        "print also a line for each connection made or not made, each pause and each resume "
+        "(default: no)",
+        "print nothing but errors, not even a line for each connection that has ended "
+        "(default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None) -> None:
+    """What both commands have; the defaults of two timeouts differ."""
+    add(
+        "--high",
+        type=_size,
+        default=flow.HIGH,
+        metavar="BYTES",
+        help="pause the producer of a connection when more bytes than this wait to be sent; with "
+        f"K or M: KiB or MiB (default: {flow.HIGH // 1024}K)",
+    )
+    add(
+        "--low",
+        type=_size,
+        metavar="BYTES",
+        help="resume it when so many bytes are left; less than --high; with K or M: KiB or MiB "
+        "(default: a quarter of --high)",
+    )
+    add(
+        "--kernel-limit",
+        type=_size,
+        metavar="BYTES",
+        help="let the kernel hold about this many bytes unsent for a peer that does not read, if "
+        "the system has such a limit; 0: as many as it likes (default: twice --high)",
+    )
+    add(
+        "--max-connections",
+        type=_count,
+        metavar="N",
+        help="number of connections at a time; further clients are closed at once (default: no "
+        "limit)",
+    )
+    add(
+        "--idle-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        default=idle,
+        help="seconds without a byte in either direction after which a connection is closed; "
+        f"0: never (default: {_default_of(idle)})",
+    )
+    add(
+        "--stall-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        default=stall,
+        help="seconds in which a peer takes none of the bytes that wait for it after which its "
+        f"connection is aborted; 0: never (default: {_default_of(stall)})",
+    )
+    add(
+        "--keepalive",
+        type=_keepalive,
+        metavar="SECONDS",
+        default=KEEPALIVE,
+        help="seconds of silence after which the system asks a peer whether it is still there; a "
+        "connection without an answer ends after about twice that time; 0: never ask (default: "
+        "%(default)s)",
+    )
+    add(
+        "--grace",
+        type=_grace,
+        default=5.0,
+        metavar="SECONDS",
+        help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
+        "a second signal aborts them at once (default: 5)",
+    )
+
+
+def _default_of(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:g}"
+
+
+def _add_views(add: Callable[..., Any]) -> None:
+    """Ways to watch, which both commands have."""
+    add(
+        "--watch",
+        action="store_true",
+        help="show the connections, their buffers and marks, full screen on a terminal, else in a "
+        "line each second; colours unless NO_COLOR is set (default: no)",
+    )
+    add(
+        "--dashboard",
+        type=_listening_place,
+        metavar="[HOST:]PORT",
+        help="serve a page there that draws the connections, and in which their marks can be "
+        "moved, for who has the address that is printed; without HOST on 127.0.0.1 (default: no)",
+    )
+    add(
+        "--metrics",
+        type=_listening_place,
+        metavar="[HOST:]PORT",
+        help="serve metrics for Prometheus there, at /metrics; without HOST on 127.0.0.1 "
+        "(default: no)",
+    )
+    add(
+        "--record",
+        metavar="FILE",
+        help="write what the connections do to FILE, as JSON lines; see replay and trace (default: "
+        "no)",
+    )
+
+
+def _add_demo(commands: Any) -> None:
+    what = "Show flow control in a browser: a server, three clients, and switches to play with"
+    parser = _add_command(commands, "demo", what, "--port 8000", _UNTIL_STOPPED)
+    _add_page(parser)
+    _add_version(parser)
+
+
+def _add_replay(commands: Any) -> None:
+    what = "Show a recording in a browser, with a slider for the time"
+    parser = _add_command(commands, "replay", what, "monday.jsonl", _UNTIL_STOPPED)
+    help_of_file = "a recording, as --record of serve or proxy writes it"
+    parser.add_argument("file", metavar="FILE", help=help_of_file)
+    _add_page(parser)
+    _add_version(parser)
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    """What commands have that are there for a page."""
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        help="port number of 127.0.0.1 for the page; 0: any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-browser",
+        dest="browser",
+        action="store_false",
+        help="only print the address of the page, and open no browser (default: open one, if there "
+        "is a display)",
+    )
+
+
+def _add_trace(commands: Any) -> None:
+    what = "Make a trace for https://ui.perfetto.dev of a recording"
+    parser = _add_command(commands, "trace", what, "monday.jsonl")
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a recording, as --record of serve or proxy writes it")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="where to write it; -: standard output (default: FILE with the ending .trace.json)",
+    )
+    _add_version(parser)
+
+
+def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> None:
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help=verbose)
+    loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
+
+
+def _add_learn(commands: Any) -> None:
+    what = "Learn flow control, from blocking sockets on, with programs that run"
+    description = "List the lessons or, with a number, show one and run its program."
+    parser = _add_command(commands, "learn", what, "2", description=description)
+    add = parser.add_argument
+    add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
+    add(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the texts, English or Chinese (default: that of the environment, LC_ALL, "
+        "LC_MESSAGES or LANG, else English)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    for part, what in (
+        ("program", "its program"),
+        ("exercise", "a program with a fault, to be found: save it, repair it, run it or --try it"),
+        ("solution", "the exercise without the fault"),
+    ):
+        instead.add_argument(
+            f"--{part}",
+            dest="part",
+            action="store_const",
+            const=part,
+            help=f"print {what} (default: no)",
+        )
+    instead.add_argument(
+        "--try",
+        dest="attempt",
+        metavar="FILE",
+        help="run a repaired exercise, and say whether it is right (default: no)",
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="run all programs, exercises and solutions, of all lessons or one, and hold the texts "
+        "against them; the exit status is 1 if anything is wrong (default: no)",
+    )
+    _add_version(parser)
+
+
+# Option values. What these raise, argparse reports together with the option's name.
+
+
+def _bad(text: str, fix: str) -> argparse.ArgumentTypeError:
+    shown = text if len(text) <= 40 else f"{text[:40]}..."
+    return argparse.ArgumentTypeError(f"{shown!r} will not do: {fix}")
+
+
+def _integer(text: str, fix: str = "give an integer, such as 42") -> int:
+    # Twenty digits are enough for anything here, and Python refuses to read thousands.
+    if re.fullmatch("[+-]?[0-9]{1,20}", text):
+        return int(text)
+    raise _bad(text, fix)
+
+
+def _port(text: str) -> int:
+    fix = "give a port number from 1 to 65535, or 0 for any free one"
+    port = _integer(text, fix)
+    if 0 <= port <= 65535:
+        return port
+    raise _bad(text, fix)
+
+
+def _host(text: str) -> str:
+    # A URL, say, is no host. IPv6 may have its brackets.
+    match = re.fullmatch(r"\[([^][\s/]*:[^][\s/]*)\]|([^][\s/@]+)", text)
+    if match:
+        return match[1] or match[2]
+    raise _bad(
+        text, "give an address or a name, such as ::1; for all addresses, give 0.0.0.0 or ::"
+    )
+
+
+def _listening_place(text: str) -> tuple[str, int]:
+    fix = "give PORT, HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:8080"
+    host, port = _place(text, fix)
+    return host or "0.0.0.0", port
+
+
+def _target_place(text: str) -> tuple[str, int]:
+    fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
+    host, port = _place(text, fix)
+    if host and port:
+        return host, port
+    raise _bad(text, fix)
+
+
+def _place(text: str, fix: str) -> tuple[str, int]:
+    # A host is anything that cannot be something else: a URL, say, or IPv6 without brackets.
+    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
+    if match and int(match[2]) <= 65535:
+        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
+    raise _bad(text, fix)
+
+
+def _rate(text: str) -> int:
+    rate = _size(text)
+    if rate > 0:
+        return rate
+    raise _bad(text, "give a number of bytes a second above 0, or leave the option out for none")
+
+
+def _count(text: str) -> int:
+    fix = "give a number of connections, 1 or more"
+    count = _integer(text, fix)
+    if count >= 1:
+        return count
+    raise _bad(text, fix)
+
+
+def _lesson(text: str) -> int:
+    return _integer(text, "give the number of a lesson, such as 5")
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,20})([kKmM]?)", text)
+    if match:
+        return int(match[1]) * _UNITS[match[2].lower()]
+    raise _bad(text, "give a number of bytes, such as 65536, 64K or 1M")
+
+
+def _seconds(text: str, fix: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isfinite(seconds) and seconds >= 0:
+        return seconds
+    raise _bad(text, fix)
+
+
+def _timeout(text: str) -> float | None:
+    return _seconds(text, "give a number of seconds, or 0 for no limit") or None
+
+
+def _keepalive(text: str) -> int | None:
+    fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 for none"
+    seconds = _integer(text, fix)
+    if 0 <= seconds <= MAX_SECONDS:
+        return seconds or None
+    raise _bad(text, fix)
+
+
+def _grace(text: str) -> float:
+    return _seconds(text, "give a number of seconds, 0 or more")

@@ -1,0 +1,319 @@
+"""The loop: handlers of descriptors, timers, calls from other threads. No TCP and no bytes.
+
+Start with `Loop.tick`: everything else exists to feed it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import Any, Callable
+
+from minireactor import log
+from minireactor.core.backlog import Backlog
+from minireactor.core.fork import AfterFork, open_loops
+from minireactor.core.handler import Handler
+from minireactor.core.poller import HANGUP, READ, WRITE, default_poller
+from minireactor.core.timers import DelayedCall, TimerQueue
+from minireactor.core.waker import Waker
+from minireactor.error import ConnectionLost, ReactorNotRestartable
+from minireactor.failure import Failure, safe_repr
+
+MAX_POLL_SECONDS = 24 * 3600.0  # epoll takes at most 2**31 milliseconds
+# How long one iteration gives to calls that take turns: producers with endless work, mostly.
+TURN_SECONDS = 0.002
+# How long one iteration gives to the handlers that are ready, all together. Each gets its share:
+# see Loop.share.
+DISPATCH_SECONDS = 0.005
+
+
+class Loop:
+    """A single-threaded event loop. Tests inject `poller` and `seconds`: readiness and time."""
+
+    def __init__(self, poller: Any = None, seconds: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._poller = poller
+        self._waker: Waker | None = None
+        self._pid = 0
+        self._handlers: dict[int, Handler] = {}
+        self._attached_this_tick: set[int] = set()  # descriptors
+        self._timers = TimerQueue(seconds)
+        self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
+        self.flushes: deque[Handler] = deque()  # the next flush calls their doWrite()
+        self._turns: deque[Callable[[], Any]] = deque()  # see call_in_turn()
+        # Seconds that one handler may take in this iteration. Handlers cannot be interrupted, but
+        # one that moves many bytes can move fewer at a time.
+        self.share = DISPATCH_SECONDS
+        self._backlog: Backlog | None = None  # while the loop is behind
+        self._closed = False
+
+    def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
+        """Run one loop iteration: calls from before, flush, producers' turns, poll, timers.
+
+        Input comes before timers. The clock is read after the poll, and only timers that are due
+        by then run, after the input of that poll. So a timeout cannot strike a peer whose bytes
+        have arrived. A timer that falls due later waits for the poll of the next iteration.
+        """
+        if self._soon:
+            self._run_soon()
+        if self.flushes:
+            self.share = DISPATCH_SECONDS / len(self.flushes)
+            self._flush()
+        if self._turns:
+            self._take_turns()
+        # As many events as there are handlers: none of them is left out.
+        ready = self._poller.poll(self._poll_timeout(timeout), len(self._handlers))
+        now = self.seconds()
+        timers = self._timers
+        if ready:
+            left = DISPATCH_SECONDS
+            until = now + left
+            if timers.heap and timers.heap[0][0] < until:
+                # The first timer must not wait long either. If it is due already, the input that
+                # is ready comes before it, but in small portions.
+                left = max(0.0, timers.heap[0][0] - now)
+                until = now + (left or DISPATCH_SECONDS)
+            self.share = left / len(ready)
+            self._dispatch_all(ready, now, until)
+        if (timers.heap or timers.due) and (self._backlog is None or self._backlog.is_late(now)):
+            timers.run_due(now, self._call)
+
+    def _run_soon(self) -> None:
+        for _ in range(len(self._soon)):
+            self._call(*self._soon.popleft())
+
+    def _flush(self) -> None:
+        flushes = self.flushes
+        for _ in range(len(flushes)):
+            handler = flushes.popleft()
+            try:
+                handler.doWrite()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                self._fail(handler)
+
+    def _take_turns(self) -> None:
+        turns = self._turns
+        until = self.seconds() + TURN_SECONDS
+        for _ in range(len(turns)):
+            self._call(turns.popleft(), (), {})
+            if self.seconds() >= until:
+                return
+
+    def _poll_timeout(self, timeout: float) -> float:
+        if self._soon or self.flushes or self._turns:
+            return 0.0
+        timers = self._timers
+        due = timers.timeout(self.seconds()) if timers.heap or timers.due else None
+        return min(timeout, MAX_POLL_SECONDS if due is None else due)
+
+    def _dispatch_all(self, ready: list[tuple[int, int]], now: float, until: float) -> None:
+        handlers = self._handlers
+        attached = self._attached_this_tick
+        if self._backlog is not None:
+            self._backlog.forget(attached)
+            ready = self._backlog.in_order(ready, handlers)
+        attached.clear()
+        seconds = self.seconds
+        remaining = iter(ready)
+        for fd, events in remaining:
+            handler = handlers.get(fd)
+            # This descriptor may have been closed and reused earlier in this iteration. The event
+            # then belongs to the old socket: drop it.
+            if handler is None or (attached and fd in attached):
+                continue
+            try:
+                # An earlier event of this iteration may have paused or closed this handler.
+                if events == READ and handler.reading:
+                    handler.doRead()
+                else:
+                    self._dispatch(handler, events)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                self._fail(handler)
+            # Behind the ports, at least one is served: a flood of newcomers must not stop the rest.
+            if seconds() >= until and not handler.comes_first:
+                break
+        rest = list(remaining)
+        if rest:
+            self._backlog = self._backlog or Backlog(now)
+            self._backlog.add(ready, rest)
+        else:
+            self._backlog = None
+
+    def _dispatch(self, handler: Handler, events: int) -> None:
+        waited_to_write = handler.writing and events & ~READ
+        if handler.reading and events & ~WRITE:
+            handler.doRead()
+        if waited_to_write and handler.writing:
+            handler.doWrite()
+        if handler.armed is None:
+            return
+        if events & HANGUP and not handler.wanted():
+            handler.hungUp()
+        elif events & handler.armed & ~handler.wanted():
+            self.arm(handler)
+
+    # The one guard around the application's code. KeyboardInterrupt and SystemExit go through.
+
+    def guard(self, handler: Handler, call: Callable[..., Any], *args: Any) -> None:
+        """Call `call(*args)` on behalf of `handler`, which ends if the call raises."""
+        try:
+            call(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            self._fail(handler)
+
+    def _fail(self, handler: Handler) -> None:
+        failure = Failure()
+        log.err(failure, f"in a callback of {safe_repr(handler.owner())}")
+        try:
+            handler.failed(failure)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            log.err(error, f"while ending {safe_repr(handler.owner())}")
+
+    def _call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
+        try:
+            f(*args, **kw)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            log.err(error, f"in a call of {safe_repr(f)}")
+
+    # Handlers. The kernel is told first, our own tables second.
+
+    def attach(self, handler: Handler) -> None:
+        """Add a handler to the table. It gets no events until `arm()`."""
+        self.open()
+        self._handlers[handler.fd] = handler
+        self._attached_this_tick.add(handler.fd)
+
+    def arm(self, handler: Handler) -> None:
+        """Bring the poller up to date with what the handler wants."""
+        wanted = handler.wanted()
+        if wanted != handler.armed:
+            self._poller.watch(handler.fd, wanted, handler.armed)
+            handler.armed = wanted
+
+    def disarm(self, handler: Handler) -> None:
+        """Unregister a handler from the poller: until `arm()`, not even a hang-up is reported."""
+        if handler.armed is not None:
+            self._poller.forget(handler.fd, handler.armed)
+            handler.armed = None
+
+    def detach(self, handler: Handler) -> None:
+        """Forget a handler."""
+        handler.reading = handler.writing = False
+        self.disarm(handler)
+        if self.knows(handler):
+            del self._handlers[handler.fd]
+
+    def knows(self, handler: Handler) -> bool:
+        return self._handlers.get(handler.fd) is handler
+
+    def handler_of(self, fd: int) -> Handler | None:
+        return self._handlers.get(fd)
+
+    def handlers(self) -> list[Handler]:
+        """Return all handlers, in the order in which they were attached."""
+        return list(self._handlers.values())
+
+    def shown(self) -> list[Handler]:
+        """Return the application's handlers, without hidden ones (waker, lingering sockets)."""
+        return [handler for handler in self._handlers.values() if not handler.hidden]
+
+    # Calls that come later.
+
+    def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
+        """Call `f(*a, **k)` in `delay` seconds, 0 or more: TypeError, ValueError.
+
+        On the monotonic clock, so that a change of the wall clock changes nothing. Equal times
+        run in the order in which they were asked for, and always on a later pass."""
+        return self._timers.add(delay, f, a, k)
+
+    def call_later_hidden(self, delay: float, f: Callable[..., Any]) -> DelayedCall:
+        """Call `f()` in `delay` seconds. `getDelayedCalls()` does not show such a call."""
+        call = self._timers.add(delay, f, (), {})
+        call.hidden = True
+        return call
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        return self._timers.calls()
+
+    def call_soon(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
+        """Call it on the next pass. From the loop's own thread only."""
+        self._soon.append((f, a, k))
+
+    def call_in_turn(self, f: Callable[[], Any], first: bool = False) -> None:
+        """Call `f()` when its turn comes. From the loop's own thread only.
+
+        Calls take turns for TURN_SECONDS of each iteration, behind its input and its flush. So
+        nobody else waits for them, however many there are and however much each does. With
+        `first`, the turn comes before all others: for short calls, such as a first answer."""
+        if first:
+            self._turns.appendleft(f)
+        else:
+            self._turns.append(f)
+
+    def callFromThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
+        """Call `f(*a, **k)` on the loop's thread, soon. Safe from any thread and signal handler.
+
+        Calls run in order, and never within the pass in which they were asked for."""
+        if not callable(f):
+            raise TypeError(f"callFromThread() takes a callable, not {f!r}")
+        self._soon.append((f, a, k))
+        waker = self._waker
+        if waker is not None:
+            waker.wake_threadsafe()
+
+    # Opening and closing.
+
+    def close(self) -> None:
+        """Close all descriptors, for good. Connections that are still open are lost. Idempotent."""
+        self._closed = True
+        if self._waker is None:
+            return
+        self.disconnect_all()
+        for handler in self.handlers():
+            self.detach(handler)
+            handler.close()
+        self._waker = None
+        self._poller.close()
+        open_loops.discard(self)
+
+    def open(self) -> Waker:
+        # Late, so that a reactor that is only imported owns nothing.
+        if self._waker is None:
+            if self._closed:
+                raise ReactorNotRestartable("make a new Reactor()")
+            poller = self._poller or default_poller()
+            waker = None
+            try:
+                waker = Waker()
+                poller.watch(waker.fd, READ, None)
+            except BaseException:
+                if waker is not None:
+                    waker.close()
+                if self._poller is None:
+                    poller.close()
+                raise
+            waker.armed = READ
+            self._poller, self._waker, self._pid = poller, waker, os.getpid()
+            self._handlers[waker.fd] = waker
+            open_loops.add(self)
+        return self._waker
+
+    def disown(self) -> None:
+        """Let go of poller and waker in the child of a fork: they are the parent's."""
+        self._poller = AfterFork(self._pid)
+        self._waker = None
+
+    def disconnect_all(self) -> None:
+        for handler in self.shown():
+            self.guard(handler, handler.connectionLost, Failure(ConnectionLost()))

@@ -1,0 +1,229 @@
+"""The server behind `minireactor proxy`: a Server whose clients are passed on to targets.
+
+    relay = Relay(reactor, [("10.0.0.1", 80), ("10.0.0.2", 80)], balance="least")
+    relay.listen("127.0.0.1", 8080)
+    reactor.run()
+
+How two connections are joined is in `proxy`; here is whom a client is joined with, and the limits
+of the two together.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor.address import host_port, shown
+from minireactor.core import flow
+from minireactor.error import ConnectError, DNSLookupError
+from minireactor.log import logger
+from minireactor.proxy import Proxy, ProxyFactory
+from minireactor.proxy.balance import FIRST, Balancer
+from minireactor.serve.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.failure import Failure
+    from minireactor.internet import Reactor
+    from minireactor.proxy.balance import Place
+    from minireactor.transports.tcp import Connection
+
+_OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Relay(Server):
+    """Serves a proxy on one port of `reactor`.
+
+    places: the targets, (host, port) each; one or more.
+    balance: which of them a client gets, see Balancer; the next one if it cannot be connected.
+    timeout: seconds for each attempt to connect.
+    rate: bytes a second, for each client, each way.
+    splice: whether the kernel may move the bytes, where it can.
+    on_event: called as `on_event(event, proxy, detail)` with the client's `Proxy`, the event being
+        "connectionMade"; "connected", to the target at proxy.place; "failed", to connect to it,
+        the detail being a Failure; "pauseProducing" and "resumeProducing", the detail being the
+        transport that is, or was, behind; "connectionLost", when both are over.
+    limits: as those of Server. A client and its target share them: bytes of either keep both, and
+        either may stall.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        places: Sequence[Place],
+        *,
+        balance: str = FIRST,
+        timeout: float | None = 30.0,
+        rate: float | None = None,
+        splice: bool = True,
+        on_event: Callable[[str, Proxy, Any], None] | None = None,
+        **limits: Any,
+    ) -> None:
+        self._places = places
+        self._front = _Front(self, places, timeout, rate, splice)
+        super().__init__(reactor, self._front, **limits)
+        self._front.keepalive = self._keepalive
+        self._front.unsent = self._unsent
+        self.balancer = Balancer(places, balance, reactor.seconds)
+        self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
+        self._report = on_event or _nothing
+
+    def listen(
+        self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
+    ) -> IPv4Address | IPv6Address:
+        """As of Server; the marks are those of the connections to the targets as well."""
+        self._front.marks = flow.checked_marks(high, low)
+        return super().listen(host, port, high, low)
+
+    def set_marks(self, high: int, low: int | None = None) -> None:
+        """As of Server, and likewise for those to the targets."""
+        self._front.marks = flow.checked_marks(high, low)
+        super().set_marks(high, low)
+
+    # What happens.
+
+    def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
+        if event == "connectionMade":
+            super()._tap(event, connection, reason)
+        elif event in (flow.PAUSE, flow.RESUME) and connection in self._proxies:
+            change = self.paused.add if event == flow.PAUSE else self.paused.discard
+            change(connection)
+            self._report(event, self._proxies[connection], connection)
+        # One connection's end is not that of the two: `ended` comes after both.
+
+    def _arrived(self, connection: Connection) -> None:
+        self._proxies[connection] = connection.protocol
+        super()._arrived(connection)
+
+    def accepted(self, proxy: Proxy) -> None:
+        self._report("connectionMade", proxy, None)
+
+    def joined(self, proxy: Proxy) -> None:
+        for transport in proxy.transports:
+            self._proxies[transport] = proxy
+        self._watch(proxy.client, proxy.transports[-1])
+        self.balancer.joined(proxy.place, proxy)
+        self._report("connected", proxy, None)
+
+    def trying(self, proxy: Proxy) -> None:
+        self.balancer.began(proxy.place, proxy)
+
+    def failed(self, proxy: Proxy, reason: Failure) -> None:
+        if _is_the_targets_fault(reason.value):
+            seconds = self.balancer.failed(proxy.place, proxy)
+            if seconds:
+                logger.warning(
+                    "target %s is tried last for %d s: %s",
+                    host_port(*proxy.place),
+                    seconds,
+                    reason.getErrorMessage(),
+                )
+        else:
+            self.balancer.gave_up(proxy.place, proxy)
+        self._report("failed", proxy, reason)
+
+    def ended(self, proxy: Proxy) -> None:
+        if proxy.target in self._proxies:  # so `joined` was called
+            self.balancer.left(proxy.place)
+        elif proxy.place in self._places:  # it may have been trying one
+            self.balancer.gave_up(proxy.place, proxy)
+        try:
+            self._report("connectionLost", proxy, None)
+        finally:
+            self._gone(proxy.client, None)
+            for transport in proxy.transports:
+                self._proxies.pop(transport, None)
+
+    def label(self, connection: Connection) -> str:
+        """Where it leads, for who watches: "-> target" of a client's, "<- client" of a target's;
+        "" where that is not known, or not any more."""
+        proxy = self._proxies.get(connection)
+        if proxy is None or proxy.target is None:
+            return ""
+        if connection is proxy.client:
+            return f"-> {host_port(*proxy.place)}"
+        return f"<- {shown(proxy.client.getPeer())}"
+
+    # What is done about it.
+
+    def _parts(self, connection: Connection) -> tuple[Connection, ...]:
+        return self._proxies[connection].transports
+
+    def _stalled(self, connection: Connection, part: Connection) -> None:
+        side = "client" if part is connection else "target"
+        self._blame(connection, f"{side}: took none of its bytes for {self._stall_timeout:g} s")
+        super()._stalled(connection, part)
+
+    def _idle(self, connection: Connection, busy: bool) -> None:
+        self._blame(connection, f"idle for {self._idle_timeout:g} s")
+        super()._idle(connection, busy)
+
+    def _lose(self, connection: Connection) -> None:
+        connection.unregisterProducer()
+        connection.loseConnection()
+
+    def _let_finish(self, connection: Connection) -> bool:
+        # Whether a transfer has finished, only its two ends know, and will say so by ending.
+        if self._proxies[connection].target is not None:
+            return False
+        self._blame(connection, "the proxy is stopping")
+        self._lose(connection)
+        return True
+
+    def _end_now(self, connection: Connection) -> bool:
+        self._blame(connection, "the proxy has stopped")
+        return super()._end_now(connection)
+
+    def _blame(self, connection: Connection, why: str) -> None:
+        proxy = self._proxies[connection]
+        proxy.why = proxy.why or why
+
+
+def _is_the_targets_fault(error: BaseException) -> bool:
+    """Whether a failure to connect says something about the target, and not about ourselves."""
+    if not isinstance(error, (ConnectError, DNSLookupError)):
+        return False  # an exception of a factory's, for one
+    causes = (error, error.__cause__, *error.args)
+    codes = {getattr(each, name, None) for each in causes for name in ("osError", "errno")}
+    return codes.isdisjoint(_OUR_OWN_FAULT)
+
+
+class _Front(ProxyFactory):
+    def __init__(
+        self,
+        relay: Relay,
+        places: Sequence[Place],
+        timeout: float | None,
+        rate: float | None,
+        splice: bool,
+    ) -> None:
+        super().__init__(*places[0], timeout=timeout, rate=rate, splice=splice)
+        self._places = places
+        self._relay = relay
+
+    def targets(self) -> Iterable[Place]:
+        return self._relay.balancer.targets()
+
+    def all_targets(self) -> Iterable[Place]:
+        return self._places
+
+    def accepted(self, proxy: Proxy) -> None:
+        self._relay.accepted(proxy)
+
+    def trying(self, proxy: Proxy) -> None:
+        self._relay.trying(proxy)
+
+    def connected(self, proxy: Proxy) -> None:
+        self._relay.joined(proxy)
+
+    def failed(self, proxy: Proxy, reason: Failure) -> None:
+        self._relay.failed(proxy, reason)
+
+    def ended(self, proxy: Proxy) -> None:
+        self._relay.ended(proxy)
+
+
+def _nothing(event: str, proxy: Proxy, detail: Any) -> None:
+    pass

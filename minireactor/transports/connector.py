@@ -1,0 +1,502 @@
+"""Connecting to a TCP server, once or again and again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.core.fork import close_socket
+from minireactor.core.handler import Handler
+from minireactor.core.timers import DelayedCall, checked_delay
+from minireactor.error import (
+    ConnectBindError,
+    ConnectError,
+    NoRouteError,
+    NotConnectingError,
+    TimeoutError,
+    UserError,
+    getConnectError,
+)
+from minireactor.failure import Failure
+from minireactor.protocol import Protocol
+from minireactor.transports.closing import Lingering
+from minireactor.transports.kernel import limit_unsent
+from minireactor.transports.limits import Limits
+from minireactor.transports.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, look_up_number
+from minireactor.transports.tcp import Connection
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+    from minireactor.transports.resolver import Query, Resolved
+
+# Seconds after which the next address is tried beside those before it (RFC 8305, section 5).
+STAGGER_SECONDS = 0.25
+# Each address's share of the time, if the attempt has no timeout and its addresses cannot be tried
+# side by side.
+SHARE_SECONDS = 30.0
+
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class AddressAttempt(Handler):
+    """One socket that is being connected to one address, on behalf of an Attempt."""
+
+    __slots__ = ("_attempt", "_reactor", "_socket")
+
+    def __init__(self, attempt: Attempt, sock: socket.socket) -> None:
+        super().__init__(sock.fileno())
+        self._attempt = attempt
+        self._reactor = attempt.reactor
+        self._socket: socket.socket | None = sock
+        self.writing = True
+        self._reactor.attach(self)
+        try:
+            self._reactor.arm(self)
+        except BaseException:
+            self._reactor.detach(self)
+            raise
+
+    def doWrite(self) -> None:
+        sock = self._socket
+        assert sock is not None
+        try:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            peer = sock.getpeername()
+            # Of two ends that call each other at once, TCP makes one connection. So a port of the
+            # ephemeral range, on which nobody listens, can be given to the very socket that is to
+            # connect to it, and the socket is connected to itself.
+            own = sock.getsockname()
+            if peer == own:
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            self._fail(getConnectError(error))
+            return
+        self._reactor.detach(self)
+        self._socket = None
+        self._attempt.succeeded(self, sock, peer, own)
+
+    def _fail(self, error: BaseException) -> None:
+        self.abandon()
+        self._attempt.address_failed(self, error)
+
+    def abandon(self) -> None:
+        """Close the socket; nobody is told."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._reactor.detach(self)
+            _discard(sock)
+
+    def failed(self, failure: Failure) -> None:
+        self._fail(failure.value)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._fail(ConnectError(string=reason.value))
+
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
+
+
+class Attempt(Handler):
+    """Connects to a host: finds its addresses, and tries them until one answers.
+
+    The first address is tried at once. The next one is tried when the one before it has failed, or
+    has not answered within STAGGER_SECONDS; the one before goes on beside it. The first that
+    answers ends the others. Addresses of different families take turns (RFC 8305, section 4).
+
+    In the end one of two is called, unless `abandon()` comes first: `connected(sock, peer, own)`,
+    with a connected socket and the socket addresses of its two ends, or `failed_with(failure)`.
+
+    timeout: seconds that the caller gives the attempt, or None. The caller ends the attempt by
+        then; here, they are divided so that each address gets a share.
+    local: the local address to connect from, or None.
+    connect_socket: begins to connect a socket to an address, as socket.connect_ex() does.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        host: str,
+        port: Any,
+        timeout: float | None,
+        local: tuple[str, int] | None,
+        connected: Callable[[socket.socket, Any, Any], object],
+        failed_with: Callable[[Failure], object],
+        connect_socket: Callable[[socket.socket, Any], int],
+    ) -> None:
+        super().__init__(-1)
+        self.reactor = reactor
+        self._until = None if timeout is None else reactor.seconds() + timeout
+        self._local = local
+        self._connected = connected
+        self._failed_with = failed_with
+        self._connect_socket = connect_socket
+        self._query: Query | None = None
+        self._addresses: list[Any] = []
+        self._attempts: list[AddressAttempt] = []
+        self._stagger = STAGGER_SECONDS
+        self._is_side_by_side = True
+        self._timer: DelayedCall | None = None
+        self._error: BaseException | None = None
+        self._has_reclaimed = False
+        reactor.attempts.add(self)
+        reactor.call_soon(reactor.guard, self, self._start, host, port)
+
+    def is_over(self) -> bool:
+        return self not in self.reactor.attempts
+
+    def _start(self, host: str, port: Any) -> None:
+        if self.is_over():
+            return
+        name = None if self._local is None else _name_in(self._local)
+        if name is None:
+            self._resolve(host, port)
+        else:
+            answer = partial(self.reactor.guard, self, self._take_local, host, port)
+            self._query = self.reactor.resolver.resolve(name, 0, answer)
+
+    def _take_local(self, host: str, port: Any, found: Resolved) -> None:
+        if self.is_over():
+            return
+        if isinstance(found, Exception) or not found:
+            self._fail(ConnectBindError(string=found or "its name has no address"))
+            return
+        (_, _, _, _, (address, *_)), *_ = found
+        self._local = (address, *self._local[1:])  # type: ignore[index]
+        self._resolve(host, port)
+
+    def _resolve(self, host: str, port: Any) -> None:
+        self._query = self.reactor.resolver.resolve(host, port, self._take_answer)
+
+    def _take_answer(self, found: Resolved) -> None:
+        self.reactor.guard(self, self._resolved, found)
+
+    def _resolved(self, found: Resolved) -> None:
+        if self.is_over():
+            return
+        if isinstance(found, Exception):
+            self._fail(found)
+            return
+        self._addresses = interleaved(found)
+        if len(self._addresses) != 1:
+            self._share_time()
+        self._try_next()
+
+    def _share_time(self) -> None:
+        shares = len(self._addresses) + 1
+        left = SHARE_SECONDS * shares
+        if self._until is not None:
+            left = max(0.0, self._until - self.reactor.seconds())
+        # Two sockets cannot be bound to one port number at a time.
+        if isinstance(self._local, tuple) and self._local[1:2] not in ((), (0,)):
+            self._is_side_by_side = False
+            self._stagger = left / shares
+        else:
+            self._stagger = min(STAGGER_SECONDS, left / shares)
+
+    def _try_next(self) -> None:
+        """Try the next address. Without one that is left or under way, the attempt has failed."""
+        self._cancel_timer()
+        while self._addresses:
+            try:
+                attempt = self._connect(self._addresses.pop(0))
+            except OSError as error:
+                self._note(getConnectError(error))
+            except ConnectError as error:
+                self._note(error)
+            else:
+                self._attempts.append(attempt)
+                if self._addresses:
+                    self._timer = self.reactor.call_later_hidden(self._stagger, self._next_is_due)
+                return
+        if not self._attempts:
+            self._fail(self._error or ConnectError(string="no address to connect to"))
+
+    def _next_is_due(self) -> None:
+        if not self._is_side_by_side:
+            self._abandon_all()
+        self.reactor.guard(self, self._try_next)
+
+    def _connect(self, address: Any) -> AddressAttempt:
+        family, kind, proto, _, place = address
+        sock = self._socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._local is not None:
+                _bind(sock, self._local)
+            code = self._connect_socket(sock, place)
+            if code not in _UNDER_WAY:
+                raise OSError(code, os.strerror(code))
+            return AddressAttempt(self, sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        try:
+            return socket.socket(family, kind, proto)
+        except OSError as error:
+            if error.errno not in OUT_OF_DESCRIPTORS or self._has_reclaimed:
+                raise
+            self._has_reclaimed = True
+            if not Lingering.reclaim(self.reactor, MAX_RECLAIMED):
+                raise
+            return socket.socket(family, kind, proto)
+
+    def _note(self, error: BaseException) -> None:
+        """Keep the error that tells most of those seen so far; among equals, the latest."""
+        if self._error is None or _weight(error) >= _weight(self._error):
+            self._error = error
+
+    def address_failed(self, attempt: AddressAttempt, error: BaseException) -> None:
+        """One of the addresses has failed: try the next one at once."""
+        if attempt in self._attempts:
+            self._attempts.remove(attempt)
+            self._note(error)
+            self._try_next()
+
+    def succeeded(self, attempt: AddressAttempt, sock: socket.socket, peer: Any, own: Any) -> None:
+        """One of the addresses has answered: `sock` is connected to `peer`, from `own`."""
+        self._attempts.remove(attempt)
+        self.abandon()
+        self._connected(sock, peer, own)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.is_over():
+            self.abandon()
+            self._failed_with(Failure(error))
+
+    def abandon(self) -> None:
+        """End the attempt; nobody is told. Idempotent."""
+        if self.is_over():
+            return
+        self.reactor.attempts.discard(self)
+        if self._query is not None:
+            self._query.cancel()
+        self._cancel_timer()
+        self._abandon_all()
+
+    def _abandon_all(self) -> None:
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.abandon()
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def failed(self, failure: Failure) -> None:
+        self._fail(failure.value)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._fail(ConnectError(string=reason.value))
+
+
+def interleaved(addresses: list[Any]) -> list[Any]:
+    """Return each of the addresses once, in their order, but so that the families take turns."""
+    families: dict[Any, list[Any]] = {}
+    for address in dict.fromkeys(map(tuple, addresses)):  # /etc/hosts may give one of them twice
+        families.setdefault(address[0], []).append(address)
+    rows = list(families.values())
+    longest = max(map(len, rows), default=0)
+    return [row[i] for i in range(longest) for row in rows if i < len(row)]
+
+
+def _name_in(local: Any) -> str | None:
+    """Return the host of a local address if it is a name. bind() would wait for its look-up."""
+    host = local[0] if isinstance(local, tuple) and local else None
+    if not isinstance(host, str) or not host:  # "" is any address
+        return None
+    return host if look_up_number(host, 0) is None else None
+
+
+def _bind(sock: socket.socket, local: tuple[str, int]) -> None:
+    try:
+        sock.bind(local)
+    except Exception as error:
+        raise ConnectBindError(getattr(error, "errno", None), str(error)) from None
+
+
+def _weight(error: BaseException) -> int:
+    """Return how much the error of one address says about why none could be connected."""
+    code = getattr(error, "osError", None)
+    if code in OUT_OF_DESCRIPTORS:
+        return 3  # it concerns all addresses alike
+    if code is None or code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return 0  # often a family that this machine does not have
+    return 1 if isinstance(error, (NoRouteError, ConnectBindError)) else 2
+
+
+def _discard(sock: socket.socket) -> None:
+    """Close a socket that is being connected, so that its peer learns of it at once."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # not connected
+    close_socket(sock)
+
+
+def _connect_ex(sock: socket.socket, address: Any) -> int:
+    return sock.connect_ex(address)
+
+
+class Connector(Limits):
+    """Connects to one place, and knows how that stands; made by `connectTCP`.
+
+    `state` is "disconnected", "connecting" or "connected"; `transport` is set while
+    connected, and in buildProtocol already. `connect_socket(sock, address)` begins to connect a
+    socket, as socket.connect_ex() does; a program may set it, to see each socket before.
+    """
+
+    def __init__(
+        self,
+        host: str | bytes,
+        port: Any,
+        factory: Any,
+        timeout: float | None,
+        bindAddress: tuple[str, int] | None,
+        reactor: Reactor,
+    ) -> None:
+        self.host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
+        self.port = port
+        self.factory = factory
+        self.timeout = None if timeout is None else checked_delay(timeout)
+        self.bindAddress = bindAddress
+        self.reactor = reactor
+        self.state = "disconnected"
+        self.transport: Connection | None = None
+        self.connect_socket: Callable[[socket.socket, Any], int] = _connect_ex
+        self._factory_started = False
+        self._attempt: Attempt | None = None
+        self._timer: DelayedCall | None = None
+
+    def connect(self) -> None:
+        """Begin an attempt: at first, and again once the last connection or attempt has ended.
+
+        What the factory's startFactory or startedConnecting raises comes out here, and the
+        connector is disconnected then. Raises RuntimeError unless it was disconnected before."""
+        if self.state != "disconnected":
+            raise RuntimeError(f"{self!r} cannot connect: it is {self.state} already")
+        self.reactor.open()
+        if not self._factory_started:
+            self.factory.doStart()
+            self._factory_started = True
+        self.state = "connecting"
+        attempt = self._attempt = Attempt(
+            self.reactor,
+            self.host,
+            self.port,
+            self.timeout,
+            self.bindAddress,
+            self.connected,
+            self.connectionFailed,
+            lambda sock, address: self.connect_socket(sock, address),
+        )
+        if self.timeout is not None:
+            self._timer = self.reactor.call_later_hidden(self.timeout, self._time_out)
+        try:
+            self.factory.startedConnecting(self)
+        except BaseException:
+            if self._attempt is attempt:
+                self._end_attempt()
+                self.state = "disconnected"
+                self._stop_factory()
+            raise
+
+    def stopConnecting(self) -> None:
+        """Give the attempt up: clientConnectionFailed with UserError. NotConnectingError."""
+        if self.state != "connecting":
+            raise NotConnectingError(f"{self!r} is not connecting, it is {self.state}")
+        self.connectionFailed(Failure(UserError()))
+
+    def disconnect(self) -> None:
+        """End whatever there is: give up the attempt, or close the connection."""
+        if self.state == "connecting":
+            self.stopConnecting()
+        elif self.transport is not None:
+            self.transport.loseConnection()
+
+    def getDestination(self) -> IPv4Address | IPv6Address:
+        """Where it connects to, as it was asked for: `host` may be a name."""
+        kind = IPv6Address if ":" in str(self.host) else IPv4Address
+        return kind("TCP", self.host, self.port)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        error = TimeoutError(string=f"no connection within {self.timeout} seconds")
+        self.connectionFailed(Failure(error))
+
+    def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
+        """The attempt has succeeded."""
+        self._end_attempt()
+        self.state = "connected"
+        peer = from_sockaddr(peer_address)
+        host = from_sockaddr(own_address)
+        limit_unsent(sock, self.unsent_limit())
+        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost, host)
+        self.transport = connection
+        try:
+            protocol = self.factory.buildProtocol(peer)
+        except BaseException as error:
+            self.transport = None
+            close_socket(sock)
+            failure = Failure(error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self.connectionFailed(failure)
+                raise
+            self.reactor.log_failure(failure, f"in buildProtocol of {type(self.factory).__name__}")
+            self.connectionFailed(failure)
+            return
+        connection.start(Protocol() if protocol is None else protocol)
+        if protocol is None:
+            connection.loseConnection()
+
+    def connectionFailed(self, reason: Failure) -> None:
+        self._end_attempt()
+        self._ended("clientConnectionFailed", reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.transport = None
+        self._ended("clientConnectionLost", reason)
+
+    def _end_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.abandon()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():  # a program may have cancelled the call
+            timer.cancel()
+
+    def _ended(self, method: str, reason: Failure) -> None:
+        self.state = "disconnected"
+        try:
+            self._call_factory(method, self, reason)
+        finally:
+            self._stop_factory()
+
+    def _stop_factory(self) -> None:
+        # Unless the factory has just asked for another attempt.
+        if self.state == "disconnected" and self._factory_started:
+            self._factory_started = False
+            self._call_factory("doStop")
+
+    def _call_factory(self, method: str, *args: Any) -> None:
+        """Call a method of the factory. What the method raises is logged, and all else goes on."""
+        try:
+            getattr(self.factory, method)(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            self.reactor.log_failure(Failure(), f"in {method} of {type(self.factory).__name__}")
+
+    def __repr__(self) -> str:
+        return f"<Connector to {self.host}:{self.port}, {self.state}>"

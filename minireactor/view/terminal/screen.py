@@ -1,0 +1,444 @@
+"""The picture that `--watch` shows in a terminal: samples of a tap in, lines of text out.
+
+    draw(samples, (80, 24), Options(title="serve echo")) -> ["...", ...]
+
+Nothing here knows a terminal. A line is no wider than it may be, and colours, if they are wanted,
+are the only escape sequences in it; whatever else the samples say is made printable.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from minireactor.view.monitor import BUSIEST
+from minireactor.view.output import visible
+
+INTERVAL = 0.25  # seconds between two samples, as far as a heading speaks of them
+ENDED_SECONDS = 3.0  # for which a connection that has ended is still shown, if there is room
+RATE_SECONDS = 1.0  # over which rates are taken
+HISTORY = 41  # samples that a picture can use
+BAR_SCALE = 1.5  # what a whole bar stands for, in high marks
+
+Part = tuple[str, str]  # (text, style)
+
+_STYLES = {
+    "": "",
+    "title": "1",
+    "heading": "2",
+    "ended": "2",
+    "key": "7",
+    "mark": "1",
+    "low": "32",
+    "middle": "33",
+    "high": "31",
+    "spark": "36",
+    "warn": "1;31",
+    "flowing": "32",
+    "paused": "1;31",
+    "pull": "36",
+    "open": "",
+    "closing": "35",
+    "ending": "35",
+    "closed": "2",
+}
+_BLOCKS = " ▏▎▍▌▋▊▉"
+_LEVELS = "▁▂▃▄▅▆▇█"
+_ASCII_LEVELS = "_.:-=+*#"
+
+
+class Options:
+    """title: what is watched. hint: said while there is no connection. order: the name of that of
+    the rows. notes: lines to show at the bottom, the latest last. colours, unicode: whether the
+    terminal has them. frozen, stopping: said at the bottom."""
+
+    __slots__ = ("colours", "frozen", "hint", "notes", "order", "stopping", "title", "unicode")
+
+    def __init__(
+        self, title: str, hint: str = "", *, colours: bool = False, unicode: bool = True
+    ) -> None:
+        self.title = title
+        self.hint = hint
+        self.order = BUSIEST
+        self.notes: Sequence[str] = ()
+        self.colours = colours
+        self.unicode = unicode
+        self.frozen = False
+        self.stopping = False
+
+
+def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Options) -> list[str]:
+    """The lines of a picture of (columns, lines) at most; `samples` as they came, the latest last.
+
+    At most the last HISTORY of them are used; there has to be one."""
+    width, height = size
+    now = samples[-1]
+    above: list[list[Part]] = [_summary(samples)]
+    if height >= 4:
+        above.insert(0, _title(now, options, width))
+    below: list[list[Part]] = [_footer(options)] if height >= 6 else []
+    notes = [[(note, "")] for note in options.notes[-(height // 5) :]] if height >= 10 else []
+    room = height - len(above) - len(below) - len(notes)
+    body = _body(samples, width, room, options)
+    empty: list[list[Part]] = [[] for _ in range(room - len(body))]
+    lines = [*above, *body, *empty, *notes, *below][:height]
+    return [_rendered(line, width, options) for line in lines]
+
+
+def plain(samples: Sequence[dict[str, Any]]) -> str:
+    """The state of things in one line, for who has no terminal."""
+    now = samples[-1]
+    line = f"{now['time']:.0f} s: {_said(_summary(samples))}, lag {now['lag'] * 1000:.1f} ms"
+    busiest = next((row for row in now["connections"] if row["state"] != "closed"), None)
+    if busiest is None:
+        return line
+    return (
+        f"{line}; busiest {visible(busiest['peer'])}: {_state(busiest)}, "
+        f"pending {amount(busiest['pending'])}"
+    )
+
+
+def amount(number: float) -> str:
+    """In five characters at most, with K, M, G... for powers of 1,024: 999, 1.0K, 64.0K, 128K."""
+    value, units = float(number), "KMGTPE"
+    unit = ""
+    while value >= 999.5 and units:
+        value, unit, units = value / 1024, units[0], units[1:]
+    return f"{value:.1f}{unit}" if unit and value < 99.95 else f"{value:.0f}{unit}"
+
+
+# The lines above and below.
+
+
+def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
+    seconds = int(now["time"])
+    clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    facts = f"lag {now['lag'] * 1000:.1f} ms  {clock}"
+    if now["memory"] is not None:
+        facts = f"{amount(now['memory'])} memory  {facts}"
+    gap = width - _cells(visible(options.title)) - len(facts)
+    return [(options.title, "title"), (f"{' ' * max(2, gap)}{facts}", "")]
+
+
+def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
+    now = samples[-1]
+    totals = now["totals"]
+    paused = totals["paused_now"]
+    before = samples[-1 - _back(samples, RATE_SECONDS)]
+    passed = now["time"] - before["time"]
+    rate = ""
+    if passed > 0:
+        moved = sum(totals[way] - before["totals"][way] for way in ("in", "out"))
+        rate = f" ({amount(moved / passed)}/s)"
+    return [
+        (f"open {totals['open']} of {totals['connections']}", ""),
+        ("  ", ""),
+        (f"paused {paused}", "paused" if paused else ""),
+        ("  ", ""),
+        (f"in {amount(totals['in'])}  out {amount(totals['out'])}{rate}", ""),
+        (f"  pauses {totals['pauses']}", ""),
+        (f"  highest pending {amount(totals['highest_pending'])}", ""),
+        (_kernel_limit(now["connections"]), ""),
+    ]
+
+
+def _footer(options: Options) -> list[Part]:
+    if options.stopping:
+        return [("stopping: transfers may finish; ", "warn"), ("q", "key"), (" ends them now", "")]
+    freeze = " go on  " if options.frozen else " freeze  "
+    return [
+        *([("FROZEN  ", "warn")] if options.frozen else []),
+        *(("q", "key"), (" quit  ", ""), ("f", "key"), (freeze, "")),
+        *(("s", "key"), (f" order: {options.order}", "")),
+    ]
+
+
+# The rows.
+
+
+def _body(
+    samples: Sequence[dict[str, Any]], width: int, room: int, options: Options
+) -> list[list[Part]]:
+    now = samples[-1]
+    rows = [row for row in now["connections"] if row["state"] != "closed"]
+    ended = _ended(samples)
+    if not rows and not ended:
+        return [[], [(options.hint, "")]][: max(0, room)]
+    columns = _columns([*rows, *ended], width)
+    gap = _gap(width)
+    lines = [_heading(columns, (rows or ended)[0], gap)] if room >= 3 else []
+    room -= len(lines)
+    rest = now["rest"]
+    if rest is not None or len(rows) > room:
+        room = max(0, room - 1)
+        rest = _sum(rest, rows[room:])
+        rows = rows[:room]
+    rows += ended[: room - len(rows)]
+    histories = _histories(samples, {row["id"] for row in rows})
+    for row in rows:
+        cells = _row(row, columns, samples, histories[row["id"]], options)
+        lines.append([part for cell in cells for part in (*cell, (gap, ""))])
+    if rest is not None:
+        told = ", ".join(f"{name} {amount(rest[name])}" for name in ("pending", "in", "out"))
+        lines.append([(f"and {rest['count']} more: {told}, pauses {rest['pauses']}", "heading")])
+    return lines
+
+
+def _sum(rest: dict[str, int] | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+    names = ("pending", "in", "out", "pauses")
+    total = dict(rest) if rest is not None else dict.fromkeys(("count", *names), 0)
+    total["count"] += len(rows)
+    for name in names:
+        total[name] += sum(row[name] for row in rows)
+    return total
+
+
+def _ended(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that have ended a moment ago, the latest first."""
+    found = []
+    for sample in reversed(samples):
+        if samples[-1]["time"] - sample["time"] > ENDED_SECONDS:
+            break
+        found += [row for row in reversed(sample["connections"]) if row["state"] == "closed"]
+    return found
+
+
+def _columns(rows: list[dict[str, Any]], width: int) -> dict[str, int]:
+    """Name and width of each column that there is room for."""
+    wanted = {
+        "id": max(len(str(row["id"])) for row in rows),
+        "peer": min(25, max(4, *(_cells(visible(row["peer"])) for row in rows))),
+        "label": min(25, max(5, *(_cells(visible(row["label"])) for row in rows))),
+        "state": 7,
+        "bar": 12,
+        "pending": 7,
+        "kernel": 6,
+        "spark": 8,
+        "rate": 6,
+        "pauses": 6,
+    }
+    if len({row["label"] for row in rows}) == 1:
+        del wanted["label"]
+    gap = len(_gap(width))
+    left = width - sum(wanted.values()) - gap * (len(wanted) - 1)
+    for name in ("id", "spark", "pauses", "label", "kernel", "rate", "pending", "bar", "state"):
+        if left < 0 and name in wanted:
+            left += wanted.pop(name) + gap
+    for name, most in (("bar", 22), ("spark", 20), ("bar", 34), ("spark", HISTORY - 1)):
+        if name in wanted:
+            more = max(0, min(most - wanted[name], left))
+            wanted[name] += more
+            left -= more
+    return wanted
+
+
+def _gap(width: int) -> str:
+    """What stands between two columns."""
+    return "  " if width >= 100 else " "
+
+
+_HEADINGS = {
+    "id": "#",
+    "peer": "PEER",
+    "label": "LABEL",
+    "state": "STATE",
+    "pending": "PENDING",
+    "kernel": "KERNEL",
+    "rate": "RATE/s",
+    "pauses": "PAUSES",
+}
+_RIGHT = ("id", "pending", "kernel", "rate", "pauses")
+
+
+def _heading(columns: dict[str, int], row: dict[str, Any], gap: str) -> list[Part]:
+    cells = []
+    for name, width in columns.items():
+        if name == "bar":
+            low, high = _mark_cells(row, width - 2)
+            text = f"{'low':>{low + 3}}" if low + 3 < high else ""
+            cells.append(f"{f'{text:<{high}}high':<{width}}"[:width])
+        elif name == "spark":
+            cells.append(_cell(name, f"LAST {width * INTERVAL:.0f} s", width))
+        else:
+            cells.append(_cell(name, _HEADINGS[name], width))
+    return [(gap.join(cells), "heading")]
+
+
+def _cell(name: str, text: str, width: int) -> str:
+    text = _cut(visible(text), width)
+    space = " " * (width - _cells(text))
+    return space + text if name in _RIGHT else text + space
+
+
+def _row(
+    row: dict[str, Any],
+    columns: dict[str, int],
+    samples: Sequence[dict[str, Any]],
+    history: list[int | None],
+    options: Options,
+) -> list[list[Part]]:
+    cells: list[list[Part]] = []
+    state = _state(row)
+    ended = "ended" if state == "closed" else ""
+    for name, width in columns.items():
+        if name == "bar":
+            cells.append(_bar(row, width - 2, options.unicode))
+        elif name == "spark":
+            cells.append([(_spark(history[-width - 1 :], width, options.unicode), "spark")])
+        elif name == "state":
+            cells.append([(_cell(name, state, width), state)])
+        else:
+            value = _rate(history, samples) if name == "rate" else _value(name, row)
+            cells.append([(_cell(name, value, width), ended)])
+    return cells
+
+
+def _kernel_limit(rows: list[dict[str, Any]]) -> str:
+    """How much of a peer's bytes waits in the kernel; peers that read fast have no limit."""
+    limits = [row["unsent"] for row in rows if row.get("unsent")]
+    return f"  kernel limit {amount(max(limits))}" if limits else ""
+
+
+def _state(row: dict[str, Any]) -> str:
+    """In one word: of its producer, if it has one, as long as it is open."""
+    if row["state"] != "open" or row["producer"] in ("none", "closed"):
+        return str(row["state"])
+    return str(row["producer"])
+
+
+def _value(name: str, row: dict[str, Any]) -> str:
+    if name == "pending":
+        return amount(row["pending"])
+    if name == "kernel":
+        return "-" if row["sendq"] is None else amount(row["sendq"])
+    return str(row[name])
+
+
+def _bar(row: dict[str, Any], width: int, unicode: bool) -> list[Part]:
+    """Pending against both marks, which stay visible in it."""
+    low, high = _mark_cells(row, width)
+    filled = row["pending"] / (row["high"] * BAR_SCALE) * width
+    parts: list[Part] = [("[", "")]
+    for cell in range(width):
+        style = "low" if cell < low else "middle" if cell < high else "high"
+        if cell in (low, high):
+            text, style = ("┊│" if unicode else ":|")[cell == high], "mark"
+        elif cell == width - 1 and filled > width:
+            text = "»" if unicode else ">"
+        elif cell < int(filled):
+            text = "█" if unicode else "#"
+        elif cell == int(filled):
+            text = _BLOCKS[int((filled - cell) * 8)] if unicode else " "
+        else:
+            text = " "
+        parts.append((text, style))
+    return [*parts, ("]", "")]
+
+
+def _mark_cells(row: dict[str, Any], width: int) -> tuple[int, int]:
+    """Where the two marks are in a bar; never in one place."""
+    high = int(width / BAR_SCALE)
+    return min(int(row["low"] / (row["high"] * BAR_SCALE) * width), high - 1), high
+
+
+# The past.
+
+
+def _back(samples: Sequence[dict[str, Any]], seconds: float) -> int:
+    """How many samples to go back for so many seconds; one at least, if there is another."""
+    count = 0
+    for sample in islice(reversed(samples), 1, None):
+        if count and samples[-1]["time"] - sample["time"] > seconds * 1.05:
+            break
+        count += 1
+    return count
+
+
+def _histories(samples: Sequence[dict[str, Any]], numbers: set[int]) -> dict[int, list[int | None]]:
+    """The bytes that each of these connections had moved at each sample; None: not known."""
+    found: dict[int, list[int | None]] = {number: [] for number in numbers}
+    for sample in samples[-HISTORY:]:
+        moved = {row["id"]: row["in"] + row["out"] for row in sample["connections"]}
+        for number, history in found.items():
+            to_come = number > sample["totals"]["connections"]
+            history.append(0 if to_come else moved.get(number))
+    return found
+
+
+def _spark(history: list[int | None], width: int, unicode: bool) -> str:
+    """What moved between each two samples, against the most of that; blank before the first."""
+    moved = [
+        after - before if after and before is not None else None
+        for before, after in zip(history, history[1:])
+    ]
+    most = max((number for number in moved if number is not None), default=0)
+    levels = _LEVELS if unicode else _ASCII_LEVELS
+    text = ""
+    for number in moved:
+        # The lowest level is for nothing at all.
+        level = -(-number * (len(levels) - 1) // most) if number else 0
+        text += " " if number is None else levels[level]
+    return f"{text:>{width}}"
+
+
+def _rate(history: list[int | None], samples: Sequence[dict[str, Any]]) -> str:
+    """Bytes a second, both ways."""
+    known = 0
+    for moved in islice(reversed(history), 1 + _back(samples, RATE_SECONDS)):
+        if moved is None:
+            break
+        known += 1
+    if known < 2:
+        return "-"
+    passed = samples[-1]["time"] - samples[-known]["time"]
+    return amount((history[-1] - history[-known]) / max(passed, 1e-6))  # type: ignore[operator]
+
+
+# Characters.
+
+
+def _rendered(parts: Iterable[Part], width: int, options: Options) -> str:
+    """A line, cut to its width; neighbours of one style share their escape sequences."""
+    text, style, line = "", "", ""
+
+    def flush() -> str:
+        code = _STYLES[style] if options.colours else ""
+        return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
+
+    for part, its_style in parts:
+        part = _cut(visible(part) if options.unicode else _ascii(part), width)
+        width -= _cells(part)
+        if its_style != style:
+            line += flush()
+            text, style = "", its_style
+        text += part
+    return (line + flush()).rstrip(" ")
+
+
+def _said(parts: Iterable[Part]) -> str:
+    return ", ".join("".join(text for text, _ in parts).split("  "))
+
+
+def _ascii(text: str) -> str:
+    return visible(text).encode("ascii", "replace").decode()
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells_of(character) for character in text)
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _cut(text: str, width: int) -> str:
+    while _cells(text) > width:
+        text = text[: max(0, width)] if len(text) > width else text[:-1]
+    return text
