@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
 
 from minireactor.error import NotConnectingError
 from minireactor.log import logger
@@ -13,7 +13,7 @@ from minireactor.log import logger
 if TYPE_CHECKING:
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.failure import Failure
-    from minireactor.transports.connector import Connector
+    from minireactor.interfaces import IConnector
 
     Address = IPv4Address | IPv6Address
 
@@ -87,13 +87,13 @@ class ClientFactory(Factory):
     startedConnecting  (clientConnectionFailed | buildProtocol  clientConnectionLost)
     """
 
-    def startedConnecting(self, connector: Connector) -> None:
+    def startedConnecting(self, connector: IConnector) -> None:
         """An attempt has begun; `connector.stopConnecting()` ends it."""
 
-    def clientConnectionFailed(self, connector: Connector, reason: Failure) -> None:
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """No connection came about. `connector.connect()` tries again."""
 
-    def clientConnectionLost(self, connector: Connector, reason: Failure) -> None:
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         """The connection has ended, and its protocol knows. `connector.connect()` reconnects."""
 
 
@@ -114,20 +114,20 @@ class ReconnectingClientFactory(ClientFactory):
     retries = 0
     maxRetries: int | None = None
     continueTrying = 1
-    connector: Connector | None = None
+    connector: IConnector | None = None
     clock: Any = None
     _waits: dict[Any, Any] | None = None  # of each connector that waits, its delayed call
 
-    def startedConnecting(self, connector: Connector) -> None:
+    def startedConnecting(self, connector: IConnector) -> None:
         self.connector = connector
 
-    def clientConnectionFailed(self, connector: Connector, reason: Failure) -> None:
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         self.retry(connector)
 
-    def clientConnectionLost(self, connector: Connector, reason: Failure) -> None:
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         self.retry(connector)
 
-    def retry(self, connector: Connector | None = None) -> None:
+    def retry(self, connector: IConnector | None = None) -> None:
         """Have `connector` (default: the one of the last attempt) connect again after the delay.
 
         While that connector waits already, its wait goes on and no other begins."""
@@ -147,7 +147,7 @@ class ReconnectingClientFactory(ClientFactory):
         self.retries += 1
         self.connector = connector
         self.delay = self._next_delay()
-        clock = self.clock or connector.reactor
+        clock = self.clock or cast(Any, connector).reactor
         self._waits[connector] = clock.callLater(self.delay, self._reconnect, connector)
 
     def _next_delay(self) -> float:
@@ -160,7 +160,7 @@ class ReconnectingClientFactory(ClientFactory):
                 delay = min(abs(2 * self.maxDelay - delay), self.maxDelay)
         return delay
 
-    def _reconnect(self, connector: Connector) -> None:
+    def _reconnect(self, connector: IConnector) -> None:
         if self._waits is not None:
             self._waits.pop(connector, None)
         # A program may have called connect() itself meanwhile.

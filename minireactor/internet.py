@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 from minireactor import log
 from minireactor.core.descriptors import DescriptorSet
@@ -14,34 +14,23 @@ from minireactor.core.poller import READ, WRITE
 from minireactor.core.threads import ThreadPool
 from minireactor.core.triggers import SystemEvent
 from minireactor.error import (
-    ConnectionLost,
     ReactorAlreadyRunning,
     ReactorNotRestartable,
     ReactorNotRunning,
 )
-from minireactor.failure import Failure, safe_repr
-from minireactor.transports.connector import Attempt, Connector
+from minireactor.transports.connector import Connector
 from minireactor.transports.port import Port
 from minireactor.transports.resolver import Resolver
 
 MOST_THREADS = 10
 SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are still on their way
 
-Tap = Callable[[str, Any, Union[Failure, None]], None]
-
 
 class Reactor(Loop):
-    """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin.
-
-    A tap listens to all connections: it is called as `tap(event, connection, reason)`, event being
-    "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost",
-    just before the call of that name; `reason` is a Failure for "connectionLost", else None. One
-    that raises is logged and removed, and nothing else is disturbed. See `add_tap()`.
-    """
+    """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin."""
 
     def __init__(self, poller: Any = None, *, resolver: Any = None, **injected: Any) -> None:
         super().__init__(poller, **injected)
-        self.observers: tuple[Tap, ...] = ()
         self.resolver = resolver or Resolver(self)  # what has a resolve() like a Resolver's will do
         self.running = False
         self._started = False  # inside run()
@@ -54,7 +43,6 @@ class Reactor(Loop):
             "shutdown": SystemEvent("shutdown", self._end),
         }
         self._descriptors = DescriptorSet(self)
-        self.attempts: set[Attempt] = set()  # to connect; some have no descriptor yet
         self._threads = ThreadPool(MOST_THREADS, "minireactor")
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
@@ -171,11 +159,6 @@ class Reactor(Loop):
         self.crash()
         self.disconnect_all()
 
-    def disconnect_all(self) -> None:
-        for attempt in list(self.attempts):
-            self.guard(attempt, attempt.connectionLost, Failure(ConnectionLost()))
-        super().disconnect_all()
-
     def attach(self, handler: Handler) -> None:
         other = self.handler_of(handler.fd)
         if other is not None:
@@ -255,28 +238,6 @@ class Reactor(Loop):
     def close(self) -> None:
         super().close()
         self._threads.close()
-
-    def add_tap(self, tap: Tap) -> None:
-        """Call `tap` with what happens to connections, from now on, after the earlier ones."""
-        self.observers += (tap,)
-
-    def remove_tap(self, tap: Tap) -> None:
-        """Call `tap` no more. Does nothing if it has not been added."""
-        self.observers = tuple(other for other in self.observers if other != tap)
-
-    def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
-        """Notify the taps."""
-        for tap in self.observers:
-            try:
-                tap(event, connection, reason)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                log.err(error, f"{safe_repr(tap)}, an observer, has failed and is removed")
-                self.remove_tap(tap)
-
-    def log_failure(self, failure: Failure, why: str) -> None:
-        log.err(failure, why)
 
 
 def _nothing() -> None:

@@ -16,8 +16,8 @@ PACKAGE = Path(minireactor.__file__).parent
 
 # Lowest first: a module imports from its own folder, and from those of lower levels.
 LEVELS = [
-    {"address", "error", "failure", "interfaces", "log"},
-    {"core", "defer"},
+    {"address", "defer", "error", "failure", "interfaces", "log"},
+    {"core"},
     {"factory", "protocol", "transports"},
     {"__init__", "basic", "internet", "streams", "testing"},
     {"serve"},
@@ -50,8 +50,7 @@ def source(module):
 
 
 class Imports(ast.NodeVisitor):
-    """What a module imports: `all`, and `eager` when it is loaded itself. Not what only type
-    checkers are to see."""
+    """What a module imports: `all`, also for type checkers only, and `eager` when it is loaded."""
 
     def __init__(self, module):
         self.all = set()
@@ -75,11 +74,11 @@ class Imports(ast.NodeVisitor):
             self._found(name if name.partition(".")[2] in MODULES else node.module)
 
     def visit_If(self, node):
-        if "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.orelse:
-                self.visit(child)
-        else:
-            self.generic_visit(node)
+        # What only type checkers import is read by people as well.
+        for_type_checkers = "TYPE_CHECKING" in ast.dump(node.test)
+        self._depth += for_type_checkers
+        self.generic_visit(node)
+        self._depth -= for_type_checkers
 
     def visit_FunctionDef(self, node):
         self._depth += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from minireactor import log
 from minireactor.core.backlog import Backlog
@@ -27,9 +27,22 @@ TURN_SECONDS = 0.002
 # see Loop.share.
 DISPATCH_SECONDS = 0.005
 
+Tap = Callable[[str, Any, Union[Failure, None]], None]
+
 
 class Loop:
-    """A single-threaded event loop. Tests inject `poller` and `seconds`: readiness and time."""
+    """A single-threaded event loop. Tests inject `poller` and `seconds`: readiness and time.
+
+    A tap listens to all connections: it is called as `tap(event, connection, reason)`, event being
+    "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost",
+    just before the call of that name; `reason` is a Failure for "connectionLost", else None. One
+    that raises is logged and removed, and nothing else is disturbed. See `add_tap()`.
+
+    attempts: handlers that try to connect; some of them have no descriptor yet.
+    resolver: finds the addresses of names; a loop without names has none.
+    """
+
+    resolver: Any = None
 
     def __init__(self, poller: Any = None, seconds: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -46,6 +59,8 @@ class Loop:
         # one that moves many bytes can move fewer at a time.
         self.share = DISPATCH_SECONDS
         self._backlog: Backlog | None = None  # while the loop is behind
+        self.observers: tuple[Tap, ...] = ()
+        self.attempts: set[Handler] = set()
         self._closed = False
 
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
@@ -272,6 +287,27 @@ class Loop:
         if waker is not None:
             waker.wake_threadsafe()
 
+    # Observers.
+
+    def add_tap(self, tap: Tap) -> None:
+        """Call `tap` with what happens to connections, from now on, after the earlier ones."""
+        self.observers += (tap,)
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Call `tap` no more. Does nothing if it has not been added."""
+        self.observers = tuple(other for other in self.observers if other != tap)
+
+    def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
+        """Notify the taps."""
+        for tap in self.observers:
+            try:
+                tap(event, connection, reason)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                log.err(error, f"{safe_repr(tap)}, an observer, has failed and is removed")
+                self.remove_tap(tap)
+
     # Opening and closing.
 
     def close(self) -> None:
@@ -315,5 +351,7 @@ class Loop:
         self._waker = None
 
     def disconnect_all(self) -> None:
+        for attempt in list(self.attempts):
+            self.guard(attempt, attempt.connectionLost, Failure(ConnectionLost()))
         for handler in self.shown():
             self.guard(handler, handler.connectionLost, Failure(ConnectionLost()))

@@ -7,7 +7,7 @@ Some microseconds for each of 10,000 connections add up to a delay that every cl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from minireactor import log
 from minireactor.failure import Failure, safe_repr
@@ -15,8 +15,10 @@ from minireactor.failure import Failure, safe_repr
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.core.handler import Handler
+    from minireactor.core.loop import Loop
+
+_Each = TypeVar("_Each", bound="Handler")
 
 SLICE_SECONDS = 0.002  # a client does not notice a delay of so much
 # Connections that one slice may end. The loop closes them in the iterations that follow, which
@@ -25,7 +27,7 @@ SLICE_ENDINGS = 10
 CHUNK = 50  # connections between two looks at the clock, which costs as much as a short visit
 
 
-class Walk:
+class Walk(Generic[_Each]):
     """Calls `visit(connection)` for each of `connections`, from `start()` on.
 
     visit: returns whether it has ended the connection. If it raises, that is logged, and the
@@ -35,13 +37,13 @@ class Walk:
 
     def __init__(
         self,
-        reactor: Reactor,
-        connections: Iterable[Connection],
-        visit: Callable[[Connection], bool],
+        reactor: Loop,
+        connections: Iterable[_Each],
+        visit: Callable[[_Each], bool],
         finished: Callable[[], object] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._left: Iterator[Connection] = iter(connections)
+        self._left: Iterator[_Each] = iter(connections)
         self._visit = visit
         self._finished = finished
         self._timer: Any = None
@@ -78,7 +80,7 @@ class Walk:
             finished()
 
 
-def _end_failed(connection: Connection) -> None:
+def _end_failed(connection: Handler) -> None:
     """End a connection whose visit has raised, with the exception as the reason."""
     failure = Failure()
     log.err(failure, f"in a walk over all connections, at {safe_repr(connection)}")

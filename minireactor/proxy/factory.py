@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.interfaces import IConnector
     from minireactor.transports.connector import Connector
     from minireactor.transports.splice import PipeSource
     from minireactor.transports.tcp import Connection
@@ -502,7 +503,7 @@ class Proxy(Protocol):
         self.factory.loops.add(self, sock, address)
         return code
 
-    def is_trying(self, connector: Connector) -> bool:
+    def is_trying(self, connector: IConnector) -> bool:
         """Whether it still waits for this one."""
         return connector is self._connector
 
@@ -576,7 +577,7 @@ class _Call(ClientFactory):
     def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
         return _Answer(self._proxy)
 
-    def clientConnectionFailed(self, connector: Connector, reason: Failure) -> None:
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         # On behalf of the client, which is to end if the factory raises: nobody else would end it.
         if self._proxy.is_trying(connector):
             client = self._proxy.client

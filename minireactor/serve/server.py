@@ -279,8 +279,8 @@ class Server:
         # By a client's connection: its own, and of those that share its fate.
         self._activity: dict[Connection, list[_Activity]] = {}
         self._sweep_timer: Any = None
-        self._sweep: Walk | None = None
-        self._ending: Walk | None = None
+        self._sweep: Walk[Connection] | None = None
+        self._ending: Walk[Connection] | None = None
         self._aborting: Any = None
         self._next_warning = -1.0
         self._unreported = 0

@@ -18,7 +18,7 @@ from minireactor.core.handler import Handler
 from minireactor.transports.kernel import send_queue
 
 if TYPE_CHECKING:
-    from minireactor.internet import Reactor
+    from minireactor.core.loop import Loop
 
 LINGER_SECONDS = 10.0  # what is queued goes on even after the close, if the peer sends no more
 LINGER_BYTES = 16 * 1024 * 1024  # a peer that sends more than this is not listening
@@ -32,7 +32,7 @@ class Lingering(Handler):
 
     hidden = True
 
-    def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
+    def __init__(self, reactor: Loop, sock: socket.socket) -> None:
         super().__init__(sock.fileno())
         self._reactor = reactor
         self._socket = sock
@@ -41,7 +41,7 @@ class Lingering(Handler):
         self.reading = True
 
     @classmethod
-    def reclaim(cls, reactor: Reactor, limit: int) -> bool:
+    def reclaim(cls, reactor: Loop, limit: int) -> bool:
         """Free descriptors: close up to `limit` lingering sockets whose data has been acknowledged,
         oldest first. Return whether any was closed."""
         ours = (each for each in reactor.handlers() if isinstance(each, cls))
@@ -51,7 +51,7 @@ class Lingering(Handler):
         return bool(settled)
 
     @classmethod
-    def take_over(cls, reactor: Reactor, sock: socket.socket) -> None:
+    def take_over(cls, reactor: Loop, sock: socket.socket) -> None:
         """End our side of the stream; the descriptor leaves `sock`, which is closed to its user."""
         try:
             sock.shutdown(socket.SHUT_WR)

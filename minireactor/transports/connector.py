@@ -9,6 +9,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
+from minireactor import log
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.core.fork import close_socket
 from minireactor.core.handler import Handler
@@ -31,7 +32,7 @@ from minireactor.transports.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, l
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
-    from minireactor.internet import Reactor
+    from minireactor.core.loop import Loop
     from minireactor.transports.resolver import Query, Resolved
 
 # Seconds after which the next address is tried beside those before it (RFC 8305, section 5).
@@ -122,7 +123,7 @@ class Attempt(Handler):
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Loop,
         host: str,
         port: Any,
         timeout: float | None,
@@ -364,7 +365,7 @@ class Connector(Limits):
         factory: Any,
         timeout: float | None,
         bindAddress: tuple[str, int] | None,
-        reactor: Reactor,
+        reactor: Loop,
     ) -> None:
         self.host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
         self.port = port
@@ -453,7 +454,7 @@ class Connector(Limits):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self.connectionFailed(failure)
                 raise
-            self.reactor.log_failure(failure, f"in buildProtocol of {type(self.factory).__name__}")
+            log.err(failure, f"in buildProtocol of {type(self.factory).__name__}")
             self.connectionFailed(failure)
             return
         connection.start(Protocol() if protocol is None else protocol)
@@ -496,7 +497,7 @@ class Connector(Limits):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            self.reactor.log_failure(Failure(), f"in {method} of {type(self.factory).__name__}")
+            log.err(Failure(), f"in {method} of {type(self.factory).__name__}")
 
     def __repr__(self) -> str:
         return f"<Connector to {self.host}:{self.port}, {self.state}>"

@@ -21,7 +21,7 @@ from minireactor.transports.resolver import OUT_OF_DESCRIPTORS, checked_host, la
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
-    from minireactor.internet import Reactor
+    from minireactor.core.loop import Loop
 
 # Connections that wait to be accepted. listenTCP()'s 50 makes a crowd of 1,000 wait for seconds:
 # the kernel drops the rest of their SYNs, and TCP repeats those only after a second.
@@ -60,7 +60,7 @@ class Listener(Handler):
 
     comes_first = True
 
-    def __init__(self, reactor: Reactor, sock: socket.socket | None) -> None:
+    def __init__(self, reactor: Loop, sock: socket.socket | None) -> None:
         super().__init__(-1 if sock is None else sock.fileno())
         self.reactor = reactor
         self.socket = sock
@@ -89,7 +89,7 @@ class Port(Limits, Listener):
     """
 
     def __init__(
-        self, port: int, factory: Any, backlog: int, interface: str | bytes, reactor: Reactor
+        self, port: int, factory: Any, backlog: int, interface: str | bytes, reactor: Loop
     ) -> None:
         super().__init__(reactor, None)
         self.port = port

@@ -28,8 +28,8 @@ from minireactor.error import ConnectError, DNSLookupError, ServiceNameUnknownEr
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:
+    from minireactor.core.loop import Loop
     from minireactor.core.timers import DelayedCall
-    from minireactor.internet import Reactor
 
     Key = tuple[str, "str | None"]  # a host and, if the port was given as one, a service name
 
@@ -202,7 +202,7 @@ class Resolver:
 
     Another object may take its place, as `Reactor(resolver=...)`, if it has this `resolve()`."""
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Loop) -> None:
         self._reactor = reactor
         self._kept: dict[Key, tuple[float, int | str, list[Any]]] = {}  # when, port, addresses
         self._lookups: dict[Key, Lookup] = {}  # queued or under way

@@ -13,7 +13,7 @@ from minireactor.core.handler import Handler
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:
-    from minireactor.internet import Reactor
+    from minireactor.core.loop import Loop
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -28,7 +28,7 @@ class Endpoint(Handler):
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Loop,
         sock: socket.socket,
         peer: IPv4Address | IPv6Address,
         host: IPv4Address | IPv6Address | None = None,

@@ -37,8 +37,8 @@ from minireactor.transports.sendfile import FileSource
 from minireactor.transports.sockets import Endpoint
 
 if TYPE_CHECKING:
+    from minireactor.core.loop import Loop
     from minireactor.defer import Deferred
-    from minireactor.internet import Reactor
 
 # A connection's share of one pass, in bytes, so that a fast peer starves nobody. Reads start
 # small and grow while they come back full: 64-byte messages want no 256 KiB to land in.
@@ -73,7 +73,7 @@ class Connection(Endpoint):
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Loop,
         sock: socket.socket,
         peer: IPv4Address | IPv6Address,
         marks: tuple[int, int] = (flow.HIGH, flow.LOW),
