@@ -309,7 +309,10 @@ def getConnectError(e: BaseException | tuple[Any, ...]) -> ConnectError:
     (see errnoMapping; a plain ConnectError for any other), the text goes to `args`. An error of
     the resolver is an UnknownHostError. Without an errno, `e` itself is the one argument.
     """
-    args = e.args if isinstance(e, BaseException) else e
+    if isinstance(e, OSError) and e.errno is not None:
+        args: tuple[Any, ...] = (e.errno, e.strerror)  # PyPy's `args` has names of files as well
+    else:
+        args = e.args if isinstance(e, BaseException) else e
     kind = UnknownHostError if isinstance(e, socket.gaierror) else ConnectError
     if len(args) != 2:
         return kind(string=e)

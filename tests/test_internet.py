@@ -9,6 +9,7 @@ import weakref
 import pytest
 from scripted import ScriptedPoller
 from support import (
+    IS_PYPY,
     PATIENCE,
     OneFactory,
     Recorder,
@@ -715,6 +716,7 @@ def test_the_threads_of_a_reactor_that_is_closed_end(reactor):
     assert not threads[0].is_alive()
 
 
+@pytest.mark.skipif(IS_PYPY, reason="it frees things when it sees a reason to")
 def test_a_thread_that_waits_keeps_nothing_of_its_last_call(reactor):
     class Thing:
         def use(self):

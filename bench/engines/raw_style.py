@@ -66,7 +66,7 @@ def integers(line=None, greeting=serving.GREETING, length=0, timed=False):
         return count
 
     lateness = serving.Lateness() if timed else None
-    wait = None
+    wait = -1  # PyPy takes no None
     serving.ready(listener.getsockname()[1])
     while True:
         if lateness is not None:
