@@ -10,7 +10,7 @@ import time
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address
-from minireactor.core import fork
+from minireactor.core import waker
 from minireactor.core.poller import HANGUP, READ, WRITE
 from minireactor.transports import sockets as endpoint
 from minireactor.transports import tcp
@@ -126,7 +126,7 @@ class Wire:
         self.poller = ScriptedPoller()
         self.reactor = Reactor(self.poller, seconds=seconds)
         monkeypatch.setattr(endpoint.Lingering, "take_over", lambda reactor, sock: None)
-        monkeypatch.setattr(fork, "_forked", False)  # whatever other tests have done
+        monkeypatch.setattr(waker, "_forked", False)  # whatever other tests have done
 
     def connect(self, protocol, room=0):
         """(transport, socket)"""

@@ -11,8 +11,8 @@ from support import Recorder, Watched, open_descriptors, passes, pollers, pump, 
 
 from minireactor import Reactor
 from minireactor.core import poller
-from minireactor.core.fork import AfterFork
 from minireactor.core.poller import HANGUP, READ, WRITE, Poller, default_poller
+from minireactor.core.waker import AfterFork
 from minireactor.error import ConnectionLost
 
 

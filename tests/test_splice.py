@@ -14,7 +14,7 @@ from proxy_support import Line, exchange, send_until_it_sticks
 from support import Recorder, open_descriptors, output, passes, pump, receive
 
 from minireactor import Reactor
-from minireactor.core.source import Source
+from minireactor.core.buffer import Source
 from minireactor.failure import Failure
 from minireactor.proxy import factory as proxy
 

@@ -17,14 +17,36 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from minireactor.core.source import Source
+if TYPE_CHECKING:
+    import socket
 
 # Bytes. From here on, copying a chunk costs more than handing it to sendmsg() by itself.
 LARGE = 8 * 1024
 # Chunks for one sendmsg(): beyond this the call gains nothing, and IOV_MAX (1,024) stays far off.
 _MOST_CHUNKS = 64
+
+
+class Source:
+    """Bytes that never come into this process. `left`: how many are still to be sent."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __len__(self) -> int:
+        return self.left
+
+    def send_to(self, sock: socket.socket, limit: int) -> int:
+        """Have the kernel send up to `limit` of them, in one call; how many. OSError, and EOFError
+        if there are fewer than was said."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """All is sent; or, if some are `left`, these never will be."""
+
 
 Chunk = Union[bytes, bytearray, memoryview, Source]
 

@@ -12,11 +12,10 @@ from typing import Any, Callable, Union
 
 from minireactor import log
 from minireactor.core.backlog import Backlog
-from minireactor.core.fork import AfterFork, open_loops
 from minireactor.core.handler import Handler
 from minireactor.core.poller import HANGUP, READ, WRITE, default_poller
 from minireactor.core.timers import DelayedCall, TimerQueue
-from minireactor.core.waker import Waker
+from minireactor.core.waker import AfterFork, Waker, open_loops
 from minireactor.error import ConnectionLost, ReactorNotRestartable
 from minireactor.failure import Failure, safe_repr
 

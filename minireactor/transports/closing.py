@@ -13,8 +13,8 @@ import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from minireactor.core.fork import close_socket
 from minireactor.core.handler import Handler
+from minireactor.core.waker import close_socket
 from minireactor.transports.kernel import send_queue
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
-from minireactor.core.fork import close_socket
 from minireactor.core.handler import Handler
 from minireactor.core.timers import DelayedCall, checked_delay
+from minireactor.core.waker import close_socket
 from minireactor.error import (
     ConnectBindError,
     ConnectError,

@@ -8,8 +8,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
-from minireactor.core.fork import close_socket
 from minireactor.core.handler import Handler
+from minireactor.core.waker import close_socket
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError, DNSLookupError
 from minireactor.failure import Failure

@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.core.source import Source
+from minireactor.core.buffer import Source
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionLost, FileEnded
 from minireactor.failure import Failure, safe_repr

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
-from minireactor.core.fork import has_forked
 from minireactor.core.handler import Handler
+from minireactor.core.waker import has_forked
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:

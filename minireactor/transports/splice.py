@@ -13,7 +13,7 @@ import os
 import resource
 from typing import TYPE_CHECKING
 
-from minireactor.core.source import Source
+from minireactor.core.buffer import Source
 
 if TYPE_CHECKING:
     import socket

@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
-from minireactor.core.buffer import LARGE, WriteBuffer, as_bytes
+from minireactor.core.buffer import LARGE, Source, WriteBuffer, as_bytes
 from minireactor.core.poller import READ, WRITE
-from minireactor.core.source import Source
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.transports.kernel import UnsentLimit, unsent_limit_for
