@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
 from minireactor.core.descriptors import DescriptorSet
@@ -22,6 +22,9 @@ from minireactor.transports.connector import Connector
 from minireactor.transports.port import Port
 from minireactor.transports.resolver import Resolver
 
+if TYPE_CHECKING:
+    from minireactor.core.poller import Poller
+
 MOST_THREADS = 10
 SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are still on their way
 
@@ -29,7 +32,9 @@ SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are s
 class Reactor(Loop):
     """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin."""
 
-    def __init__(self, poller: Any = None, *, resolver: Any = None, **injected: Any) -> None:
+    def __init__(
+        self, poller: Poller | None = None, *, resolver: Any = None, **injected: Any
+    ) -> None:
         super().__init__(poller, **injected)
         self.resolver = resolver or Resolver(self)  # what has a resolve() like a Resolver's will do
         self.running = False

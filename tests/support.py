@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
@@ -16,8 +17,7 @@ import time
 
 import pytest
 
-from minireactor.core import poller
-from minireactor.core.poller import Poller, default_poller
+from minireactor.core.poller import EpollPoller, SelectorPoller, default_poller
 from minireactor.protocol import ClientFactory, Factory, Protocol
 
 PATIENCE = 10.0  # seconds until a test that waits for something gives up
@@ -266,9 +266,9 @@ def pollers():
         kinds["poll"] = selectors.PollSelector
     if hasattr(selectors, "KqueueSelector"):
         kinds["kqueue"] = selectors.KqueueSelector
-    makers = {name: lambda kind=kind: Poller(kind()) for name, kind in kinds.items()}
-    if hasattr(poller, "EpollPoller"):
-        makers["epoll"] = poller.EpollPoller
+    makers = {name: lambda kind=kind: SelectorPoller(kind()) for name, kind in kinds.items()}
+    if hasattr(select, "epoll"):
+        makers["epoll"] = EpollPoller
     return makers.items()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import socket
 
@@ -11,7 +12,7 @@ from support import Recorder, Watched, open_descriptors, passes, pollers, pump, 
 
 from minireactor import Reactor
 from minireactor.core import poller
-from minireactor.core.poller import HANGUP, READ, WRITE, Poller, default_poller
+from minireactor.core.poller import HANGUP, READ, WRITE, SelectorPoller, default_poller
 from minireactor.core.waker import AfterFork
 from minireactor.error import ConnectionLost
 
@@ -140,7 +141,7 @@ def test_an_error_of_the_selector_itself_is_not_hidden(pair):
         def select(self, timeout=None):
             raise OSError("out of order")
 
-    polling = Poller(Broken())
+    polling = SelectorPoller(Broken())
     polling.watch(pair[0].fileno(), READ, None)
     with pytest.raises(OSError, match="out of order"):
         polling.poll(0)
@@ -186,7 +187,7 @@ def test_R2_silent_descriptors_bound_the_wait_of_a_poller_that_has_to_look(monke
             return []
 
     asked = []
-    polling = Poller(Recording())
+    polling = SelectorPoller(Recording())
     polling.poll(3600)
     polling.watch(pair[0].fileno(), 0, None)
     polling.poll(3600)
@@ -197,7 +198,7 @@ def test_R2_silent_descriptors_bound_the_wait_of_a_poller_that_has_to_look(monke
 def test_R2_looking_is_done_now_and_then_only(closing):
     left, right = tcp_pair()
     closing(left)
-    polling = closing(Poller(selectors.SelectSelector()))
+    polling = closing(SelectorPoller(selectors.SelectSelector()))
     polling.watch(left.fileno(), 0, None)
     polling.poll(0)
     reset(right)
@@ -300,7 +301,7 @@ def test_a_connection_whose_handle_was_closed_leaves_the_others_alone(watched, c
 
 def test_the_default_is_the_best_there_is(closing):
     polling = closing(default_poller())
-    expected = "EpollPoller" if hasattr(selectors, "EpollSelector") else "Poller"
+    expected = "EpollPoller" if hasattr(select, "epoll") else "SelectorPoller"
     assert type(polling).__name__ == expected
 
 

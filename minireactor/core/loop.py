@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from minireactor import log
 from minireactor.core.backlog import Backlog
@@ -18,6 +18,9 @@ from minireactor.core.timers import DelayedCall, TimerQueue
 from minireactor.core.waker import AfterFork, Waker, open_loops
 from minireactor.error import ConnectionLost, ReactorNotRestartable
 from minireactor.failure import Failure, safe_repr
+
+if TYPE_CHECKING:
+    from minireactor.core.poller import Poller
 
 MAX_POLL_SECONDS = 24 * 3600.0  # epoll takes at most 2**31 milliseconds
 # How long one iteration gives to calls that take turns: producers with endless work, mostly.
@@ -42,10 +45,15 @@ class Loop:
     """
 
     resolver: Any = None
+    _poller: Poller  # open() makes one unless it was injected
 
-    def __init__(self, poller: Any = None, seconds: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, poller: Poller | None = None, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
         self.seconds = seconds
-        self._poller = poller
+        self._injected = poller
+        if poller is not None:
+            self._poller = poller
         self._waker: Waker | None = None
         self._pid = 0
         self._handlers: dict[int, Handler] = {}
@@ -327,7 +335,7 @@ class Loop:
         if self._waker is None:
             if self._closed:
                 raise ReactorNotRestartable("make a new Reactor()")
-            poller = self._poller or default_poller()
+            poller = self._injected or default_poller()
             waker = None
             try:
                 waker = Waker()
@@ -335,7 +343,7 @@ class Loop:
             except BaseException:
                 if waker is not None:
                     waker.close()
-                if self._poller is None:
+                if self._injected is None:
                     poller.close()
                 raise
             waker.armed = READ
@@ -346,7 +354,7 @@ class Loop:
 
     def disown(self) -> None:
         """Let go of poller and waker in the child of a fork: they are the parent's."""
-        self._poller = AfterFork(self._pid)
+        self._poller = self._injected = AfterFork(self._pid)
         self._waker = None
 
     def disconnect_all(self) -> None:

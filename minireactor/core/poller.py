@@ -1,18 +1,22 @@
-"""Readiness, from the standard library's `selectors`, level-triggered.
+"""Which descriptors are ready: the design of the standard library's `selectors`, level-triggered.
+
+A poller keeps a table of descriptors and of the events that each of them waits for, as a selector
+does. `SelectorPoller` works on any system, over `selectors.DefaultSelector`. Linux gets
+`EpollPoller`, which does over `select.epoll` what `selectors.EpollSelector` does, without an object
+for each registration and for each event.
 
 Facts about epoll that the loop depends on:
 
-- A descriptor that was registered with no events at all is still watched: its hang-up and its
-  errors are reported whatever the mask. That is how a connection that neither reads nor writes
-  learns that its peer has gone. Reported again and again: whoever is told must act, or `disarm`.
-- Closing a descriptor removes it silently, and its number may be a new socket's a moment later.
-  So `forget` takes it calmly when there is nothing left to forget.
-- `selectors` makes a key object for each registration and a tuple for each event, and hides
-  events outside READ and WRITE. `EpollPoller` does neither.
+- epoll still watches a descriptor that is registered with no events: it reports a hang-up or an
+  error whatever the mask. A connection that neither reads nor writes thus learns that its peer has
+  gone. epoll repeats the report in every poll until the handler ends or `Loop.disarm` is called.
+- Closing a descriptor removes it from epoll without a word. The kernel may give its number to the
+  next socket. So `forget` ignores a descriptor that epoll no longer knows.
+- `selectors` makes a key object for each registration and a tuple for each event, and hides all
+  events but READ and WRITE. `EpollPoller` does neither, so HANGUP reaches the loop.
 
-Other systems get `Poller`, over whatever `selectors.DefaultSelector` is there. `select` and
-`kqueue` report nothing for a descriptor without events, so it looks at those itself, every
-`LOOK_SECONDS`, with `select.poll` where there is one.
+`select` and `kqueue` report nothing for a descriptor without events. So `SelectorPoller` checks
+such descriptors itself, with `select.poll` where the system has it, every `LOOK_SECONDS`.
 """
 
 from __future__ import annotations
@@ -20,25 +24,49 @@ from __future__ import annotations
 import select
 import selectors
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+# The values of epoll's own bits.
 READ = 1
 WRITE = 4
-HANGUP = 8 | 16  # an error, or both directions closed; never asked for, always reported
+HANGUP = 8 | 16  # an error, or both directions closed; always reported, cannot be asked for
 LOOK_SECONDS = 2.0
 
+if TYPE_CHECKING:  # making the class would take 30 us of the start
+    from typing import Protocol
 
-class Poller:
-    """(descriptor, events) pairs over any selector of the standard library."""
+    class Poller(Protocol):
+        """What the loop needs to know which descriptors are ready."""
+
+        def watch(self, fd: int, events: int, before: int | None, /) -> None:
+            """Report these events of `fd` from now on, in place of `before`.
+
+            before: the events that were given last time; None if `fd` is not watched yet.
+            Raises OSError if the system cannot watch `fd`."""
+
+        def forget(self, fd: int, before: int, /) -> None:
+            """Watch `fd` no longer. Does nothing if `fd` has been closed already."""
+
+        def poll(self, timeout: float, limit: int, /) -> list[tuple[int, int]]:
+            """Return (descriptor, events) of what is ready; wait at most `timeout` seconds.
+
+            May return more than `limit`: only epoll guarantees that the next call starts with what
+            this one left out."""
+
+        def close(self) -> None:
+            """Close the poller's own descriptor. Those that it watches stay open."""
+
+
+class SelectorPoller:
+    """A Poller over any selector of the standard library."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
         self._silent: Any = select.poll() if hasattr(select, "poll") else None
-        self._silent_fds: set[int] = set()
+        self._silent_fds: set[int] = set()  # watched without events
         self._looked = 0.0
 
     def watch(self, fd: int, events: int, before: int | None) -> None:
-        """Report `events` of `fd` from now on; `before` is what it was, None if not watched."""
         mask = (selectors.EVENT_READ if events & READ else 0) | (
             selectors.EVENT_WRITE if events & WRITE else 0
         )
@@ -59,11 +87,9 @@ class Poller:
             if before:
                 self._selector.unregister(fd)
         except KeyError:
-            pass  # a failed `watch` has removed it
+            pass  # a `watch` that failed has removed it
 
-    def poll(self, timeout: float, most: int = -1) -> list[tuple[int, int]]:
-        """What is ready, after `timeout` seconds at the latest; more than `most`, if so it is: of
-        what one call leaves out, only epoll sees to it that the next begins with that."""
+    def poll(self, timeout: float, limit: int = -1) -> list[tuple[int, int]]:
         looking = self._silent_fds and self._silent is not None
         if looking:
             timeout = min(timeout, LOOK_SECONDS)
@@ -84,14 +110,15 @@ class Poller:
         try:
             return self._selector.select(timeout)
         except OSError:
-            # One descriptor that was closed behind our back, and select() serves nobody. Whoever
-            # owns it finds out by using it.
+            # select() fails for all descriptors if the application has closed one that is still
+            # registered. Report that one as ready: its owner finds out by using it.
             closed = [key for key in self._selector.get_map().values() if _is_closed(key.fd)]
             if not closed:
                 raise
             return [(key, key.events) for key in closed]
 
     def _look(self) -> list[tuple[int, int]]:
+        """Return the descriptors without events that have hung up."""
         for fd in self._silent_fds:
             self._silent.register(fd, 0)
         gone = [(fd, HANGUP) for fd, _ in self._silent.poll(0)]
@@ -111,29 +138,31 @@ def _is_closed(fd: int) -> bool:
     return False
 
 
-if hasattr(selectors, "EpollSelector"):
+class EpollPoller:
+    """A Poller over epoll. READ, WRITE and HANGUP have the values of epoll's own bits."""
 
-    class EpollPoller(selectors.EpollSelector):
-        """The same over epoll, whose own event bits READ, WRITE and HANGUP are."""
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.poll = self._epoll.poll  # called once an iteration: no method in between
 
-        def __init__(self) -> None:
-            super().__init__()
-            self._epoll: Any = self._selector  # type: ignore[attr-defined]
-            self.poll = self._epoll.poll
+    def watch(self, fd: int, events: int, before: int | None) -> None:
+        if before is None:
+            self._epoll.register(fd, events)
+        else:
+            self._epoll.modify(fd, events)
 
-        def watch(self, fd: int, events: int, before: int | None) -> None:
-            if before is None:
-                self._epoll.register(fd, events)
-            else:
-                self._epoll.modify(fd, events)
+    def forget(self, fd: int, before: int) -> None:
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            pass  # closing the descriptor has removed it
 
-        def forget(self, fd: int, before: int) -> None:
-            try:
-                self._epoll.unregister(fd)
-            except OSError:
-                pass
+    def close(self) -> None:
+        self._epoll.close()
 
 
-def default_poller() -> Any:
-    """The best poller of this system. It owns a descriptor: close() it."""
-    return EpollPoller() if "EpollPoller" in globals() else Poller(selectors.DefaultSelector())
+def default_poller() -> Poller:
+    """Return the best poller of this system. The poller owns a descriptor: close() it."""
+    if hasattr(select, "epoll"):
+        return EpollPoller()
+    return SelectorPoller(selectors.DefaultSelector())

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import weakref
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from minireactor.core.handler import Handler
 
@@ -96,11 +96,13 @@ class AfterFork:
     def __init__(self, parent: int) -> None:
         self._parent = parent
 
-    def __getattr__(self, name: str) -> Any:
+    def _refuse(self, *args: Any, **kw: Any) -> NoReturn:
         raise RuntimeError(
             f"this reactor belongs to process {self._parent}, and a fork cannot share it; "
             "make a new one with minireactor.Reactor()"
         )
+
+    watch = forget = poll = close = _refuse
 
 
 def has_forked() -> bool:
