@@ -172,8 +172,8 @@ class Reactor(Loop):
             self._descriptors.end_soon(other)
         super().attach(handler)
 
-    def disown(self) -> None:
-        super().disown()
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
         self._undo_signals()  # what is sent to the child concerns the child
 
     def _on_signal(self, number: int, frame: Any) -> None:

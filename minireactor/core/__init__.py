@@ -1,5 +1,5 @@
-"""The event loop: descriptors, timers, flow control. No TCP, and no bytes of anybody's.
+"""The event loop: descriptors, timers, flow control. It knows nothing of TCP or of protocols.
 
-Imports only `address`, `error`, `failure` and `log`. Read first: `loop`, whose `Loop.tick` is one
-iteration; then `flow`, the table that says when a producer is paused and resumed.
+Imports only `error`, `failure` and `log`. Read `loop` first: `Loop.tick` is one iteration. Then
+read `flow`, whose table says when a producer is paused and resumed.
 """

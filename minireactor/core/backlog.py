@@ -33,7 +33,7 @@ LATE_SECONDS = 0.2
 SERVED_EVERY = 8
 # Handlers that take turns in one iteration: more than it has time for, at 3 us each. With 10,000
 # that are ready, ordering all of them would take longer than serving some.
-MOST_ORDERED = 1500
+MAX_ORDERED = 1500
 
 
 class Backlog:
@@ -81,7 +81,7 @@ class Backlog:
         served = deque([fd for fd in self._served if fd in events])
         order = first
         turn = self._turns
-        while waiting and len(order) < MOST_ORDERED:
+        while waiting and len(order) < MAX_ORDERED:
             turn += 1
             if served and turn % SERVED_EVERY == 0:
                 order.append(served.popleft())

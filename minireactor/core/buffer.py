@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Bytes. From here on, copying a chunk costs more than handing it to sendmsg() by itself.
 LARGE = 8 * 1024
 # Chunks for one sendmsg(): beyond this the call gains nothing, and IOV_MAX (1,024) stays far off.
-_MOST_CHUNKS = 64
+_MAX_CHUNKS = 64
 
 
 class Source:
@@ -95,7 +95,7 @@ class WriteBuffer:
 
         A source comes alone, and whole."""
         chunks: list[Any] = []
-        for chunk in islice(self._chunks or (), _MOST_CHUNKS):
+        for chunk in islice(self._chunks or (), _MAX_CHUNKS):
             if isinstance(chunk, Source):
                 return chunks or [chunk]
             if len(chunk) >= limit:
@@ -104,7 +104,7 @@ class WriteBuffer:
                 return chunks
             chunks.append(chunk)
             limit -= len(chunk)
-        if self.tail and len(chunks) < _MOST_CHUNKS:
+        if self.tail and len(chunks) < _MAX_CHUNKS:
             chunks.append(self.tail if len(self.tail) <= limit else self.tail[:limit])
         return chunks
 

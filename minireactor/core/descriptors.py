@@ -19,7 +19,7 @@ from minireactor.error import ConnectionDone, ConnectionFdescWentAway
 from minireactor.failure import Failure, safe_repr
 
 
-class Foreign(Handler):
+class UserDescriptor(Handler):
     """Stands for somebody else's object."""
 
     __slots__ = ("_object", "_set")
@@ -68,23 +68,23 @@ class DescriptorSet:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._foreign: dict[int, Foreign] = {}
+        self._adopted: dict[int, UserDescriptor] = {}
 
     def change(self, obj: Any, **flags: bool) -> None:
         """Set `reading` or `writing` of an object: the reactor's own, or a foreign one.
 
         ValueError if another object has the same descriptor, OSError if the system cannot watch
         it."""
-        handler = obj if isinstance(obj, Handler) else self._foreign.get(id(obj))
+        handler = obj if isinstance(obj, Handler) else self._adopted.get(id(obj))
         if handler is None:
             if not any(flags.values()):
                 return
             handler = self._adopt(obj)
-        if not (isinstance(handler, Foreign) or self._loop.knows(handler)):
+        if not (isinstance(handler, UserDescriptor) or self._loop.knows(handler)):
             return  # a connection or port that has ended
         for name, value in flags.items():
             setattr(handler, name, value)
-        if isinstance(handler, Foreign) and not handler.wanted():
+        if isinstance(handler, UserDescriptor) and not handler.wanted():
             self.drop(handler)
         elif self._loop.knows(handler):
             self._arm(handler, adding=any(flags.values()))
@@ -100,19 +100,19 @@ class DescriptorSet:
             self._loop.disarm(handler)
             self.end_soon(handler)
 
-    def _adopt(self, obj: Any) -> Foreign:
+    def _adopt(self, obj: Any) -> UserDescriptor:
         fd = obj.fileno()
         other = self._loop.handler_of(fd)
         if other is not None and _still_has(other, fd):
             raise ValueError(
                 f"{safe_repr(obj)} and {safe_repr(other.owner())} share descriptor {fd}; remove one"
             )
-        handler = Foreign(self, obj, fd)
+        handler = UserDescriptor(self, obj, fd)
         if fd < 0:
             self.end_soon(handler)
         else:
             self._loop.attach(handler)
-        self._foreign[id(obj)] = handler
+        self._adopted[id(obj)] = handler
         return handler
 
     def end_soon(self, handler: Handler) -> None:
@@ -121,13 +121,13 @@ class DescriptorSet:
         self._loop.call_soon(self._loop.guard, handler, handler.connectionLost, reason)
 
     def holds(self, handler: Handler) -> bool:
-        return self._foreign.get(id(handler.owner())) is handler
+        return self._adopted.get(id(handler.owner())) is handler
 
     def drop(self, handler: Handler) -> bool:
         """Forget an object; False if that has been done already."""
         if not self.holds(handler):
             return False
-        del self._foreign[id(handler.owner())]
+        del self._adopted[id(handler.owner())]
         self._loop.detach(handler)
         return True
 

@@ -1,4 +1,4 @@
-"""What the loop dispatches to."""
+"""The base class of everything that the loop calls: one descriptor and its events."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ from minireactor.failure import Failure
 
 
 class Handler:
-    """One descriptor, what it wants to be told, and the calls that this leads to.
+    """One descriptor, the events that it is interested in, and the methods that these events call.
 
-    Two flags, `reading` and `writing`, say what it wants; `armed` is what the poller has been
-    told. The flags may run ahead: a handler that stops reading only clears its flag, and the
-    loop tells the poller when an event comes that nobody wants. To pause and resume for a moment
-    is thus free.
+    The flags `reading` and `writing` are the interest. `armed` holds the events that are registered
+    with the poller. Clearing a flag does not unregister the event. The loop updates the poller only
+    when an unwanted event arrives, so a short pause costs no system call.
     """
 
     __slots__ = ("__weakref__", "armed", "fd", "reading", "writing")
 
-    comes_first = False  # served before others while the loop is behind: for what is short
-    hidden = False  # the reactor's own housekeeping: not shown, not removed, not told of the end
+    # Whether the handler is served before others while the loop is behind: for short work.
+    comes_first = False
+    # Internal: left out of getReaders() and removeAll(), gets no connectionLost at shutdown.
+    hidden = False
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.reading = False
         self.writing = False
-        self.armed: int | None = None  # the events that the poller watches for; None: it does not
+        self.armed: int | None = None  # the registered events; None: the descriptor is not watched
 
     def wanted(self) -> int:
+        """Return the events that the handler is interested in."""
         return (READ if self.reading else 0) | (WRITE if self.writing else 0)
 
     def doRead(self) -> None:
-        """There is something to read, or an end or an error to find by reading."""
+        """Read: there is input, an end of input, or an error that reading reports."""
 
     def doWrite(self) -> None:
-        """There is room to write; or the write pass has come, for a handler in `loop.flushes`."""
+        """Write: there is room, or the flush has come to this handler of `loop.flushes`."""
 
     def hungUp(self) -> None:
-        """An error, or both directions have ended, while it wants neither to read nor to write."""
+        """Handle an error, or the end of both directions, without interest in any event."""
 
     def failed(self, failure: Failure) -> None:
-        """One of the calls above has raised `failure`, which is logged already."""
+        """Handle an exception of one of the calls above, which is logged already."""
         self.connectionLost(failure)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The end, for whatever reason."""
+        """End the handler, with an error or in an orderly way: `reason` says which."""
 
     def unsettled(self) -> bool:
-        """Of a hidden handler: whether a loop that stops should give it another moment."""
+        """Return whether a loop that stops should wait a little for this internal handler."""
         return False
 
     def close(self) -> None:
-        """Of a hidden handler: the loop is closing. It has been detached."""
+        """Free what this internal handler has: the loop, which is closing, has detached it."""
 
     def owner(self) -> Any:
-        """The object that the application knows."""
+        """Return the handler's target, the object that the application knows."""
         return self

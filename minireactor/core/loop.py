@@ -352,7 +352,7 @@ class Loop:
             open_loops.add(self)
         return self._waker
 
-    def disown(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Let go of poller and waker in the child of a fork: they are the parent's."""
         self._poller = self._injected = AfterFork(self._pid)
         self._waker = None

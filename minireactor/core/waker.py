@@ -1,10 +1,11 @@
-"""Waking a loop that sleeps, from other threads and from signals; and what a fork must not share.
+"""Wakes a loop that sleeps, from other threads and from signals. Keeps loops apart after a fork.
 
-A child process inherits the descriptors of its parent's loops: if it went on with them, both would
-take each other's events. So in the child, each open loop disowns what it has.
+A child process inherits the descriptors of its parent's loops. If the child used these descriptors,
+parent and child would take each other's events. So each open loop lets go of them in the child.
 
-In the parent, close() alone ends no connection any more: the kernel closes a socket when its last
-descriptor is closed, and the child has one as well. See close_socket() and has_forked().
+In the parent, close() alone ends no connection any more after a fork. The kernel closes a socket
+when its last descriptor is closed, and the child has one as well. See close_socket() and
+has_forked().
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ _BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class Waker(Handler):
-    """A socket to oneself: a byte into it ends the wait, from any thread or signal handler."""
+    """A pair of connected sockets. A byte sent to the one makes the other readable: the poll ends.
 
-    __slots__ = ("_asked", "_inside", "_outside")
+    Any thread and any signal handler may send that byte."""
+
+    __slots__ = ("_inside", "_outside", "_wake_sent")
 
     comes_first = True
     hidden = True
@@ -35,39 +38,42 @@ class Waker(Handler):
         self._outside.setblocking(False)
         super().__init__(self._inside.fileno())
         self.reading = True
-        self._asked = False
+        self._wake_sent = False
 
     def wake_threadsafe(self) -> None:
-        if self._asked:
+        """End the poll that the loop waits in, or the next one."""
+        if self._wake_sent:
             return
-        self._asked = True
+        self._wake_sent = True
         try:
             self._outside.send(b"\0")
         except OSError:
-            pass  # full, so the loop is about to wake; or closed, so there is none to wake
+            pass  # the buffer is full, so the loop is about to wake; or the loop has been closed
 
     def doRead(self) -> None:
         try:
             self._inside.recv(4096)
         except BlockingIOError:
             pass
-        # Last of all. Who asks until here sends no byte, and needs none: the next pass is about
-        # to begin. Were it the first line, the byte of one who asks in between would be taken
-        # out with the flag left up, and nobody would send another, ever.
-        self._asked = False
+        # Clear the flag after reading. The other order loses a wake-up: a thread could set the flag
+        # and send its byte, we would read that byte, and the flag would stay set. A thread that
+        # finds the flag still set needs no byte: the next loop iteration is about to begin.
+        self._wake_sent = False
 
     def close(self) -> None:
         self._inside.close()
         self._outside.close()
 
     def take_signals(self, on_signal: Callable[[int, Any], None] | None) -> Callable[[], None]:
-        """Let signals wake the loop and, if `on_signal`, let SIGINT and SIGTERM call that.
+        """Let signals wake the loop, and return a function that undoes this.
 
-        A handler that the program has set itself stays, and an ignored signal stays ignored.
-        Returns what undoes it. Only the main thread gets signals: in others, nothing happens."""
+        on_signal: called for SIGINT, SIGTERM and SIGBREAK, if given. A handler that the program has
+            set itself stays, and an ignored signal stays ignored.
+
+        Does nothing outside the main thread: only the main thread gets signals."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
-        # Without this, a signal that comes just before the loop sleeps is noticed when it wakes.
+        # Without this, a signal that comes just before the poll is noticed only after the poll.
         before_fd = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
         taken = {}
         if on_signal is not None:
@@ -91,7 +97,7 @@ _forked = False
 
 
 class AfterFork:
-    """Stands in for the poller in a child process."""
+    """Replaces the poller of a loop in a child process. Every call raises RuntimeError."""
 
     def __init__(self, parent: int) -> None:
         self._parent = parent
@@ -111,12 +117,14 @@ def has_forked() -> bool:
 
 
 def close_socket(sock: socket.socket) -> None:
-    """Close a socket for its peer as well, at once, even if a child has it too: rule T4."""
+    """Close a socket so that its peer notices at once, even if a child shares the socket: rule T4.
+
+    The parent shuts the socket down first, which ends the connection for all its descriptors."""
     if _forked:
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has ended already, or was not connected
+            pass  # the socket has ended already, or was not connected
     sock.close()
 
 
@@ -129,7 +137,7 @@ def _in_child() -> None:
     global _forked
     _forked = False
     for loop in list(open_loops):
-        loop.disown()
+        loop.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
