@@ -1,6 +1,7 @@
-"""The loop: handlers of descriptors, timers, calls from other threads. No TCP and no bytes.
+"""The event loop: it waits for events and calls handlers, timers and calls from other threads.
 
-Start with `Loop.tick`: everything else exists to feed it.
+The loop knows nothing of TCP, and no byte of an application passes through it. Start with
+`Loop.tick`: all the rest prepares what `tick` runs.
 """
 
 from __future__ import annotations
@@ -23,25 +24,31 @@ if TYPE_CHECKING:
     from minireactor.core.poller import Poller
 
 MAX_POLL_SECONDS = 24 * 3600.0  # epoll takes at most 2**31 milliseconds
-# How long one iteration gives to calls that take turns: producers with endless work, mostly.
+# How long one iteration runs the calls that take turns. Most of them are producers with endless
+# work.
 TURN_SECONDS = 0.002
-# How long one iteration gives to the handlers that are ready, all together. Each gets its share:
-# see Loop.share.
+# How long one iteration runs the handlers that are ready, all together. Each gets an equal share of
+# this time, `Loop.share`.
 DISPATCH_SECONDS = 0.005
 
+# An observer of all connections: see Loop.
 Tap = Callable[[str, Any, Union[Failure, None]], None]
 
 
 class Loop:
     """A single-threaded event loop. Tests inject `poller` and `seconds`: readiness and time.
 
-    A tap listens to all connections: it is called as `tap(event, connection, reason)`, event being
-    "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or "connectionLost",
-    just before the call of that name; `reason` is a Failure for "connectionLost", else None. One
-    that raises is logged and removed, and nothing else is disturbed. See `add_tap()`.
+    An observer watches all connections. The loop calls it as `observer(event, connection, reason)`.
+
+    event: "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or
+        "connectionLost". The observer is called just before the method of that name.
+    reason: a Failure for "connectionLost", else None.
+
+    If an observer raises, the exception is logged and the observer is removed; everything else
+    goes on. See `add_tap()`.
 
     attempts: handlers that try to connect; some of them have no descriptor yet.
-    resolver: finds the addresses of names; a loop without names has none.
+    resolver: finds the addresses of host names. A loop that needs no names has no resolver.
     """
 
     resolver: Any = None
@@ -59,11 +66,11 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self._attached_this_tick: set[int] = set()  # descriptors
         self._timers = TimerQueue(seconds)
-        self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()
+        self._soon: deque[tuple[Callable[..., Any], Any, Any]] = deque()  # see call_soon()
         self.flushes: deque[Handler] = deque()  # the next flush calls their doWrite()
         self._turns: deque[Callable[[], Any]] = deque()  # see call_in_turn()
-        # Seconds that one handler may take in this iteration. Handlers cannot be interrupted, but
-        # one that moves many bytes can move fewer at a time.
+        # Seconds that one handler may take in this iteration. The loop cannot interrupt a handler,
+        # but a handler that moves many bytes reads this and moves fewer at a time.
         self.share = DISPATCH_SECONDS
         self._backlog: Backlog | None = None  # while the loop is behind
         self.observers: tuple[Tap, ...] = ()
@@ -71,11 +78,11 @@ class Loop:
         self._closed = False
 
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:
-        """Run one loop iteration: calls from before, flush, producers' turns, poll, timers.
+        """Run one loop iteration: earlier calls, flush, producers' turns, poll, input, timers.
 
-        Input comes before timers. The clock is read after the poll, and only timers that are due
-        by then run, after the input of that poll. So a timeout cannot strike a peer whose bytes
-        have arrived. A timer that falls due later waits for the poll of the next iteration.
+        Input comes before timers. The clock is read after the poll, and only the timers that are
+        due at that time run, after the input. So a timeout cannot end a connection whose bytes
+        have arrived already. A timer that becomes due later waits for the next iteration's poll.
         """
         if self._soon:
             self._run_soon()
@@ -84,7 +91,7 @@ class Loop:
             self._flush()
         if self._turns:
             self._take_turns()
-        # As many events as there are handlers: none of them is left out.
+        # The poll may return as many events as there are handlers, so it leaves no handler out.
         ready = self._poller.poll(self._poll_timeout(timeout), len(self._handlers))
         now = self.seconds()
         timers = self._timers
@@ -92,8 +99,8 @@ class Loop:
             left = DISPATCH_SECONDS
             until = now + left
             if timers.heap and timers.heap[0][0] < until:
-                # The first timer must not wait long either. If it is due already, the input that
-                # is ready comes before it, but in small portions.
+                # Limits how long one iteration can delay the first timer. If that timer is due
+                # already, the input still comes first, but with a share of 0: in small portions.
                 left = max(0.0, timers.heap[0][0] - now)
                 until = now + (left or DISPATCH_SECONDS)
             self.share = left / len(ready)
@@ -156,7 +163,8 @@ class Loop:
                 raise
             except BaseException:
                 self._fail(handler)
-            # Behind the ports, at least one is served: a flood of newcomers must not stop the rest.
+            # Serve at least one handler after the ports: a flood of new connections must not stop
+            # those that are open.
             if seconds() >= until and not handler.comes_first:
                 break
         rest = list(remaining)
@@ -179,10 +187,10 @@ class Loop:
         elif events & handler.armed & ~handler.wanted():
             self.arm(handler)
 
-    # The one guard around the application's code. KeyboardInterrupt and SystemExit go through.
+    # The one guard around the application's code. Only KeyboardInterrupt and SystemExit pass it.
 
     def guard(self, handler: Handler, call: Callable[..., Any], *args: Any) -> None:
-        """Call `call(*args)` on behalf of `handler`, which ends if the call raises."""
+        """Call `call(*args)` on behalf of `handler`. If the call raises, the handler ends."""
         try:
             call(*args)
         except (KeyboardInterrupt, SystemExit):
@@ -208,7 +216,7 @@ class Loop:
         except BaseException as error:
             log.err(error, f"in a call of {safe_repr(f)}")
 
-    # Handlers. The kernel is told first, our own tables second.
+    # Handlers. Change the kernel's table first: if that raises, our own tables are still right.
 
     def attach(self, handler: Handler) -> None:
         """Add a handler to the table. It gets no events until `arm()`."""
@@ -217,7 +225,9 @@ class Loop:
         self._attached_this_tick.add(handler.fd)
 
     def arm(self, handler: Handler) -> None:
-        """Bring the poller up to date with what the handler wants."""
+        """Register with the poller the events that the handler is interested in.
+
+        Raises OSError if the system cannot watch the descriptor."""
         wanted = handler.wanted()
         if wanted != handler.armed:
             self._poller.watch(handler.fd, wanted, handler.armed)
@@ -230,16 +240,18 @@ class Loop:
             handler.armed = None
 
     def detach(self, handler: Handler) -> None:
-        """Forget a handler."""
+        """Unregister a handler from the poller and remove it from the table."""
         handler.reading = handler.writing = False
         self.disarm(handler)
         if self.knows(handler):
             del self._handlers[handler.fd]
 
     def knows(self, handler: Handler) -> bool:
+        """Return whether the handler is in the table."""
         return self._handlers.get(handler.fd) is handler
 
     def handler_of(self, fd: int) -> Handler | None:
+        """Return the handler of a descriptor, None if it has none."""
         return self._handlers.get(fd)
 
     def handlers(self) -> list[Handler]:
@@ -253,40 +265,45 @@ class Loop:
     # Calls that come later.
 
     def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
-        """Call `f(*a, **k)` in `delay` seconds, 0 or more: TypeError, ValueError.
+        """Call `f(*a, **k)` in `delay` seconds, and return the DelayedCall that can cancel this.
 
-        On the monotonic clock, so that a change of the wall clock changes nothing. Equal times
-        run in the order in which they were asked for, and always on a later pass."""
+        The delay is measured on the monotonic clock, so a change of the wall clock has no effect.
+        The call comes in a later loop iteration, even without delay. Calls for the same time come
+        in the order of the requests. Raises TypeError if `delay` is no number or `f` is not
+        callable, and ValueError if `delay` is negative or NaN."""
         return self._timers.add(delay, f, a, k)
 
     def call_later_hidden(self, delay: float, f: Callable[..., Any]) -> DelayedCall:
-        """Call `f()` in `delay` seconds. `getDelayedCalls()` does not show such a call."""
+        """Call `f()` in `delay` seconds, internally: `getDelayedCalls()` leaves this call out."""
         call = self._timers.add(delay, f, (), {})
         call.hidden = True
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
+        """Return the application's calls that are still to come, in no particular order."""
         return self._timers.calls()
 
     def call_soon(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call it on the next pass. From the loop's own thread only."""
+        """Call `f(*a, **k)` in the next loop iteration. Use it only on the loop's own thread."""
         self._soon.append((f, a, k))
 
     def call_in_turn(self, f: Callable[[], Any], first: bool = False) -> None:
-        """Call `f()` when its turn comes. From the loop's own thread only.
+        """Call `f()` when its turn comes. Use it only on the loop's own thread.
 
-        Calls take turns for TURN_SECONDS of each iteration, behind its input and its flush. So
-        nobody else waits for them, however many there are and however much each does. With
-        `first`, the turn comes before all others: for short calls, such as a first answer."""
+        The calls take turns, for TURN_SECONDS of each loop iteration, after its flush. Everything
+        else goes on between them, however many calls wait and however much work each does.
+
+        first: take the turn before all others. This is for short calls, such as a first answer."""
         if first:
             self._turns.appendleft(f)
         else:
             self._turns.append(f)
 
     def callFromThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` on the loop's thread, soon. Safe from any thread and signal handler.
+        """Call `f(*a, **k)` on the loop's thread, in its next iteration.
 
-        Calls run in order, and never within the pass in which they were asked for."""
+        Any thread and any signal handler may use this. Calls run in the order of the requests, and
+        never in the iteration of the request. Raises TypeError if `f` is not callable."""
         if not callable(f):
             raise TypeError(f"callFromThread() takes a callable, not {f!r}")
         self._soon.append((f, a, k))
@@ -297,15 +314,15 @@ class Loop:
     # Observers.
 
     def add_tap(self, tap: Tap) -> None:
-        """Call `tap` with what happens to connections, from now on, after the earlier ones."""
+        """Add an observer. It is called after those that were added before."""
         self.observers += (tap,)
 
     def remove_tap(self, tap: Tap) -> None:
-        """Call `tap` no more. Does nothing if it has not been added."""
+        """Remove an observer. Does nothing if it has not been added."""
         self.observers = tuple(other for other in self.observers if other != tap)
 
     def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
-        """Notify the taps."""
+        """Notify the observers of an event of a connection."""
         for tap in self.observers:
             try:
                 tap(event, connection, reason)
@@ -318,7 +335,7 @@ class Loop:
     # Opening and closing.
 
     def close(self) -> None:
-        """Close all descriptors, for good. Connections that are still open are lost. Idempotent."""
+        """Close all descriptors for ever; connections that are still open are lost. Idempotent."""
         self._closed = True
         if self._waker is None:
             return
@@ -331,7 +348,10 @@ class Loop:
         open_loops.discard(self)
 
     def open(self) -> Waker:
-        # Late, so that a reactor that is only imported owns nothing.
+        """Open poller and waker, unless this has been done; return the waker.
+
+        The constructor opens nothing, so a reactor that is only imported owns no descriptor. Raises
+        ReactorNotRestartable if the loop has been closed."""
         if self._waker is None:
             if self._closed:
                 raise ReactorNotRestartable("make a new Reactor()")
@@ -353,11 +373,12 @@ class Loop:
         return self._waker
 
     def after_fork_in_child(self) -> None:
-        """Let go of poller and waker in the child of a fork: they are the parent's."""
+        """Forget poller and waker in the child of a fork: both belong to the parent."""
         self._poller = self._injected = AfterFork(self._pid)
         self._waker = None
 
     def disconnect_all(self) -> None:
+        """End all attempts to connect and all of the application's handlers."""
         for attempt in list(self.attempts):
             self.guard(attempt, attempt.connectionLost, Failure(ConnectionLost()))
         for handler in self.shown():
