@@ -1,10 +1,13 @@
-"""Delayed calls: a heap ordered by time and, for equal times, by order of request.
+"""Delayed calls: a heap ordered by time and, for equal times, by the order of the requests.
 
-Pure: this module reads no clock. Adding a call costs O(log n). A call that is put off keeps its
-entry in the heap, and only notes its new time: it gets a new entry when the old one comes up, once
-for any number of resets. Cancelling a call, or bringing it forward, marks the old entry as dead. A
-heap in which the dead outnumber the living is rebuilt, so cancelled calls do not pile up. All three
-are O(1) amortised.
+This module reads no clock: `seconds` is injected.
+
+- Adding a call pushes an entry onto the heap: O(log n).
+- Postponing a call only notes its new time: O(1). The entry stays in the heap. The call gets a new
+  entry when the old one comes up, one for any number of resets.
+- Cancelling a call marks its entry as dead: O(1) amortised. Bringing a call forward does the same,
+  and pushes a new entry.
+- A heap in which the dead entries outnumber the living is rebuilt, so dead ones do not pile up.
 """
 
 from __future__ import annotations
@@ -17,16 +20,18 @@ from typing import Any, Callable
 from minireactor.error import AlreadyCalled, AlreadyCancelled
 from minireactor.failure import safe_repr
 
-_WORTH_REBUILDING = 64  # dead entries; below it, a rebuild costs more than the entries do
+_WORTH_REBUILDING = 64  # dead entries; a rebuild for fewer costs more than they do
 
-
-# Delays that need no closer look. Others are checked, and converted: bool, Fraction, infinity.
+# Delays of these types, up to this size, are used as they are. All others are checked and
+# converted, such as bool, Fraction and infinity.
 _PLAIN = (float, int)
 _PLAIN_DELAY = 1e9  # seconds
 
 
 def _seconds(number: float) -> float:
-    """Any real number as a float, infinite if it is too large: TypeError, ValueError for NaN."""
+    """Return any real number as a float, infinite if the number is too large for a float.
+
+    Raises ValueError for NaN, and TypeError for anything that is no number."""
     try:
         if not math.isnan(number):
             return float(number)
@@ -38,7 +43,9 @@ def _seconds(number: float) -> float:
 
 
 def checked_delay(delay: float) -> float:
-    """`delay` as float seconds: a ValueError if negative or NaN, a TypeError if no number."""
+    """Return `delay` as a float, in seconds.
+
+    Raises ValueError if `delay` is negative or NaN, and TypeError if it is no number."""
     seconds = _seconds(delay)
     if seconds < 0:
         raise ValueError(f"a delay is 0 seconds or more, not {delay!r}")
@@ -46,12 +53,26 @@ def checked_delay(delay: float) -> float:
 
 
 class DelayedCall:
-    """One call to come; made by `callLater`."""
+    """A call that is to be made at a certain time. `callLater` returns it.
+
+    time, serial: when the call is due, and its place among calls for the same time.
+    entry_time, entry_serial: the same for its living entry in the heap. The serial is 0 if the call
+        has no living entry.
+    hidden: whether the call is internal, so that `getDelayedCalls()` leaves it out.
+    """
 
     __slots__ = (
-        *("args", "called", "cancelled", "func", "hidden", "kw", "queue"),
-        *("time", "serial"),  # when the call is due, and its order among equal times
-        *("entry_time", "entry_serial"),  # of its living entry; the serial is 0 without one
+        "args",
+        "called",
+        "cancelled",
+        "entry_serial",
+        "entry_time",
+        "func",
+        "hidden",
+        "kw",
+        "queue",
+        "serial",
+        "time",
     )
 
     entry_time: float
@@ -69,24 +90,29 @@ class DelayedCall:
         self.serial = self.entry_serial = 0
 
     def active(self) -> bool:
-        """Whether the call is still to come."""
+        """Return whether the call is still to come."""
         return not (self.called or self.cancelled)
 
     def getTime(self) -> float:
-        """When the call is due, in the reactor's `seconds()`."""
+        """Return when the call is due, on the clock of the reactor's `seconds()`."""
         return self.time
 
     def cancel(self) -> None:
-        """Take the call back. AlreadyCancelled, AlreadyCalled."""
+        """Cancel the call.
+
+        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come."""
         self._check_active()
         self.cancelled = 1
         self.serial = self.entry_serial = 0
-        # What a cancelled call holds would live on until its time comes round.
+        # The dead entry stays in the heap for a while. Let it not keep these objects alive.
         self.func = self.args = self.kw = None
         self.queue.bury()
 
     def reset(self, secondsFromNow: float) -> None:
-        """Have it come that many seconds from now instead. AlreadyCancelled, AlreadyCalled."""
+        """Change the time of the call to `secondsFromNow` seconds from now.
+
+        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come, and TypeError or
+        ValueError for a delay that `callLater` does not take."""
         if self.called or self.cancelled:
             self._check_active()
         queue = self.queue
@@ -101,9 +127,10 @@ class DelayedCall:
             queue.reschedule(self, when)
 
     def delay(self, secondsLater: float) -> None:
-        """Have it come later by that many seconds; earlier, if negative.
+        """Postpone the call by `secondsLater` seconds. A negative number brings the call forward.
 
-        AlreadyCancelled, AlreadyCalled."""
+        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come, TypeError if
+        `secondsLater` is no number, and ValueError if the new time would be no number."""
         self._check_active()
         when = self.time + _seconds(secondsLater)
         if math.isnan(when):
@@ -122,22 +149,28 @@ class DelayedCall:
 
 
 class TimerQueue:
-    """Delayed calls by time. `seconds` tells the time that `reset()` counts from."""
+    """A queue of delayed calls, ordered by time.
+
+    seconds: the clock, a function that returns the current time.
+    """
 
     __slots__ = ("_dead", "due", "heap", "seconds", "serial")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.seconds = seconds
-        # An entry is alive while its serial number is its call's `entry_serial`. The call has been
-        # put off since then if that is not its `serial`.
+        # An entry is alive while its serial number is the `entry_serial` of its call. If that is no
+        # longer the call's `serial`, the call has been postponed since.
         self.heap: list[tuple[float, int, DelayedCall]] = []
-        # The entries of calls that are being made now, taken out of the heap.
+        # Entries that run_due() has taken out of the heap: their calls are made now.
         self.due: deque[tuple[float, int, DelayedCall]] = deque()
-        self.serial = 0  # the last one given
-        self._dead = 0  # entries, in both
+        self.serial = 0  # the last one that a call has got
+        self._dead = 0  # dead entries, in `heap` and in `due`
 
     def add(self, delay: float, func: Callable[..., Any], args: Any, kw: Any) -> DelayedCall:
-        """A new call of `func(*args, **kw)`, `delay` seconds from now."""
+        """Return a new call of `func(*args, **kw)`, due in `delay` seconds.
+
+        Raises TypeError or ValueError for a delay that is no number of seconds, and TypeError if
+        `func` is not callable."""
         if not callable(func):
             raise TypeError(f"callLater() takes a callable, not {safe_repr(func)}")
         call = DelayedCall(self, self.seconds() + checked_delay(delay), func, args, kw)
@@ -146,7 +179,7 @@ class TimerQueue:
         return call
 
     def reschedule(self, call: DelayedCall, when: float) -> None:
-        """Have `call` come at `when`, behind all that have been asked for until now."""
+        """Change the time of `call` to `when`, after the calls that have that time already."""
         call.time = when
         self.serial = call.serial = self.serial + 1
         if when > call.entry_time:
@@ -155,7 +188,7 @@ class TimerQueue:
         self.bury()
 
     def bury(self) -> None:
-        """Count one more dead entry; rebuild the heap when the dead outnumber the living."""
+        """Count one more dead entry. Rebuild the heap if the dead outnumber the living."""
         self._dead += 1
         if self._dead > _WORTH_REBUILDING and self._dead * 2 > len(self.heap):
             self.heap = [entry for entry in self.heap if entry[1] == entry[2].entry_serial]
@@ -163,7 +196,7 @@ class TimerQueue:
             self._dead = sum(entry[1] != entry[2].entry_serial for entry in self.due)
 
     def timeout(self, now: float) -> float | None:
-        """Seconds until the next call is due, 0 if it is, None if there is none."""
+        """Return the seconds until the next call is due: 0 if it is due, None if there is none."""
         if self.due:
             return 0.0
         heap = self.heap
@@ -179,10 +212,10 @@ class TimerQueue:
         return None
 
     def run_due(self, now: float, call: Callable[..., None]) -> None:
-        """Hand each call that is due, `func(*args, **kw)`, to `call(func, args, kw)`.
+        """Make all calls that are due at `now`. Each is made as `call(func, args, kw)`.
 
-        Only those that are due at the start: what they ask for in turn waits for the next time,
-        however little delay it asked for, so that no chain of calls can keep the loop to itself.
+        A call that one of these calls adds waits for the next run_due(), even if it has no delay.
+        So no chain of calls can keep the loop from its other work.
         """
         heap, due = self.heap, self.due
         while heap and heap[0][0] <= now:
@@ -200,18 +233,18 @@ class TimerQueue:
             if serial == timer.serial:
                 timer.called = 1
                 call(timer.func, timer.args, timer.kw)
-            elif serial == timer.entry_serial:  # put off by another call of this pass
+            elif serial == timer.entry_serial:  # another call of this run has postponed it
                 heappush(self.heap, _entry_of(timer))
             else:
                 self._dead -= 1
 
     def calls(self) -> list[DelayedCall]:
-        """The calls to come, in no order; not those that are the loop's own housekeeping."""
+        """Return the calls that are to come, without internal ones, in no particular order."""
         entries = [*self.due, *self.heap]
         return [c for _, serial, c in entries if serial == c.entry_serial and not c.hidden]
 
 
 def _entry_of(call: DelayedCall) -> tuple[float, int, DelayedCall]:
-    """Return a new entry for the heap, which is from now on the living one of `call`."""
+    """Return a new entry for the heap. From now on it is the living entry of `call`."""
     call.entry_time, call.entry_serial = call.time, call.serial
     return call.time, call.serial, call
