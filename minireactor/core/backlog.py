@@ -1,16 +1,18 @@
-"""In which order handlers are served while more are ready than an iteration has time for.
+"""The order of the handlers while more of them are ready than an iteration has time for.
 
-Usually an iteration serves all that are ready, in any order. When there is no time for that, a
-newcomer must not wait behind all the others, and nobody must wait for ever. So ports and the waker,
-whose work is short, come first. The others form two queues:
+Usually an iteration serves all handlers that are ready, and their order does not matter. The loop
+is *behind* when an iteration has no time for that. Then a new connection must not wait for all the
+others, and no handler must wait for ever.
 
-- those that have not been served since the loop fell behind. The one that became ready last and the
-  one that has waited longest take turns;
-- those that have been served since then and are ready again. One of them, the one that was served
-  longest ago, is served after SERVED_EVERY - 1 of the first queue.
+So ports and the waker come first: their work is short. The other handlers form two queues:
 
-Turns go on from one iteration to the next. So nobody starves, even if an iteration has time for one
-handler only and brings another newcomer.
+- *waiting*: handlers that have not been served since the loop fell behind. The handler that became
+  ready last and the handler that has waited longest take turns.
+- *served*: handlers that have been served since then, and are ready again. After SERVED_EVERY - 1
+  handlers of the first queue comes one of these, the one that was served longest ago.
+
+The next iteration goes on with the turn at which this one has stopped. So no handler starves, even
+if each iteration has time for one handler only and brings a new connection.
 """
 
 from __future__ import annotations
@@ -25,34 +27,37 @@ if TYPE_CHECKING:
 
     Events = list[tuple[int, int]]  # (descriptor, events)
 
-# How long timers wait for input that the loop does not get to. Ten thousand clients whose input
-# has come during a stall are served within that time.
+# How long timers wait for input while the loop is behind. Within this time, the loop serves ten
+# thousand clients whose input has arrived during a stall.
 LATE_SECONDS = 0.2
-# Less often, a client with a request after each answer would wait behind all newcomers of a flood.
-# More often, those that are always ready would delay those that have waited for their first turn.
+# With a larger number, a client that sends a request after each answer would wait for all new
+# connections of a flood. With a smaller number, handlers that are always ready would delay those
+# that wait to be served for the first time.
 SERVED_EVERY = 8
-# Handlers that take turns in one iteration: more than it has time for, at 3 us each. With 10,000
-# that are ready, ordering all of them would take longer than serving some.
+# Handlers that one iteration puts in order. It has no time for more, at 3 us each. If 10,000 are
+# ready, ordering all of them would take longer than serving some of them.
 MAX_ORDERED = 1500
 
 
 class Backlog:
-    """What the loop has not got to, from the moment at which it fell behind until it has caught up.
+    """The handlers that wait, from the time when the loop falls behind until it has caught up.
 
-    now: that moment."""
+    now: the time when it fell behind.
+    """
 
     __slots__ = ("_ports", "_served", "_since", "_turns", "_waiting")
 
     def __init__(self, now: float) -> None:
-        # Descriptors, in order: as they became ready, and as they were served last.
+        # Descriptors. The first is ordered by when they became ready, the second by when they were
+        # last served.
         self._waiting: dict[int, None] = {}
         self._served: dict[int, None] = {}
         self._since = now
-        self._turns = 0  # taken since that moment
-        self._ports = 0  # and the waker, in the events that in_order() returned last
+        self._turns = 0  # taken since `now`
+        self._ports = 0  # ports and wakers among the events that in_order() has returned last
 
     def add(self, ready: Events, rest: Events) -> None:
-        """An iteration has served what was `ready`, but for the `rest` at its end."""
+        """Count the handlers of `ready` as served, except the `rest` at its end."""
         count = len(ready) - len(rest)
         self._turns += max(0, count - self._ports)
         for fd, _ in ready[:count]:
@@ -63,13 +68,13 @@ class Backlog:
                 self._waiting[fd] = None
 
     def forget(self, descriptors: Iterable[int]) -> None:
-        """Take them for those of newcomers."""
+        """Forget these descriptors, which now belong to new connections."""
         for fd in descriptors:
             self._waiting.pop(fd, None)
             self._served.pop(fd, None)
 
     def in_order(self, ready: Events, handlers: dict[int, Handler]) -> Events:
-        """Return the events in the order in which they are to be dispatched."""
+        """Return the events in the order in which the loop is to dispatch them."""
         events = dict(ready)
         first = [fd for fd in events if fd in handlers and handlers[fd].comes_first]
         for fd in events:
@@ -92,5 +97,5 @@ class Backlog:
         return [(fd, events[fd]) for fd in order]
 
     def is_late(self, now: float) -> bool:
-        """Return whether timers have waited long enough for input that is not delivered."""
+        """Return whether the timers have waited long enough, although some input is left."""
         return now - self._since >= LATE_SECONDS

@@ -1,16 +1,16 @@
-"""The write buffer: what the application has written and the kernel has not yet taken.
+"""The write buffer: bytes that the application has written and the kernel has not taken yet.
 
     operation        cost
-    tail += data     O(len(data)), for small chunks
-    append(data)     O(1), for large ones: never copied again
+    tail += data     O(len(data)); for small chunks
+    append(data)     O(1); for large chunks, which are never copied again
     peek(limit)      O(chunks returned)
-    advance(count)   O(chunks that it uses up)
+    advance(count)   O(chunks removed)
 
-Small chunks merge in one bytearray, the *tail*: a thousand writes of a few bytes become one
-send, and cost their own length in memory. Large chunks stay as they are, in a queue before it.
-The tail is one object for the buffer's whole life, so that a hot path may hold on to it.
+Small chunks are merged in one bytearray, the *tail*. So a thousand writes of a few bytes become one
+send, and need no more memory than their bytes. Large chunks are kept as they are, in a queue before
+the tail. The tail is the same object for the buffer's whole life: a hot path may keep a reference.
 
-A chunk may also be a Source, whose bytes are elsewhere, in a file or a pipe.
+A chunk may also be a Source, whose bytes are elsewhere: in a file or in a pipe.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     import socket
 
-# Bytes. From here on, copying a chunk costs more than handing it to sendmsg() by itself.
+# Bytes. Copying a chunk of this size or more costs more than passing it to sendmsg() separately.
 LARGE = 8 * 1024
-# Chunks for one sendmsg(): beyond this the call gains nothing, and IOV_MAX (1,024) stays far off.
+# Chunks for one sendmsg(). More of them gain nothing. The system's limit, IOV_MAX, is 1,024.
 _MAX_CHUNKS = 64
 
 
 class Source:
-    """Bytes that never come into this process. `left`: how many are still to be sent."""
+    """A chunk whose bytes never enter this process.
+
+    left: how many bytes are still to be sent.
+    """
 
     __slots__ = ("left",)
 
@@ -40,19 +43,22 @@ class Source:
         return self.left
 
     def send_to(self, sock: socket.socket, limit: int) -> int:
-        """Have the kernel send up to `limit` of them, in one call; how many. OSError, and EOFError
-        if there are fewer than was said."""
+        """Let the kernel send up to `limit` bytes in one call, and return how many it has sent.
+
+        Raises EOFError if the source has fewer bytes than `left` says, and OSError."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """All is sent; or, if some are `left`, these never will be."""
+        """Free what the source needs. If bytes are `left`, they will never be sent."""
 
 
 Chunk = Union[bytes, bytearray, memoryview, Source]
 
 
 def as_bytes(data: Any) -> bytes:
-    """What `data`, any buffer, holds now; a TypeError that names the fix for anything else."""
+    """Return the present bytes of `data`, which may be any buffer.
+
+    Raises TypeError, with a message that names the fix, for anything else."""
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
@@ -66,21 +72,24 @@ def as_bytes(data: Any) -> bytes:
 
 
 class WriteBuffer:
-    """A queue of bytes: `tail += data` or `append(data)` fill it, peek and advance empty it."""
+    """A queue of bytes: `tail += data` and `append(data)` add to it, `advance(count)` removes.
+
+    sealed: the number of bytes in the chunks before the tail.
+    """
 
     __slots__ = ("_chunks", "sealed", "tail")
 
     def __init__(self) -> None:
         self.tail = bytearray()
-        self.sealed = 0  # bytes in the chunks before the tail
-        # A deque takes 0.7 KB even when it is empty: most connections never need one.
+        self.sealed = 0
+        # An empty deque takes 0.7 KB, and most connections never need one.
         self._chunks: deque[Chunk] | None = None
 
     def __len__(self) -> int:
         return self.sealed + len(self.tail)
 
     def append(self, data: bytes | Source) -> None:
-        """Queue a large chunk, or a source, as it is, behind the small ones before it."""
+        """Add a large chunk or a source, without a copy, after what has been added before."""
         if self._chunks is None:
             self._chunks = deque()
         if self.tail:
@@ -91,15 +100,16 @@ class WriteBuffer:
         self.sealed += len(data)
 
     def peek(self, limit: int) -> list[Any]:
-        """The first chunks, of `limit` bytes together at most; the buffer keeps them.
+        """Return the first chunks, `limit` bytes in all at most. They stay in the buffer.
 
-        A source comes alone, and whole."""
+        A source is returned alone and whole, even if it has more than `limit` bytes."""
         chunks: list[Any] = []
         for chunk in islice(self._chunks or (), _MAX_CHUNKS):
             if isinstance(chunk, Source):
                 return chunks or [chunk]
             if len(chunk) >= limit:
-                # A copy of a huge chunk's head for every send would be quadratic: a view is not.
+                # A view copies nothing. To copy what is left of a huge chunk for every send would
+                # take quadratic time.
                 chunks.append(chunk if len(chunk) <= limit else memoryview(chunk)[:limit])
                 return chunks
             chunks.append(chunk)
@@ -109,7 +119,7 @@ class WriteBuffer:
         return chunks
 
     def advance(self, count: int) -> int:
-        """Forget the first `count` bytes, which have been sent; how many are left."""
+        """Remove the first `count` bytes, which have been sent. Return how many bytes are left."""
         chunks = self._chunks
         while chunks:
             first = chunks[0]
@@ -140,7 +150,7 @@ class WriteBuffer:
         return len(self)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all bytes, and close the sources."""
         for chunk in self._chunks or ():
             if isinstance(chunk, Source):
                 chunk.close()

@@ -1,12 +1,13 @@
-"""Any object with `fileno() doRead() doWrite() connectionLost(reason)`, watched by the loop.
+"""Watches objects of the application that have a descriptor: addReader(), addWriter(), removeAll().
 
-This is what `addReader` and its kin stand on. The grammar of the calls that such an object gets:
+Such an object has the methods `fileno() doRead() doWrite() connectionLost(reason)`. This is the
+grammar of the calls that it gets:
 
     (doRead | doWrite)*  connectionLost?
 
-doRead and doWrite return None, or an exception or Failure that disconnects the object; so does
-raising one, or a `fileno()` that is no longer what it was. An object that has been removed gets
-no further call.
+doRead and doWrite return None to go on. The object is disconnected if one of them returns or raises
+an exception, if one returns a Failure, or if `fileno()` changes. An object that has been removed
+gets no further call.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from minireactor.failure import Failure, safe_repr
 
 
 class UserDescriptor(Handler):
-    """Stands for somebody else's object."""
+    """The handler of an object of the application, which is its target."""
 
     __slots__ = ("_object", "_set")
 
@@ -64,17 +65,17 @@ class UserDescriptor(Handler):
 
 
 class DescriptorSet:
-    """The objects of one loop."""
+    """The application's objects that one loop watches."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._adopted: dict[int, UserDescriptor] = {}
 
     def change(self, obj: Any, **flags: bool) -> None:
-        """Set `reading` or `writing` of an object: the reactor's own, or a foreign one.
+        """Set the flags `reading` and `writing` of a handler or of an object of the application.
 
-        ValueError if another object has the same descriptor, OSError if the system cannot watch
-        it."""
+        Raises ValueError if another object has the same descriptor, and OSError if the system
+        cannot watch the descriptor."""
         handler = obj if isinstance(obj, Handler) else self._adopted.get(id(obj))
         if handler is None:
             if not any(flags.values()):
@@ -96,7 +97,7 @@ class DescriptorSet:
             if adding:
                 self.drop(handler)
                 raise
-            # Half of it was removed after its descriptor had been closed.
+            # The application closed the descriptor, and then removed reader or writer only.
             self._loop.disarm(handler)
             self.end_soon(handler)
 
@@ -116,15 +117,16 @@ class DescriptorSet:
         return handler
 
     def end_soon(self, handler: Handler) -> None:
-        """Its descriptor is gone: tell it on the next pass."""
+        """Report in the next iteration that the handler's descriptor has gone away."""
         reason = Failure(ConnectionFdescWentAway())
         self._loop.call_soon(self._loop.guard, handler, handler.connectionLost, reason)
 
     def holds(self, handler: Handler) -> bool:
+        """Return whether `handler` is the present handler of its object."""
         return self._adopted.get(id(handler.owner())) is handler
 
     def drop(self, handler: Handler) -> bool:
-        """Forget an object; False if that has been done already."""
+        """Stop watching the object of `handler`. Return False if that has been done already."""
         if not self.holds(handler):
             return False
         del self._adopted[id(handler.owner())]
@@ -132,6 +134,7 @@ class DescriptorSet:
         return True
 
     def remove_all(self) -> list[Any]:
+        """Clear the flags of all application handlers, and return the targets that had one set."""
         removed = [handler for handler in self._loop.shown() if handler.wanted()]
         for handler in removed:
             self.change(handler.owner(), reading=False, writing=False)
@@ -139,7 +142,9 @@ class DescriptorSet:
 
 
 def _still_has(handler: Handler, fd: int) -> bool:
-    """Whether it has not closed its descriptor behind our back."""
+    """Return whether `fd` is still the descriptor of the handler's target.
+
+    The target may have closed its descriptor without a call of removeReader() or removeWriter()."""
     try:
         return handler.hidden or bool(handler.owner().fileno() == fd)
     except (KeyboardInterrupt, SystemExit):

@@ -1,11 +1,13 @@
-"""Flow control: when a producer is paused, resumed and stopped. One table says it all.
+"""Flow control: when a producer is paused, resumed and stopped. All of it is in one table.
 
-A consumer counts *pending*, the bytes that it has been given and has not passed on. Two marks
-divide it: over the high mark the consumer has too much, at or under the low mark it wants more.
-The distance between them keeps a producer from being called for every few bytes.
+A consumer counts *pending*: the bytes that it has received and has not passed on yet. Two limits
+apply to pending, the high and the low watermark ("marks"). Above the high mark the consumer has too
+much. At or below the low mark it wants more. The distance between the marks keeps the consumer from
+pausing and resuming the producer for every few bytes.
 
-This module neither reads nor writes: its caller fires the events, and makes the call that an
-event leads to, last of all, when the state has changed and may change again.
+This module neither reads nor writes. Its caller fires the events, and makes the call on the
+producer that an event leads to. The caller makes this call last, because the producer may fire the
+next event within it.
 """
 
 from __future__ import annotations
@@ -14,25 +16,25 @@ from typing import Any, Callable
 
 from minireactor.failure import safe_repr
 
-HIGH = 64 * 1024  # bytes; a few sends' worth on a local network, and what Twisted buffers
+HIGH = 64 * 1024  # bytes; enough for a few sends on a local network, and Twisted's limit
 LOW = HIGH // 4
 
 # States.
 NONE = "none"  # no producer
 FLOWING = "flowing"  # a push producer that may write
-PAUSED = "paused"  # a push producer that has been told to wait
-PULL = "pull"  # a pull producer: it writes when it is asked
-CLOSED = "closed"  # nothing will be taken any more
+PAUSED = "paused"  # a push producer that must wait
+PULL = "pull"  # a pull producer, which writes once for each resumeProducing()
+CLOSED = "closed"  # the consumer takes no more bytes
 
-WAITING = (PAUSED, PULL)  # those that BELOW leads to a call in
+WAITING = (PAUSED, PULL)  # the states in which BELOW leads to a call
 
 # Events.
 PUSH_REGISTERED = "push registered"
 PULL_REGISTERED = "pull registered"
 UNREGISTERED = "unregistered"
-ABOVE = "above high"  # a write has left pending over the high mark
-BELOW = "at or under low"  # the write pass has left pending at or under the low mark
-ENDED = "ended"  # the connection, or its write side, is gone
+ABOVE = "above high"  # after a write, pending is above the high mark
+BELOW = "at or under low"  # after a flush, pending is at or below the low mark
+ENDED = "ended"  # the connection, or its write side, has ended
 
 PAUSE = "pauseProducing"
 RESUME = "resumeProducing"
@@ -66,7 +68,9 @@ TRANSITIONS: dict[tuple[str, str], tuple[str, str | None]] = {
 
 
 def checked_marks(high: Any, low: Any = None) -> tuple[int, int]:
-    """(high, low) in bytes, low being high // 4 unless given; a ValueError that names both."""
+    """Return (high, low), in bytes. Without `low`, the low mark is `high // 4`.
+
+    Raises ValueError, with a message that names both, unless 0 <= low < high."""
     if low is None and isinstance(high, int):
         low = high // 4
     if isinstance(high, int) and isinstance(low, int) and 0 <= low < high:

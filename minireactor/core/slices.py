@@ -1,8 +1,9 @@
-"""Walks over many connections, in slices, between which the loop handles everything else.
+"""Visits many connections in slices. Between two slices the loop does its other work.
 
     Walk(reactor, list(connections), visit).start()
 
-Some microseconds for each of 10,000 connections add up to a delay that every client notices.
+A visit takes some microseconds. For 10,000 connections without a break, that adds up to a delay
+which every client notices.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 
 _Each = TypeVar("_Each", bound="Handler")
 
-SLICE_SECONDS = 0.002  # a client does not notice a delay of so much
-# Connections that one slice may end. The loop closes them in the iterations that follow, which
-# takes 50 to 100 us each, and twice that for a client of a proxy, whose target ends as well.
+SLICE_SECONDS = 0.002  # a client does not notice a delay of 2 ms
+# Connections that one slice may end. The loop closes them in the iterations that follow. To close
+# one takes 50 to 100 us, and twice that for a client of a proxy, whose target ends as well.
 SLICE_ENDINGS = 10
-CHUNK = 50  # connections between two looks at the clock, which costs as much as a short visit
+CHUNK = 50  # visits between two readings of the clock; one reading costs as much as a short visit
 
 
 class Walk(Generic[_Each]):
     """Calls `visit(connection)` for each of `connections`, from `start()` on.
 
-    visit: returns whether it has ended the connection. If it raises, that is logged, and the
-        connection ends with the exception as the reason.
+    visit: returns whether it has ended the connection. If it raises, the exception is logged, and
+        the connection ends with this exception as the reason.
     finished: called after the last visit.
     """
 
@@ -49,7 +50,7 @@ class Walk(Generic[_Each]):
         self._timer: Any = None
 
     def start(self) -> None:
-        """Visit the first ones now, and the others in the iterations that follow."""
+        """Visit the first connections now, and the others in the iterations that follow."""
         self._go_on()
 
     def cancel(self) -> None:
@@ -81,7 +82,7 @@ class Walk(Generic[_Each]):
 
 
 def _end_failed(connection: Handler) -> None:
-    """End a connection whose visit has raised, with the exception as the reason."""
+    """End a connection whose visit has raised. The exception is the reason."""
     failure = Failure()
     log.err(failure, f"in a walk over all connections, at {safe_repr(connection)}")
     connection.failed(failure)

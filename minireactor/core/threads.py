@@ -1,7 +1,7 @@
-"""A pool of daemon threads, which no process waits for.
+"""A pool of daemon threads: a process that ends does not wait for them.
 
-The standard library's ThreadPoolExecutor joins its threads when the interpreter ends. One call
-that hangs then keeps the process for as long as it hangs.
+The standard library's ThreadPoolExecutor joins its threads when the interpreter ends. So one call
+that hangs would keep the process from ending.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from minireactor.failure import safe_repr
 def start_daemon(name: str, f: Callable[..., Any], *args: Any) -> None:
     """Call `f(*args)` in a new thread that does not keep the process from ending.
 
-    Raises RuntimeError if the system has no thread left."""
+    Raises RuntimeError if the system cannot start another thread."""
     threading.Thread(target=f, args=args, name=name, daemon=True).start()
 
 
 class ThreadPool:
     """Runs calls in at most `limit` threads. Further calls wait in a queue.
 
-    Any thread may call its methods."""
+    Any thread may call the methods of the pool."""
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
@@ -32,12 +32,12 @@ class ThreadPool:
         self._calls: SimpleQueue[Any] = SimpleQueue()
         self._count = 0  # threads
         self._idle = threading.Semaphore(0)  # threads that wait for a call
-        self._lock = threading.RLock()  # of _count; a signal handler may come in between
+        self._lock = threading.RLock()  # of _count; a signal handler may enter it again
 
     def call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
-        """Call `f(*args, **kw)` in a thread. What the call raises is logged.
+        """Call `f(*args, **kw)` in a thread. An exception of the call is logged.
 
-        Raises RuntimeError if the system has not even one thread for the pool."""
+        Raises RuntimeError if the system cannot start even one thread for the pool."""
         if not self._idle.acquire(blocking=False):
             with self._lock:
                 self._start_another()
@@ -62,16 +62,16 @@ class ThreadPool:
             f, args, kw = call
             try:
                 f(*args, **kw)
-            except BaseException as error:  # nobody above this thread could handle it
+            except BaseException as error:  # this thread has no caller that could handle it
                 log.err(error, f"in a call of {safe_repr(f)}")
-            del call, f, args, kw  # while the thread waits, it keeps nothing alive
+            del call, f, args, kw  # a thread that waits keeps none of these alive
             idle.release()
 
     def close(self) -> None:
-        """End the threads after the calls that are queued. Wait for none of them."""
+        """End the threads when the queued calls are done. Returns at once."""
         with self._lock:
             count, self._count = self._count, 0
             calls, self._calls = self._calls, SimpleQueue()
-            self._idle = threading.Semaphore(0)  # a later call must not count on a thread that ends
+            self._idle = threading.Semaphore(0)  # a later call must not wait for a thread that ends
         for _ in range(count):
             calls.put(None)

@@ -1,10 +1,11 @@
-"""System events, such as "startup" and "shutdown": functions to call in three phases.
+"""System events, such as "startup" and "shutdown": functions that are called in three phases.
 
     before*  during*  after*
 
-Triggers are one-shot, and called in the order in which they were added. One that raises is
-logged and keeps none of the others from being called. If a "before" trigger returns an object
-with `addBoth`, a Deferred, the phases after it wait until that has fired.
+A trigger is a function for one phase of one event. Each is called once; within a phase, in the
+order in which they were added. If a trigger raises, the exception is logged and the others are
+still called. A "before" trigger may return a Deferred, or any object with `addBoth`. The later
+phases then wait until the Deferred has fired.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ PHASES = ("before", "during", "after")
 
 
 class SystemEvent:
-    """One event. `own` is the reactor's own part of it, the first of each "during" phase."""
+    """One event, with its triggers.
+
+    own: what the reactor itself does at this event. It is called before the "during" triggers.
+    """
 
     def __init__(self, name: str, own: Callable[[], None] = lambda: None) -> None:
         self.name = name
@@ -27,7 +31,9 @@ class SystemEvent:
         self._waiting_for = 0
 
     def add(self, phase: str, f: Callable[..., Any], args: Any, kw: Any) -> tuple[Any, ...]:
-        """Add a trigger; what `remove` takes. KeyError for an unknown phase."""
+        """Add a trigger, and return a tuple that `remove` takes.
+
+        Raises KeyError if there is no such phase, and TypeError if `f` is not callable."""
         if not callable(f):
             raise TypeError(f"a trigger is a callable, not {safe_repr(f)}")
         trigger = (self.name, phase, f, args, kw)
@@ -35,10 +41,10 @@ class SystemEvent:
         return trigger
 
     def remove(self, trigger: tuple[Any, ...]) -> None:
-        """ValueError if it has fired, or has been removed, already."""
+        """Remove a trigger. Raises ValueError if it has fired or has been removed already."""
         triggers = self._of(trigger[1])
         for index, other in enumerate(triggers):
-            # By identity: two may be equal in all, and arguments need not be comparable.
+            # Compare by identity: two triggers may be equal, and arguments may not be comparable.
             if other is trigger:
                 del triggers[index]
                 return
@@ -51,7 +57,10 @@ class SystemEvent:
             raise KeyError(f"{phase!r} is no phase; the phases are {', '.join(PHASES)}") from None
 
     def fire(self) -> None:
-        self._waiting_for = 1  # this call's own share, so that the rest cannot begin inside it
+        """Call the triggers of all phases. Later phases wait for the Deferreds of "before"."""
+        # Count this method as well. Otherwise a Deferred that has fired already would start the
+        # later phases before the loop below is done.
+        self._waiting_for = 1
         for result in self._call_all("before"):
             self._waiting_for += 1
             try:
