@@ -12,12 +12,15 @@ gets no further call.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 from minireactor.core.handler import Handler
 from minireactor.core.loop import Loop
 from minireactor.error import ConnectionDone, ConnectionFdescWentAway
 from minireactor.failure import Failure, safe_repr
+
+if TYPE_CHECKING:
+    from minireactor.core.handler import Target
 
 
 class UserDescriptor(Handler):
@@ -25,12 +28,12 @@ class UserDescriptor(Handler):
 
     __slots__ = ("_object", "_set")
 
-    def __init__(self, owners: DescriptorSet, obj: Any, fd: int) -> None:
+    def __init__(self, owners: DescriptorSet, obj: Target, fd: int) -> None:
         super().__init__(fd)
         self._set = owners
         self._object = obj
 
-    def owner(self) -> Any:
+    def owner(self) -> Target:
         return self._object
 
     def doRead(self) -> None:
@@ -39,7 +42,7 @@ class UserDescriptor(Handler):
     def doWrite(self) -> None:
         self._call(self._object.doWrite)
 
-    def _call(self, do: Callable[[], Any]) -> None:
+    def _call(self, do: Callable[[], Exception | Failure | None]) -> None:
         why = do() if self._has_its_descriptor() else ConnectionFdescWentAway()
         if not self._set.holds(self):
             return
@@ -51,7 +54,7 @@ class UserDescriptor(Handler):
     def _has_its_descriptor(self) -> bool:
         return bool(self._object.fileno() == self.fd)
 
-    def _disconnect(self, reason: Failure, do: Callable[[], Any]) -> None:
+    def _disconnect(self, reason: Failure, do: Callable[[], Exception | Failure | None]) -> None:
         half = getattr(self._object, "readConnectionLost", None)
         if half is not None and do == self._object.doRead and reason.check(ConnectionDone):
             self._set.change(self._object, reading=False)
@@ -71,7 +74,7 @@ class DescriptorSet:
         self._loop = loop
         self._adopted: dict[int, UserDescriptor] = {}
 
-    def change(self, obj: Any, **flags: bool) -> None:
+    def change(self, obj: Target, **flags: bool) -> None:
         """Set the flags `reading` and `writing` of a handler or of an object of the application.
 
         Raises ValueError if another object has the same descriptor, and OSError if the system
@@ -101,7 +104,7 @@ class DescriptorSet:
             self._loop.disarm(handler)
             self.end_soon(handler)
 
-    def _adopt(self, obj: Any) -> UserDescriptor:
+    def _adopt(self, obj: Target) -> UserDescriptor:
         fd = obj.fileno()
         other = self._loop.handler_of(fd)
         if other is not None and _still_has(other, fd):
@@ -133,7 +136,7 @@ class DescriptorSet:
         self._loop.detach(handler)
         return True
 
-    def remove_all(self) -> list[Any]:
+    def remove_all(self) -> list[Target]:
         """Clear the flags of all application handlers, and return the targets that had one set."""
         removed = [handler for handler in self._loop.shown() if handler.wanted()]
         for handler in removed:

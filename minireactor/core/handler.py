@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from minireactor.core.poller import READ, WRITE
 from minireactor.failure import Failure
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Target(Protocol):
+        """What the application knows: a connection, a port, or an object given to addReader().
+
+        An object that is given to addReader() only has no doWrite(), and the other way round."""
+
+        def fileno(self) -> int:
+            """Return the descriptor, -1 once it is closed."""
+
+        def doRead(self) -> Exception | Failure | None:
+            """Read. Return None, or the reason why the object is to be disconnected."""
+
+        def doWrite(self) -> Exception | Failure | None:
+            """Write. Return None, or the reason why the object is to be disconnected."""
+
+        def connectionLost(self, reason: Failure) -> None:
+            """End: the loop watches the object no longer."""
 
 
 class Handler:
@@ -56,6 +76,10 @@ class Handler:
     def close(self) -> None:
         """Free what this internal handler has: the loop, which is closing, has detached it."""
 
-    def owner(self) -> Any:
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.fd
+
+    def owner(self) -> Target:
         """Return the handler's target, the object that the application knows."""
         return self
