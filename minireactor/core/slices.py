@@ -8,7 +8,7 @@ which every client notices.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
+from typing import TYPE_CHECKING, Callable, Generic, TypeVar
 
 from minireactor import log
 from minireactor.failure import Failure, safe_repr
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from minireactor.core.handler import Handler
     from minireactor.core.loop import Loop
+    from minireactor.core.timers import DelayedCall
 
 _Each = TypeVar("_Each", bound="Handler")
 
@@ -47,7 +48,7 @@ class Walk(Generic[_Each]):
         self._left: Iterator[_Each] = iter(connections)
         self._visit = visit
         self._finished = finished
-        self._timer: Any = None
+        self._timer: DelayedCall | None = None
 
     def start(self) -> None:
         """Visit the first connections now, and the others in the iterations that follow."""
