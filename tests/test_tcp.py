@@ -1430,6 +1430,17 @@ def test_nothing_waits_for_more_to_be_written(reactor, closing):
         assert not accepted.transport.getTcpKeepAlive()
 
 
+def test_what_is_written_after_input_that_was_not_answered_is_sent(open_wire, wire):
+    protocol, transport, sock = open_wire
+    sock.room = 10
+    sock.inbox.append(b"question")
+    wire.run()
+    assert bytes(protocol.received) == b"question"
+    transport.write(b"late")
+    wire.run()
+    assert bytes(sock.taken) == b"late"
+
+
 def test_states_that_twisted_programs_read(open_wire, wire):
     _, transport, _ = open_wire
     states = [(transport.connected, transport.disconnecting, transport.disconnected)]

@@ -1,13 +1,7 @@
 """A TCP connection: the transport that a protocol writes to, and reads through.
 
 It is a consumer of what the application writes, see `flow`, and itself a push producer of what
-it reads. Its life, in which it never goes back:
-
-    OPEN     bytes go both ways
-    CLOSING  loseConnection() was called: nothing is read any more; what is pending, and what a
-             registered producer still has, goes out first
-    ENDING   aborted, or a callback has failed: the next pass ends it
-    CLOSED   the protocol has been told, and is let go
+it reads. How it ends is a table of states and events, in which it never goes back: see `lifecycle`.
 
 `write()` only appends. The write pass sends, once for each connection and just before the loop
 sleeps, so that a thousand small writes cost one system call; only when the kernel takes less
@@ -31,7 +25,9 @@ from minireactor.core.buffer import LARGE, Source, WriteBuffer, as_bytes
 from minireactor.core.poller import READ, WRITE
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
+from minireactor.transports import lifecycle
 from minireactor.transports.kernel import UnsentLimit, unsent_limit_for
+from minireactor.transports.lifecycle import CLOSED, CLOSING_SILENT, ENDING, OPEN, WRITE_CLOSED
 from minireactor.transports.sendfile import FileSource
 from minireactor.transports.sockets import Endpoint
 
@@ -48,21 +44,19 @@ LARGEST_SEND = 1024 * 1024
 BYTES_PER_SECOND = 1_000_000_000
 SMALLEST_SHARE = 16 * 1024  # with less, system calls cost more than the bytes do
 
-OPEN, CLOSING, ENDING, CLOSED = "open", "closing", "ending", "closed"
-
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 
 class Connection(Endpoint):
     """The transport of one protocol. Made by a Port or a Connector; see `interfaces.ITransport`.
 
-    `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is one of
-    the four above; `read_ended` and `write_ended` tell of each direction.
+    `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is "open",
+    "closing", "ending" or "closed"; `read_ended` and `write_ended` tell of each direction.
     """
 
     __slots__ = (
         *("disconnecting", "bytes_in", "bytes_out", "highest_pending", "pauses"),
-        *("state", "_reason", "read_ended", "write_ended", "_half_closing", "_on_lost"),
+        *("read_ended", "_state", "_reason", "_on_lost"),
         *("_flow", "_buffer", "_tail", "_room", "_flush_due", "_read_size", "_detour"),
     )
 
@@ -81,12 +75,10 @@ class Connection(Endpoint):
     ) -> None:
         super().__init__(reactor, sock, peer, host)
         self._on_lost = on_lost
-        self.state = OPEN
-        self.disconnecting = False  # this side has asked for the end
+        self._state = OPEN
+        self.disconnecting = False  # this side has asked for the end; nothing here depends on it
         self._reason: Failure | None = None  # why it is ENDING
         self.read_ended = False  # the peer has sent its end of the stream
-        self.write_ended = False  # we have sent ours
-        self._half_closing = False  # loseWriteConnection() was called
         self._read_size = SMALLEST_READ
         self._detour: Callable[[], bool] | None = None  # doRead() calls it first
         self._flow = flow.FlowControl(*marks)
@@ -150,7 +142,7 @@ class Connection(Endpoint):
 
     def _flush_soon(self) -> bool:
         """See to it that a write pass comes. False: nothing is taken any more."""
-        if self.write_ended or self.state is ENDING or self.state is CLOSED:
+        if self._state.write_ended:
             return False
         if not self._flush_due:
             self._flush_due = True
@@ -203,7 +195,7 @@ class Connection(Endpoint):
                 self.reactor.arm(self)
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._resume_in_turn()
-        if self.state is CLOSING or self._half_closing:
+        if self._state.finishes:
             self._end_of_writing()
 
     def _send_chunks(self) -> int:
@@ -216,14 +208,14 @@ class Connection(Endpoint):
     def _end_of_writing(self) -> None:
         if len(self._buffer) or self._flow.producer is not None:
             return
-        if self.state is CLOSING:
-            self.connectionLost(Failure(ConnectionDone()))
-        elif self.state is OPEN:
-            self._end_write_side()
+        if self._fire(lifecycle.FLUSHED):
+            if self._state is CLOSED:
+                self._close(Failure(ConnectionDone()))
+            else:
+                self._end_write_side()
 
     def _end_write_side(self) -> None:
-        self._half_closing = self._flush_due = False
-        self.write_ended = True
+        self._flush_due = False
         self._flow.fire(flow.ENDED)
         try:
             self.socket.shutdown(socket.SHUT_WR)
@@ -232,8 +224,7 @@ class Connection(Endpoint):
             return
         if self.is_half_closeable():
             self.protocol.writeConnectionLost()
-        if self.read_ended and self.state is OPEN:
-            self.connectionLost(Failure(ConnectionDone()))
+        self._close_if_both_ended()
 
     # Flow control: see `flow`.
 
@@ -302,7 +293,7 @@ class Connection(Endpoint):
         if producer is not self._flow.producer:
             return  # the flush was for the one before it
         # Pending may have grown since. If so, the next flush asks for another turn.
-        waits = self._flow.state in flow.WAITING and self.state is not ENDING
+        waits = self._flow.state in flow.WAITING and self._state is not ENDING
         if waits and len(self._buffer) <= self._flow.low:
             self._signal(flow.BELOW)
 
@@ -342,7 +333,7 @@ class Connection(Endpoint):
                 self._end_of_reading()
             return
         self.bytes_in += count
-        if self._flush_due or self.write_ended:
+        if self._flush_due or self._state.write_ended:
             self.protocol.dataReceived(data)
             return
         # Data written during dataReceived is sent at once, while it is in the processor's caches.
@@ -353,9 +344,9 @@ class Connection(Endpoint):
         except BaseException:
             self.reactor.flushes.append(self)
             raise
-        if self._tail or self._buffer.sealed or self._half_closing or self.state is CLOSING:
+        if self._tail or self._buffer.sealed or self._state.finishes:
             self.doWrite()
-        elif self.state is OPEN:
+        else:
             self._flush_due = False
 
     def _adapt(self, count: int, size: int) -> None:
@@ -380,9 +371,14 @@ class Connection(Endpoint):
         if self.is_half_closeable():
             self.reactor.arm(self)
             self.protocol.readConnectionLost()
-            if not self.write_ended or self.state is not OPEN:
-                return
-        self.connectionLost(Failure(ConnectionDone()))
+            self._close_if_both_ended()
+        elif self._fire(lifecycle.END_OF_INPUT):
+            self._close(Failure(ConnectionDone()))
+
+    def _close_if_both_ended(self) -> None:
+        ended = self.read_ended and self._state is WRITE_CLOSED
+        if ended and self._fire(lifecycle.END_OF_INPUT):
+            self._close(Failure(ConnectionDone()))
 
     def pauseProducing(self) -> None:
         """Stop reading at once, until `resumeProducing()`. The peer's end of the stream waits with
@@ -391,7 +387,7 @@ class Connection(Endpoint):
 
     def resumeProducing(self) -> None:
         """Read again; nothing happens unless the connection is open and its peer may send."""
-        if self.state is not OPEN or self.reading:
+        if self.reading or not self._state.reads:
             return
         self.reading = True
         if self.armed is None or not self.armed & READ:
@@ -421,42 +417,60 @@ class Connection(Endpoint):
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    # Endings.
+    # Endings: see `lifecycle`.
+
+    def _fire(self, event: str) -> bool:
+        """Change state by the table; return whether it is another one."""
+        before = self._state
+        self._state = lifecycle.TRANSITIONS[before, event]
+        return self._state is not before
+
+    @property
+    def state(self) -> str:
+        return self._state.shown
+
+    @property
+    def write_ended(self) -> bool:
+        """Whether nothing is taken any more: our end has been sent, or the connection has ended."""
+        return self._state.write_ended
+
+    @property
+    def connected(self) -> bool:
+        return self._state is not CLOSED
+
+    @property
+    def disconnected(self) -> bool:
+        return self._state is CLOSED
 
     def loseConnection(self) -> None:
         """Close once all that was written has been sent and no producer is registered.
 
         Nothing more is delivered to the protocol but connectionLost, on a later pass."""
-        if self.state is OPEN:
-            self.state = CLOSING
+        if self._fire(lifecycle.LOSE):
             self.disconnecting = True
             self.reading = False
             self._finish_soon()
 
     def loseWriteConnection(self) -> None:
         """Close the write side in the same manner; reading goes on."""
-        if self.state is OPEN and not self.write_ended:
-            self._half_closing = True
+        if self._fire(lifecycle.LOSE_WRITE):
             self._finish_soon()
 
     def _finish_soon(self) -> None:
-        if not (self.state is CLOSING or (self.state is OPEN and self._half_closing)):
-            return
-        if self.write_ended:
+        if self._state is CLOSING_SILENT:
             self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
-        elif not self._flush_due:
+        elif self._state.finishes and not self._flush_due:
             self._flush_due = True
             self.reactor.flushes.append(self)
 
     def abortConnection(self) -> None:
         """Close on the next pass, with a reset; what is pending is dropped."""
-        if self.state is not CLOSED:
+        if self._state is not CLOSED:
             self.disconnecting = True
         self._end_soon(Failure(ConnectionAborted()))
 
     def _end_soon(self, failure: Failure) -> None:
-        if self.state is OPEN or self.state is CLOSING:
-            self.state = ENDING
+        if self._fire(lifecycle.ABORT):
             self._reason = failure
             self.reading = self.writing = self._flush_due = False
             self._buffer.clear()
@@ -473,11 +487,13 @@ class Connection(Endpoint):
             self.reactor.disarm(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The end: the one way into CLOSED."""
-        if self.state is CLOSED:
-            return
+        """End the connection at once, for `reason` unless there has been one before."""
+        if self._fire(lifecycle.ERROR):
+            self._close(reason)
+
+    def _close(self, reason: Failure) -> None:
+        """Close the socket and tell the protocol; the state is CLOSED already, and for this."""
         reason, self._reason = self._reason or reason, None
-        self.state = CLOSED
         self._flush_due = False
         self._detour = None
         self._buffer.clear()
@@ -490,14 +506,6 @@ class Connection(Endpoint):
         self.reactor.guard(self, protocol.connectionLost, reason)
         if on_lost is not None:
             self.reactor.guard(self, on_lost, reason)
-
-    @property
-    def connected(self) -> bool:
-        return self.state is not CLOSED
-
-    @property
-    def disconnected(self) -> bool:
-        return self.state is CLOSED
 
     def __repr__(self) -> str:
         return f"<{self.logPrefix()} with {self._peer.host}:{self._peer.port}, {self.state}>"
