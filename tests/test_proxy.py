@@ -316,7 +316,7 @@ def test_a_connection_that_has_ended_keeps_no_leg(line, reactor):
     through.client.close()
     through.target.close()
     pump(reactor, lambda: all(t.disconnected for t in transports), "both ends")
-    assert [(t.protocol, t._detour) for t in transports] == [(None, None)] * 2
+    assert [(t.protocol, t._read_hook) for t in transports] == [(None, None)] * 2
 
 
 def test_B3_an_on_lost_that_raises_is_logged_and_both_end(wire, caplog):

@@ -1441,6 +1441,35 @@ def test_what_is_written_after_input_that_was_not_answered_is_sent(open_wire, wi
     assert bytes(sock.taken) == b"late"
 
 
+def test_a_read_hook_outlasts_the_delivery_of_buffered_lines(wire):
+    class Pauses(LineReceiver):
+        delimiter = b"\n"
+
+        def lineReceived(self, line):
+            lines.append(line)
+            self.transport.pauseProducing()
+
+    def hook():
+        hooked.append(list(lines))
+        return True
+
+    lines, hooked = [], []
+    transport, sock = wire.connect(Pauses())
+    sock.inbox.append(b"1\n2\n")
+    wire.run()
+    assert lines == [b"1"]
+    transport.divert(hook)
+    transport.resumeProducing()
+    wire.run()
+    assert (lines, hooked) == ([b"1", b"2"], [])
+    sock.inbox.append(b"3\n")
+    transport.resumeProducing()
+    wire.run()
+    assert lines == [b"1", b"2", b"3"]
+    assert hooked and hooked[0] == [b"1", b"2"]
+    transport.divert(None)
+
+
 def test_states_that_twisted_programs_read(open_wire, wire):
     _, transport, _ = open_wire
     states = [(transport.connected, transport.disconnecting, transport.disconnected)]
