@@ -1,11 +1,11 @@
 """The lifecycle of a connection: what each event does in each state. One table says it all.
 
-The two directions of TCP end on their own. The states are those of our side, which writes: it may
-close its write side alone, or close the connection. Of the peer's side there is one fact, which is
-never taken back: the connection's `read_ended`. The peer's end changes a state only if the
-connection ends with it.
+Each of the two directions of TCP can end alone. The states are those of our side, which writes.
+The program may close the write side alone, or the whole connection. The peer's side has one flag,
+`read_ended` of the connection, which is set once. The peer's end of the stream is an event of the
+table only if the connection ends with it.
 
-This module neither reads nor writes: `tcp` fires the events, and acts when a state has changed.
+This module neither reads nor writes. `tcp` fires the events, and acts when the state has changed.
 `README.md` in this folder has the table as a drawing.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 class State:
     """One state. Its attributes are all that `tcp` asks of it.
 
-    name: how the table and its drawing call it.
+    name: its name in the drawing of the table.
     shown: the word for programs and views: "open", "closing", "ending" or "closed".
     reads: whether a paused connection can be resumed.
     write_ended: whether nothing that is written is taken any more.
@@ -50,11 +50,12 @@ WRITE_CLOSING = State("write_closing", "open", reads=True, finishes=True)
 WRITE_CLOSED = State("write_closed", "open", reads=True, write_ended=True)
 # loseConnection() was called. What is pending, and what a producer still has, goes out first.
 CLOSING = State("closing", "closing", finishes=True)
-# The same behind our end of the stream. Nothing is left to send: a later iteration fires FLUSHED.
+# loseConnection() was called after WRITE_CLOSED. Nothing is left to send, so the next iteration
+# fires FLUSHED.
 CLOSING_SILENT = State("closing_silent", "closing", write_ended=True, finishes=True)
-# Aborted, or a callback has failed. What was pending is dropped, and a later iteration closes.
+# Aborted, or a callback has failed. Pending bytes are dropped, and the next iteration closes.
 ENDING = State("ending", "ending", write_ended=True)
-# The socket is closed. The protocol has been told, and the connection has let go of it.
+# The socket is closed. connectionLost of the protocol is the last call.
 CLOSED = State("closed", "closed", write_ended=True)
 
 STATES = (OPEN, WRITE_CLOSING, WRITE_CLOSED, CLOSING, CLOSING_SILENT, ENDING, CLOSED)

@@ -1,16 +1,16 @@
-"""A TCP connection: the transport that a protocol writes to, and reads through.
+"""A TCP connection: the transport through which a protocol reads and writes.
 
-It is a consumer of what the application writes, see `flow`, and itself a push producer of what
-it reads. How it ends is a table of states and events, in which it never goes back: see `lifecycle`.
+A connection is a consumer of what the application writes, see `flow`. It is also a push producer
+of what it reads. Its lifecycle is a table of states and events, see `lifecycle`.
 
-`write()` only appends. The write pass sends, once for each connection and just before the loop
-sleeps, so that a thousand small writes cost one system call; only when the kernel takes less
-than all of it does the connection wait to be told that it is writable. What a connection writes
-while its own input is handled does not even wait for the pass, but goes out right after that.
+`write()` only appends. The flush sends, once for each connection, just before the loop sleeps. So
+a thousand small writes cost one system call. If the kernel takes only a part, the connection waits
+until the socket is writable. Data that a protocol writes while it handles its own input is sent
+right after that, without waiting for the flush.
 
-Small writes are thus gathered already, and TCP is asked not to wait for more (TCP_NODELAY): with
-that delay, the last bytes of each send stay behind until the peer has acknowledged the others,
-and the work `stream-back` takes twice the CPU.
+The flush gathers small writes already, so TCP is told not to wait for more (TCP_NODELAY). Without
+that option, the last bytes of each send stay behind until the peer has acknowledged the others.
+Benchmark `stream-back`: twice the CPU without TCP_NODELAY.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ if TYPE_CHECKING:
     from minireactor.core.loop import Loop
     from minireactor.defer import Deferred
 
-# A connection's share of one pass, in bytes, so that a fast peer starves nobody. Reads start
-# small and grow while they come back full: 64-byte messages want no 256 KiB to land in.
+# A connection's share of one loop iteration, in bytes, so that a fast peer starves nobody. The read
+# size starts at 4 KiB and grows while reads fill it, so a connection with 64-byte messages never
+# allocates 256 KiB.
 SMALLEST_READ = 4 * 1024
 LARGEST_READ = 256 * 1024
 LARGEST_SEND = 1024 * 1024
-# Bytes that one read and one send of them move on loopback, about. Converts time into bytes.
+# Bytes that a read and a send of the same data move on loopback, about. Converts time into bytes.
 BYTES_PER_SECOND = 1_000_000_000
-SMALLEST_SHARE = 16 * 1024  # with less, system calls cost more than the bytes do
+SMALLEST_SHARE = 16 * 1024  # with less, the system calls cost more than moving the bytes
 
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 
 class Connection(Endpoint):
-    """The transport of one protocol. Made by a Port or a Connector; see `interfaces.ITransport`.
+    """The transport of one protocol. A Port or a Connector makes it: see `interfaces.ITransport`.
 
     `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is "open",
-    "closing", "ending" or "closed"; `read_ended` and `write_ended` tell of each direction.
+    "closing", "ending" or "closed". `read_ended` and `write_ended` are about one direction each.
     """
 
     __slots__ = (
@@ -74,20 +75,20 @@ class Connection(Endpoint):
         "read_ended",
     )
 
-    # Three fields are there for speed alone. Benchmarks asked for them; in words they say:
-    # - `_tail` is `_buffer.tail`, the small writes that nothing large follows. write() adds to it
-    #   without a call.
-    # - `_tail_limit` is the high mark less the bytes before the tail. A tail that is longer means
-    #   that pending is above the high mark. write() need not count pending for that.
-    # - `_flush_due` means that doWrite() will be called without anybody asking for it again: the
-    #   connection is in `loop.flushes`, or waits until it is writable, or is inside doRead(), which
-    #   calls doWrite() itself after dataReceived(). The last is for echoes: no list is needed then.
-    # The plain version: write() appends to `_buffer`, puts the connection into `loop.flushes` once,
-    # and compares `pending` with the high mark.
+    # Three fields exist for speed alone.
+    # - `_tail` is `_buffer.tail`: the small writes after the last large chunk. write() appends to
+    #   the tail without a call.
+    # - `_tail_limit` is the high mark less the bytes before the tail. A longer tail means that
+    #   pending is above the high mark, so write() need not compute pending.
+    # - `_flush_due` means that a call of doWrite() is certain: the connection is in `loop.flushes`,
+    #   or waits until its socket is writable, or is inside doRead(). doRead() sets the flag, and
+    #   calls doWrite() itself after dataReceived(), so an echo needs no entry in `loop.flushes`.
+    # The plain version: write() appends to `_buffer`, adds the connection to `loop.flushes` if it
+    # is not there, and compares `pending` with the high mark.
 
     # Most connections never set these: the class has the default, and no connection pays a slot.
-    _turn_for: Any = None  # the producer that is going to be resumed
-    _unsent: UnsentLimit | None = None  # once the kernel has been full
+    _turn_for: Any = None  # the producer that _resume_producer() will resume
+    _unsent: UnsentLimit | None = None  # set when the kernel first takes only a part
 
     def __init__(
         self,
@@ -101,8 +102,8 @@ class Connection(Endpoint):
         super().__init__(reactor, sock, peer, host)
         self._on_lost = on_lost
         self._state = OPEN
-        self.disconnecting = False  # this side has asked for the end; nothing here depends on it
-        self._reason: Failure | None = None  # why it is ENDING
+        self.disconnecting = False  # the program has closed or aborted; only reported
+        self._reason: Failure | None = None  # why the state is ENDING
         self.read_ended = False  # the peer has sent its end of the stream
         self._read_size = SMALLEST_READ
         self._input_due = False  # a line receiver gets its buffered input before the next read
@@ -118,7 +119,7 @@ class Connection(Endpoint):
         self.pauses = 0
 
     def start(self, protocol: Any) -> None:
-        """Introduce the two to each other, then begin to read."""
+        """Connect `protocol` to this transport, then begin to read."""
         self.protocol = protocol
         self.reading = True
         self.reactor.attach(self)
@@ -130,13 +131,14 @@ class Connection(Endpoint):
     # Writing.
 
     def write(self, data: Any) -> None:
-        """Queue bytes, bytearray or memoryview, which may change afterwards. TypeError.
+        """Queue bytes, a bytearray or a memoryview; the caller may change the data afterwards.
 
-        Never sends on the spot; does nothing once the connection or its write side has ended.
-        Calls the registered producer's pauseProducing() if this takes pending over the high mark.
+        Never sends at once. Does nothing once the connection or its write side has ended. Calls
+        pauseProducing() of the registered producer if pending rises above the high mark. Raises
+        TypeError if `data` is of another type.
         """
-        # All in one function: when each of a million integers is a write of its own, as in the
-        # work `integers`, one more call would cost as much as the append itself.
+        # All in one function: one more call would cost as much as the append itself. Benchmark
+        # `integers` makes each of a million integers a write of its own.
         if data.__class__ is not bytes:
             data = as_bytes(data)
         if not self._flush_due and not (data and self._flush_soon()):
@@ -150,24 +152,26 @@ class Connection(Endpoint):
             self._seal(data)
 
     def writeSequence(self, iovec: Any) -> None:
-        """Write all of an iterable of bytes or, on a TypeError, none of it."""
+        """Write an iterable of bytes. Raises TypeError if an item is of another type."""
         self.write(b"".join(map(as_bytes, iovec)))
 
     def write_source(self, source: Source) -> None:
-        """Queue bytes that are elsewhere. They are pending until they are sent, as any."""
+        """Queue the bytes of a Source. They are pending until they are sent, like all others."""
         if source.left and self._flush_soon():
             self._seal(source)
         else:
             source.close()
 
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Deferred[int]:
-        """Queue a part of a real file, by default all from `offset` on: see `sendfile`."""
+        """Queue a part of a real file; return a Deferred of the number sent. See `sendfile`.
+
+        count: by default, all bytes from `offset` on."""
         source = FileSource(self.reactor.call_soon, file, offset, count)
         self.write_source(source)
         return source.sent
 
     def _flush_soon(self) -> bool:
-        """See to it that a write pass comes. False: nothing is taken any more."""
+        """Make sure that a flush follows. Return False if no data is taken any more."""
         if self._state.write_ended:
             return False
         if not self._flush_due:
@@ -182,7 +186,7 @@ class Connection(Endpoint):
             self._signal(flow.ABOVE)
 
     def doWrite(self) -> None:
-        """The write pass: one send, then whatever has been waiting for it."""
+        """Flush: send once, then do what waited for that, such as resuming the producer."""
         if not self._flush_due:
             return
         tail = self._tail
@@ -264,12 +268,12 @@ class Connection(Endpoint):
 
     @property
     def pending(self) -> int:
-        """Bytes that the application has written and the kernel has not yet taken."""
+        """How many bytes the application has written and the kernel has not yet taken."""
         return len(self._buffer)
 
     @property
     def bufferSize(self) -> int:
-        """The high mark; setting it sets the low mark to a quarter of it."""
+        """The high mark. Setting it also sets the low mark, to a quarter of the high mark."""
         return self._flow.high
 
     @bufferSize.setter
@@ -277,9 +281,10 @@ class Connection(Endpoint):
         self.setWriteBufferLimits(high)
 
     def setWriteBufferLimits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the marks, in bytes, 0 <= low < high, from now on: a ValueError otherwise.
+        """Set the high and low watermarks, in bytes; they apply at once.
 
-        Only `high`: low is a quarter of it. Only `low`: high stays. Neither: the defaults."""
+        With `high` alone, low becomes a quarter of high. With `low` alone, high stays. Without
+        both, the defaults return. Raises ValueError unless 0 <= low < high."""
         if high is None:
             high, low = (flow.HIGH, flow.LOW) if low is None else (self._flow.high, low)
         self._flow.high, self._flow.low = flow.checked_marks(high, low)
@@ -290,16 +295,18 @@ class Connection(Endpoint):
         if pending > self._flow.high:
             self._signal(flow.ABOVE)
         elif 0 < pending <= self._flow.low and self.writing:
-            self.writing = False  # the write pass will come first
+            self.writing = False  # the flush comes before the socket is seen to be writable
             self.reactor.flushes.append(self)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let `producer` supply the bytes: pushing if `streaming`, else pulled. RuntimeError if
-        there is one already. On a connection that has ended, it gets stopProducing() at once."""
+        """Let `producer` supply the data: a push producer if `streaming`, else a pull producer.
+
+        If the connection has ended, calls stopProducing() of the producer at once. Raises
+        RuntimeError if another producer is registered."""
         self._call_producer(self._flow.register(producer, streaming))
 
     def unregisterProducer(self) -> None:
-        """The producer has finished. Without one, nothing happens."""
+        """Forget the producer, which has finished. Does nothing without a producer."""
         self._flow.fire(flow.UNREGISTERED)
         self._finish_soon()
 
@@ -308,8 +315,8 @@ class Connection(Endpoint):
         self.loseConnection()
 
     def _resume_in_turn(self) -> None:
-        # Not at once: a thousand producers that fill their buffers inside one flush would keep
-        # everybody else waiting for seconds (rule T5).
+        # Not at once: a thousand producers could fill their buffers inside one flush. All other
+        # connections would then wait for seconds (rule T5).
         if self._turn_for is None:
             self.reactor.call_in_turn(self._resume_producer)
         self._turn_for = self._flow.producer
@@ -317,7 +324,7 @@ class Connection(Endpoint):
     def _resume_producer(self) -> None:
         producer, self._turn_for = self._turn_for, None
         if producer is not self._flow.producer:
-            return  # the flush was for the one before it
+            return  # the flush was for an earlier producer
         # Pending may have grown since. If so, the next flush asks for another turn.
         waits = self._flow.state in flow.WAITING and self._state is not ENDING
         if waits and len(self._buffer) <= self._flow.low:
@@ -366,7 +373,7 @@ class Connection(Endpoint):
             return
         # Data written during dataReceived is sent at once, while it is in the processor's caches.
         # Benchmark `echo`: 10 % less CPU than waiting for the flush; `stream-back`: 40 % less.
-        # So the flush is due although `loop.flushes` does not have this connection: it comes below.
+        # `loop.flushes` does not have this connection: the flush that is due comes below.
         self._flush_due = True
         try:
             self.protocol.dataReceived(data)
@@ -410,12 +417,13 @@ class Connection(Endpoint):
             self._close(Failure(ConnectionDone()))
 
     def pauseProducing(self) -> None:
-        """Stop reading at once, until `resumeProducing()`. The peer's end of the stream waits with
-        the bytes before it; a reset does not."""
+        """Stop reading at once, until `resumeProducing()`.
+
+        The peer's end of the stream waits like the bytes before it. A reset does not wait."""
         self.reading = False
 
     def resumeProducing(self) -> None:
-        """Read again; nothing happens unless the connection is open and its peer may send."""
+        """Read again. Does nothing if the connection reads already, or `state` is not "open"."""
         if self.reading or not self._state.reads:
             return
         self.reading = True
@@ -435,10 +443,10 @@ class Connection(Endpoint):
         return self.reading
 
     def divert(self, hook: Callable[[], bool] | None) -> None:
-        """Set the read hook: what doRead() calls before each read. None removes it.
+        """Set the read hook, which doRead() calls before each read. None removes the hook.
 
-        A read follows if the hook returns true, as it must at the end of the stream and on an
-        error. The hook itself adds the bytes that it takes to `bytes_in`."""
+        A read follows only if the hook returns true. The hook must return true at the end of the
+        stream and on an error. The hook itself adds to `bytes_in` the bytes that it takes."""
         self._read_hook = hook
 
     startReading = resumeProducing
@@ -450,18 +458,19 @@ class Connection(Endpoint):
     # Endings: see `lifecycle`.
 
     def _fire(self, event: str) -> bool:
-        """Change state by the table; return whether it is another one."""
+        """Change the state as the table says; return whether the new state is another one."""
         before = self._state
         self._state = lifecycle.TRANSITIONS[before, event]
         return self._state is not before
 
     @property
     def state(self) -> str:
+        """The state in a word: "open", "closing", "ending" or "closed"."""
         return self._state.shown
 
     @property
     def write_ended(self) -> bool:
-        """Whether nothing is taken any more: our end has been sent, or the connection has ended."""
+        """Whether write() takes no data any more: our side, or the connection, has ended."""
         return self._state.write_ended
 
     @property
@@ -473,16 +482,16 @@ class Connection(Endpoint):
         return self._state is CLOSED
 
     def loseConnection(self) -> None:
-        """Close once all that was written has been sent and no producer is registered.
+        """Close once all written data has been sent and no producer is registered.
 
-        Nothing more is delivered to the protocol but connectionLost, on a later pass."""
+        The protocol gets no more calls but connectionLost, in a later loop iteration."""
         if self._fire(lifecycle.LOSE):
             self.disconnecting = True
             self.reading = False
             self._finish_soon()
 
     def loseWriteConnection(self) -> None:
-        """Close the write side in the same manner; reading goes on."""
+        """Close the write side under the same conditions as loseConnection(); reading goes on."""
         if self._fire(lifecycle.LOSE_WRITE):
             self._finish_soon()
 
@@ -494,7 +503,7 @@ class Connection(Endpoint):
             self.reactor.flushes.append(self)
 
     def abortConnection(self) -> None:
-        """Close on the next pass, with a reset; what is pending is dropped."""
+        """Close in the next loop iteration, with a reset; pending data is dropped."""
         if self._state is not CLOSED:
             self.disconnecting = True
         self._end_soon(Failure(ConnectionAborted()))
@@ -513,16 +522,16 @@ class Connection(Endpoint):
         if error:
             self.connectionLost(Failure(ConnectionLost(OSError(error, os.strerror(error)))))
         else:
-            # Both directions have ended in order. Nothing more can come but what waits to be read.
+            # Both directions have ended in order. Only what waits to be read is still to come.
             self.reactor.disarm(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """End the connection at once, for `reason` unless there has been one before."""
+        """Close at once. The reason is `reason`, or that of an earlier abort or failure."""
         if self._fire(lifecycle.ERROR):
             self._close(reason)
 
     def _close(self, reason: Failure) -> None:
-        """Close the socket and tell the protocol; the state is CLOSED already, and for this."""
+        """Close the socket, then notify the protocol. The state has just become CLOSED."""
         reason, self._reason = self._reason or reason, None
         self._flush_due = False
         self._input_due = False
