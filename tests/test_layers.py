@@ -18,7 +18,7 @@ PACKAGE = Path(minireactor.__file__).parent
 LEVELS = [
     {"address", "defer", "error", "failure", "interfaces", "log"},
     {"core"},
-    {"factory", "protocol", "transports"},
+    {"protocol", "transports"},
     {"__init__", "basic", "internet", "streams", "testing"},
     {"serve"},
     {"proxy"},
