@@ -125,7 +125,7 @@ class Reactor(Loop):
         """Let lingering sockets deliver their last bytes, for SETTLE_SECONDS at most."""
         until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
         while time.monotonic() < until:
-            if not any(handler.unsettled() for handler in self.handlers()):
+            if not any(handler.has_unacked_data() for handler in self.handlers()):
                 return
             ready = self._poller.poll(0.05, len(self._handlers))
             self._dispatch_all(ready, self.seconds(), math.inf)

@@ -312,15 +312,15 @@ def test_C2_where_the_system_cannot_tell_it_counts_as_unsent(reactor, closing, m
         monkeypatch.setattr(queues, "fcntl", type("fcntl", (), {"ioctl": refuse}))
     else:
         monkeypatch.setattr(queues, "termios", None)
-    assert own.unsettled()
+    assert own.has_unacked_data()
 
 
 @pytest.mark.skipif(not hasattr(queues.termios, "TIOCOUTQ"), reason="the system cannot tell")
 @pytest.mark.parametrize(
-    ("count", "unsettled"), [(0, False), (1, False), (2, True), (70_000, True)]
+    ("count", "has_unacked"), [(0, False), (1, False), (2, True), (70_000, True)]
 )
 def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
-    reactor, closing, monkeypatch, count, unsettled
+    reactor, closing, monkeypatch, count, has_unacked
 ):
     def answer(fd, request, buffer):
         return struct.pack("i", count)
@@ -328,7 +328,7 @@ def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
     closed_with_the_client_open(reactor, closing)
     (own,) = lingering(reactor)
     monkeypatch.setattr(queues, "fcntl", type("fcntl", (), {"ioctl": answer}))
-    assert own.unsettled() is unsettled
+    assert own.has_unacked_data() is has_unacked
 
 
 def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):

@@ -69,7 +69,7 @@ class Handler:
     def connectionLost(self, reason: Failure) -> None:
         """End the handler, with an error or in an orderly way: `reason` says which."""
 
-    def unsettled(self) -> bool:
+    def has_unacked_data(self) -> bool:
         """Return whether a loop that stops should wait a little for this internal handler."""
         return False
 

@@ -1,10 +1,14 @@
-"""Closing a socket without losing what it still has to send.
+"""Lingering close: close a socket without losing the data that the kernel still has to send.
 
-A plain close() of a socket that has unread input, or gets some later, makes the kernel answer
-with a reset and throw away its send queue: the peer loses the end of what we sent. So the write
-side is shut first, which lets everything sent arrive, and what the peer sends is read and
-dropped until its own end comes, within bounds. Nobody but the reactor waits for this. When no
-descriptor is left for ports, connectors or files, sockets whose bytes have all arrived are closed.
+The socket may have unread input at a plain close(), or get input after it. The kernel then answers
+with a reset and discards its send queue, so the peer loses the end of what we sent.
+
+A lingering close shuts the write side first, which lets all sent data arrive. It then reads and
+drops input until the peer sends EOF, within limits of time and bytes. Only the reactor waits for
+this; the application does not. The socket option SO_LINGER is something else and plays no part.
+
+If ports, connectors or files run out of descriptors, lingering sockets are closed early, provided
+that the peer has acknowledged all of their data.
 """
 
 from __future__ import annotations
@@ -20,13 +24,15 @@ from minireactor.transports.kernel import send_queue
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop
 
-LINGER_SECONDS = 10.0  # what is queued goes on even after the close, if the peer sends no more
-LINGER_BYTES = 16 * 1024 * 1024  # a peer that sends more than this is not listening
-_CHUNK = 64 * 1024
+# After this time the socket is closed. The kernel still sends its queue then, unless the peer sends
+# more input.
+LINGER_SECONDS = 10.0
+LINGER_BYTES = 16 * 1024 * 1024  # a peer that sends more input than this is not reading ours
+_READ_SIZE = 64 * 1024  # bytes
 
 
 class Lingering(Handler):
-    """A socket that nobody owns any more, until its peer ends."""
+    """A socket that no connection owns any more. It is read until its peer sends EOF."""
 
     __slots__ = ("_left", "_reactor", "_socket", "_timer")
 
@@ -42,21 +48,24 @@ class Lingering(Handler):
 
     @classmethod
     def reclaim(cls, reactor: Loop, limit: int) -> bool:
-        """Free descriptors: close up to `limit` lingering sockets whose data has been acknowledged,
-        oldest first. Return whether any was closed."""
-        ours = (each for each in reactor.handlers() if isinstance(each, cls))
-        settled = list(islice((each for each in ours if not each.unsettled()), limit))
-        for each in settled:
+        """Free descriptors, and return whether any was freed.
+
+        Closes up to `limit` lingering sockets whose data has been acknowledged, oldest first."""
+        lingering = (each for each in reactor.handlers() if isinstance(each, cls))
+        drained = list(islice((each for each in lingering if not each.has_unacked_data()), limit))
+        for each in drained:
             each._finish()
-        return bool(settled)
+        return bool(drained)
 
     @classmethod
     def take_over(cls, reactor: Loop, sock: socket.socket) -> None:
-        """End our side of the stream; the descriptor leaves `sock`, which is closed to its user."""
+        """Send EOF, and move the descriptor from `sock` to a lingering socket.
+
+        For its user, `sock` is closed. Does nothing if the peer has gone."""
         try:
             sock.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # the peer has gone
+            return  # the peer has gone: no data is left to wait for
         own = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         lingering = cls(reactor, own)
         reactor.attach(lingering)
@@ -64,7 +73,7 @@ class Lingering(Handler):
 
     def doRead(self) -> None:
         try:
-            count = len(self._socket.recv(_CHUNK))
+            count = len(self._socket.recv(_READ_SIZE))
         except BlockingIOError:
             return
         except OSError:
@@ -85,7 +94,9 @@ class Lingering(Handler):
             self._timer.cancel()
         close_socket(self._socket)
 
-    def unsettled(self) -> bool:
-        """Whether bytes are still on their way, as far as the system can tell."""
+    def has_unacked_data(self) -> bool:
+        """Return whether sent data waits for the peer's acknowledgement.
+
+        Returns True if the system cannot tell."""
         queued = send_queue(self.fd)
-        return queued is None or queued > 1  # one is the end of the stream
+        return queued is None or queued > 1  # EOF counts as one byte

@@ -1,13 +1,14 @@
-"""What the kernel holds of a connection: how to ask, and how to bound what waits to be sent.
+"""The kernel's queues of a connection: how to measure them, and how to limit unsent data.
 
-A send buffer grows to some 4 MB for a peer that does not read, sixty times the usual high mark.
-TCP_NOTSENT_LOWAT bounds the part of it that is *unsent*, which the peer's window or the network
-does not take. Measured with 300 clients that ask for 10^9 integers and read nothing, on loopback:
-1,187 MB and 26 s of work to fill without it, 55 MB and 1.8 s at 128 KiB.
+The kernel's send buffer grows to some 4 MB if the peer does not read. This is sixty times the
+default high watermark. TCP_NOTSENT_LOWAT limits the *unsent* part of the send buffer, which is
+what neither the peer's window nor the network accepts yet. Measured on loopback, with 300 clients
+that ask for 10^9 integers and read nothing: without the limit, 1,187 MB and 26 s of CPU time to
+fill the buffers; with a limit of 128 KiB, 55 MB and 1.8 s.
 
-A peer that reads fast pays for a bound with more wake-ups: 60 % more CPU for one bulk stream on
-loopback, and still 40 % at 1 MiB. So the bound is lifted for a peer that has proved fast, and put
-back when that peer has kept us waiting: see UnsentLimit.
+For a peer that reads fast, the limit causes more wake-ups. One bulk stream on loopback costs 60 %
+more CPU at 128 KiB, and still 40 % more at 1 MiB. UnsentLimit therefore lifts the limit once a
+peer has proved fast, and restores it when that peer becomes slow.
 """
 
 from __future__ import annotations
@@ -23,36 +24,38 @@ except ImportError:  # Windows
     fcntl = termios = None  # type: ignore[assignment]
 
 
-# None where the system has no such limit. Python for some systems lacks the name.
+# The option's number; None if the system has no such option. Some builds of Python lack the name.
 _OPTION: int | None = getattr(
     socket, "TCP_NOTSENT_LOWAT", {"linux": 25, "darwin": 0x201}.get(sys.platform)
 )
 _UNLIMITED = 2**31 - 1  # bytes
-SMALLEST_LIMIT = 16 * 1024  # bytes; with less, even a slow network would have to wait for us
-QUICK_SECONDS = 0.01  # for half the limit: 6 MB/s at the usual marks
-SLOW_SECONDS = 0.25  # for a third of a full send buffer of 4 MB
-QUICK_TIMES = 8  # in a row, until the limit is lifted
+SMALLEST_LIMIT = 16 * 1024  # bytes; with fewer, even a slow network would wait for our next send
+# A peer is fast if half the limit drains within this time: 6 MB/s with the default marks.
+QUICK_SECONDS = 0.01
+# A peer is slow if a third of a full send buffer of 4 MB takes this long to drain.
+SLOW_SECONDS = 0.25
+QUICK_TIMES = 8  # fast drains in a row that lift the limit
 
 
 def unsent_limit_for(high: int) -> int:
-    """Return the limit that goes with a high mark: twice as much, both in bytes."""
+    """Return the unsent limit for a high mark: twice the mark, in bytes, or SMALLEST_LIMIT."""
     return max(2 * high, SMALLEST_LIMIT)
 
 
 def limit_unsent(sock: socket.socket, limit: int) -> None:
-    """Let the kernel hold about `limit` bytes unsent for `sock`; 0: no limit.
+    """Limit the unsent data in the kernel's buffer of `sock` to about `limit` bytes; 0: no limit.
 
-    A listening socket hands its limit on to the connections that it accepts. Does nothing where
-    the system has no such limit."""
+    Accepted connections inherit the limit of a listening socket. Does nothing if the system has no
+    such limit, or if the socket is closed or not TCP."""
     try:
         if _OPTION is not None:
             sock.setsockopt(socket.IPPROTO_TCP, _OPTION, min(limit or _UNLIMITED, _UNLIMITED))
     except OSError:
-        pass  # closed, or not TCP
+        pass  # the socket is closed, or not TCP
 
 
 def unsent_limit(sock: socket.socket) -> int:
-    """Return the limit in force for `sock`, in bytes; 0 if there is none."""
+    """Return the unsent limit in force for `sock`, in bytes; 0 if there is none."""
     try:
         limit = 0 if _OPTION is None else sock.getsockopt(socket.IPPROTO_TCP, _OPTION)
     except OSError:
@@ -61,11 +64,11 @@ def unsent_limit(sock: socket.socket) -> int:
 
 
 class UnsentLimit:
-    """Lifts the limit of one socket while its peer reads fast. Grammar of the calls:
+    """Lifts the unsent limit of one socket while its peer reads fast. Grammar of the calls:
 
     (filled  emptied)*
 
-    Times are seconds of one clock. Does nothing for a socket without a limit."""
+    All times are seconds of the same clock. Does nothing for a socket without a limit."""
 
     __slots__ = ("_filled_at", "_limit", "_quick", "_sock")
 
@@ -76,17 +79,17 @@ class UnsentLimit:
         self._quick = 0
 
     def filled(self, now: float) -> None:
-        """The kernel takes no more."""
+        """Note that the kernel's buffer is full."""
         self._filled_at = now
 
     def emptied(self, now: float) -> None:
-        """The kernel has room again."""
+        """Note that the kernel's buffer has room again; lift or restore the limit."""
         if not self._limit:
             return
         waited = now - self._filled_at
         if self._quick == QUICK_TIMES:
             if waited >= SLOW_SECONDS:
-                self._put_back()
+                self._restore()
         elif waited >= QUICK_SECONDS:
             self._quick = 0
         else:
@@ -95,26 +98,28 @@ class UnsentLimit:
                 limit_unsent(self._sock, 0)
 
     def change(self, limit: int) -> None:
-        """Set another limit, unless the socket is to have none."""
+        """Set another limit, in bytes. Does nothing if the socket has no limit."""
         if self._limit:
             self._limit = limit
-            self._put_back()
+            self._restore()
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         self._quick = 0
         limit_unsent(self._sock, self._limit)
 
 
 def send_queue(sock: Any) -> int | None:
-    """Return how many bytes sent through `sock` the peer's system has not acknowledged.
+    """Return how many bytes sent through `sock` the peer's system has not acknowledged yet.
 
-    sock: a descriptor, or anything with a fileno(). Linux counts the end of the stream as one byte.
+    sock: a descriptor, or any object with a fileno(). Linux counts EOF as one byte.
     Returns None if the system cannot tell, for instance because the socket is closed."""
     return _queue(sock, "TIOCOUTQ")
 
 
 def receive_queue(sock: Any) -> int | None:
-    """Return how many bytes have arrived and have not been read, or None as for send_queue()."""
+    """Return how many bytes have arrived and have not been read yet.
+
+    Takes the same argument as send_queue(), and returns None in the same cases."""
     return _queue(sock, "FIONREAD")
 
 

@@ -1,4 +1,4 @@
-"""A connected socket: what can be asked of it, and set, whatever the state of the connection."""
+"""A connected socket: its addresses, options and closing, in any state of the connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Endpoint(Handler):
-    """Our end of a connection, and the protocol that it is the transport of."""
+    """Our end of a connection: the socket, and the protocol whose transport it is."""
 
     __slots__ = (
-        *("reactor", "socket", "protocol", "_peer", "_host"),
-        "__dict__",  # programs keep things of their own on a transport, or replace its methods
+        "__dict__",  # programs set attributes of their own on a transport, or replace its methods
+        "_host",
+        "_peer",
+        "protocol",
+        "reactor",
+        "socket",
     )
 
     def __init__(
@@ -41,17 +45,17 @@ class Endpoint(Handler):
         self._host = host
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        """The peer's address, in numbers; also after the end."""
+        """Return the peer's numeric address, also after the connection has ended."""
         return self._peer
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Our end's address; also after the end."""
+        """Return the address of our end, also after the connection has ended."""
         if self._host is None:
             self._host = from_sockaddr(self.socket.getsockname())
         return self._host
 
     def getHandle(self) -> socket.socket:
-        """The socket. It is closed when the protocol's connectionLost is called."""
+        """Return the socket. It is closed by the time the protocol's connectionLost is called."""
         return self.socket
 
     def fileno(self) -> int:
@@ -76,36 +80,38 @@ class Endpoint(Handler):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
 
     def is_half_closeable(self) -> bool:
-        """Whether the protocol is to be told of the end of each direction."""
+        """Return whether the protocol handles the end of each direction by itself."""
         protocol = self.protocol
         return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
 
     def close_socket(self, reset: bool, linger: bool) -> None:
-        """Close the socket: with a reset, or gracefully; with `linger`, wait in the background
-        until the sent data has arrived."""
+        """Close the socket: with a reset, or gracefully.
+
+        With `linger`, the reactor waits in the background until the sent data has arrived."""
         try:
-            self.getHost()  # keeps the address, for calls after the end
+            self.getHost()  # remembers the address for calls after the close
             if reset:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             elif linger:
                 Lingering.take_over(self.reactor, self.socket)
-            if has_forked():  # rule T4: the peer hears of a close() only after the child's
+            # Rule T4: if a child has the socket too, close() alone would not end the connection.
+            if has_forked():
                 if reset and sys.platform == "linux":
                     _disconnect(self.socket)
                 self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the application has closed the handle itself, or the peer has gone
+            pass  # the application has closed the socket itself, or the peer has gone
         self.socket.close()
 
 
 def _disconnect(sock: socket.socket) -> None:
-    """Send a reset, although another process has the socket as well.
+    """Send a reset, even though another process has the socket too.
 
-    After shutdown() the peer would see an orderly end, and take what it has for the whole. Linux
-    sends a reset when a socket is connected to the address family AF_UNSPEC, which is 0; the
-    `socket` module has no way to say that."""
+    After a shutdown() the peer would see EOF and take truncated data for complete data. Linux sends
+    a reset when a socket is connected to the address family AF_UNSPEC, which is 0. The `socket`
+    module cannot pass such an address."""
     try:
         import ctypes  # slow to import, and seldom needed
     except ImportError:
-        return  # some builds of Python are without it: the peer sees an end of the stream
+        return  # some builds of Python lack ctypes: the peer then sees EOF
     ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)
