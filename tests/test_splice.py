@@ -113,13 +113,13 @@ def test_there_are_never_more_than_a_few_spare_pipes(pair):
     near, far = pair
     before = len(pipes())
     sources = []
-    for _ in range(2 * splice.MOST_SPARE):
+    for _ in range(2 * splice.MAX_SPARE):
         far.send(b"x")
         sources.append(splice.splice_from(near))
     for source in sources:
         source.left = 0
         source.close()
-    assert len(pipes()) == before + 2 * splice.MOST_SPARE
+    assert len(pipes()) == before + 2 * splice.MAX_SPARE
 
 
 def test_much_is_spliced_and_little_is_not(reactor, closing, spliced):

@@ -1,11 +1,11 @@
-"""Sending a real file from where it is, by `os.sendfile`: its bytes never come into the process.
+"""Send a regular file with `os.sendfile`: its bytes are never copied into the process.
 
     transport.sendFile(file, offset=0, count=None)    ->  Deferred of the number of bytes sent
 
-The file stands in the write buffer like any other chunk: what is written before it goes out before
-it, what is written after it follows. All of its bytes are pending until they are sent, so that a
-registered push producer is paused meanwhile, a pull producer is not asked, and a loseConnection()
-waits. At most a connection's share of one pass goes out in each.
+The file is a chunk of the write buffer. Data written before sendFile() is sent before the file, and
+data written later is sent after it. All bytes of the file are pending until they are sent. Until
+then a registered push producer is paused, a pull producer is not asked, and loseConnection() waits.
+One loop iteration sends at most a connection's share of an iteration.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ if TYPE_CHECKING:
     import socket
 
 _HAS_SENDFILE = hasattr(os, "sendfile")
-_NOT_FROM_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # says, of a file, os.sendfile
-_BLOCK = 512  # bytes of one st_blocks
-_READ_SIZE = 64 * 1024  # bytes at a time, where that does not do
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # os.sendfile() rejects this file
+_BLOCK = 512  # bytes; the unit of st_blocks
+_READ_SIZE = 64 * 1024  # bytes to read at a time if os.sendfile() is missing or unsupported
 
 
 class FileSource(Source):
-    """`count` bytes of `file` from `offset` on; without `count`, all that it has there now.
+    """`count` bytes of `file` from `offset` on; without `count`, all bytes up to its present end.
 
-    file: open in binary mode, with a descriptor; its position neither matters nor changes. It has
-        to stay open, and as long as it is, until `sent` fires. TypeError if it has no descriptor.
-        ValueError if it is no regular file, or has fewer or more bytes than its size says.
-    sent: a Deferred, of the number of bytes when the last of them has been sent. It fails with
-        ConnectionLost if the connection ends before (unless the reactor ends with it). If the file
-        has become too short meanwhile, or cannot be read, it fails with FileEnded, and the
-        connection is aborted for that reason: a peer must not take a part for the whole.
-    later: is given what is to be called on a later pass.
+    later: a function that calls its argument in a later loop iteration.
+    file: opened in binary mode, with a descriptor. The file's position has no effect, and does not
+        change. Until `sent` fires, the file must stay open and must not become shorter.
+    sent: a Deferred that fires with the number of bytes when the last of them has been sent.
+        It fails with ConnectionLost if the connection ends before, unless the reactor ends too.
+        It fails with FileEnded if the file has become too short or cannot be read. The connection
+        is then aborted for the same reason, so that no peer takes a part of the file for all of it.
+
+    Raises TypeError if `file` has no descriptor. Raises ValueError if `file` is not a regular file,
+    if reading does not give as many bytes as its size says, or if `offset` and `count` do not fit.
     """
 
     __slots__ = ("_file", "_later", "_offset", "_why", "sent", "size")
@@ -60,8 +62,8 @@ class FileSource(Source):
         size = _size_of(file)
         if offset < 0 or offset > size or not 0 <= (count or 0) <= size - offset:
             raise ValueError(
-                f"offset={offset!r} and count={count!r} will not do: {safe_repr(file)} has {size} "
-                "bytes; give a part of those"
+                f"offset={offset!r} and count={count!r} do not fit: {safe_repr(file)} has {size} "
+                "bytes; give a range inside the file"
             )
         self._offset = offset
         self.size = size - offset if count is None else count
@@ -75,13 +77,13 @@ class FileSource(Source):
             raise
         except (OSError, ValueError) as error:
             if self._is_readable_at(offset):
-                raise  # so it is the connection that has failed
-            self._why = FileEnded(f"cannot read {safe_repr(self._file)} any further: {error}")
+                raise  # the file is good, so the connection has failed
+            self._why = FileEnded(f"cannot read the rest of {safe_repr(self._file)}: {error}")
             raise self._why from None
         if not sent:
             self._why = FileEnded(
-                f"{safe_repr(self._file)} has become shorter: it ends at {offset}, and {self.left} "
-                "bytes more were to be sent"
+                f"{safe_repr(self._file)} has become shorter: the file ends at {offset}, and "
+                f"{self.left} more bytes had to be sent"
             )
             raise self._why
         return sent
@@ -100,10 +102,10 @@ class FileSource(Source):
 
 
 class _Sent(Deferred[int]):
-    """Needs no errback: why it fails, connectionLost tells as well."""
+    """A failure that nobody handles is not logged: connectionLost reports the same reason."""
 
     def __del__(self) -> None:
-        """Nobody is to be told."""
+        """Log nothing."""
 
 
 def _size_of(file: Any) -> int:
@@ -111,11 +113,13 @@ def _size_of(file: Any) -> int:
         status = os.fstat(file.fileno())
     except (AttributeError, io.UnsupportedOperation):
         raise TypeError(
-            f"sendFile() takes a file with a descriptor, not {safe_repr(file)}; "
-            "basic.FileSender takes any"
+            f"sendFile() needs a file with a descriptor, not {safe_repr(file)}; "
+            "basic.FileSender takes any file"
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{safe_repr(file)} is no regular file; basic.FileSender takes any")
+        raise ValueError(
+            f"{safe_repr(file)} is not a regular file; basic.FileSender takes any file"
+        )
     try:
         true = has_true_size(file.fileno())
     except OSError as error:
@@ -131,13 +135,13 @@ def _size_of(file: Any) -> int:
 
 
 def has_true_size(fd: int) -> bool:
-    """Return whether a regular file really has as many bytes as its size says.
+    """Return whether reading a regular file gives as many bytes as its size says.
 
-    Linux makes up the files of /proc and /sys while they are read. Their size is 0, or one page.
-    Raises OSError if the file cannot be read."""
+    Linux generates the files of /proc and /sys while they are read. The size of such a file is 0 or
+    one page. Raises OSError if the file cannot be read."""
     status = os.fstat(fd)
-    # A file with blocks for all of its bytes is on a disk. The others are read at one place: a
-    # file of holes has its last byte, too.
+    # A file with blocks for all of its bytes is on a disk. Of any other file, read the last byte:
+    # even a sparse file has one.
     if 0 < status.st_size <= getattr(status, "st_blocks", 0) * _BLOCK:
         return True
     last = _read(fd, max(0, status.st_size - 1), 1)
@@ -149,7 +153,7 @@ def _send(sock: socket.socket, fd: int, offset: int, count: int) -> int:
         try:
             return os.sendfile(sock.fileno(), fd, offset, count)
         except OSError as error:
-            if error.errno not in _NOT_FROM_HERE:
+            if error.errno not in _UNSUPPORTED:
                 raise
     data = _read(fd, offset, min(count, _READ_SIZE))
     return sock.send(data) if data else 0
@@ -158,5 +162,5 @@ def _send(sock: socket.socket, fd: int, offset: int, count: int) -> int:
 def _read(fd: int, offset: int, count: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(fd, count, offset)
-    os.lseek(fd, offset, os.SEEK_SET)  # nothing else moves a file that is being sent
+    os.lseek(fd, offset, os.SEEK_SET)  # nothing else uses the position of a file being sent
     return os.read(fd, count)

@@ -1,8 +1,8 @@
-"""Moving bytes from socket to pipe to socket, by `os.splice`: they never come into the process.
+"""Move bytes from socket to pipe to socket with `os.splice`: the process never copies them.
 
-What one splice takes from a socket stands in the write buffer of another connection as a Source,
-in a pipe of its own, and so in the order of everything else that is written there; it is pending
-until the other socket has it. Linux only, from Python 3.10 on.
+One splice moves data from a socket into a pipe. That pipe becomes a Source, a chunk in the write
+buffer of another connection, so its data keeps its place among all other writes. The data is
+pending until the other socket has accepted it. Linux only, from Python 3.10 on.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ if TYPE_CHECKING:
 
 CAN_SPLICE = hasattr(os, "splice")
 
-# Bytes: what Linux lets anybody have. The fewer and larger the splices, the less they cost.
+# Bytes: the most that Linux allows an ordinary user. Fewer and larger splices cost less.
 PIPE_SIZE = 1024 * 1024
-MOST_SPARE = 8  # pipes, which all connections share: one that has nothing in a pipe holds none
+# Empty pipes kept for reuse by all connections. A connection owns a pipe only while data is in it.
+MAX_SPARE = 8
 
-_F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # which fcntl has from Python 3.10 on
+_F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # `fcntl` has the name from Python 3.10 on
 _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
 
-# What a system says that has no splice for sockets, or does not allow it.
-_NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
+# The system has no splice() for sockets, or does not allow it.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 
-# Of the descriptors that this process may have, the pipes take a quarter at most: with 1,024, 238
-# stalled conversations took them all. Conversations beyond that are copied.
+# Pipes take at most a quarter of the descriptors that this process may open; further connections
+# are copied. Without this limit, 238 stalled conversations used up all of 1,024 descriptors.
 SHARE_OF_DESCRIPTORS = 4
 
-_works = True
-_count = 0  # pipes that are open
+_works = True  # False once the system has rejected a splice() as unsupported
+_count = 0  # open pipes
 _spare: list[tuple[int, int]] = []
 
 
 def splice_from(sock: socket.socket) -> PipeSource | None:
-    """What there is to read, PIPE_SIZE bytes at the most. None if there is nothing, be it that the
-    stream has ended, or it cannot be had so. OSError, which no read will raise again."""
+    """Return a Source with the data that can be read from `sock` now, at most PIPE_SIZE bytes.
+
+    Returns None at EOF, when no data is ready, or when splice is not supported: the caller then
+    uses recv(). Raises the socket's pending OSError; recv() will not report it a second time."""
     global _works
     if not _works:
         return None
@@ -55,7 +58,7 @@ def splice_from(sock: socket.socket) -> PipeSource | None:
     except BlockingIOError:
         pass
     except OSError as error:
-        if error.errno not in _NOT_HERE:
+        if error.errno not in _UNSUPPORTED:
             raise
         _works = False
     finally:
@@ -65,7 +68,7 @@ def splice_from(sock: socket.socket) -> PipeSource | None:
 
 
 class PipeSource(Source):
-    """All `left` bytes of a pipe, which it gives back at its end."""
+    """All `left` bytes in a pipe. close() keeps the empty pipe for reuse, or closes it."""
 
     __slots__ = ("_pipe",)
 
@@ -77,14 +80,14 @@ class PipeSource(Source):
         return os.splice(self._pipe[0], sock.fileno(), min(self.left, limit), flags=_FLAGS)
 
     def close(self) -> None:
-        if self.left or len(_spare) >= MOST_SPARE:
+        if self.left or len(_spare) >= MAX_SPARE:
             _close(self._pipe)
         else:
             _spare.append(self._pipe)
 
 
 def _new_pipe() -> tuple[int, int]:
-    """Return a new pipe. Raises OSError if there is no descriptor left for it."""
+    """Return a new pipe. Raises OSError if the pipes would take too many descriptors."""
     global _count
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and 2 * (_count + 1) > limit // SHARE_OF_DESCRIPTORS:
@@ -94,7 +97,7 @@ def _new_pipe() -> tuple[int, int]:
     try:
         fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:
-        pass  # this user has had its share of such: a smaller one will do
+        pass  # this user's limit for large pipes is used up: keep the default size
     return pipe
 
 
@@ -106,10 +109,10 @@ def _close(pipe: tuple[int, int]) -> None:
 
 
 def close_spare_pipes() -> None:
-    """Give the spare pipes back to the system."""
+    """Close the spare pipes."""
     while _spare:
         _close(_spare.pop())
 
 
-# What a parent and its child wrote to one pipe would get mixed up.
+# A parent and its child must not share a pipe: their data would mix.
 os.register_at_fork(after_in_child=close_spare_pipes)
