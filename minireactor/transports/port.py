@@ -1,4 +1,4 @@
-"""A listening TCP port."""
+"""A listening TCP port: accepts connections, and has a factory build their protocols."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from minireactor.transports.tcp import Connection
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop
 
-# Connections that wait to be accepted. listenTCP()'s 50 makes a crowd of 1,000 wait for seconds:
-# the kernel drops the rest of their SYNs, and TCP repeats those only after a second.
+# Connections that the kernel queues for accept(). With listenTCP()'s default of 50, a crowd of
+# 1,000 waits for seconds: the kernel drops the other SYNs, and TCP repeats a SYN only after 1 s.
 BACKLOG = 1024
-MOST_ACCEPTED = 64  # connections a pass, so that a crowd at the door leaves time for who is inside
-# How long one iteration gives to accepting from one listening socket: it builds the protocols, and
-# calls what the application does in connectionMade. Less than loop.DISPATCH_SECONDS.
+# Connections that one listening socket accepts in a loop iteration, so that a crowd of new clients
+# leaves time for the connected ones.
+MAX_ACCEPTED = 64
+# Seconds that one listening socket may spend accepting in a loop iteration. This time includes
+# buildProtocol() and connectionMade(). It is shorter than loop.DISPATCH_SECONDS.
 ACCEPT_SECONDS = 0.002
-MAX_TRIES = 10  # to find a number that is free on all addresses of a name
-WARN_SECONDS = 10.0  # between two warnings that peers are turned away
-REST_SECONDS = 1.0  # between attempts when the system has nothing left to accept with
+MAX_TRIES = 10  # attempts to find a port number that is free on all addresses of a name
+WARN_SECONDS = 10.0  # between two warnings about rejected peers
+REST_SECONDS = 1.0  # until the next accept(), after the system had no resource for one
 
-# Of an address that this machine does not have, or of a family that it does not speak.
-_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# This machine lacks the address, or does not support its family.
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
 
 
 class _Listener(socket.socket):
-    """A listening socket that does not look its own family and type up, as members of enums, for
-    each connection: in the work `churn` that is a microsecond of 28."""
+    """A listening socket that skips two enum lookups per accept().
+
+    The lookups of family and type cost 1 us of 28 us in benchmark `churn`."""
 
     def __init__(self, family: int, kind: int, proto: int) -> None:
         super().__init__(family, kind, proto)
@@ -53,10 +56,10 @@ class _Listener(socket.socket):
 
 
 class Listener(Handler):
-    """One listening socket; `socket` is None while it is closed.
+    """The handler of one listening socket; `socket` is None while the port is closed.
 
-    batch: connections to accept at a time.
-    own_host: the address that all its connections have on our side; None if they differ."""
+    batch: the number of connections to accept in the next loop iteration.
+    own_host: the local address of all accepted connections; None if their addresses differ."""
 
     comes_first = True
 
@@ -67,8 +70,8 @@ class Listener(Handler):
         self.batch = 1
         self.own_host: IPv4Address | IPv6Address | None = None
 
-    def go_on(self) -> None:
-        """Accept again, after a rest."""
+    def resume_accepting(self) -> None:
+        """Accept again after a pause. Does nothing if the socket is closed."""
         if self.socket is not None:
             self.reading = True
             self.reactor.arm(self)
@@ -83,9 +86,9 @@ class Listener(Handler):
 class Port(Limits, Listener):
     """Accepts connections and has `factory` build their protocols; made by `listenTCP`.
 
-    An interface given by name may have several addresses. The port listens on each of them that
-    this machine has, with one number for all. It is itself the handler of the first, whose address
-    getHost() gives; each further one has a handler of its own.
+    An interface that is given by name may have several addresses. The port listens on each address
+    that this machine has, with the same port number for all. The port itself is the handler of the
+    first address, which getHost() returns. Each further address has a FurtherSocket.
     """
 
     def __init__(
@@ -104,10 +107,10 @@ class Port(Limits, Listener):
         self._further: list[FurtherSocket] = []
         self._spare = -1
         self._next_warning = -1.0
-        self._turned_away = 0  # since the last warning
+        self._rejected = 0  # peers since the last warning
 
     def sockets(self) -> list[socket.socket]:
-        """Return the listening sockets, one for each address. What is accepted inherits options."""
+        """Return the listening sockets, one per address. Accepted sockets inherit their options."""
         listeners = (self, *self._further)
         return [each.socket for each in listeners if each.socket is not None]
 
@@ -116,10 +119,11 @@ class Port(Limits, Listener):
             limit_unsent(sock, self.unsent_limit())
 
     def startListening(self) -> None:
-        """Bind and listen; also again after `stopListening()`.
+        """Bind and listen. May be called again after `stopListening()`.
 
-        Raises CannotListenError, TypeError if `port` is no number or `interface` no text, and
-        what the factory's startFactory raises."""
+        Raises CannotListenError if the port cannot be bound or watched. Raises TypeError if `port`
+        is not an int or `interface` is not a str. Raises any exception of the factory's
+        startFactory."""
         if self.socket is not None:
             return
         self.reactor.open()
@@ -130,7 +134,7 @@ class Port(Limits, Listener):
             raise CannotListenError(self.interface, self.port, error) from None
         try:
             prepare = getattr(self.factory, "prepare_listening", None)
-            if prepare is not None:  # not every factory is one of ours
+            if prepare is not None:  # a factory of a program need not have it
                 for sock in socks:
                     prepare(sock)
             self.factory.doStart()
@@ -150,14 +154,15 @@ class Port(Limits, Listener):
                 listener.reading = True
                 self.reactor.attach(listener)
                 self.reactor.arm(listener)
-        except OSError as error:  # the system cannot watch it
+        except OSError as error:  # the poller cannot watch a socket
             self.connectionLost(None)
             raise CannotListenError(self.interface, self.port, error) from None
 
     def stopListening(self) -> Deferred[None]:
-        """Close the port, at once; what it has accepted stays. Return a Deferred that has fired.
+        """Close the port at once, and return a Deferred that has already fired.
 
-        The Deferred fails with what the factory's stopFactory raises."""
+        Accepted connections stay open. If the factory's stopFactory raises an exception, the
+        Deferred fails with it."""
         try:
             self.connectionLost(None)
         except (KeyboardInterrupt, SystemExit):
@@ -167,7 +172,7 @@ class Port(Limits, Listener):
         return succeed(None)
 
     def loseConnection(self, connDone: Any = None) -> Deferred[None]:
-        """The same; the argument is there for programs that give one."""
+        """Call stopListening(). `connDone` has no effect; Twisted programs may pass it."""
         return self.stopListening()
 
     def connectionLost(self, reason: Failure | None) -> None:
@@ -184,17 +189,19 @@ class Port(Limits, Listener):
         self.factory.doStop()
 
     def failed(self, failure: Failure) -> None:
-        """What the factory raised concerns the one connection, and the port goes on."""
+        """Keep listening: an exception of the factory ends only one connection."""
 
     def doRead(self) -> None:
         self.accept_from(self)
 
     def accept_from(self, listener: Listener) -> None:
-        """Accept those who wait, some at a time: more while there are always more."""
+        """Accept waiting connections from `listener`, at most `listener.batch`.
+
+        The batch doubles, up to MAX_ACCEPTED, each time that it is used up."""
         seconds = self.reactor.seconds
         until = seconds() + ACCEPT_SECONDS
         if self._spare == -1:
-            self._take_spare()  # the last one was taken by a thread, between drop and take
+            self._take_spare()  # a thread took the last one, between drop and take
         for _ in range(listener.batch):
             if listener.socket is None or not listener.reading:
                 return
@@ -207,15 +214,15 @@ class Port(Limits, Listener):
                 if error.errno in _PEER_GONE:
                     continue
                 if error.errno in OUT_OF_DESCRIPTORS:
-                    if not Lingering.reclaim(self.reactor, MOST_ACCEPTED):
-                        self._turn_away(listener)
+                    if not Lingering.reclaim(self.reactor, MAX_ACCEPTED):
+                        self._reject_waiting(listener)
                 else:
                     self._rest(listener, error)
                 return
             self._serve(sock, address, listener.own_host)
             if seconds() >= until:
                 return
-        listener.batch = min(listener.batch * 2, MOST_ACCEPTED)
+        listener.batch = min(listener.batch * 2, MAX_ACCEPTED)
 
     def _serve(
         self, sock: socket.socket, address: Any, host: IPv4Address | IPv6Address | None
@@ -228,16 +235,17 @@ class Port(Limits, Listener):
             close_socket(sock)
             raise
         if protocol is None:
-            # The end of the stream, and not a reset even if the peer has sent something already.
+            # The peer gets EOF, not a reset, even if it has already sent data.
             Lingering.take_over(self.reactor, sock)
             sock.close()
             return
         connection = Connection(self.reactor, sock, peer, self._marks, host=host)
         connection.start(protocol)
 
-    # Without a free descriptor accept() fails and the waiting peer stays where it is: a listener
-    # that is readable for ever, and a client that hangs. One spare descriptor lets us take each
-    # peer and close it, which both sides can understand.
+    # Without a free descriptor, accept() fails and the peer stays in the kernel's queue. The
+    # listening socket would then be readable for ever, and the client would hang. The port
+    # therefore keeps one spare descriptor. To reject a peer, the port closes the spare descriptor,
+    # accepts the peer, closes the peer's socket, and opens the spare descriptor again.
 
     def _take_spare(self) -> None:
         if self._spare == -1:
@@ -251,45 +259,48 @@ class Port(Limits, Listener):
         if spare != -1:
             os.close(spare)
 
-    def _turn_away(self, listener: Listener) -> None:
-        turned_away = 0
+    def _reject_waiting(self, listener: Listener) -> None:
+        """Accept and close waiting peers, and warn about it."""
+        rejected = 0
         try:
-            while turned_away < MOST_ACCEPTED:
+            while rejected < MAX_ACCEPTED:
                 self._drop_spare()
                 try:
                     listener.socket.accept()[0].close()  # type: ignore[union-attr]
                 finally:
                     self._take_spare()
-                turned_away += 1
+                rejected += 1
         except BlockingIOError:
-            pass  # That was all. Some accept() want a descriptor even when nobody waits.
+            pass  # No peer is left. (On some systems accept() needs a descriptor even then.)
         except OSError as error:
-            if not turned_away:
+            if not rejected:
                 self._rest(listener, error)
-        self._turned_away += turned_away
+        self._rejected += rejected
         now = self.reactor.seconds()
-        if turned_away and now >= self._next_warning:
+        if rejected and now >= self._next_warning:
             self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "no descriptor left for connections to %s; %d peers turned away; "
+                "no descriptor left for connections to %s; peers rejected: %d; "
                 "raise the limit (ulimit -n)",
                 shown(self._host),
-                self._turned_away,
+                self._rejected,
             )
-            self._turned_away = 0
+            self._rejected = 0
 
     def _rest(self, listener: Listener, error: OSError) -> None:
-        """Leave the door alone for a moment: trying again at once would keep the CPU busy."""
+        """Stop accepting for REST_SECONDS: to try again at once would keep the CPU busy."""
         why = error.strerror or error
         logger.warning("cannot accept connections to %s for now: %s", shown(self._host), why)
         listener.reading = False
         self.reactor.disarm(listener)
-        self.reactor.call_later_hidden(REST_SECONDS, listener.go_on)
+        self.reactor.call_later_hidden(REST_SECONDS, listener.resume_accepting)
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """The address that it listens on, with the real port number where 0 was asked for."""
+        """Return the address of the first listening socket, with its real port number.
+
+        Raises RuntimeError if the port has never listened."""
         if self._host is None:
-            raise RuntimeError(f"{self!r} has not been listening yet, so it has no address")
+            raise RuntimeError(f"{self!r} has no address yet; call startListening() first")
         return self._host
 
     def logPrefix(self) -> str:
@@ -301,7 +312,7 @@ class Port(Limits, Listener):
 
 
 class FurtherSocket(Listener):
-    """A further listening socket of a port that listens on several addresses."""
+    """The second or a later listening socket of a port that has several addresses."""
 
     def __init__(self, port: Port, sock: socket.socket) -> None:
         super().__init__(port.reactor, sock)
@@ -312,7 +323,7 @@ class FurtherSocket(Listener):
         self._port.accept_from(self)
 
     def failed(self, failure: Failure) -> None:
-        """As of Port: what the factory raised concerns the one connection."""
+        """Keep listening, as Port.failed() does."""
 
     def connectionLost(self, reason: Failure | None) -> None:
         sock, self.socket = self.socket, None
@@ -328,30 +339,33 @@ class FurtherSocket(Listener):
 
 
 def own_host(sock: socket.socket) -> IPv4Address | IPv6Address | None:
-    """Return the address that `sock` is bound to, unless that stands for all addresses.
+    """Return the address that `sock` is bound to, or None if it is bound to all addresses.
 
-    The address is that of each connection too: `churn` need not ask for it."""
+    All accepted connections have this local address. This saves a getsockname() for each connection
+    in benchmark `churn`."""
     host = from_sockaddr(sock.getsockname())
     return None if host.host in ("0.0.0.0", "::") else host
 
 
 def check_number(port: Any) -> None:
-    """Raise TypeError unless `port` is an int, and no bool."""
+    """Raise TypeError unless `port` is an int. A bool is not accepted."""
     if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"listenTCP() takes a port number from 0 to 65535 as int, not {port!r}")
+        raise TypeError(f"listenTCP() needs a port number from 0 to 65535 as int, not {port!r}")
 
 
 def bound_sockets(interface: Any, port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets, of one port number, on all addresses of `interface`.
+    """Return listening sockets on all addresses of `interface`, all with the same port number.
 
-    Addresses that this machine does not have are left out, as long as there is another one.
-    Raises OSError, OverflowError or ValueError if there is none, or one cannot be listened on."""
+    Leaves out addresses that this machine does not have, if at least one other address remains.
+    Raises OSError, OverflowError or ValueError if no address remains, or if the number cannot be
+    bound on one of them."""
     addresses = _addresses(interface)
     for _ in range(MAX_TRIES):
         try:
             return _bind_all(addresses, port, backlog)
         except OSError as error:
-            # The system chose a number for the first address. On another one, it may be taken.
+            # The system chose a free number for the first address. Another address may have it in
+            # use: try again with another number.
             if error.errno != errno.EADDRINUSE or port != 0:
                 raise
     return _bind_all(addresses, port, backlog)
@@ -361,18 +375,18 @@ def _addresses(interface: Any) -> list[Any]:
     if interface is None or interface == "":
         interface = "0.0.0.0"
     if not isinstance(interface, str):
-        raise TypeError(f"an interface is a name or an address as str, not {interface!r}")
+        raise TypeError(f"interface={interface!r} is not valid; give a name or an address as str")
     try:
         checked_host(interface)
     except DNSLookupError as error:
         raise ValueError(*error.args) from None
-    # Without the port: some systems would take one that is too large modulo 65,536.
+    # Leave out the port: some systems take a number that is too large modulo 65,536.
     try:
         found = socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise lack_of_descriptors() or error from None
     addresses = ((family, kind, proto, place) for family, kind, proto, _, place in found)
-    return list(dict.fromkeys(addresses))  # /etc/hosts may give one of them twice
+    return list(dict.fromkeys(addresses))  # /etc/hosts may list an address twice
 
 
 def _bind_all(addresses: list[Any], port: int, backlog: int) -> list[socket.socket]:
@@ -383,7 +397,7 @@ def _bind_all(addresses: list[Any], port: int, backlog: int) -> list[socket.sock
             try:
                 sock = _bound_socket(address, port, backlog, is_only=len(addresses) == 1)
             except OSError as reason:
-                if reason.errno not in _NOT_HERE:
+                if reason.errno not in _NO_SUCH_ADDRESS:
                     raise
                 error = reason
             else:
@@ -402,13 +416,14 @@ def _bound_socket(address: Any, port: int, backlog: int, is_only: bool) -> socke
     sock = _Listener(family, kind, proto)
     try:
         if os.name == "posix":
-            # Lets the number be bound again while old connections are in TIME_WAIT.
+            # The number can be bound again while old connections are in TIME_WAIT.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and not is_only:
-            # IPv4 has a socket of its own. "::" alone takes IPv4 as well, where the system does so.
+            # IPv4 has a socket of its own here. "::" as the only address accepts IPv4 too, if the
+            # system allows that.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for all that it accepts
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         sock.bind((host, port, *scope))
         sock.listen(backlog)
     except BaseException:
