@@ -297,7 +297,7 @@ def test_a_failure_is_not_kept(reactor, names):
 
 
 def test_the_oldest_answers_make_room_for_new_ones(reactor, names, monkeypatch):
-    monkeypatch.setattr(resolver, "MAX_KEPT", 2)
+    monkeypatch.setattr(resolver, "MAX_CACHED", 2)
     for host in ("a.example", "b.example", "a.example", "c.example", "b.example", "a.example"):
         names.answers[host] = ["192.0.2.1"]
         answered(reactor, Client(reactor, host))
@@ -419,7 +419,7 @@ def test_T2_there_is_a_ceiling_and_beyond_it_a_clear_error(reactor, names, clock
         settle(reactor, names, count)
         assert late.found is None
         clock.advance(HUNG_SECONDS)
-    assert "all of the 5 look-ups" in str(answered(reactor, late).found)
+    assert "all of the 5 running look-ups" in str(answered(reactor, late).found)
     assert "late.example" not in names.asked
     event.set()
     assert all(answered(reactor, client).hosts for client in clients)

@@ -1,16 +1,17 @@
-"""Look-ups of host names, off the loop's thread.
+"""Look up host names without blocking the loop's thread.
 
-getaddrinfo() blocks, for half a minute if the name server is silent, and cannot be interrupted.
-So each look-up runs in a daemon thread of its own. The rest of this module bounds the look-ups:
+getaddrinfo() blocks for half a minute if the name server is silent, and cannot be interrupted.
+Each look-up therefore runs in a daemon thread of its own. The rest of this module limits the load:
 
-- one look-up for each name is under way, and all who ask for the name share its answer;
-- an answer is used again for FRESH_SECONDS, and for up to STALE_SECONDS while no new one comes;
-- a failure is not kept: the next client asks again, so a name or a network that comes back is
-  found at once, and sharing alone bounds the load to one look-up at a time for each name;
-- at most USUAL_LOOKUPS run at a time, and further ones wait in a queue;
-- one that hangs, or that nobody waits for any more, does not count among those, so that hung names
-  do not block the others; there are MAX_LOOKUPS threads at most;
-- a look-up that nobody waits for any more leaves the queue.
+- Each name has at most one look-up at a time. All queries for the name share the answer.
+- An answer is used again for FRESH_SECONDS. It is used for up to STALE_SECONDS if no new answer
+  comes.
+- A failure is not cached: the next query starts a new look-up. A name or a network that works again
+  is thus found at once.
+- At most USUAL_LOOKUPS look-ups run at a time; others wait in a queue.
+- A hung look-up, or one without queries, does not count among these, so that hung names do not
+  block the others. There are at most MAX_LOOKUPS threads.
+- A look-up without queries leaves the queue.
 """
 
 from __future__ import annotations
@@ -33,53 +34,54 @@ if TYPE_CHECKING:
 
     Key = tuple[str, "str | None"]  # a host and, if the port was given as one, a service name
 
-Resolved = Union["list[Any]", Exception]  # what getaddrinfo gave, or why it gave nothing
+Resolved = Union["list[Any]", Exception]  # addresses from getaddrinfo(), or the error
 Answer = Callable[[Resolved], object]
 
-FRESH_SECONDS = 5.0  # as short as the shortest usual time to live, as getaddrinfo() tells none
-STALE_SECONDS = 300.0  # long enough for a name server to be restarted
-# How long a client waits for a new answer when there is an old one. A name server usually answers
+# getaddrinfo() reports no time to live, so this is the shortest that is usual.
+FRESH_SECONDS = 5.0
+STALE_SECONDS = 300.0  # long enough to restart a name server
+# How long a query waits for a new answer if an old one is cached. A name server usually answers
 # within 0.1 s, or not at all.
 REFRESH_SECONDS = 1.0
-MAX_KEPT = 1000  # names; about 1 KiB each
+MAX_CACHED = 1000  # names; about 1 KiB each
 
 USUAL_LOOKUPS = 10  # threads
-# After which a look-up counts as hung; a usual one takes less than 0.1 s. Every ten hung names
-# delay a good one that comes after them by this time.
+# A look-up counts as hung after this time; most take less than 0.1 s. Every ten hung names delay
+# a later, good name by this time.
 HUNG_SECONDS = 0.5
-MAX_LOOKUPS = 100  # threads, hung ones included: a thread takes about 50 KiB
+MAX_LOOKUPS = 100  # threads, including hung ones; each takes about 50 KiB
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-MAX_RECLAIMED = 64  # descriptors
+MAX_RECLAIMED = 64  # descriptors that one call of Lingering.reclaim() may free
 
-_UNFIT = re.compile(r"[\0-\x20\x7f]")  # control characters and blanks
+_UNFIT = re.compile(r"[\0-\x20\x7f]")  # control characters and spaces
 _texts = Repr()
 _texts.maxstring = _texts.maxother = 260  # characters; a host name has at most 253
 _shown = _texts.repr
 
 
 def checked_host(host: Any) -> str:
-    """Return `host` if it can be a host's name or address. Raises DNSLookupError.
+    """Return `host`, a possible name or address. Raises DNSLookupError if `host` is invalid.
 
-    Some systems cut a name at its first NUL, or an address at its first blank, and would then
-    reach another host than the one that a program has checked the name of."""
+    Some systems cut a name at its first NUL, or an address at its first space. They would then
+    reach another host than the one whose name a program has checked."""
     if not isinstance(host, str):
         raise DNSLookupError(f"{_shown(host)} is not a host; give a name or an address as str")
     if not host:
         raise DNSLookupError("the host is empty; give a name or an address")
     if _UNFIT.search(host):
         raise DNSLookupError(
-            f"{_shown(host)} has a blank or a control character in it; "
+            f"{_shown(host)} contains a space or a control character; "
             "give a host name or an address"
         )
     return host
 
 
 def checked_port(port: Any) -> int | str:
-    """Return a port number from 0 to 65535, or the name of a service. Raises ConnectError.
+    """Return `port` as a number from 0 to 65535, or as the name of a service.
 
-    Some systems would take a larger or negative number modulo 65,536, and a text with a sign or a
-    blank before it as a number."""
+    Raises ConnectError if `port` is neither. Some systems would take a larger or a negative number
+    modulo 65,536, and would accept a number with a sign or a space before it."""
     if type(port) is int and 0 <= port <= 65535:
         return port
     if isinstance(port, str):
@@ -89,18 +91,18 @@ def checked_port(port: Any) -> int | str:
             return port
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConnectError(
-            string=f"{_shown(port)} is no port number: they go from 0 to 65535; "
-            "give an int, or the name of a service"
+            string=f"{_shown(port)} is not a port number; "
+            "give an int from 0 to 65535, or the name of a service"
         )
     return int(port)
 
 
 def look_up_number(host: str, port: int | str) -> Resolved | None:
-    """Return what look_up() gives for an address in numbers, and None for a name.
+    """Return the result of look_up() for a numeric address, or None for a name.
 
-    Does not block. A function in the place of socket.getaddrinfo may block whatever its flags
-    are, so it is not asked about what is clearly a name."""
-    if ":" not in host:  # all texts of IPv4 are those that inet_aton() takes, such as 127.1
+    Does not block. A program may replace socket.getaddrinfo by a function that blocks whatever its
+    flags are, so getaddrinfo is not called for what is clearly a name."""
+    if ":" not in host:  # inet_aton() accepts every form of an IPv4 address, such as 127.1
         try:
             socket.inet_aton(host)
         except (OSError, ValueError):
@@ -110,10 +112,10 @@ def look_up_number(host: str, port: int | str) -> Resolved | None:
 
 
 def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
-    """Return the addresses of `host`, or why there are none.
+    """Return the addresses of `host`, or an exception that says why there are none.
 
-    Blocks, unless `flags` has AI_NUMERICHOST. Any thread may call it."""
-    # Programs and tests put a function of their own into the place of socket.getaddrinfo.
+    Blocks, unless `flags` contains AI_NUMERICHOST. May be called in any thread."""
+    # Programs and tests may replace socket.getaddrinfo by a function without `flags`.
     options = {"flags": flags} if flags else {}
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options)
@@ -123,12 +125,12 @@ def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
         else:
             failure = DNSLookupError(f"cannot resolve {_shown(host)}: {error.strerror}")
             if flags:
-                return failure  # it is a name
+                return failure  # `host` is a name, not a numeric address
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
             return getConnectError(error)
         failure = _broken(host, port, error)
-    # Without a descriptor, the system says that it does not know the name, or the service.
+    # Without a free descriptor, the system reports an unknown name or service.
     lack = lack_of_descriptors()
     return failure if lack is None else getConnectError(lack)
 
@@ -138,7 +140,7 @@ def _broken(host: str, port: int | str, error: BaseException) -> DNSLookupError:
 
 
 def lack_of_descriptors() -> OSError | None:
-    """Return an error if there are not even two descriptors left, as a look-up needs."""
+    """Return the system's error if the two descriptors that a look-up needs cannot be opened."""
     try:
         for fd in os.pipe():
             os.close(fd)
@@ -149,30 +151,30 @@ def lack_of_descriptors() -> OSError | None:
 
 
 class Query:
-    """One client's question, and the call that takes its answer."""
+    """One request for the addresses of a host, and the function to call with the answer."""
 
     __slots__ = ("answer", "lookup", "port")
 
     def __init__(self, port: int | str, answer: Answer) -> None:
         self.port = port
         self.answer: Answer | None = answer
-        self.lookup: Lookup | None = None  # that it waits for
+        self.lookup: Lookup | None = None  # whose answer this query waits for
 
     def cancel(self) -> None:
-        """Withdraw the question: `answer` is not called any more. Idempotent."""
+        """Withdraw the query: `answer` will not be called. Idempotent."""
         self.answer = None
         if self.lookup is not None:
             self.lookup.withdraw(self)
 
     def reply(self, found: Resolved) -> None:
-        """Call `answer`, once."""
+        """Call `answer` with `found`, unless it has been called or the query is cancelled."""
         answer, self.answer = self.answer, None
         if answer is not None:
             answer(found)
 
 
 class Lookup:
-    """The look-up of one name, and the queries that wait for its answer."""
+    """The look-up of one name, with the queries that wait for its answer."""
 
     __slots__ = ("began", "has_reclaimed", "host", "key", "port", "queries", "resolver", "timer")
 
@@ -181,9 +183,9 @@ class Lookup:
         self.key = key
         self.host = host
         self.port = port
-        self.queries: dict[Query, None] = {}  # in the order in which they came
-        self.began: float | None = None  # when it got its thread
-        self.timer: DelayedCall | None = None  # to answer with what is kept, if anybody waits then
+        self.queries: dict[Query, None] = {}  # in order of arrival
+        self.began: float | None = None  # when its thread was started
+        self.timer: DelayedCall | None = None  # answers with cached addresses if it fires
         self.has_reclaimed = False
 
     def add(self, query: Query) -> None:
@@ -200,21 +202,22 @@ class Lookup:
 class Resolver:
     """Finds the addresses of hosts for one reactor.
 
-    Another object may take its place, as `Reactor(resolver=...)`, if it has this `resolve()`."""
+    `Reactor(resolver=...)` takes any object with the same `resolve()` instead."""
 
     def __init__(self, reactor: Loop) -> None:
         self._reactor = reactor
-        self._kept: dict[Key, tuple[float, int | str, list[Any]]] = {}  # when, port, addresses
-        self._lookups: dict[Key, Lookup] = {}  # queued or under way
-        self._queue: dict[Lookup, None] = {}  # in order
-        self._running: set[Lookup] = set()  # those of `localhost` do not count
+        self._cache: dict[Key, tuple[float, int | str, list[Any]]] = {}  # time, port, addresses
+        self._lookups: dict[Key, Lookup] = {}  # queued or running
+        self._queue: dict[Lookup, None] = {}  # oldest first
+        self._running: set[Lookup] = set()  # without those of `localhost`
         self._timer: DelayedCall | None = None  # while look-ups are queued
 
     def resolve(self, host: Any, port: Any, answer: Answer) -> Query:
-        """Call `answer(addresses)`, as getaddrinfo() gives them, or `answer(exception)`.
+        """Find the addresses of `host`: call `answer(addresses)` or `answer(exception)`.
 
-        The call comes on the loop's thread. For a number, for what is kept and for what cannot be
-        a host or port, the call comes before resolve() returns."""
+        `addresses` has the form that getaddrinfo() returns. `answer` is called in the loop's
+        thread. It is called before resolve() returns if `host` is a numeric address, if the
+        addresses are cached, or if the host or the port is invalid."""
         query = Query(port, answer)
         try:
             host, port = checked_host(host), checked_port(port)
@@ -225,11 +228,11 @@ class Resolver:
         key = (host.lower(), port if isinstance(port, str) else None)
         lookup = self._lookups.get(key)
         is_late = lookup is not None and self._age(lookup) >= REFRESH_SECONDS
-        found: Resolved | None = self._find_kept(key, port, is_late)
+        found: Resolved | None = self._find_cached(key, port, is_late)
         if found is None and lookup is None:
             found = look_up_number(host, port)
             if isinstance(found, list):
-                self._keep(key, port, found)
+                self._add_to_cache(key, port, found)
         if found is None:
             self._wait(lookup or Lookup(self, key, host, port), query)
         else:
@@ -237,53 +240,54 @@ class Resolver:
         return query
 
     def _wait(self, lookup: Lookup, query: Query) -> None:
-        """Let the query wait for this look-up, which is started if it is new."""
+        """Add `query` to `lookup`, and start the look-up if it is new."""
         key = lookup.key
         is_new = key not in self._lookups
         self._lookups[key] = lookup
         lookup.add(query)
-        if lookup.timer is None and self._find_kept(key, query.port, is_late=True) is not None:
+        if lookup.timer is None and self._find_cached(key, query.port, is_late=True) is not None:
             late = partial(self._answer_late, lookup)
             lookup.timer = self._reactor.call_later_hidden(REFRESH_SECONDS, late)
         if is_new:
             self._start(lookup)
 
-    # What is kept.
+    # The cache.
 
-    def _find_kept(self, key: Key, port: int | str, is_late: bool) -> list[Any] | None:
-        """Return the addresses that are kept, for `port`, if there are any and they will do.
+    def _find_cached(self, key: Key, port: int | str, is_late: bool) -> list[Any] | None:
+        """Return the cached addresses with `port`, or None if they are missing or too old.
 
-        They are to be fresh or, if a new answer fails or is late, only not too old."""
-        kept = self._kept.get(key)
+        They may be FRESH_SECONDS old, or STALE_SECONDS if `is_late`: a new answer has failed or is
+        late."""
+        cached = self._cache.get(key)
         max_age = STALE_SECONDS if is_late else FRESH_SECONDS
-        if kept is None or self._reactor.seconds() - kept[0] > max_age:
+        if cached is None or self._reactor.seconds() - cached[0] > max_age:
             return None
-        return _for_port(kept[2], kept[1], port)
+        return _for_port(cached[2], cached[1], port)
 
-    def _keep(self, key: Key, port: int | str, addresses: list[Any]) -> None:
-        self._kept.pop(key, None)  # so that the oldest answer is always the first
-        self._kept[key] = (self._reactor.seconds(), port, list(addresses))
-        if len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+    def _add_to_cache(self, key: Key, port: int | str, addresses: list[Any]) -> None:
+        self._cache.pop(key, None)  # keeps the oldest answer first
+        self._cache[key] = (self._reactor.seconds(), port, list(addresses))
+        if len(self._cache) > MAX_CACHED:
+            del self._cache[next(iter(self._cache))]
 
     def _answer_late(self, lookup: Lookup) -> None:
-        """No new answer has come: give the old one, if it is not too old by now."""
+        """Answer with the cached addresses, as no new answer has come, unless they are too old."""
         lookup.timer = None
-        kept = self._find_kept(lookup.key, lookup.port, is_late=True)
-        if kept is not None:
-            self._reply(lookup, kept)
+        cached = self._find_cached(lookup.key, lookup.port, is_late=True)
+        if cached is not None:
+            self._reply(lookup, cached)
 
     # Threads.
 
     def _start(self, lookup: Lookup) -> None:
         if lookup.key[0].rstrip(".") == "localhost":
-            self._start_thread(lookup)  # one more thread at most, which waits behind nobody
+            self._start_thread(lookup)  # never queued: at most one more thread
         else:
             self._queue[lookup] = None
             self._start_queued()
 
     def _start_queued(self) -> None:
-        """Start what is queued, as far as there are threads for it."""
+        """Start queued look-ups while threads are available."""
         while self._queue:
             hung = sum(map(self._is_hung, self._running))
             lookup = next(iter(self._queue))
@@ -310,9 +314,9 @@ class Resolver:
         return not lookup.queries or self._age(lookup) >= HUNG_SECONDS
 
     def _next_hung(self) -> float:
-        """Return the seconds until one more of the running look-ups counts as hung."""
-        sound = [each for each in self._running if not self._is_hung(each)]
-        return max(0.0, HUNG_SECONDS - max(map(self._age, sound), default=0.0))
+        """Return the seconds until the next running look-up counts as hung."""
+        not_hung = [each for each in self._running if not self._is_hung(each)]
+        return max(0.0, HUNG_SECONDS - max(map(self._age, not_hung), default=0.0))
 
     def _start_thread(self, lookup: Lookup) -> None:
         lookup.began = self._reactor.seconds()
@@ -325,7 +329,7 @@ class Resolver:
     def _work(self, lookup: Lookup) -> None:
         try:
             found = look_up(lookup.host, lookup.port)
-        except BaseException as error:  # nobody above this thread could handle it
+        except BaseException as error:  # an exception would be lost in this thread
             found = _broken(lookup.host, lookup.port, error)
         self._reactor.callFromThread(self._finish, lookup, found)
 
@@ -340,35 +344,36 @@ class Resolver:
         self._start_queued()
 
     def abandon(self, lookup: Lookup) -> None:
-        """Nobody waits for this look-up any more."""
+        """Drop a look-up without queries from the queue, or stop counting it if it runs."""
         if lookup in self._queue:
             del self._queue[lookup]
             del self._lookups[lookup.key]
         else:
-            # It does not count any more. Those in the queue may be abandoned by now, too: later.
+            # Its thread does not count any more, so another look-up may start. Start it later: the
+            # caller may be about to abandon the queued ones as well.
             self._reactor.call_soon(self._start_queued)
 
     def _answer(self, lookup: Lookup, found: Resolved) -> None:
-        """The look-up has ended: answer its queries."""
+        """End the look-up: cache what was found, and answer the queries."""
         del self._lookups[lookup.key]
         if isinstance(found, list) and found:
-            self._keep(lookup.key, lookup.port, found)
+            self._add_to_cache(lookup.key, lookup.port, found)
         self._reply(lookup, found)
 
     def _reply(self, lookup: Lookup, found: Resolved) -> None:
-        """Answer all queries: with `found` or, if that is an error, with what is kept."""
+        """Answer all queries: with `found` or, if `found` is an error, with cached addresses."""
         queries, lookup.queries = list(lookup.queries), {}
         for query in queries:
             query.lookup = None
             if isinstance(found, list) and found:
-                mine: Resolved = _for_port(found, lookup.port, query.port)
+                answer: Resolved = _for_port(found, lookup.port, query.port)
             else:
-                mine = self._find_kept(lookup.key, query.port, is_late=True) or found
-            self._reactor.call_soon(query.reply, mine)
+                answer = self._find_cached(lookup.key, query.port, is_late=True) or found
+            self._reactor.call_soon(query.reply, answer)
 
 
 def _for_port(addresses: list[Any], asked: int | str, wanted: int | str) -> list[Any]:
-    """Return addresses that were looked up for one port number as those of another."""
+    """Return `addresses` with the port number `wanted` in place of the port `asked`."""
     if asked == wanted:
         return list(addresses)
     return [
@@ -383,6 +388,5 @@ def _is_lack_of_descriptors(found: Resolved) -> bool:
 
 def _all_hang() -> DNSLookupError:
     return DNSLookupError(
-        f"all of the {MAX_LOOKUPS} look-ups that are under way hang; "
-        "check the name servers of this machine"
+        f"all of the {MAX_LOOKUPS} running look-ups hang; check the name servers of this machine"
     )
