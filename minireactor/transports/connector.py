@@ -1,4 +1,4 @@
-"""Connecting to a TCP server, once or again and again."""
+"""Connect to a TCP server, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from minireactor.core.loop import Loop
     from minireactor.transports.resolver import Query, Resolved
 
-# Seconds after which the next address is tried beside those before it (RFC 8305, section 5).
+# After this delay the next address is tried in parallel (RFC 8305, section 5).
 STAGGER_SECONDS = 0.25
-# Each address's share of the time, if the attempt has no timeout and its addresses cannot be tried
-# side by side.
+# How long one address is tried if the attempt has no timeout and its addresses cannot be tried in
+# parallel.
 SHARE_SECONDS = 30.0
 
-_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class AddressAttempt(Handler):
-    """One socket that is being connected to one address, on behalf of an Attempt."""
+    """Connects one socket to one address, for an Attempt."""
 
     __slots__ = ("_attempt", "_reactor", "_socket")
 
@@ -71,9 +71,9 @@ class AddressAttempt(Handler):
             if code:
                 raise OSError(code, os.strerror(code))
             peer = sock.getpeername()
-            # Of two ends that call each other at once, TCP makes one connection. So a port of the
-            # ephemeral range, on which nobody listens, can be given to the very socket that is to
-            # connect to it, and the socket is connected to itself.
+            # A socket can be connected to itself. This happens if it connects to an ephemeral port
+            # without a listener, and the system binds the socket to that same port: TCP accepts two
+            # ends that connect to each other at once. Treat it as a refused connection.
             own = sock.getsockname()
             if peer == own:
                 raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -89,7 +89,7 @@ class AddressAttempt(Handler):
         self._attempt.address_failed(self, error)
 
     def abandon(self) -> None:
-        """Close the socket; nobody is told."""
+        """Close the socket without notifying the attempt. Idempotent."""
         sock, self._socket = self._socket, None
         if sock is not None:
             self._reactor.detach(self)
@@ -108,17 +108,19 @@ class AddressAttempt(Handler):
 class Attempt(Handler):
     """Connects to a host: finds its addresses, and tries them until one answers.
 
-    The first address is tried at once. The next one is tried when the one before it has failed, or
-    has not answered within STAGGER_SECONDS; the one before goes on beside it. The first that
-    answers ends the others. Addresses of different families take turns (RFC 8305, section 4).
+    The first address is tried at once. The next address is tried once the one before it has failed
+    or has not answered for STAGGER_SECONDS. A slow address is still tried in parallel. The first
+    address that answers ends the tries of the others. The families of the addresses alternate (RFC
+    8305, section 4).
 
-    In the end one of two is called, unless `abandon()` comes first: `connected(sock, peer, own)`,
-    with a connected socket and the socket addresses of its two ends, or `failed_with(failure)`.
+    At the end the attempt calls `connected(sock, peer, own)` or `failed_with(failure)`, unless
+    `abandon()` was called before. `sock` is a connected socket, `peer` and `own` are the socket
+    addresses of its two ends.
 
-    timeout: seconds that the caller gives the attempt, or None. The caller ends the attempt by
-        then; here, they are divided so that each address gets a share.
+    timeout: seconds after which the caller ends the attempt, or None. The attempt only divides this
+        time, so that each address gets a share.
     local: the local address to connect from, or None.
-    connect_socket: begins to connect a socket to an address, as socket.connect_ex() does.
+    connect_socket: starts to connect a socket to an address, like socket.connect_ex().
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class Attempt(Handler):
         self._addresses: list[Any] = []
         self._attempts: list[AddressAttempt] = []
         self._stagger = STAGGER_SECONDS
-        self._is_side_by_side = True
+        self._is_parallel = True
         self._timer: DelayedCall | None = None
         self._error: BaseException | None = None
         self._has_reclaimed = False
@@ -195,15 +197,15 @@ class Attempt(Handler):
         left = SHARE_SECONDS * shares
         if self._until is not None:
             left = max(0.0, self._until - self.reactor.seconds())
-        # Two sockets cannot be bound to one port number at a time.
+        # Two sockets cannot be bound to the same local port at a time, so there is no parallel try.
         if isinstance(self._local, tuple) and self._local[1:2] not in ((), (0,)):
-            self._is_side_by_side = False
+            self._is_parallel = False
             self._stagger = left / shares
         else:
             self._stagger = min(STAGGER_SECONDS, left / shares)
 
     def _try_next(self) -> None:
-        """Try the next address. Without one that is left or under way, the attempt has failed."""
+        """Try the next address. The attempt fails if none is left and none is being tried."""
         self._cancel_timer()
         while self._addresses:
             try:
@@ -221,7 +223,7 @@ class Attempt(Handler):
             self._fail(self._error or ConnectError(string="no address to connect to"))
 
     def _next_is_due(self) -> None:
-        if not self._is_side_by_side:
+        if not self._is_parallel:
             self._abandon_all()
         self.reactor.guard(self, self._try_next)
 
@@ -234,7 +236,7 @@ class Attempt(Handler):
             if self._local is not None:
                 _bind(sock, self._local)
             code = self._connect_socket(sock, place)
-            if code not in _UNDER_WAY:
+            if code not in _IN_PROGRESS:
                 raise OSError(code, os.strerror(code))
             return AddressAttempt(self, sock)
         except BaseException:
@@ -253,19 +255,19 @@ class Attempt(Handler):
             return socket.socket(family, kind, proto)
 
     def _note(self, error: BaseException) -> None:
-        """Keep the error that tells most of those seen so far; among equals, the latest."""
+        """Keep the error that explains the most so far; of equal ones, keep the latest."""
         if self._error is None or _weight(error) >= _weight(self._error):
             self._error = error
 
     def address_failed(self, attempt: AddressAttempt, error: BaseException) -> None:
-        """One of the addresses has failed: try the next one at once."""
+        """Note that an address has failed, and try the next one at once."""
         if attempt in self._attempts:
             self._attempts.remove(attempt)
             self._note(error)
             self._try_next()
 
     def succeeded(self, attempt: AddressAttempt, sock: socket.socket, peer: Any, own: Any) -> None:
-        """One of the addresses has answered: `sock` is connected to `peer`, from `own`."""
+        """End the attempt with success: `sock` is connected from `own` to `peer`."""
         self._attempts.remove(attempt)
         self.abandon()
         self._connected(sock, peer, own)
@@ -276,7 +278,7 @@ class Attempt(Handler):
             self._failed_with(Failure(error))
 
     def abandon(self) -> None:
-        """End the attempt; nobody is told. Idempotent."""
+        """End the attempt without calling back. Idempotent."""
         if self.is_over():
             return
         self.reactor.attempts.discard(self)
@@ -303,9 +305,9 @@ class Attempt(Handler):
 
 
 def interleaved(addresses: list[Any]) -> list[Any]:
-    """Return each of the addresses once, in their order, but so that the families take turns."""
+    """Return each address once, in the given order, but with alternating families."""
     families: dict[Any, list[Any]] = {}
-    for address in dict.fromkeys(map(tuple, addresses)):  # /etc/hosts may give one of them twice
+    for address in dict.fromkeys(map(tuple, addresses)):  # /etc/hosts may list one twice
         families.setdefault(address[0], []).append(address)
     rows = list(families.values())
     longest = max(map(len, rows), default=0)
@@ -313,9 +315,9 @@ def interleaved(addresses: list[Any]) -> list[Any]:
 
 
 def _name_in(local: Any) -> str | None:
-    """Return the host of a local address if it is a name. bind() would wait for its look-up."""
+    """Return the host of a local address if it is a name: bind() would block to look it up."""
     host = local[0] if isinstance(local, tuple) and local else None
-    if not isinstance(host, str) or not host:  # "" is any address
+    if not isinstance(host, str) or not host:  # "" stands for any address
         return None
     return host if look_up_number(host, 0) is None else None
 
@@ -328,17 +330,17 @@ def _bind(sock: socket.socket, local: tuple[str, int]) -> None:
 
 
 def _weight(error: BaseException) -> int:
-    """Return how much the error of one address says about why none could be connected."""
+    """Return how well the error of one address explains the failure of all; more is better."""
     code = getattr(error, "osError", None)
     if code in OUT_OF_DESCRIPTORS:
-        return 3  # it concerns all addresses alike
+        return 3  # this error concerns all addresses alike
     if code is None or code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return 0  # often a family that this machine does not have
+        return 0  # often only a family that this machine lacks
     return 1 if isinstance(error, (NoRouteError, ConnectBindError)) else 2
 
 
 def _discard(sock: socket.socket) -> None:
-    """Close a socket that is being connected, so that its peer learns of it at once."""
+    """Close a socket that is being connected, with a reset if the peer has already answered."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     except OSError:
@@ -351,11 +353,12 @@ def _connect_ex(sock: socket.socket, address: Any) -> int:
 
 
 class Connector(Limits):
-    """Connects to one place, and knows how that stands; made by `connectTCP`.
+    """Connects to one host and port, and keeps the state of the connection; made by `connectTCP`.
 
-    `state` is "disconnected", "connecting" or "connected"; `transport` is set while
-    connected, and in buildProtocol already. `connect_socket(sock, address)` begins to connect a
-    socket, as socket.connect_ex() does; a program may set it, to see each socket before.
+    state: "disconnected", "connecting" or "connected".
+    transport: the connection while there is one, from buildProtocol on; else None.
+    connect_socket: called as `connect_socket(sock, address)` to start connecting a socket, like
+        socket.connect_ex(). A program may replace it, to set options of each socket before.
     """
 
     def __init__(
@@ -381,10 +384,10 @@ class Connector(Limits):
         self._timer: DelayedCall | None = None
 
     def connect(self) -> None:
-        """Begin an attempt: at first, and again once the last connection or attempt has ended.
+        """Start an attempt. May be called again after the last connection or attempt has ended.
 
-        What the factory's startFactory or startedConnecting raises comes out here, and the
-        connector is disconnected then. Raises RuntimeError unless it was disconnected before."""
+        Raises RuntimeError unless the connector is disconnected. Raises any exception of the
+        factory's startFactory or startedConnecting; the connector is then disconnected."""
         if self.state != "disconnected":
             raise RuntimeError(f"{self!r} cannot connect: it is {self.state} already")
         self.reactor.open()
@@ -414,20 +417,22 @@ class Connector(Limits):
             raise
 
     def stopConnecting(self) -> None:
-        """Give the attempt up: clientConnectionFailed with UserError. NotConnectingError."""
+        """End the attempt: clientConnectionFailed is called with UserError.
+
+        Raises NotConnectingError if no attempt is under way."""
         if self.state != "connecting":
             raise NotConnectingError(f"{self!r} is not connecting, it is {self.state}")
         self.connectionFailed(Failure(UserError()))
 
     def disconnect(self) -> None:
-        """End whatever there is: give up the attempt, or close the connection."""
+        """End the attempt or close the connection. Does nothing if there is neither."""
         if self.state == "connecting":
             self.stopConnecting()
         elif self.transport is not None:
             self.transport.loseConnection()
 
     def getDestination(self) -> IPv4Address | IPv6Address:
-        """Where it connects to, as it was asked for: `host` may be a name."""
+        """Return the destination as the program gave it: its `host` may be a name."""
         kind = IPv6Address if ":" in str(self.host) else IPv4Address
         return kind("TCP", self.host, self.port)
 
@@ -437,7 +442,7 @@ class Connector(Limits):
         self.connectionFailed(Failure(error))
 
     def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
-        """The attempt has succeeded."""
+        """Build the protocol for `sock`, which the attempt has connected, and start it."""
         self._end_attempt()
         self.state = "connected"
         peer = from_sockaddr(peer_address)
@@ -485,13 +490,13 @@ class Connector(Limits):
             self._stop_factory()
 
     def _stop_factory(self) -> None:
-        # Unless the factory has just asked for another attempt.
+        # The factory may just have started another attempt: it is still in use then.
         if self.state == "disconnected" and self._factory_started:
             self._factory_started = False
             self._call_factory("doStop")
 
     def _call_factory(self, method: str, *args: Any) -> None:
-        """Call a method of the factory. What the method raises is logged, and all else goes on."""
+        """Call a method of the factory. An exception in it is logged and has no other effect."""
         try:
             getattr(self.factory, method)(*args)
         except (KeyboardInterrupt, SystemExit):
