@@ -1,4 +1,4 @@
-"""The two ends of a connection, as `getHost()`, `getPeer()` and `buildProtocol(addr)` give them."""
+"""Addresses of the two ends of a connection, as getHost() and getPeer() return them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @total_ordering
 class _Address:
-    """Compares and hashes by value. Addresses of two different kinds are never equal."""
+    """Compares and hashes by value. Addresses of different classes are never equal."""
 
     __slots__ = ()
 
@@ -30,12 +30,13 @@ class _Address:
 
 
 class IPv4Address(_Address):
-    """`IPv4Address(type, host, port)`: "TCP" or "UDP", dotted numbers, a port number.
+    """`IPv4Address(type, host, port)`: "TCP" or "UDP", a dotted quad, a port number.
 
-    To be read only, for addresses are shared and used as keys. ValueError for any other type.
+    Do not change an address: addresses are shared, and used as keys. Raises ValueError if `type` is
+    neither "TCP" nor "UDP".
     """
 
-    # Every connection keeps one, hence no __dict__.
+    # Without __dict__, as every connection keeps an address.
     __slots__ = ("host", "port", "type")
 
     def __init__(self, type: str, host: str, port: int) -> None:
@@ -55,8 +56,8 @@ class IPv4Address(_Address):
 class IPv6Address(_Address):
     """`IPv6Address(type, host, port, flowInfo=0, scopeID=0)`.
 
-    As IPv4Address. `scopeID` is the number (or name) of the interface that a link-local host is
-    to be reached through, and 0 for all other hosts.
+    The same rules hold as for IPv4Address. `scopeID` is the number (or name) of the interface that
+    leads to a link-local host, and 0 for all other hosts.
     """
 
     __slots__ = ("flowInfo", "host", "port", "scopeID", "type")
@@ -83,32 +84,32 @@ class IPv6Address(_Address):
 
 
 def from_sockaddr(sockaddr: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    """The TCP address for what `socket.accept`, `getsockname` and `getpeername` give.
+    """Return the TCP address for a socket address, as accept() and getpeername() return it.
 
-    `(host, port)` is IPv4, `(host, port, flowinfo, scope_id)` is IPv6. Some systems write the
-    scope into the host as well (`fe80::1%eth0`); here it stands in `scopeID` alone. ValueError
-    for any other shape.
+    `(host, port)` is IPv4, `(host, port, flowinfo, scope_id)` is IPv6. Some systems write the scope
+    into the host as well (`fe80::1%eth0`); the result has the scope only in `scopeID`. Raises
+    ValueError if `sockaddr` has any other number of items.
     """
     if len(sockaddr) == 2:
         return IPv4Address("TCP", *sockaddr)
     if len(sockaddr) == 4:
         host, port, flow_info, scope_id = sockaddr
         return IPv6Address("TCP", host.partition("%")[0], port, flow_info, scope_id)
-    raise ValueError(f"{sockaddr!r} is not a TCP socket address: it needs 2 or 4 items")
+    raise ValueError(f"{sockaddr!r} is not a TCP socket address; give a tuple of 2 or 4 items")
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port: IPv6 in brackets."""
+    """Return a host as people write it before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def host_port(host: str, port: int | str) -> str:
-    """A place as people write it."""
+    """Return host and port as people write them: `127.0.0.1:80`, `[::1]:80`."""
     return f"{bracketed(host)}:{port}"
 
 
 def shown(address: Any) -> str:
-    """The same of an address."""
+    """Return an address as people write it, like host_port()."""
     return host_port(address.host, address.port)
 
 

@@ -1,7 +1,7 @@
-"""Deferred: a result that is not there yet, and what to do with it once it is.
+"""Deferred: a result that comes later, and the callbacks that will handle it.
 
-The small part of Twisted's class that a TCP program meets: FileSender.beginFileTransfer and
-Port.stopListening return one, and a "before" trigger of the reactor may.
+This is the small part of Twisted's class that a TCP program uses. FileSender.beginFileTransfer and
+Port.stopListening return a Deferred, and a "before" trigger of the reactor may return one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class AlreadyCalledError(Exception):
-    """A Deferred was given a second result."""
+    """A Deferred has a result already and was given another one."""
 
 
 class Deferred(Generic[_T]):
@@ -32,27 +32,28 @@ class Deferred(Generic[_T]):
 
         addCallbacks* (callback | errback) addCallbacks*
 
-    where addCallback, addErrback and addBoth are short for addCallbacks. The last group runs on
-    the spot. Each callback is called once, as `f(result, *args, **kwargs)`, and what it returns
-    is the result for the next one:
+    where addCallback, addErrback and addBoth are short for addCallbacks. Callbacks of the last
+    group run at once. Each callback is called once, as `f(result, *args, **kwargs)`. The value that
+    a callback returns is the result for the next one:
 
-    - a value goes on to the next callback;
-    - a Failure, or an exception that it raises, goes on to the next errback;
-    - a Deferred halts the chain until that one is through, then its result goes on in here,
-      and None is left in there.
+    - A value goes on to the next callback.
+    - A Failure, or an exception that the callback raises, goes on to the next errback.
+    - A Deferred stops the chain until that Deferred has a final result. The chain goes on with this
+      result, and the returned Deferred is left with None.
 
-    Exceptions of any class are caught, but for KeyboardInterrupt and SystemExit. A Failure that no
-    errback has taken by the time the Deferred is garbage is logged once.
+    All exceptions of a callback are caught, except KeyboardInterrupt and SystemExit. If no errback
+    has handled a Failure by the time the Deferred is freed, the Failure is logged once.
 
-    `called`: whether there is a result yet. `result`: the latest one (no such attribute before),
-    or the Deferred that the chain waits for.
+    called: whether there is a result yet.
+    result: the latest result, or the Deferred that the chain waits for. Before there is a result,
+        the attribute does not exist.
     """
 
     called = False
     result: Any
 
     def __init__(self) -> None:
-        # What is still to be called, or, as a Deferred, to be given the result.
+        # Pairs of callbacks to call, and Deferreds that wait for the result.
         self._steps: deque[_Pair | Deferred[Any]] = deque()
         self._in_callback = False
 
@@ -65,10 +66,13 @@ class Deferred(Generic[_T]):
             log.err(self.result, "Unhandled error in Deferred")
 
     def callback(self, result: _T | Failure) -> None:
-        """Give the result; the callbacks run at once. AlreadyCalledError the second time."""
+        """Set the result and run the callbacks at once.
+
+        Raises AlreadyCalledError if there is a result already. Raises TypeError if `result` is a
+        Deferred."""
         if self.called:
             raise AlreadyCalledError(
-                f"{safe_repr(self)} is given {safe_repr(result)} as well; call it only once"
+                f"{safe_repr(self)} cannot take {safe_repr(result)}; give only one result"
             )
         if isinstance(result, Deferred):
             raise TypeError(
@@ -79,7 +83,9 @@ class Deferred(Generic[_T]):
         self._run()
 
     def errback(self, fail: Failure | BaseException | None = None) -> None:
-        """Give a failure: a Failure, an exception, or None for the one being handled."""
+        """Set a failure as the result: a Failure, an exception, or None for the current one.
+
+        The current exception is the one that is being handled."""
         self.callback(_as_failure(fail))
 
     def addCallbacks(
@@ -91,9 +97,10 @@ class Deferred(Generic[_T]):
         errbackArgs: tuple[Any, ...] = (),
         errbackKeywords: Mapping[str, Any] = {},
     ) -> Deferred[Any]:
-        """Add one step: `callback` for a value, `errback` for a Failure. Returns self.
+        """Add one step, `callback` for a value and `errback` for a Failure, and return self.
 
-        Without `errback` a Failure passes this step by.
+        Without `errback`, a Failure goes on to the next step. Raises TypeError if `callback` or
+        `errback` is not callable.
         """
         if not callable(callback) or not (errback is None or callable(errback)):
             raise TypeError(
@@ -106,19 +113,19 @@ class Deferred(Generic[_T]):
         return self
 
     def addCallback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Call `callback(value, *args, **kwargs)` unless the result is a Failure."""
+        """Call `callback(value, *args, **kwargs)` unless the result is a Failure; return self."""
         return self.addCallbacks(callback, None, args, kwargs)
 
     def addErrback(self, errback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Call `errback(failure, *args, **kwargs)` if the result is a Failure."""
+        """Call `errback(failure, *args, **kwargs)` if the result is a Failure; return self."""
         return self.addCallbacks(_pass_on, errback, (), {}, args, kwargs)
 
     def addBoth(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Call `callback(result, *args, **kwargs)` whatever the result is."""
+        """Call `callback(result, *args, **kwargs)` with any result; return self."""
         return self.addCallbacks(callback, callback, args, kwargs, args, kwargs)
 
     def _run(self) -> None:
-        # A stack instead of recursion: a chain of Deferreds may be longer than the interpreter's.
+        # A stack instead of recursion: a chain of Deferreds may exceed the recursion limit.
         ready: list[Deferred[Any]] = [self]
         while ready:
             waiter = ready[-1]._advance()
@@ -128,8 +135,8 @@ class Deferred(Generic[_T]):
                 ready.append(waiter)
 
     def _advance(self) -> Deferred[Any] | None:
-        """Work off steps until none can be, or until a Deferred that waited here can go on."""
-        # A callback that adds a callback to its own Deferred comes by here: the outer call goes on.
+        """Run steps. Return a Deferred that has just been given its result, or None at the end."""
+        # If a callback adds a callback to its own Deferred, the outer call will run that one.
         if not self.called or self._in_callback:
             return None
         while self._steps and not isinstance(self.result, Deferred):
@@ -163,22 +170,22 @@ class Deferred(Generic[_T]):
             result._hand_over_to(self)
 
     def _hand_over_to(self, waiter: Deferred[Any]) -> None:
-        settled = self.called and not self._in_callback and not isinstance(self.result, Deferred)
-        if settled and not self._steps:
+        is_final = self.called and not self._in_callback and not isinstance(self.result, Deferred)
+        if is_final and not self._steps:
             waiter.result, self.result = self.result, None
         else:
             self._steps.append(waiter)
 
 
 def succeed(result: _T) -> Deferred[_T]:
-    """A Deferred that has `result` already."""
+    """Return a Deferred whose result is `result`."""
     deferred: Deferred[_T] = Deferred()
     deferred.callback(result)
     return deferred
 
 
 def fail(result: Failure | BaseException | None = None) -> Deferred[Any]:
-    """A Deferred that has failed already, with what `Deferred.errback` takes."""
+    """Return a Deferred that has failed. `result` is the same as for `Deferred.errback`."""
     deferred: Deferred[Any] = Deferred()
     deferred.errback(result)
     return deferred

@@ -1,4 +1,4 @@
-"""Failure: an exception as a value, to be handed to a callback instead of being raised."""
+"""Failure: an exception as a value, which is passed to a callback instead of being raised."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from traceback import TracebackException
     from types import TracebackType
 
-    # Named out here: inside the class, `type` is an attribute.
+    # Defined outside the class, because `type` is an attribute inside it.
     _ExceptionType = type[BaseException]
 
 _Wanted = TypeVar("_Wanted", bound="_ExceptionType | str")
 
-# Python 3.10 and older have no such thing, and nothing is an instance of ().
+# Python 3.10 and older have no exception groups. No object is an instance of ().
 _GROUP = getattr(builtins, "BaseExceptionGroup", ())
 
 
@@ -25,31 +25,32 @@ _short.maxother = _short.maxstring = 120  # characters: enough for a connection 
 
 
 def safe_repr(obj: object) -> str:
-    """Return a short repr of `obj`, for messages: never raises because `obj.__repr__` does."""
+    """Return a short repr of `obj` for messages, even if `obj.__repr__` raises an exception."""
     try:
         return _short.repr(obj)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # reprlib itself sees to Exception
+    except BaseException:  # reprlib itself handles Exception
         return f"<{type(obj).__name__} whose __repr__ raised an exception>"
 
 
 class NoCurrentExceptionError(Exception):
-    """`Failure()` was called with nothing to wrap."""
+    """`Failure()` was called while no exception was being handled."""
 
 
 class Failure:
     """An exception with its type and its traceback.
 
-    `Failure()` inside an `except` block wraps the exception that is being handled;
-    `Failure(exc)` wraps one that need not have been raised. Attributes: `value` (the exception),
-    `type` (its class), `tb` (its traceback, or None).
+    `Failure()` inside an `except` block wraps the exception that is being handled. `Failure(exc)`
+    wraps `exc`, which need not have been raised. Attributes: `value` (the exception), `type` (its
+    class), `tb` (its traceback, or None).
 
-    Raises NoCurrentExceptionError outside an `except` block without an exception to wrap, and
-    TypeError for a value that is not an exception.
+    Raises NoCurrentExceptionError if there is no argument and no exception is being handled. Raises
+    TypeError if `exc_value` is not an exception.
     """
 
-    # One is made for every connection that ends, so making it is a few references and no text.
+    # Each connection makes a Failure when it ends. So the constructor only keeps references, and
+    # formats no text.
     __slots__ = ("_summary", "tb", "type", "value")
 
     def __init__(
@@ -79,9 +80,9 @@ class Failure:
         return f"{_dotted_name(self.type)}: {self.getErrorMessage()}"
 
     def check(self, *errorTypes: _Wanted) -> _Wanted | None:
-        """The first of `errorTypes` that the exception is an instance of, or None.
+        """Return the first of `errorTypes` that the exception is an instance of, or None.
 
-        Each is an exception class, or the dotted name of one, as in "builtins.ValueError".
+        Each type is an exception class or its dotted name, such as "builtins.ValueError".
         """
         for wanted in errorTypes:
             if isinstance(wanted, str):
@@ -92,25 +93,25 @@ class Failure:
         return None
 
     def trap(self, *errorTypes: _Wanted) -> _Wanted:
-        """Like `check`, but raises the exception when none of `errorTypes` fits."""
+        """Return the first matching type, like `check`. Raises the exception if none matches."""
         found = self.check(*errorTypes)
         if found is None:
             self.raiseException()
         return found
 
     def raiseException(self) -> NoReturn:
-        """Raise the exception, with the traceback it came with."""
+        """Raise the exception with its original traceback."""
         raise self.value.with_traceback(self.tb)
 
     def getTracebackObject(self) -> TracebackType | None:
-        """The traceback object; None if the exception was never raised, or after cleanFailure."""
+        """Return the traceback; None if the exception was never raised, or after cleanFailure."""
         return self.tb
 
     def cleanFailure(self) -> None:
-        """Let go of every frame, so that no local variable of theirs is kept alive.
+        """Release all stack frames, so that their local variables can be freed.
 
-        Covers the exceptions that led to this one too. `getTraceback` gives the same text as
-        before.
+        This includes the frames of the exceptions that led to this one. `getTraceback` returns the
+        same text as before.
         """
         errors = _with_causes(self.value)
         if self.tb is not None or any(error.__traceback__ is not None for error in errors):
@@ -120,7 +121,7 @@ class Failure:
             error.__traceback__ = None
 
     def getErrorMessage(self) -> str:
-        """The exception's own text, without its type."""
+        """Return the text of the exception, without its type."""
         try:
             return str(self.value)
         except (KeyboardInterrupt, SystemExit):
@@ -129,11 +130,14 @@ class Failure:
             return "<its __str__ raised an exception>"
 
     def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
-        """The traceback as text, ending in a newline.
+        """Return the traceback as text that ends in a newline.
 
-        `detail`: "default" or "verbose" for what the interpreter prints, with the exceptions
-        that led to this one; "brief" for one line that names the exception and one
-        `file:line:function` for each frame. `elideFrameworkCode` changes nothing.
+        detail: "default" or "verbose" for the text that the interpreter prints, including the
+            exceptions that led to this one. "brief" for one line with the exception, then one line
+            `file:line:function` for each frame.
+        elideFrameworkCode: has no effect.
+
+        Raises ValueError if `detail` is any other value.
         """
         if detail not in ("default", "verbose", "brief"):
             raise ValueError(f"detail={detail!r}; use 'default', 'verbose' or 'brief'")
@@ -144,7 +148,7 @@ class Failure:
         return "\n".join(lines) + "\n"
 
     def getBriefTraceback(self) -> str:
-        """`getTraceback(detail="brief")`."""
+        """Return `getTraceback(detail="brief")`."""
         return self.getTraceback(detail="brief")
 
     def printTraceback(
@@ -158,24 +162,24 @@ class Failure:
         print(text, end="", file=sys.stderr if file is None else file)
 
     def printBriefTraceback(self, file: IO[str] | None = None, elideFrameworkCode: int = 0) -> None:
-        """`printTraceback(file, detail="brief")`."""
+        """Write `getBriefTraceback()` to `file`, or to standard error."""
         self.printTraceback(file, elideFrameworkCode, "brief")
 
     def _summarise(self) -> TracebackException:
-        # Imported here because most failures are never printed. The summary holds names and
-        # line numbers but no frame; source lines are read when it is formatted.
+        # Imported here because most failures are never printed. The summary keeps names and line
+        # numbers but no frames. Source lines are read when the summary is formatted.
         from traceback import TracebackException
 
         return TracebackException(self.type, self.value, self.tb, lookup_lines=False)
 
 
 def _with_causes(value: BaseException) -> list[BaseException]:
-    """`value` and every exception that it refers to, each once."""
+    """Return `value` and every exception that led to it, each once."""
     found: dict[int, BaseException] = {}
     todo: list[BaseException | None] = [value]
     while todo:
         error = todo.pop()
-        # By identity, for an exception may define an equality of its own.
+        # Compare by identity: an exception class may define its own equality.
         if error is not None and id(error) not in found:
             found[id(error)] = error
             todo += (error.__cause__, error.__context__)

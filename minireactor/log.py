@@ -1,7 +1,8 @@
-"""What happened, on one standard logger named "minireactor".
+"""Log messages and errors to one standard logger, named "minireactor".
 
-No handler is added and no level is set: that is the program's choice, for instance with
-`logging.basicConfig(level=logging.INFO)`. Without one, Python prints errors to standard error.
+This module adds no handler and sets no level. The program does so, for instance with
+`logging.basicConfig(level=logging.INFO)`. If there is no handler, Python prints errors to standard
+error.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ logger = logging.getLogger("minireactor")
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., None]:
-    """Return `call` as a function that never raises what filters and handlers raise.
+    """Return a function that calls `call` and suppresses the exceptions of filters and handlers.
 
-    A log that fails must not end the loop. What went wrong with it is written to standard error,
-    where `logging` reports the failures of its own handlers."""
+    A failure of the log must not end the loop. The failure is written to standard error, where
+    `logging` reports failures of its own handlers."""
 
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
@@ -32,28 +33,30 @@ def _guarded(call: Callable[..., Any]) -> Callable[..., None]:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                pass  # there is no standard error, or it cannot be written to
+                pass  # standard error is missing, or cannot be written to
 
     return guarded
 
 
-# All records go through handle(), whichever method of the logger made them.
+# Every method of the logger passes its record to handle().
 logger.handle = _guarded(logger.handle)  # type: ignore[method-assign]
-_error = _guarded(logger.error)  # and a record factory may raise as well
+_error = _guarded(logger.error)  # a record factory may raise before handle()
 
 
 def msg(*parts: object, **ignored: object) -> None:
-    """Log `parts`, joined by blanks, at level INFO. Keywords are taken and not used."""
+    """Log `parts`, joined by spaces, at level INFO. Keyword arguments have no effect."""
     if logger.isEnabledFor(logging.INFO):
         logger.info(" ".join(map(str, parts)))
 
 
 def err(failure_or_exception: object = None, why: str | None = None) -> None:
-    """Log one ERROR record with the exception in its `exc_info`; `why` is the message.
+    """Log an exception as one ERROR record, with `why` as its message.
 
-    Takes a Failure, an exception, or nothing for the exception that is being handled
-    (NoCurrentExceptionError if there is none). Anything else is logged by its repr.
-    Returns None, so that `addErrback(log.err)` also settles the failure.
+    The exception stands in the record's `exc_info`. Takes a Failure or an exception. Without an
+    argument, takes the exception that is being handled. Logs the repr of any other object. Returns
+    None, so `addErrback(log.err)` also marks the failure as handled.
+
+    Raises NoCurrentExceptionError if there is no argument and no exception is being handled.
     """
     subject = failure_or_exception
     if subject is None or isinstance(subject, BaseException):

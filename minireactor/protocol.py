@@ -4,12 +4,12 @@ The grammar of the calls that a protocol receives:
 
     connectionMade  dataReceived*  connectionLost
 
-A half-closeable protocol, one that has both `readConnectionLost()` and `writeConnectionLost()`,
-is told in between, at most once each, which half has ended:
+A half-closeable protocol has both `readConnectionLost()` and `writeConnectionLost()`. Each of these
+is called at most once, when that half of the connection has ended:
 
     connectionMade  (dataReceived* | readConnectionLost | writeConnectionLost)*  connectionLost
 
-A callback that raises is logged and ends its own connection, with the exception as the reason.
+An exception in a callback is logged. It ends that connection, with the exception as the reason.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ connectionDone = Failure(ConnectionDone())
 
 
 class BaseProtocol:
-    """What all protocols share: the way in. `transport` is set just before `connectionMade`."""
+    """The start of every protocol. `transport` is set just before `connectionMade` is called."""
 
     connected = 0
     transport: Any = None
 
     def makeConnection(self, transport: Any) -> None:
-        """Called once by whoever owns `transport`; calls `connectionMade`."""
+        """Keep `transport` and call `connectionMade`. The transport's owner calls this once."""
         self.connected = 1
         self.transport = transport
         self.connectionMade()
 
     def connectionMade(self) -> None:
-        """The connection is up: greet, register a producer, set limits."""
+        """Start the work on a new connection: greet, register a producer, set limits."""
 
 
 class Protocol(BaseProtocol):
-    """A stream of bytes in, and one ending."""
+    """Receives a stream of bytes, then one connectionLost."""
 
     factory: Any = None
 
@@ -56,18 +56,23 @@ class Protocol(BaseProtocol):
         return self.__class__.__name__
 
     def dataReceived(self, data: bytes) -> None:
-        """Some bytes, at least one, in order; cut anywhere, however the peer wrote them."""
+        """Handle the next bytes of the stream, at least one.
+
+        The stream may be cut anywhere, whatever pieces the peer has written."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The last call. `reason.value` is ConnectionDone, ConnectionLost, ConnectionAborted or
-        the exception that a callback raised."""
+        """Handle the end of the connection. This is the last call.
+
+        `reason.value` is ConnectionDone, ConnectionLost, ConnectionAborted or the exception that a
+        callback raised."""
 
 
 class Factory:
     """Builds a protocol for each connection: set `protocol`, or override `buildProtocol`.
 
-    One factory may serve several ports: `startFactory` comes before the first of them opens and
-    `stopFactory` after the last has closed, once for each such period of use.
+    One factory may serve several ports. `startFactory` is called before the first of them opens,
+    and `stopFactory` after the last of them has closed. A factory that is used again later is
+    started and stopped again.
     """
 
     protocol: Callable[..., Any] | None = None
@@ -78,7 +83,7 @@ class Factory:
 
     @classmethod
     def forProtocol(cls, protocol: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A factory, made with the arguments, whose connections get `protocol()`."""
+        """Return a factory made with `args` and `kwargs`, whose connections get `protocol()`."""
         factory = cls(*args, **kwargs)
         factory.protocol = protocol
         return factory
@@ -87,7 +92,7 @@ class Factory:
         return self.__class__.__name__
 
     def doStart(self) -> None:
-        """A port or connector begins to use this factory."""
+        """Count one more port or connector that uses this factory; start it for the first."""
         if self.numPorts == 0:
             if self.noisy:
                 logger.debug("starting factory %r", self)
@@ -95,7 +100,7 @@ class Factory:
         self.numPorts += 1
 
     def doStop(self) -> None:
-        """A port or connector has ceased to use this factory."""
+        """Count one port or connector less that uses this factory; stop it after the last."""
         if self.numPorts == 0:
             return
         self.numPorts -= 1
@@ -105,13 +110,16 @@ class Factory:
             self.stopFactory()
 
     def startFactory(self) -> None:
-        """Open here what all connections share."""
+        """Open what all connections share. Override this."""
 
     def stopFactory(self) -> None:
-        """Close here what `startFactory` opened."""
+        """Close what `startFactory` opened. Override this."""
 
     def buildProtocol(self, addr: Address | None) -> Any:
-        """A new protocol for the peer at `addr`; None turns the connection away, gracefully."""
+        """Return a new protocol for the peer at `addr`, or None to reject the connection.
+
+        A rejected connection is closed gracefully. Raises NotImplementedError if `protocol` is not
+        set."""
         if self.protocol is None:
             raise NotImplementedError(
                 f"{self!r} has no protocol; set {self.__class__.__name__}.protocol "
@@ -123,32 +131,36 @@ class Factory:
 
 
 class ServerFactory(Factory):
-    """For `listenTCP`."""
+    """A factory for `listenTCP`."""
 
 
 class ClientFactory(Factory):
-    """For `connectTCP`. The grammar of an attempt:
+    """A factory for `connectTCP`. The grammar of the calls for one attempt:
 
     startedConnecting  (clientConnectionFailed | buildProtocol  clientConnectionLost)
     """
 
     def startedConnecting(self, connector: IConnector) -> None:
-        """An attempt has begun; `connector.stopConnecting()` ends it."""
+        """Handle the start of an attempt. `connector.stopConnecting()` ends the attempt."""
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """No connection came about. `connector.connect()` tries again."""
+        """Handle a failed attempt. `connector.connect()` tries again."""
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        """The connection has ended, and its protocol knows. `connector.connect()` reconnects."""
+        """Handle the end of a connection, after its protocol's connectionLost.
+
+        `connector.connect()` reconnects."""
 
 
 class ReconnectingClientFactory(ClientFactory):
-    """Tries again after each failure and each loss, ever more patiently.
+    """Reconnects after each failed attempt and each lost connection, with a growing delay.
 
-    Each wait is `factor` times the one before it, and spread by `jitter` (the standard deviation,
-    as a share of the wait), so that the clients of a server that restarts do not all come back at
-    once. No wait is longer than `maxDelay` seconds. Call `resetDelay()` from `buildProtocol`, or
-    once a connection has proved good; `stopTrying()` ends it; `maxRetries` bounds it.
+    Each delay is `factor` times the delay before it, and at most `maxDelay` seconds. `jitter` is
+    the standard deviation of a delay, as a share of the delay. The jitter spreads the clients of a
+    restarted server, so that they do not all come back at once.
+
+    Call `resetDelay()` from `buildProtocol`, or later when a connection has proved good. Call
+    `stopTrying()` to end the retries, or set `maxRetries` to limit their number.
     """
 
     maxDelay = 3600.0
@@ -161,7 +173,7 @@ class ReconnectingClientFactory(ClientFactory):
     continueTrying = 1
     connector: IConnector | None = None
     clock: Any = None
-    _waits: dict[Any, Any] | None = None  # of each connector that waits, its delayed call
+    _waits: dict[Any, Any] | None = None  # connector: the delayed call that reconnects it
 
     def startedConnecting(self, connector: IConnector) -> None:
         self.connector = connector
@@ -173,14 +185,15 @@ class ReconnectingClientFactory(ClientFactory):
         self.retry(connector)
 
     def retry(self, connector: IConnector | None = None) -> None:
-        """Have `connector` (default: the one of the last attempt) connect again after the delay.
+        """Let `connector`, by default that of the last attempt, connect again after the delay.
 
-        While that connector waits already, its wait goes on and no other begins."""
+        Does nothing if this connector already waits for its next attempt. Raises ValueError if
+        there is no connector yet."""
         if not self.continueTrying:
             return
         connector = connector or self.connector
         if connector is None:
-            raise ValueError("no connector to retry: none has been used yet, so pass one")
+            raise ValueError("no connector to retry: no attempt has been made yet; pass one")
         if self._waits is None:
             self._waits = {}
         wait = self._waits.get(connector)
@@ -198,22 +211,23 @@ class ReconnectingClientFactory(ClientFactory):
     def _next_delay(self) -> float:
         delay = min(self.delay * self.factor, self.maxDelay)
         if self.jitter:
-            # Not max(0, ...): a wait of nothing would be multiplied to nothing ever after.
+            # Not max(0, ...): a delay of 0 would stay 0 when it is multiplied by `factor`.
             delay = abs(random.normalvariate(delay, delay * self.jitter))
             if delay > self.maxDelay:
-                # As far below: cut off there, half of all clients would come back at one time.
+                # Mirror it at maxDelay. If it were cut off, half of all clients would wait for
+                # exactly maxDelay and come back at the same time.
                 delay = min(abs(2 * self.maxDelay - delay), self.maxDelay)
         return delay
 
     def _reconnect(self, connector: IConnector) -> None:
         if self._waits is not None:
             self._waits.pop(connector, None)
-        # A program may have called connect() itself meanwhile.
+        # The program may have called connect() itself in the meantime.
         if getattr(connector, "state", "disconnected") == "disconnected":
             connector.connect()
 
     def stopTrying(self) -> None:
-        """Give up: cancel all waits, and the attempt under way."""
+        """Stop reconnecting: cancel all delayed attempts, and the attempt under way."""
         self.continueTrying = 0
         waits, self._waits = self._waits, None
         for wait in (waits or {}).values():
@@ -226,7 +240,7 @@ class ReconnectingClientFactory(ClientFactory):
                 pass
 
     def resetDelay(self) -> None:
-        """The connection is good: the next failure starts from the shortest wait again."""
+        """Reset the delay and the retries, so that the next failure waits `initialDelay` again."""
         self.delay = self.initialDelay
         self.retries = 0
         self.continueTrying = 1

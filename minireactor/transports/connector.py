@@ -340,7 +340,7 @@ def _weight(error: BaseException) -> int:
 
 
 def _discard(sock: socket.socket) -> None:
-    """Close a socket that is being connected, with a reset if the peer has already answered."""
+    """Close a socket that is being connected. A peer that has answered gets a reset at once."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     except OSError:
