@@ -1,4 +1,4 @@
-"""The reactor: the loop, with TCP, threads and other people's descriptors."""
+"""The reactor: the loop, with TCP, threads and the descriptors that a program adds."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ from minireactor.transports.resolver import Resolver
 if TYPE_CHECKING:
     from minireactor.core.poller import Poller
 
-MOST_THREADS = 10
-SETTLE_SECONDS = 1.0  # how long a reactor that stops waits for bytes that are still on their way
+MAX_THREADS = 10  # of callInThread()
+DRAIN_SECONDS = 1.0  # how long a stopping reactor waits until peers have acknowledged sent data
 
 
 class Reactor(Loop):
-    """A Loop that listens and connects. See `interfaces.IReactorTCP` and its kin."""
+    """A Loop that listens and connects: the interfaces `IReactor...` of `interfaces`."""
 
     def __init__(
         self, poller: Poller | None = None, *, resolver: Any = None, **injected: Any
     ) -> None:
         super().__init__(poller, **injected)
-        self.resolver = resolver or Resolver(self)  # what has a resolve() like a Resolver's will do
+        self.resolver = resolver or Resolver(self)  # any object with Resolver's resolve()
         self.running = False
-        self._started = False  # inside run()
-        self._stopping = False  # stop() was called
-        self._shutdown_due = False  # ... and the triggers have not been fired yet
-        self._ended = False  # for good
+        self._started = False  # run() is active
+        self._stopping = False  # stop() has been called
+        self._shutdown_due = False  # stop() has been called, and the triggers have not fired yet
+        self._ended = False  # the triggers have fired: it cannot run again
         self._undo_signals: Callable[[], None] = _nothing
         self._events = {
             "startup": SystemEvent("startup", self._now_running),
             "shutdown": SystemEvent("shutdown", self._end),
         }
         self._descriptors = DescriptorSet(self)
-        self._threads = ThreadPool(MOST_THREADS, "minireactor")
+        self._threads = ThreadPool(MAX_THREADS, "minireactor")
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
-        """Call it now if the loop runs, else when it starts, in order."""
+        """Call `f(*a, **k)` now if the loop runs, else when it starts, in the order of the calls.
+
+        Returns the result of `f`, or what removeSystemEventTrigger() takes."""
         if self.running:
             return f(*a, **k)
         return self.addSystemEventTrigger("after", "startup", f, *a, **k)
@@ -59,15 +61,19 @@ class Reactor(Loop):
     def addSystemEventTrigger(
         self, phase: str, eventType: str, f: Callable[..., Any], *a: Any, **k: Any
     ) -> tuple[Any, ...]:
-        """Call `f` in that phase, "before", "during" or "after", of "startup", "shutdown" or an
-        event of your own. What removeSystemEventTrigger() takes. KeyError, TypeError."""
+        """Add a trigger: call `f(*a, **k)` once in a phase of an event, and return its id.
+
+        `phase` is "before", "during" or "after". `eventType` is "startup", "shutdown" or a name of
+        your own. Raises KeyError if `phase` is unknown, and TypeError if `f` is not callable."""
         event = self._events.get(eventType) or SystemEvent(eventType)
         trigger = event.add(phase, f, a, k)
         self._events[eventType] = event
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """TypeError, ValueError or KeyError for what is not, or no longer, a trigger."""
+        """Remove the trigger with the id that addSystemEventTrigger() has returned.
+
+        Raises TypeError, ValueError or KeyError if `triggerID` is no id, or the trigger is gone."""
         if not isinstance(triggerID, tuple) or len(triggerID) != 5:
             raise TypeError(f"{triggerID!r} does not come from addSystemEventTrigger()")
         self._events[triggerID[0]].remove(triggerID)
@@ -77,13 +83,15 @@ class Reactor(Loop):
         if event is not None:
             event.fire()
 
-    # The life of the loop.
+    # Starting and stopping.
 
     def run(self, installSignalHandlers: bool = True) -> None:
-        """Run until `stop()` or `crash()`. ReactorAlreadyRunning, ReactorNotRestartable.
+        """Run the loop until `stop()` or `crash()`.
 
-        With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop it, unless the
-        program has handlers of its own for them."""
+        With `installSignalHandlers`, in the main thread, SIGINT and SIGTERM stop the reactor. A
+        program's own handlers for them stay in force.
+
+        Raises ReactorAlreadyRunning inside run(), and ReactorNotRestartable after stop()."""
         if self._started:
             raise ReactorAlreadyRunning("run() cannot be nested")
         if self._ended:
@@ -99,7 +107,7 @@ class Reactor(Loop):
                 else:
                     self._tick_on()
             if self._ended:
-                self.settle()
+                self.drain()
         finally:
             self._started = self.running = False
             self._undo_signals()
@@ -110,20 +118,21 @@ class Reactor(Loop):
         """Run iterations until stop() or crash(), or until a signal handler raises an exception.
 
         Python calls a program's signal handlers between any two steps, mostly while the loop waits.
-        What they raise is logged."""
+        Their exceptions are logged."""
         try:
             while self._started and not self._shutdown_due:
                 self.tick()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            # Events that were left out are reported again. Raises if the poller itself has failed.
+            # Unhandled events are reported again. If the poller itself has failed, this call raises
+            # its exception.
             self._poller.poll(0.0, 1)
-            log.err(error, "between two callbacks, in a signal handler most likely")
+            log.err(error, "between two callbacks, most likely in a signal handler")
 
-    def settle(self) -> None:
-        """Let lingering sockets deliver their last bytes, for SETTLE_SECONDS at most."""
-        until = time.monotonic() + SETTLE_SECONDS  # the kernel's time, whatever a test injects
+    def drain(self) -> None:
+        """Let lingering sockets deliver their last bytes, for at most DRAIN_SECONDS."""
+        until = time.monotonic() + DRAIN_SECONDS  # real time, even if a test injects its own
         while time.monotonic() < until:
             if not any(handler.has_unacked_data() for handler in self.handlers()):
                 return
@@ -136,24 +145,26 @@ class Reactor(Loop):
         self.tick(max(0.0, min(delay, MAX_POLL_SECONDS)))
 
     def stop(self) -> None:
-        """End `run()`: after this pass the "shutdown" triggers fire, then connections are lost.
-        Delayed calls that are left are not made. ReactorNotRunning."""
+        """End `run()` after this iteration: fire the "shutdown" triggers, then end all connections.
+
+        Remaining delayed calls are not made. Raises ReactorNotRunning unless run() is active and
+        has not been stopped yet."""
         if not self._started or self._stopping:
-            raise ReactorNotRunning("stop() is for between run() and stop()")
+            raise ReactorNotRunning("call stop() once, while run() is active")
         self._stopping = self._shutdown_due = True
-        self.call_soon(_nothing)  # so that this pass does not sleep
+        self.call_soon(_nothing)  # keeps this iteration from waiting for events
 
     def crash(self) -> None:
-        """End `run()` after this pass, without triggers. It may run again."""
+        """End `run()` after this iteration, without triggers. The reactor may run again."""
         self._started = self.running = False
-        self.call_soon(_nothing)  # so that this pass does not sleep
+        self.call_soon(_nothing)  # keeps this iteration from waiting for events
 
     def _now_running(self) -> None:
         self.running = self._started
 
     def _shut_down(self) -> None:
-        # Outside of any pass: nothing that is due comes after the connections are lost. What was
-        # asked for, or written, before stop() comes first.
+        # This runs between two iterations, so no due call follows the loss of the connections.
+        # First make the calls and send the data that came before stop().
         self._shutdown_due = False
         self._run_soon()
         self._flush()
@@ -167,14 +178,14 @@ class Reactor(Loop):
     def attach(self, handler: Handler) -> None:
         other = self.handler_of(handler.fd)
         if other is not None:
-            # It was closed behind our back, and its number is taken again.
+            # The program has closed that descriptor by itself, and its number is in use again.
             self.disarm(other)
             self._descriptors.end_soon(other)
         super().attach(handler)
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
-        self._undo_signals()  # what is sent to the child concerns the child
+        self._undo_signals()  # the child handles its own signals
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.callFromThread(self._stop_unless_stopping)
@@ -184,11 +195,13 @@ class Reactor(Loop):
             self.stop()
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
-        """Listen on a port number (0: any free one) of `interface`: an address or a name, or of
-        all IPv4 addresses if that is empty.
+        """Listen on `port` of `interface`, and return the Port.
 
-        Of a name, each address is listened on that this machine has. To look a name up may take a
-        while, unlike an address. Raises CannotListenError, or TypeError if `port` is no int."""
+        port: a number; 0 for any free one.
+        interface: an address or a name; "" for all IPv4 addresses. The reactor listens on each
+            address of a name that this machine has. To look up a name may block for a while.
+
+        Raises CannotListenError if the port cannot be bound, and TypeError if `port` is no int."""
         listening = Port(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
@@ -201,20 +214,23 @@ class Reactor(Loop):
         timeout: float | None = 30,
         bindAddress: tuple[str, int] | None = None,
     ) -> Connector:
-        """Connect to a host, name or number, and a port, number or service name.
+        """Start to connect to `host` and `port`, and return the Connector.
 
-        Of several addresses, the first that answers is taken. Gives up after `timeout` seconds.
-        Every failure comes as clientConnectionFailed."""
+        host: a name or a numeric address. The first address of a name that answers is taken.
+        port: a number or the name of a service.
+        timeout: seconds after which the attempt fails, or None.
+
+        Every failure is reported by the factory's clientConnectionFailed."""
         connector = Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
 
     def addReader(self, reader: Any) -> None:
-        """Call `reader.doRead()` whenever its descriptor is readable, until it is removed."""
+        """Call `reader.doRead()` whenever its descriptor is readable, until removeReader()."""
         self._descriptors.change(reader, reading=True)
 
     def addWriter(self, writer: Any) -> None:
-        """Call `writer.doWrite()` whenever its descriptor is writable, until it is removed."""
+        """Call `writer.doWrite()` whenever its descriptor is writable, until removeWriter()."""
         self._descriptors.change(writer, writing=True)
 
     def removeReader(self, reader: Any) -> None:
@@ -234,10 +250,10 @@ class Reactor(Loop):
         return [handler.owner() for handler in self.shown() if handler.wanted() & WRITE]
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` in another thread, of which there are 10 at most. What `f` raises is
-        logged. To come back, `f` uses callFromThread().
+        """Call `f(*a, **k)` in one of at most 10 threads. An exception of `f` is logged.
 
-        The threads are daemons: a process that ends does not wait for them."""
+        `f` can use callFromThread() to pass a result to the loop's thread. The threads are daemons:
+        a process that ends does not wait for them."""
         self._threads.call(f, a, k)
 
     def close(self) -> None:

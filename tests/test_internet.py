@@ -404,7 +404,7 @@ def test_events_of_ones_own_are_fired_by_name_and_one_shot(reactor):
 
 
 def test_open_and_paused_connections_are_told_once(reactor, closing, monkeypatch):
-    monkeypatch.setattr(internet, "SETTLE_SECONDS", 0.0)  # one of them never reads
+    monkeypatch.setattr(internet, "DRAIN_SECONDS", 0.0)  # one of them never reads
     protocols = []
     for _ in range(3):
         protocol, client = served(reactor)
@@ -695,10 +695,10 @@ def test_B3_a_thread_survives_whatever_its_calls_raise(reactor, caplog, error):
 
 
 def test_T2_closing_waits_for_no_thread_and_makes_the_calls_that_are_queued(reactor):
-    from minireactor.internet import MOST_THREADS
+    from minireactor.internet import MAX_THREADS
 
     go_on, made = threading.Event(), threading.Event()
-    for _ in range(MOST_THREADS):
+    for _ in range(MAX_THREADS):
         reactor.callInThread(go_on.wait, PATIENCE)
     reactor.callInThread(made.set)
     reactor.close()
@@ -739,7 +739,7 @@ def test_a_thread_that_is_idle_gets_the_next_call(reactor):
 
 
 def test_B4_callInThread_may_be_called_from_other_threads(reactor):
-    from minireactor.internet import MOST_THREADS
+    from minireactor.internet import MAX_THREADS
 
     used = set()
     done = []
@@ -758,7 +758,7 @@ def test_B4_callInThread_may_be_called_from_other_threads(reactor):
     for thread in asking:
         thread.join(PATIENCE)
     pump(reactor, lambda: len(done) == 1600)
-    assert len(used) <= MOST_THREADS
+    assert len(used) <= MAX_THREADS
 
 
 def test_a_system_without_threads_is_an_error_of_the_call(reactor, monkeypatch):
@@ -775,24 +775,24 @@ def test_a_system_without_threads_is_an_error_of_the_call(reactor, monkeypatch):
 
 
 def test_threads_run_side_by_side_up_to_ten(reactor):
-    from minireactor.internet import MOST_THREADS
+    from minireactor.internet import MAX_THREADS
 
-    meeting = threading.Barrier(MOST_THREADS + 1)
+    meeting = threading.Barrier(MAX_THREADS + 1)
     arrived = []
 
     def work():
         arrived.append(1)
         meeting.wait(PATIENCE)
 
-    for _ in range(MOST_THREADS * 2):
+    for _ in range(MAX_THREADS * 2):
         reactor.callInThread(work)
-    pump(reactor, lambda: meeting.n_waiting == MOST_THREADS)
+    pump(reactor, lambda: meeting.n_waiting == MAX_THREADS)
     passes(reactor)
     first = len(arrived)
     meeting.wait(PATIENCE)
-    pump(reactor, lambda: meeting.n_waiting == MOST_THREADS)
+    pump(reactor, lambda: meeting.n_waiting == MAX_THREADS)
     meeting.wait(PATIENCE)
-    assert first == MOST_THREADS
+    assert first == MAX_THREADS
 
 
 def test_two_reactors_do_not_disturb_each_other(closing):
