@@ -1,12 +1,12 @@
-"""Every exception that minireactor raises, or hands over as the `value` of a Failure.
+"""All exceptions that minireactor raises, or passes on as the `value` of a Failure.
 
-Names, bases and attributes are Twisted's. `str()` of each is one sentence: the class's MESSAGE,
-then whatever arguments it was made with (the fix, for one), each after a colon::
+Names, bases and attributes are Twisted's. The `str()` of each exception is one sentence: MESSAGE of
+the class, then each argument of the exception after a colon. An argument often names the fix::
 
     >>> str(ConnectionLost("peer vanished"))
     'The connection broke before it was closed: peer vanished.'
 
-A subclass of your own inherits the sentence, or sets its own MESSAGE.
+A subclass in a program inherits the sentence, or sets its own MESSAGE.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minireactor.address import host_port
 
 
 class _Sentence:
-    """Gives an exception its `str()`; stands before the builtin base."""
+    """Gives an exception its `str()`. Must stand before the builtin base class."""
 
     __slots__ = ()
 
@@ -40,58 +40,53 @@ class _Sentence:
 
 
 class ConnectionClosed(_Sentence, Exception):
-    """Any end of a connection, clean or not: trap this one to catch them all."""
+    """The connection has ended, cleanly or not. Trap this class to catch every ending."""
 
     MESSAGE = "The connection is closed"
 
 
 class ConnectionDone(ConnectionClosed):
-    """The peer sent EOF, or `loseConnection()` has run its course."""
+    """The peer sent EOF, or `loseConnection()` has closed the connection."""
 
     MESSAGE = "The connection was closed in good order"
 
 
 class ConnectionLost(ConnectionClosed):
-    """The connection failed: a reset, a network error, an exception in a callback.
+    """The connection failed, for instance by a reset or a network error.
 
-    The cause, a text or an exception, is in `args` where there is one.
+    If the cause is known, `args` contains it, as a text or an exception.
     """
 
     MESSAGE = "The connection broke before it was closed"
 
 
 class ConnectionAborted(ConnectionLost):
-    """`abortConnection()` was called on this side."""
+    """This side called `abortConnection()`."""
 
     MESSAGE = "This side aborted the connection"
 
 
 class FileEnded(ConnectionAborted):
-    """`sendFile()` has found fewer bytes than it was to send: this side has aborted."""
+    """`sendFile()` found fewer bytes than it had to send, so this side aborted the connection."""
 
     MESSAGE = "This side aborted the connection, because a file had become too short"
 
 
 class ConnectionFdescWentAway(ConnectionLost):
-    """A registered object has no descriptor any more: its `fileno()` is -1."""
+    """A registered object has lost its descriptor: its `fileno()` is -1."""
 
     MESSAGE = "The file descriptor is gone"
 
 
-class FileDescriptorOverrun(ConnectionLost):
-    """Descriptors were to be passed over a UNIX socket without enough bytes to carry them."""
-
-    MESSAGE = "More file descriptors were queued than bytes to carry them"
-
-
-# --- Why no connection came about: the value of clientConnectionFailed's reason -----------------
+# --- Why an attempt to connect failed: the value of clientConnectionFailed's reason -------------
 
 
 class ConnectError(_Sentence, Exception):
     """An attempt to connect failed.
 
-    `ConnectError(osError=None, string="")`: `osError` is the errno (for UnknownHostError the
-    resolver's EAI number), or None where the system was not asked; `args` is `(string,)`.
+    osError: the errno (for UnknownHostError, the resolver's EAI number), or None if the error does
+        not come from the system.
+    args: `(string,)`.
     """
 
     MESSAGE = "The connection attempt failed"
@@ -105,7 +100,7 @@ class ConnectError(_Sentence, Exception):
 
 
 class ConnectBindError(ConnectError):
-    """The local end asked for with `bindAddress` cannot be used."""
+    """The local address given as `bindAddress` cannot be used."""
 
     MESSAGE = "The local address to connect from cannot be bound"
 
@@ -123,53 +118,37 @@ class NoRouteError(ConnectError):
 
 
 class ConnectionRefusedError(ConnectError):
-    """Nobody listens on that port of the host."""
+    """No program listens on that port of the host."""
 
     MESSAGE = "The peer refused the connection"
 
 
 class TCPTimedOutError(ConnectError):
-    """The system gave up waiting for the peer. Our own time limit is TimeoutError."""
+    """The system stopped waiting for the peer. If our own timeout ends first: TimeoutError."""
 
     MESSAGE = "The system gave up waiting for the peer"
 
 
-class BadFileError(ConnectError):
-    """The path does not lead to a UNIX socket."""
-
-    MESSAGE = "The file is not a usable UNIX socket"
-
-
 class ServiceNameUnknownError(ConnectError):
-    """The port was given by a service name that the system does not list."""
+    """The port was given as a service name that the system does not know."""
 
     MESSAGE = "The service name has no known port"
 
 
 class UserError(ConnectError):
-    """The program itself called the attempt off, with `stopConnecting()`."""
+    """The program ended the attempt with `stopConnecting()`."""
 
     MESSAGE = "The program called the connection attempt off"
 
 
 class TimeoutError(UserError):
-    """The `timeout` given to `connectTCP` ran out. It is not a kin of the builtin TimeoutError."""
+    """The `timeout` of `connectTCP` ran out. Not a subclass of the builtin TimeoutError."""
 
     MESSAGE = "The connection attempt took longer than its timeout"
 
 
-class ConnectingCancelledError(_Sentence, Exception):
-    """An attempt to connect to `address` was cancelled."""
-
-    MESSAGE = "The connection attempt was cancelled"
-
-    def __init__(self, address: object) -> None:
-        self.address = address
-        super().__init__(address)
-
-
 class DNSLookupError(_Sentence, OSError):
-    """A name could not be resolved: this is what `reason.value` is for a bad host name."""
+    """A host name could not be resolved. For a bad host name, this is `reason.value`."""
 
     MESSAGE = "The host name could not be looked up"
 
@@ -186,8 +165,8 @@ class BindError(_Sentence, Exception):
 class CannotListenError(BindError):
     """`listenTCP` failed.
 
-    `CannotListenError(interface, port, socketError)`: three attributes of the same names;
-    `interface` is "" for all interfaces, `socketError` the OSError.
+    The arguments are kept as attributes of the same names. `interface` is "" for all interfaces;
+    `socketError` is the exception of the socket, usually an OSError.
     """
 
     def __init__(self, interface: str | None, port: int | str, socketError: BaseException) -> None:
@@ -201,33 +180,77 @@ class CannotListenError(BindError):
         return f"Cannot listen on {place}: {self.socketError}."
 
 
-class AlreadyListened(_Sentence, Exception):
-    """A port was told to listen twice."""
-
-    MESSAGE = "The port is already listening"
-
-
-class NotListeningError(_Sentence, RuntimeError):
-    """A port that does not listen was told to stop."""
-
-    MESSAGE = "The port is not listening, so there is nothing to stop"
-
-
 class NotConnectingError(_Sentence, RuntimeError):
-    """`stopConnecting()` on a connector with no attempt under way."""
+    """`stopConnecting()` was called while no attempt was under way."""
 
     MESSAGE = "No connection attempt is under way, so there is none to stop"
 
 
-class ConnectInProgressError(_Sentence, Exception):
-    """A second attempt was asked for while the first was still under way."""
+# --- Misuse of timers and of the reactor --------------------------------------------------------
 
+
+class AlreadyCalled(_Sentence, ValueError):
+    """A delayed call was cancelled or moved after it had run. Check `active()` before."""
+
+    MESSAGE = "The delayed call has already run"
+
+
+class AlreadyCancelled(_Sentence, ValueError):
+    """A delayed call was cancelled or moved after it was cancelled. Check `active()` before."""
+
+    MESSAGE = "The delayed call was already cancelled"
+
+
+class ReactorNotRunning(_Sentence, RuntimeError):
+    """`stop()` was called on a reactor that is not running."""
+
+    MESSAGE = "The reactor is not running"
+
+
+class ReactorNotRestartable(_Sentence, RuntimeError):
+    """`run()` was called on a reactor that has been stopped. Make another `Reactor()`."""
+
+    MESSAGE = "A reactor that was stopped cannot run again"
+
+
+class ReactorAlreadyRunning(_Sentence, RuntimeError):
+    """`run()` was called from inside `run()`."""
+
+    MESSAGE = "The reactor is already running"
+
+
+# --- Names only, for programs ported from Twisted: nothing in this package raises these ---------
+
+
+class FileDescriptorOverrun(ConnectionLost):
+    MESSAGE = "More file descriptors were queued than bytes to carry them"
+
+
+class BadFileError(ConnectError):
+    MESSAGE = "The file is not a usable UNIX socket"
+
+
+class ConnectingCancelledError(_Sentence, Exception):
+    MESSAGE = "The connection attempt was cancelled"
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        super().__init__(address)
+
+
+class AlreadyListened(_Sentence, Exception):
+    MESSAGE = "The port is already listening"
+
+
+class NotListeningError(_Sentence, RuntimeError):
+    MESSAGE = "The port is not listening, so there is nothing to stop"
+
+
+class ConnectInProgressError(_Sentence, Exception):
     MESSAGE = "A connection attempt is already under way"
 
 
 class InvalidAddressError(_Sentence, ValueError):
-    """`address` is not of the kind that was asked for; `message` says what was."""
-
     MESSAGE = "The address is not valid"
 
     def __init__(self, address: object, message: str) -> None:
@@ -237,65 +260,24 @@ class InvalidAddressError(_Sentence, ValueError):
 
 
 class MessageLengthError(_Sentence, Exception):
-    """A message is longer than the transport can send."""
-
     MESSAGE = "The message is too long to send"
 
 
 class UnsupportedAddressFamily(_Sentence, Exception):
-    """A socket was handed over whose family is not AF_INET or AF_INET6."""
-
     MESSAGE = "Sockets of this address family are not supported"
 
 
 class UnsupportedSocketType(_Sentence, Exception):
-    """A socket was handed over that is not a SOCK_STREAM."""
-
     MESSAGE = "Sockets of this type are not supported"
 
 
-# --- Misuse of timers and of the reactor --------------------------------------------------------
-
-
-class AlreadyCalled(_Sentence, ValueError):
-    """A delayed call was cancelled or moved after it had run: `active()` tells beforehand."""
-
-    MESSAGE = "The delayed call has already run"
-
-
-class AlreadyCancelled(_Sentence, ValueError):
-    """A delayed call was cancelled or moved after it was cancelled: `active()` tells beforehand."""
-
-    MESSAGE = "The delayed call was already cancelled"
-
-
-class ReactorNotRunning(_Sentence, RuntimeError):
-    """`stop()` on a reactor that is not running."""
-
-    MESSAGE = "The reactor is not running"
-
-
-class ReactorNotRestartable(_Sentence, RuntimeError):
-    """`run()` on a reactor that has been stopped: make another `Reactor()`."""
-
-    MESSAGE = "A reactor that was stopped cannot run again"
-
-
-class ReactorAlreadyRunning(_Sentence, RuntimeError):
-    """`run()` from inside `run()`."""
-
-    MESSAGE = "The reactor is already running"
-
-
 class ReactorAlreadyInstalledError(_Sentence, AssertionError):
-    """A second default reactor was to be installed."""
-
     MESSAGE = "A default reactor is already installed"
 
 
 errnoMapping: dict[object, type[ConnectError]] = {
     errno.ENETUNREACH: NoRouteError,
-    # Not in Twisted's table, but the system's own text for it is "No route to host".
+    # Not in Twisted's table, but the system's own text for this error is "No route to host".
     errno.EHOSTUNREACH: NoRouteError,
     errno.ECONNREFUSED: ConnectionRefusedError,
     errno.ETIMEDOUT: TCPTimedOutError,
@@ -303,11 +285,13 @@ errnoMapping: dict[object, type[ConnectError]] = {
 
 
 def getConnectError(e: BaseException | tuple[Any, ...]) -> ConnectError:
-    """Turn what a failed connect raised into the ConnectError that says it.
+    """Return the ConnectError for the error of a failed connect.
 
-    `e` is an OSError, or `(errno, text)`. The errno goes to `osError` and picks the class
-    (see errnoMapping; a plain ConnectError for any other), the text goes to `args`. An error of
-    the resolver is an UnknownHostError. Without an errno, `e` itself is the one argument.
+    e: an OSError, or `(errno, text)`.
+
+    The errno becomes `osError` and selects the class by errnoMapping, else ConnectError. The text
+    goes to `args`. An error of the resolver becomes an UnknownHostError. Without an errno, `e`
+    itself is the only argument.
     """
     if isinstance(e, OSError) and e.errno is not None:
         args: tuple[Any, ...] = (e.errno, e.strerror)  # PyPy's `args` has names of files as well
