@@ -1,23 +1,26 @@
-"""Who calls what, and when: the contract between reactor, transports, producers and protocols.
+"""The contract between reactor, transports, producers and protocols: who calls what, and when.
 
-Each class names the methods of one role and says what its callers and its implementers owe each
-other. A rule has an id, such as P2; the README lists them all, and the tests are named by them.
+Each class names the methods of one role, and the duties of callers and implementers. A rule has an
+id, such as P2. The README lists all rules, and tests are named by them. The roles of a connection
+have their full contract here. All other classes only name their methods; read the contract of these
+in the class that implements them.
 
-    producer  makes bytes.  consumer  takes them.  A transport is both: it consumes what the
-              application writes, and produces what it reads from the peer.
-    pending   the number of bytes that were written and that the kernel has not yet accepted.
-    marks     two thresholds for it. Pending crosses upward when it is above the high mark and
-              downward when it is at or under the low mark.
+    producer  makes bytes.
+    consumer  takes bytes. A transport is both: it consumes the bytes that the application writes,
+              and produces the bytes that it reads from the peer.
+    pending   the number of bytes that were written and that the kernel has not accepted yet.
+    marks     the high and low watermark, two thresholds for `pending`. An upward crossing takes
+              `pending` above the high mark. A downward crossing takes it to the low mark or below.
 
-These are `typing.Protocol` classes: an object plays a role by having its methods. Nothing needs
-to inherit from them or to name them, but it may do both:
+These are `typing.Protocol` classes: an object plays a role if it has the methods. A class need not
+name an interface, but may do so in two ways:
 
-    @implementer(IPushProducer)      # as Twisted programs say it; no effect
+    @implementer(IPushProducer)        # as in Twisted programs; no effect
     class Numbers: ...
 
-    class Numbers(IPushProducer): ...  # has a type checker report what is missing
+    class Numbers(IPushProducer): ...  # a type checker reports missing methods
 
-A method that a subclass leaves out does nothing, and never hides one of another base class.
+A method that a subclass leaves out does nothing. It never hides a method of another base class.
 """
 
 from __future__ import annotations
@@ -40,12 +43,12 @@ _Any = TypeVar("_Any")
 
 
 def implementer(*interfaces: object) -> Callable[[_Any], _Any]:
-    """A class decorator that says which roles a class plays. It changes nothing."""
+    """Return a class decorator that names the roles of a class. The class is not changed."""
     return _unchanged
 
 
 def provider(*interfaces: object) -> Callable[[_Any], _Any]:
-    """The same for a class, or any other object, that plays the roles itself."""
+    """Return a decorator that names the roles of the decorated object itself."""
     return _unchanged
 
 
@@ -54,9 +57,9 @@ def _unchanged(declared: _Any) -> _Any:
 
 
 class _Interface(_ProtocolMeta):
-    """What the interfaces can be asked, and what makes it harmless to inherit from them."""
+    """Adds providedBy() and implementedBy(), and makes it safe to inherit from an interface."""
 
-    # Private by name, for user classes inherit them.
+    # Mangled names, because classes of programs inherit them.
     __methods: frozenset[str] = frozenset()
     __attributes: frozenset[str] = frozenset()
 
@@ -65,7 +68,7 @@ class _Interface(_ProtocolMeta):
     ) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         if Protocol not in bases:
-            return  # not an interface, but a class that inherits from one
+            return  # a class that inherits from an interface
         own = frozenset(member for member in namespace if not member.startswith("_"))
         attributes = frozenset(name for name in own if isinstance(namespace[name], property))
         methods = own - attributes
@@ -74,27 +77,27 @@ class _Interface(_ProtocolMeta):
         cls.__attributes = attributes.union(*(base.__attributes for base in parents))
         for method in methods:
             setattr(cls, method, _standing_back(cls, namespace[method]))
-        # To a type checker an attribute is a property, so that one will do. At run time that
-        # would keep a subclass from setting it.
+        # A type checker sees an attribute as a property, so a class may implement it as a property.
+        # At run time, this property would keep a subclass from setting the attribute.
         for attribute in attributes:
             delattr(cls, attribute)
 
     def providedBy(cls, obj: object) -> bool:
-        """Whether `obj` has everything that is named here."""
+        """Return whether `obj` has all methods and attributes of this interface."""
         return all(hasattr(obj, member) for member in cls.__methods | cls.__attributes)
 
     def implementedBy(cls, other: type) -> bool:
-        """Whether the class `other` has all methods; attributes may come with the instance."""
+        """Return whether the class `other` has all methods. Its instances may add attributes."""
         return all(hasattr(other, member) for member in cls.__methods or cls.__attributes)
 
 
 def _standing_back(interface: type, method: Callable[..., Any]) -> Callable[..., Any]:
-    """`method` of an interface, which is to hide no other: it calls the next one there is."""
+    """Return `method` in a form that calls the next method of this name, if there is one."""
 
     @wraps(method)
     def call_next(self: object, *args: Any, **kwargs: Any) -> Any:
-        behind = getattr(super(interface, self), method.__name__, None)
-        return None if behind is None else behind(*args, **kwargs)
+        following = getattr(super(interface, self), method.__name__, None)
+        return None if following is None else following(*args, **kwargs)
 
     return call_next
 
@@ -103,85 +106,85 @@ def _standing_back(interface: type, method: Callable[..., Any]) -> Callable[...,
 
 
 class IProducer(Protocol, metaclass=_Interface):
-    """Makes bytes for a consumer. Register it with `consumer.registerProducer`."""
+    """Makes bytes for a consumer. `consumer.registerProducer` registers it."""
 
     def stopProducing(self) -> None:
-        """Make no more, ever: the consumer is lost, and has let go of this producer.
+        """Stop for good: the consumer is lost, and has dropped this producer.
 
-        E3: exactly one such call, before the protocol's connectionLost; no call follows it.
-        E4: no need to unregister.
+        E3: called exactly once, before the protocol's connectionLost. No other call follows.
+        E4: the producer need not unregister.
         """
 
 
 class IPushProducer(IProducer, Protocol):
-    """Makes bytes of its own accord, and writes them until it is told to wait.
+    """Makes bytes by itself, and writes them until it is paused. The grammar of the calls:
 
         (pauseProducing resumeProducing)* pauseProducing? stopProducing?
 
-    P1 From the registration on it is flowing. It is not told so: it starts itself.
-    P3 Pause and resume strictly alternate.
+    P1: it is flowing from the registration on. It starts by itself; no call tells it to start.
+    P3: pause and resume strictly alternate.
     """
 
     def pauseProducing(self) -> None:
-        """Write no more until `resumeProducing`; what is written all the same is buffered.
+        """Stop writing until `resumeProducing`. The consumer still buffers all data written.
 
-        P1: comes at once, from inside registerProducer, if pending is above the high mark then.
-        P2: comes once per upward crossing, from inside the `write()` that crossed. The producer
-        is usually in the middle of its own loop then, which so has to look at a flag after each
-        write.
+        P1: called from inside registerProducer if pending is above the high mark at that time.
+        P2: called once per upward crossing, from inside the `write()` that crossed. The producer is
+        then usually in the middle of its own loop. That loop must check a flag after each write.
         """
 
     def resumeProducing(self) -> None:
-        """Write on.
+        """Continue to write.
 
-        P3: comes once per downward crossing, from the write pass, never from inside `write()`.
-        P4: may fill the consumer again on the spot: it is paused again within this call, and
+        P3: called once per downward crossing, from the flush, never from inside `write()`.
+        P4: may fill the consumer again at once. It is then paused again within this call, and
         resumed again later.
         """
 
 
 class IPullProducer(IProducer, Protocol):
-    """Makes bytes when it is asked.
+    """Makes bytes when it is asked. The grammar of the calls:
 
         resumeProducing+ stopProducing?
 
-    U2: one that writes nothing when asked is not polled. It is asked again after the next write,
-    by whomever, has been flushed. A stage that swallows a chunk has to ask its own source again.
+    U2: a producer that writes nothing when it is asked is not polled. It is asked again once other
+    data has been written and flushed. So a stage that drops a chunk must ask its own source again.
     """
 
     def resumeProducing(self) -> None:
-        """Write a chunk, or call `consumer.unregisterProducer()` if there is none left.
+        """Write a chunk, or call `consumer.unregisterProducer()` if no chunk is left.
 
-        U1: comes once from inside registerProducer, then each time the write pass has brought
-        pending to the low mark or under it.
+        U1: called once from inside registerProducer, then each time that the flush has brought
+        pending to the low mark or below.
         """
 
 
 class IConsumer(Protocol, metaclass=_Interface):
-    """Takes bytes, from the application or from the one producer that is registered."""
+    """Takes bytes from the application, and from at most one registered producer."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let `producer` supply the bytes: an IPushProducer if `streaming`, else an IPullProducer.
+        """Register `producer`: an IPushProducer if `streaming`, else an IPullProducer.
 
-        P1, U1: a push producer starts itself, a pull producer is asked at once.
-        E1: RuntimeError, naming both, if one is registered; that one goes on undisturbed.
-        E2: once the consumer is lost, calls `producer.stopProducing()` and raises nothing.
+        P1, U1: a push producer starts by itself; a pull producer is asked at once.
+        E1: raises RuntimeError, which names both, if another producer is registered. The other one
+        goes on undisturbed.
+        E2: if the consumer is lost, calls `producer.stopProducing()` and raises nothing.
         """
 
     def unregisterProducer(self) -> None:
-        """The producer has no more to write. Must be called, or loseConnection waits for ever.
+        """End the registration: the producer has no more data. Else loseConnection waits for ever.
 
-        E4: does nothing if none is registered. E5: a close that was waiting goes on.
+        E4: does nothing if no producer is registered. E5: a waiting close goes on.
         """
 
     def write(self, data: Buffer) -> None:
         """Take `data`: bytes, bytearray, memoryview or any other buffer.
 
-        B1: `str` is a TypeError. A mutable buffer may be changed after the call.
-        B2: nothing is sent on the spot. Nothing is raised for a peer that has gone: what is
-        written to it is dropped, and the news comes as connectionLost.
-        P2: calls `pauseProducing()` of a registered push producer, if this takes pending above
-        the high mark. A mark is a threshold, not a limit: all of `data` is taken.
+        B1: raises TypeError for `str`. A mutable buffer may be changed after the call.
+        B2: sends nothing at once. If the peer has gone, raises nothing and drops the data;
+        connectionLost reports the loss.
+        P2: calls `pauseProducing()` of a registered push producer if `data` takes pending above the
+        high mark. A mark is a threshold, not a limit: all of `data` is taken.
         """
 
 
@@ -189,46 +192,46 @@ class IConsumer(Protocol, metaclass=_Interface):
 
 
 class ITransport(Protocol, metaclass=_Interface):
-    """The way to the peer, as any protocol may use it."""
+    """A connection to the peer, with the methods that every transport has."""
 
     def write(self, data: Buffer) -> None:
-        """As `IConsumer.write`: buffered, never sent on the spot, never an error of the peer's."""
+        """Buffer `data`, as `IConsumer.write` does. Never sends at once, nor reports an error."""
 
     def writeSequence(self, iovec: Iterable[Buffer]) -> None:
-        """Write the parts one after the other. B1: the same marks hold as for one `write`."""
+        """Write the parts in order. B1: the marks apply as for one `write`."""
 
     def loseConnection(self) -> None:
-        """Close in good order; may be called again.
+        """Close the connection gracefully. May be called again.
 
-        E5: first waits until the producer has unregistered and pending is zero.
-        C1: what was written before reaches a peer that reads, even past bytes of the peer's that
-        nobody has read here. R3: no dataReceived follows.
+        E5: waits until the producer has unregistered and pending is zero.
+        C1: a peer that reads gets all data written before, even if this side has not read all data
+        of the peer. R3: no dataReceived follows.
         """
 
     def getPeer(self) -> IAddress:
-        """The address of the other end, in numbers; also after the loss."""
+        """Return the numeric address of the peer, also after the connection has ended."""
 
     def getHost(self) -> IAddress:
-        """The address of this end; also after the loss."""
+        """Return the address of this end, also after the connection has ended."""
 
 
 class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
-    """A TCP connection: a consumer of what is written, a push producer of what is read.
+    """A TCP connection: a consumer of data to write, and a push producer of data read.
 
-    Writing, M1 to M3. The marks are 64 KiB and 16 KiB, and count pending bytes only, not what
-    stands in buffers of the kernel. Several writes between two passes of the loop go out together.
+    Writing, M1 to M3. The marks are 64 KiB and 16 KiB by default. They count pending bytes only,
+    without the kernel's buffers. Several writes in one loop iteration are sent together.
 
-    Reading, R1 to R4. `dataReceived` comes while `reading` is true. A paused connection still
-    notices a reset. One connection gets a bounded share of each pass of the loop.
+    Reading, R1 to R4. `dataReceived` is called only while `reading` is true. A paused connection
+    still notices a reset. One connection gets a limited share of each loop iteration.
 
-    Ending, E8, B3. However it ends, `connectionLost(reason)` comes once and last, never from
-    inside a call on the transport. An exception out of a callback is logged and ends this one
+    Ending, E8 and B3. `connectionLost(reason)` is called exactly once, as the last call, and never
+    from inside a call on the transport. An exception in a callback is logged and ends only this
     connection, with the exception as the reason.
     """
 
     @property
     def connected(self) -> bool:
-        """Whether connectionLost is still to come."""
+        """Whether connectionLost has not been called yet."""
 
     @property
     def disconnected(self) -> bool:
@@ -236,12 +239,13 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def disconnecting(self) -> bool:
-        """Whether this end has asked for the end: by loseConnection, abortConnection or kin."""
+        """Whether this side has asked to close, by loseConnection, abortConnection or the like."""
 
     @property
     def reading(self) -> bool:
-        """Whether input may be delivered: false while paused, closing or closed. It stays true
-        after readConnectionLost, so that a receiver can go on with what it holds."""
+        """Whether input may be delivered: false while paused, closing or closed.
+
+        It stays true after readConnectionLost, so that a receiver can deliver buffered input."""
 
     @property
     def producer(self) -> Any:
@@ -249,136 +253,146 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def streamingProducer(self) -> bool:
-        """Whether that is a push producer."""
+        """Whether the registered producer is a push producer."""
 
     @property
     def bufferSize(self) -> int:
-        """The high mark, in bytes. On a connection it may be set; low becomes a quarter of it."""
+        """The high mark, in bytes. If a program sets it, the low mark becomes a quarter of it."""
 
     def setWriteBufferLimits(self, high: int | None = None, low: int | None = None) -> None:
         """Set the marks of this connection, in bytes.
 
-        M1: `0 <= low < high`, anything else is a ValueError. `low` is high // 4 if only `high`
-        is given. M2: pause at `pending > high`, resume at `pending <= low`; `low=0` resumes only
-        once all is sent. M3: holds at once, pausing now or resuming with the next write pass.
+        M1: raises ValueError unless `0 <= low < high`. `low` is high // 4 if only `high` is given.
+        M2: pauses at `pending > high`, resumes at `pending <= low`. `low=0` resumes only when all
+        data is sent. M3: takes effect at once: it pauses now, or resumes in the next flush.
         """
 
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
-        """Write `count` bytes of a real file from `offset` on, all there are without a count; they
-        are sent from where they lie, and pending until then. A Deferred of their number, which
-        fails with ConnectionLost if the connection ends before. TypeError. ValueError, also for a
-        file that does not have the bytes of its size, as in /proc: send that by a FileSender.
+        """Write `count` bytes of a regular file from `offset` on, and return a Deferred.
 
-        The file stays open, and as long as it is, meanwhile; if it gets shorter, the connection is
-        aborted, with FileEnded as the reason."""
+        Without `count`, writes all bytes up to the file's end. The kernel sends them directly from
+        the file, and they are pending until then. The Deferred fires with the number of bytes. It
+        fails with ConnectionLost if the connection ends before.
+
+        The file must stay open, and must not become shorter. If it does, the connection is aborted,
+        with FileEnded as the reason.
+
+        Raises TypeError if the file has no descriptor. Raises ValueError if the range does not fit
+        or the file is not regular. Raises ValueError too if reading does not give as many bytes as
+        the size says, as in /proc: send such a file with a FileSender."""
 
     def stopConsuming(self) -> None:
-        """Unregister the producer, then `loseConnection()`."""
+        """Unregister the producer, then call `loseConnection()`."""
 
     def pauseProducing(self) -> None:
-        """Read no more for now. R1: no dataReceived follows, and a line receiver keeps back the
-        lines of the same chunk. Does nothing on a closed connection, or when paused already."""
+        """Stop reading until `resumeProducing`.
+
+        R1: no dataReceived follows, and a line receiver keeps the other lines of the same chunk.
+        Does nothing if the connection is closed or already paused."""
 
     def resumeProducing(self) -> None:
-        """Read on. R1: a receiver that keeps lines back goes on with them, on the next pass.
-        Does nothing on a connection that is closing or closed, or not paused."""
+        """Read again.
+
+        R1: a receiver with buffered lines delivers them first, in the next loop iteration. Does
+        nothing if the connection is closing, closed or not paused."""
 
     def stopProducing(self) -> None:
-        """`loseConnection()`."""
+        """Call `loseConnection()`."""
 
     def loseWriteConnection(self) -> None:
-        """Close the write side in good order. E7: reading goes on; a half-closeable protocol gets
-        writeConnectionLost. What is written afterwards is dropped."""
+        """Close the write side gracefully. Data written later is dropped.
+
+        E7: reading goes on, and writeConnectionLost of a half-closeable protocol is called."""
 
     def abortConnection(self) -> None:
-        """Close now. E6: what is pending is dropped, the peer gets a reset, connectionLost comes
-        on a later pass with ConnectionAborted, and no producer is resumed. May be called again,
-        and after `loseConnection`."""
+        """Close the connection at once. May be called again, and after `loseConnection`.
+
+        E6: pending data is dropped and the peer gets a reset. connectionLost is called in a later
+        loop iteration, with ConnectionAborted. No producer is resumed."""
 
     def getTcpNoDelay(self) -> bool:
-        """Whether TCP_NODELAY is set: small packets are not held back to be merged. It is, until
-        it is cleared: what is written in one pass of the loop goes out together as it is."""
+        """Return whether TCP_NODELAY is set: the kernel does not delay small packets.
+
+        It is set by default, because writes of one loop iteration are sent together anyway."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""
 
     def getTcpKeepAlive(self) -> bool:
-        """Whether SO_KEEPALIVE is set: the system probes an idle connection."""
+        """Return whether SO_KEEPALIVE is set: the kernel probes an idle connection."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """Set or clear SO_KEEPALIVE."""
 
 
 class IProtocol(Protocol, metaclass=_Interface):
-    """What happens on one connection.
+    """Handles one connection. The grammar of the calls:
 
         makeConnection(connectionMade) dataReceived* connectionLost
 
-    B3: whatever one of these raises is logged and ends this connection.
+    B3: an exception in one of these methods is logged and ends this connection.
     """
 
     def makeConnection(self, transport: Any) -> None:
-        """Keep `transport`, an ITCPTransport, as the attribute of that name, and call
-        `connectionMade`."""
+        """Keep `transport`, an ITCPTransport, as `self.transport`, and call `connectionMade`."""
 
     def connectionMade(self) -> None:
-        """The connection is up: greet, register a producer, set the marks."""
+        """Start the work on a new connection: greet, register a producer, set the marks."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Some bytes, in order. How they are cut says nothing about the peer's writes.
+        """Handle the next bytes of the stream. Their cuts do not follow the peer's writes.
 
-        R1, R3: does not come while the transport is paused, nor after loseConnection.
+        R1, R3: not called while the transport is paused, nor after loseConnection.
         """
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection has ended, and `reason.value` says how: ConnectionDone for good order,
-        ConnectionAborted, another ConnectionLost, or the exception out of a callback.
+        """Handle the end of the connection.
 
-        E8: comes exactly once for each connectionMade, and last of all.
+        `reason.value` is ConnectionDone after a graceful close, ConnectionAborted, another
+        ConnectionLost, or the exception that a callback raised.
+
+        E8: called exactly once for each connectionMade, as the last call.
         """
 
 
 class IHalfCloseableProtocol(Protocol, metaclass=_Interface):
-    """To be offered beside IProtocol by a protocol that goes on when one direction has ended.
+    """Handles the end of one direction, for an IProtocol that goes on in the other direction.
 
-    E7: a protocol counts as one if it has both methods. Each comes at most once; connectionLost
-    follows when both directions have ended. Any other protocol loses the whole connection when
-    its peer ends one direction.
+    E7: a protocol is half-closeable if it has both methods. Each is called at most once.
+    connectionLost follows when both directions have ended. For any other protocol, the whole
+    connection ends when the peer ends one direction.
     """
 
     def readConnectionLost(self) -> None:
-        """The peer will send no more; writing goes on."""
+        """Handle the peer's EOF. Writing goes on."""
 
     def writeConnectionLost(self) -> None:
-        """The write side is closed; reading goes on."""
+        """Handle the end of the write side. Reading goes on."""
 
 
 class IProtocolFactory(Protocol, metaclass=_Interface):
-    """Makes the protocols for a port or a connector.
-
-    doStart buildProtocol* doStop
-    """
+    """Builds protocols for ports and connectors; see protocol.Factory."""
 
     def buildProtocol(self, addr: Any) -> Any:
-        """An IProtocol for the peer at `addr`, or None to close the connection gracefully."""
+        """Return an IProtocol for the peer at `addr`, or None to reject the connection."""
 
     def doStart(self) -> None:
-        """A port or connector begins to use this factory; there may be several at a time."""
+        """Count one more port or connector that uses this factory."""
 
     def doStop(self) -> None:
-        """One of them has finished. Comes as often as `doStart`."""
+        """Count one port or connector less; called as often as `doStart`."""
 
 
 class IAddress(Protocol, metaclass=_Interface):
-    """One end of a connection. Equal addresses are equal by value, and hash alike."""
+    """One end of a connection, compared and hashed by value; see address.IPv4Address."""
 
     @property
     def type(self) -> str:
-        """The protocol, "TCP" or "UDP", in capitals."""
+        """The protocol: "TCP" or "UDP"."""
 
     @property
     def host(self) -> str:
-        """The address in numbers, or the name that was asked for."""
+        """The numeric address, or the name that a program has asked for."""
 
     @property
     def port(self) -> int:
@@ -386,163 +400,153 @@ class IAddress(Protocol, metaclass=_Interface):
 
 
 class IListeningPort(Protocol, metaclass=_Interface):
-    """What listenTCP returns."""
+    """What listenTCP returns; see transports.port.Port."""
 
     def startListening(self) -> None:
-        """Listen, again after `stopListening`. CannotListenError if the port cannot be bound."""
+        """Bind and listen. Raises CannotListenError if the port cannot be bound."""
 
     def stopListening(self) -> Deferred[None] | None:
-        """Close the port; its number can be bound again at once. Connections go on.
-
-        The Deferred fails with what the factory's stopFactory raises."""
+        """Close the port at once. Accepted connections stay open."""
 
     def getHost(self) -> IAddress:
-        """The address, with the number that the system chose if the port was 0."""
+        """Return the address, with the real port number."""
 
 
 class IConnector(Protocol, metaclass=_Interface):
-    """What connectTCP returns, and what a ClientFactory is given."""
+    """What connectTCP returns and a ClientFactory gets; see transports.connector.Connector."""
 
     def connect(self) -> None:
-        """Try again, once disconnected: also from inside the factory's callbacks."""
+        """Connect again, once disconnected."""
 
     def stopConnecting(self) -> None:
-        """Give up the attempt: clientConnectionFailed comes with UserError. NotConnectingError
-        if there is none."""
+        """End the attempt. Raises NotConnectingError if no attempt is under way."""
 
     def disconnect(self) -> None:
-        """`stopConnecting()` or the transport's `loseConnection()`, whichever there is to do."""
+        """End the attempt, or close the connection."""
 
     def getDestination(self) -> IAddress:
-        """The address that was asked for."""
+        """Return the address that the program has asked for."""
 
 
 # --- The reactor ----------------------------------------------------------------------------------
 
 
 class IDelayedCall(Protocol, metaclass=_Interface):
-    """What callLater returns. All but `active` and `getTime` raise AlreadyCalled or
-    AlreadyCancelled."""
+    """What callLater returns; see core.timers.DelayedCall."""
 
     def getTime(self) -> float:
-        """When it is due, in the reactor's `seconds()`."""
+        """Return when the call is due, in the time of the reactor's `seconds()`."""
 
     def active(self) -> bool:
-        """Whether it is still to come."""
+        """Return whether the call has been neither made nor cancelled."""
 
     def cancel(self) -> None:
-        """Take it back."""
+        """Cancel the call. Like the methods below, raises AlreadyCalled or AlreadyCancelled."""
 
     def delay(self, secondsLater: float) -> None:
-        """Make it later by so many seconds."""
+        """Make the call due `secondsLater` seconds later."""
 
     def reset(self, secondsFromNow: float) -> None:
-        """Make it due so many seconds from now."""
+        """Make the call due `secondsFromNow` seconds from now."""
 
 
 class ILoggingContext(Protocol, metaclass=_Interface):
-    """Something that log records can name."""
+    """An object that log records can name."""
 
     def logPrefix(self) -> str:
-        """Its name, short."""
+        """Return a short name."""
 
 
 class IFileDescriptor(ILoggingContext, Protocol):
-    """Owns a descriptor that the reactor watches. `logPrefix` is not asked for here."""
+    """An object with a descriptor that the reactor watches; it works without `logPrefix` too."""
 
     def fileno(self) -> int:
-        """The descriptor; -1 once it is closed, which disconnects the object."""
+        """Return the descriptor, or -1 once it is closed. The reactor then drops the object."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has let go of this object. Comes once, and last."""
+        """Handle the end: the reactor has dropped this object. Called once, as the last call."""
 
 
 class IReadDescriptor(IFileDescriptor, Protocol):
-    """For addReader."""
+    """An object for addReader."""
 
     def doRead(self) -> Any:
-        """The descriptor is readable. Return None, or a reason to be disconnected: an exception
-        or a Failure."""
+        """Read. Return None, or an exception or Failure as the reason to be disconnected."""
 
 
 class IWriteDescriptor(IFileDescriptor, Protocol):
-    """For addWriter."""
+    """An object for addWriter."""
 
     def doWrite(self) -> Any:
-        """The descriptor is writable. Return as `doRead`."""
+        """Write. Return None, or an exception or Failure as the reason to be disconnected."""
 
 
 class IReadWriteDescriptor(IReadDescriptor, IWriteDescriptor, Protocol):
-    """For both."""
+    """An object for addReader and addWriter."""
 
 
 class IHalfCloseableDescriptor(Protocol, metaclass=_Interface):
-    """Beside the above, for an object whose two directions end one at a time."""
+    """A descriptor whose two directions end one at a time."""
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """Comes instead of connectionLost when `doRead` returns ConnectionDone."""
+        """Handle the end of reading: called instead of connectionLost for ConnectionDone."""
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """The other direction has ended. The reactor, which cannot tell, never calls this."""
+        """Handle the end of writing. The reactor cannot detect it, and never calls this."""
 
 
 class IReactorCore(Protocol, metaclass=_Interface):
-    """The life of the reactor."""
+    """Starts and stops the reactor; see internet.Reactor."""
 
     @property
     def running(self) -> bool:
         """False in the phase "before startup", True from "during startup" on."""
 
     def run(self, installSignalHandlers: bool = True) -> None:
-        """Loop until `stop()` or `crash()`. ReactorAlreadyRunning inside a run,
-        ReactorNotRestartable after a stop."""
+        """Run the loop until `stop()` or `crash()`."""
 
     def stop(self) -> None:
-        """Fire the shutdown event on a later pass, then return from `run()`; open connections get
-        connectionLost. ReactorNotRunning if it is not running."""
+        """End `run()`: fire the shutdown event, then end all connections."""
 
     def crash(self) -> None:
-        """Return from `run()` without any event; it may run again."""
+        """End `run()` without an event. The reactor may run again."""
 
     def iterate(self, delay: float = 0) -> None:
-        """One pass, which waits up to `delay` seconds for something to happen."""
+        """Run one loop iteration, which waits at most `delay` seconds for events."""
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
-        """Call `f(*a, **k)` at once if the reactor runs, else when it starts, in order."""
+        """Call `f(*a, **k)` now if the reactor runs, else when it starts."""
 
     def addSystemEventTrigger(
         self, phase: str, eventType: str, f: Callable[..., Any], *a: Any, **k: Any
     ) -> Any:
-        """Call `f(*a, **k)`, once, "before", "during" or "after" an event such as "startup" or
-        "shutdown". What a "before" trigger returns is waited for if it has `addBoth`."""
+        """Call `f(*a, **k)` once in the phase of an event; waits for a "before" Deferred."""
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """Take back what addSystemEventTrigger returned. TypeError, ValueError or KeyError."""
+        """Remove the trigger that addSystemEventTrigger has returned."""
 
     def fireSystemEvent(self, eventType: str) -> None:
-        """Call the triggers of an event. One that raises does not stop the others."""
+        """Call the triggers of an event. An exception in one does not stop the others."""
 
 
 class IReactorTime(Protocol, metaclass=_Interface):
-    """Calls to come."""
+    """Makes calls later; see core.loop.Loop."""
 
     def seconds(self) -> float:
-        """The time in seconds, on a clock that nobody sets."""
+        """Return the time in seconds, on a monotonic clock."""
 
     def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
-        """An IDelayedCall for `f(*a, **k)`, `delay` seconds from now. Those that are due at the
-        same time come in the order in which they were asked for."""
+        """Return an IDelayedCall for `f(*a, **k)`. Calls due at the same time keep their order."""
 
     def getDelayedCalls(self) -> Any:
-        """Those that are still to come, in no particular order."""
+        """Return the pending delayed calls, in no particular order."""
 
 
 class IReactorTCP(Protocol, metaclass=_Interface):
-    """Connections, from here and from elsewhere."""
+    """Listens and connects; see internet.Reactor."""
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """An IListeningPort at `interface`: an address, or a name, which stands for all of its
-        addresses that this machine has; all IPv4 addresses if empty. CannotListenError."""
+        """Return an IListeningPort. Raises CannotListenError if the port cannot be bound."""
 
     def connectTCP(
         self,
@@ -552,12 +556,11 @@ class IReactorTCP(Protocol, metaclass=_Interface):
         timeout: float = 30,
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
-        """An IConnector, that has begun to connect. Every failure, be it within `timeout` seconds
-        or by it, arrives as `factory.clientConnectionFailed(connector, reason)`."""
+        """Return an IConnector that connects. `clientConnectionFailed` reports every failure."""
 
 
 class IReactorFDSet(Protocol, metaclass=_Interface):
-    """Watching other descriptors. To add what is there, or remove what is not, does nothing."""
+    """Watches other descriptors. To add an object twice or remove a missing one has no effect."""
 
     def addReader(self, reader: Any) -> None:
         """Call `doRead` of an IReadDescriptor whenever it is readable."""
@@ -566,38 +569,34 @@ class IReactorFDSet(Protocol, metaclass=_Interface):
         """Call `doWrite` of an IWriteDescriptor whenever it is writable."""
 
     def removeReader(self, reader: Any) -> None:
-        """No more `doRead`; `fileno` is not asked for again."""
+        """Stop calling `doRead`. Does not call `fileno`."""
 
     def removeWriter(self, writer: Any) -> None:
-        """No more `doWrite`; `fileno` is not asked for again."""
+        """Stop calling `doWrite`. Does not call `fileno`."""
 
     def removeAll(self) -> Any:
-        """Remove all, and return them in a list."""
+        """Remove all readers and writers, and return them in a list."""
 
     def getReaders(self) -> Any:
-        """A list of those that were added to be read."""
+        """Return a list of the readers."""
 
     def getWriters(self) -> Any:
-        """A list of those that were added to be written."""
+        """Return a list of the writers."""
 
 
 class IReactorFromThreads(Protocol, metaclass=_Interface):
-    """The way in from other threads."""
+    """Lets other threads call into the reactor; see core.loop.Loop."""
 
     def callFromThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` in the reactor's thread, soon.
-
-        B4: the one method that may be called from another thread; it wakes an idle loop. Calls
-        are made in order, and those that they ask for come with the next pass.
-        """
+        """Call `f(*a, **k)` in the reactor's thread soon. B4: other threads may call only this."""
 
 
 class IReactorInThreads(Protocol, metaclass=_Interface):
-    """The way out into other threads."""
+    """Calls functions in other threads; see internet.Reactor."""
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` in a thread of a pool. What it raises is logged."""
+        """Call `f(*a, **k)` in a thread of a pool. An exception is logged."""
 
 
 class IReactorThreads(IReactorFromThreads, IReactorInThreads, Protocol):
-    """Both ways."""
+    """Calls functions in other threads, and lets other threads call into the reactor."""
