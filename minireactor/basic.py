@@ -1,20 +1,21 @@
-"""Protocols that cut the stream of bytes into lines or strings, and a producer that sends a file.
+"""Protocols that split a stream of bytes into lines or strings, and a producer that sends a file.
 
-All receivers here keep the same three promises.
+All receivers here give the same three guarantees.
 
-Linear. Each byte that comes in is searched and copied a fixed number of times, however the
-stream is cut: one line in a thousand reads, or a thousand lines in one read. LineReceiver says
-what changes of its mode cost.
+Linear cost. Each input byte is searched and copied a fixed number of times, however the stream is
+cut: one line in a thousand reads, or a thousand lines in one read. LineReceiver documents the cost
+of mode changes.
 
-Held at once. Before each delivery a receiver looks whether it may go on. It stops while
-`transport.reading` is false: from the moment that the transport pauses, closes or is lost. (Of a
-transport without that attribute, `disconnecting` is asked.) Those that are push producers
-themselves stop as well between their own `pauseProducing()` and `resumeProducing()`. What is left
-is held, `holds_input` is then true, and `dataReceived(b"")` goes on with it: a transport calls
-that after its own `resumeProducing()`.
+Pausing takes effect immediately. A receiver checks `transport.reading` before each delivery, and
+stops while `transport.reading` is false. It is false as soon as the transport is paused, closed or
+lost. (If a transport has no attribute `reading`, the receiver checks `disconnecting`.) A receiver
+that is a push producer also stops between its own `pauseProducing()` and `resumeProducing()`. The
+rest of the input is then buffered, and `holds_input` is true. `dataReceived(b"")` delivers the
+buffered input. A transport calls this after its own `resumeProducing()`.
 
-Never re-entered. `dataReceived` called from inside a delivery only stores: the delivery under way
-goes on with it. A callback that raises leaves everything behind its own line or string in place.
+No re-entrance. If `dataReceived` is called from inside a delivery, it only buffers the data, which
+the running delivery then delivers. If a callback raises an exception, the input after its own line
+or string stays buffered.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ if TYPE_CHECKING:
 
 
 class NetstringParseError(ValueError):
-    """What came in is not a netstring, or is longer than MAX_LENGTH."""
+    """The input is not a netstring, or a string is longer than MAX_LENGTH."""
 
 
 class StringTooLongError(AssertionError):
-    """`sendString` was given more bytes than the length prefix can count."""
+    """`sendString` was given a string whose length does not fit the length prefix."""
 
 
-class _Gate:
-    """Stands in for a transport without `reading`, or for none at all."""
+class _ReadingAdapter:
+    """Gives the attribute `reading` to a transport without it, or to None."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -54,25 +55,25 @@ class _Gate:
         return not getattr(self._transport, "disconnecting", False)
 
 
-# A delimiter, and up to where `_Held.later` is known not to hold it.
-_NOTHING_SOUGHT = (b"", 0)
+# (delimiter, offset): `later[:offset]` has been searched for `delimiter` already.
+_NOT_SEARCHED = (b"", 0)
 
 
-class _Held:
-    """Bytes that have come in and are not delivered: `chunk` from `offset` on, then `later`.
+class _InputBuffer:
+    """Input that is not delivered yet: `chunk` from `offset` on, then `later`.
 
-    `chunk` is bytes because strings are cut out of it, which costs a bytearray one copy more;
-    `later` is a bytearray because it grows. It becomes the chunk only when that completes a line
-    or a string, which keeps the copying linear.
+    `chunk` is bytes because strings are cut out of it. A slice of a bytearray would need one more
+    copy. `later` is a bytearray because it grows. `later` becomes the chunk only when it completes
+    a line or a string, which keeps the cost of copying linear. `busy` is true during a delivery.
     """
 
-    __slots__ = ("busy", "chunk", "later", "offset", "sought")
+    __slots__ = ("busy", "chunk", "later", "offset", "searched")
 
     def __init__(self) -> None:
         self.chunk = b""
         self.offset = 0
         self.later = bytearray()
-        self.sought = _NOTHING_SOUGHT
+        self.searched = _NOT_SEARCHED
         self.busy = False
 
     def __bool__(self) -> bool:
@@ -82,36 +83,36 @@ class _Held:
         return self.chunk[self.offset :] + self.later
 
     def replace(self, data: bytes = b"") -> bytes:
-        """Hold `data` instead, and return what was held."""
-        held = self.peek()
+        """Replace the buffered bytes by `data`, and return the old bytes."""
+        old = self.peek()
         self.chunk, self.offset = data, 0
         self.later.clear()
-        self.sought = _NOTHING_SOUGHT
-        return held
+        self.searched = _NOT_SEARCHED
+        return old
 
     def take(self, limit: int) -> bytes:
-        """Return the first `limit` bytes, or all there are, and hold the rest."""
+        """Remove and return the first `limit` bytes, or all bytes if there are fewer."""
         if self.offset == len(self.chunk):
             self.chunk, self.offset = bytes(self.later), 0
             self.later.clear()
-            self.sought = _NOTHING_SOUGHT
+            self.searched = _NOT_SEARCHED
         start = self.offset
         taken = self.chunk[start : start + limit]
         self.offset = start + len(taken)
         return taken
 
     def put_back(self, data: bytes) -> None:
-        """Hold `data` before the rest. It costs no copy if that is where it was taken from."""
+        """Insert `data` before the rest. No copy is made if `data` was taken from there."""
         start = self.offset - len(data)
         if start >= 0 and self.chunk.startswith(data, start):
             self.offset = start
         else:
             self.chunk, self.offset = data + self.chunk[self.offset :], 0
-        self.sought = _NOTHING_SOUGHT
+        self.searched = _NOT_SEARCHED
 
     def gather(self, size: int) -> bool:
-        """The chunk is short of `size` bytes: join it with what came later if that suffices."""
-        # What has been delivered need not stay in memory until the rest comes.
+        """Join `chunk` and `later` if they have `size` bytes together. Return whether they have."""
+        # Free the delivered bytes now, and not only when the rest comes.
         self.chunk, self.offset = self.chunk[self.offset :], 0
         if len(self.chunk) + len(self.later) < size:
             return False
@@ -120,93 +121,96 @@ class _Held:
         return True
 
     def gather_line(self, delimiter: bytes) -> bool:
-        """The chunk has no `delimiter`: join it with what came later if that has."""
+        """Join `chunk` and `later` if `delimiter` occurs in them. Return whether it does.
+
+        The caller has found no `delimiter` in the chunk alone."""
         later = self.later
         if self.offset < len(self.chunk):
             later[:0] = self.chunk[self.offset :]
         self.chunk = b""
         self.offset = 0
-        sought, start = self.sought
-        if later.find(delimiter, start if sought == delimiter else 0) < 0:
-            # It may have come in part.
-            self.sought = (delimiter, max(0, len(later) - len(delimiter) + 1))
+        delimiter_before, start = self.searched
+        if later.find(delimiter, start if delimiter_before == delimiter else 0) < 0:
+            # The end may be the first part of a delimiter.
+            self.searched = (delimiter, max(0, len(later) - len(delimiter) + 1))
             return False
         self.chunk = bytes(later)
         later.clear()
-        self.sought = _NOTHING_SOUGHT
+        self.searched = _NOT_SEARCHED
         return True
 
 
 class _Receiver(Protocol):
-    """Holds what comes in, and delivers it while it may."""
+    """Buffers input, and delivers it while it is not paused."""
 
-    _held: _Held | None = None
+    _buffered_input: _InputBuffer | None = None
 
     @property
     def holds_input(self) -> bool:
-        """Whether any bytes have come in that are not delivered yet."""
-        return bool(self._held)
+        """Whether any input is buffered that is not delivered yet."""
+        return bool(self._buffered_input)
 
     def dataReceived(self, data: bytes) -> Any:
-        """Take `data`, which may be empty, and deliver what may be delivered."""
-        held = self._held
-        if held is None:
-            held = self._held = _Held()
-        if held.chunk or held.later:
-            held.later += data
+        """Buffer `data`, which may be empty, and deliver input until it is paused."""
+        buffer = self._buffered_input
+        if buffer is None:
+            buffer = self._buffered_input = _InputBuffer()
+        if buffer.chunk or buffer.later:
+            buffer.later += data
         else:
-            held.chunk = data
-        if held.busy:
+            buffer.chunk = data
+        if buffer.busy:
             return None
-        gate = self.transport
-        if not hasattr(gate, "reading"):
-            gate = _Gate(gate)
-        held.busy = True
+        transport = self.transport
+        if not hasattr(transport, "reading"):
+            transport = _ReadingAdapter(transport)
+        buffer.busy = True
         try:
-            return self._deliver(held, gate)
+            return self._deliver(buffer, transport)
         finally:
-            held.busy = False
+            buffer.busy = False
 
-    def _deliver(self, held: _Held, gate: Any) -> Any:
+    def _deliver(self, buffer: _InputBuffer, transport: Any) -> Any:
         raise NotImplementedError
 
 
 class _Pauseable(_Receiver):
-    """A receiver that is a push producer itself, in front of its transport."""
+    """A receiver that is a push producer itself: it pauses and resumes its transport."""
 
     paused = False
 
     def pauseProducing(self) -> None:
-        """Pause the transport, and deliver nothing until `resumeProducing()`."""
+        """Pause the transport, and stop delivering until `resumeProducing()`."""
         self.paused = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Resume the transport, and deliver what is held before this returns."""
+        """Resume the transport, and deliver the buffered input before this method returns."""
         self.paused = False
         self.transport.resumeProducing()
         self.dataReceived(b"")
 
     def stopProducing(self) -> None:
-        """Deliver nothing more and close the connection."""
+        """Stop delivering, and close the connection."""
         self.paused = True
         self.transport.stopProducing()
 
 
 class _Lines(_Receiver):
-    """What both receivers of lines share."""
+    """The common part of both line receivers."""
 
     delimiter = b"\r\n"
     MAX_LENGTH = 16384
 
     def lineReceived(self, line: bytes) -> None:
-        """One line, without its delimiter. Override this."""
+        """Handle one line, without its delimiter. Override this."""
         raise NotImplementedError(f"{safe_repr(self)} must override lineReceived(line)")
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """A line is longer than MAX_LENGTH bytes: closes the connection, unless overridden.
+        """Handle a line longer than MAX_LENGTH bytes: close the connection, unless overridden.
 
-        `line` begins with that line, as much of it as has come; the receiver has let go of it.
+        `line` starts with the part of that line that has arrived. The receiver has removed `line`
+        from its buffer.
         """
         self.transport.loseConnection()
 
@@ -214,106 +218,107 @@ class _Lines(_Receiver):
         """Write `line` and the delimiter."""
         self.transport.write(line + self.delimiter)
 
-    def _next_chunk(self, held: _Held, delimiter: bytes) -> bool:
-        """Go on behind a chunk without a delimiter. False: nothing is left to deliver."""
-        if held.gather_line(delimiter):
+    def _next_chunk(self, buffer: _InputBuffer, delimiter: bytes) -> bool:
+        """Go on after a chunk without a delimiter. Return False if nothing can be delivered."""
+        if buffer.gather_line(delimiter):
             return True
-        if len(held.later) < self.MAX_LENGTH + len(delimiter):
+        if len(buffer.later) < self.MAX_LENGTH + len(delimiter):
             return False
-        self.lineLengthExceeded(held.replace())
+        self.lineLengthExceeded(buffer.replace())
         return True
 
 
-WHOLE_SWITCHES = 16  # to raw mode, within one dataReceived(), that each get all that is held
-_FIRST_PART = 1024  # bytes; the smallest part of raw data after so many
+# So many switches to raw mode in one dataReceived() each get the whole buffered input.
+WHOLE_SWITCHES = 16
+_FIRST_PART = 1024  # bytes; the smallest part of raw data after WHOLE_SWITCHES
 
 
 class LineReceiver(_Lines, _Pauseable):
-    """Receives lines, or raw data while in raw mode; a callback may switch at any time.
+    """Receives lines, or raw data in raw mode. A callback may switch the mode at any time.
 
-    delimiter: what ends a line, bytes; it may be changed, also from within `lineReceived`.
-    MAX_LENGTH: of a line, in bytes without the delimiter.
-    line_mode: true in line mode, which is the first. `setLineMode` and `setRawMode` set it.
+    delimiter: the bytes that end a line; may be changed at any time, also in `lineReceived`.
+    MAX_LENGTH: the longest line, in bytes without the delimiter.
+    line_mode: true in line mode, which is the initial mode. `setLineMode` and `setRawMode` set it.
 
-    In raw mode `rawDataReceived(data)` is given all there is. When only part of it was raw, hand
-    the rest back with `setLineMode(rest)`. `dataReceived` returns what the last call of
-    `rawDataReceived` in it returned. An over-long line goes to `lineLengthExceeded` together with
-    all that is held behind it; hand back what is to be read as lines likewise.
+    In raw mode, `rawDataReceived(data)` gets all buffered input. If only the first part was raw
+    data, return the rest with `setLineMode(rest)`. `dataReceived` returns the result of its last
+    call of `rawDataReceived`. `lineLengthExceeded` gets a line that is too long, together with all
+    input buffered after it. Return the part to be read as lines in the same way.
 
-    Cutting lines is linear, and so is a stream of raw data. Switching is not by itself: each
-    switch to raw mode copies all that is held. So after WHOLE_SWITCHES of them in one
-    `dataReceived`, raw data comes in parts: 1 KiB first, then twice as much each time. From there
-    on the cost of a switch does not grow with what is held.
+    The cost of splitting lines is linear, and so is that of raw data. Mode switches alone would
+    cost more: each switch to raw mode copies the whole buffered input. So after WHOLE_SWITCHES
+    switches in one `dataReceived`, raw data is delivered in parts: 1 KiB first, then twice as much
+    each time. From then on, the cost of a switch does not grow with the buffered input.
 
-    A last line that lacks its delimiter is what `clearLineBuffer()` returns in `connectionLost`,
-    where nothing is delivered any more. In `readConnectionLost` of a half-closeable protocol,
-    `dataReceived(self.delimiter)` delivers it.
+    The last line of a stream may lack its delimiter. In `connectionLost`, `clearLineBuffer()`
+    returns this line; nothing is delivered any more. In `readConnectionLost` of a half-closeable
+    protocol, `dataReceived(self.delimiter)` delivers it.
     """
 
     line_mode = 1
 
     def rawDataReceived(self, data: bytes) -> Any:
-        """Bytes as they came, in raw mode. Override this if you use `setRawMode`."""
+        """Handle input in raw mode. Override this if you use `setRawMode`."""
         raise NotImplementedError(f"{safe_repr(self)} must override rawDataReceived(data)")
 
     def setRawMode(self) -> None:
-        """From here on bytes go to `rawDataReceived`."""
+        """Switch to raw mode: further input goes to `rawDataReceived`."""
         self.line_mode = 0
 
     def setLineMode(self, extra: bytes = b"") -> None:
-        """From here on lines go to `lineReceived`, those of `extra` first.
+        """Switch to line mode: further lines go to `lineReceived`, those of `extra` first.
 
-        `extra` is for `rawDataReceived` and `lineLengthExceeded`, which were given all there was.
+        `rawDataReceived` and `lineLengthExceeded` get all input; `extra` is the part they return.
         """
-        held = self._held
-        if held is not None and not self.line_mode and (held.chunk or held.later):
-            # In raw mode, what is held came after what has been handed out.
-            held.put_back(extra)
+        buffer = self._buffered_input
+        if buffer is not None and not self.line_mode and (buffer.chunk or buffer.later):
+            # In raw mode, the buffered input came after the data that has been delivered.
+            buffer.put_back(extra)
             extra = b""
         self.line_mode = 1
-        if extra or held:
+        if extra or buffer:
             self.dataReceived(extra)
 
     def clearLineBuffer(self) -> bytes:
-        """Let go of the bytes that are held, and return them."""
-        return self._held.replace() if self._held else b""
+        """Remove and return the buffered input."""
+        return self._buffered_input.replace() if self._buffered_input else b""
 
-    def _deliver(self, held: _Held, gate: Any) -> Any:
+    def _deliver(self, buffer: _InputBuffer, transport: Any) -> Any:
         delimiter: Any = None
-        answer = None  # of the last rawDataReceived()
+        answer = None  # the result of the last rawDataReceived()
         whole, part = WHOLE_SWITCHES, _FIRST_PART
-        while not self.paused and gate.reading:
+        while not self.paused and transport.reading:
             if not self.line_mode:
                 if whole:
                     whole -= 1
-                    data = held.replace()
+                    data = buffer.replace()
                 else:
-                    data = held.take(part)
+                    data = buffer.take(part)
                 if not data:
                     return answer
                 answer = self.rawDataReceived(data)
                 part = _FIRST_PART if self.line_mode else 2 * part
                 continue
-            # Read afresh each time, for the callback may have changed any of these.
+            # Read these attributes again each time: the callback may have changed them.
             if self.delimiter is not delimiter:
                 delimiter = self.delimiter
                 width = len(delimiter)
                 if not width:
-                    raise ValueError("delimiter is empty; set it to what ends a line")
-            chunk = held.chunk
-            start = held.offset
+                    raise ValueError("delimiter is empty; set it to the bytes that end a line")
+            chunk = buffer.chunk
+            start = buffer.offset
             end = chunk.find(delimiter, start)
             if end < 0:
-                # The short way out, for most reads end with a line.
-                if start == len(chunk) and not held.later:
-                    held.chunk, held.offset = b"", 0
+                # A shortcut, as most reads end with a complete line.
+                if start == len(chunk) and not buffer.later:
+                    buffer.chunk, buffer.offset = b"", 0
                     return answer
-                if not self._next_chunk(held, delimiter):
+                if not self._next_chunk(buffer, delimiter):
                     return answer
             elif end - start > self.MAX_LENGTH:
-                self.lineLengthExceeded(held.replace())
+                self.lineLengthExceeded(buffer.replace())
             else:
-                held.offset = end + width
+                buffer.offset = end + width
                 self.lineReceived(chunk[start:end])
         return answer
 
@@ -321,50 +326,51 @@ class LineReceiver(_Lines, _Pauseable):
 class LineOnlyReceiver(_Lines):
     """Receives lines, faster than LineReceiver: it has neither raw mode nor `pauseProducing`.
 
-    delimiter: what ends a line, bytes; a change takes effect with the next read.
-    MAX_LENGTH: of a line, in bytes without the delimiter.
+    delimiter: the bytes that end a line; a change takes effect with the next read.
+    MAX_LENGTH: the longest line, in bytes without the delimiter.
     """
 
-    # Lines already cut. An iterator knows where it was when a pause came.
+    # Lines that are already split. After a pause, the iterator continues at the right line.
     _lines: Iterator[bytes] = iter(())
 
     @property
     def holds_input(self) -> bool:
         return length_hint(self._lines) > 0 or super().holds_input
 
-    def _deliver(self, held: _Held, gate: Any) -> None:
-        while gate.reading:
+    def _deliver(self, buffer: _InputBuffer, transport: Any) -> None:
+        while transport.reading:
             for line in self._lines:
                 if len(line) > self.MAX_LENGTH:
                     self.lineLengthExceeded(line)
                 else:
                     self.lineReceived(line)
-                if not gate.reading:
+                if not transport.reading:
                     return
-            if not held.chunk and not held.later:
+            if not buffer.chunk and not buffer.later:
                 return
-            lines = held.chunk.split(self.delimiter)
-            held.chunk = lines.pop()
+            lines = buffer.chunk.split(self.delimiter)
+            buffer.chunk = lines.pop()
             self._lines = iter(lines)
-            if not lines and not self._next_chunk(held, self.delimiter):
+            if not lines and not self._next_chunk(buffer, self.delimiter):
                 return
 
 
 class _Strings(_Receiver):
-    """What the receivers of strings share."""
+    """The common part of the string receivers."""
 
     MAX_LENGTH = 99999
 
     def stringReceived(self, string: bytes) -> None:
-        """One whole string, without what framed it. Override this."""
+        """Handle one whole string, without its length prefix or framing. Override this."""
         raise NotImplementedError(f"{safe_repr(self)} must override stringReceived(string)")
 
 
 class NetstringReceiver(_Strings):
     """Receives and sends netstrings, `<length in decimal>:<bytes>,`.
 
-    MAX_LENGTH: of a string, in bytes. A longer one, or anything that is no netstring, closes the
-    connection and sets `brokenPeer` to 1; it is noticed as soon as its first wrong byte is here.
+    MAX_LENGTH: the longest string, in bytes. A longer string, or input that is no netstring, closes
+        the connection and sets `brokenPeer` to 1. This happens as soon as the first wrong byte has
+        arrived.
     """
 
     brokenPeer = 0
@@ -373,10 +379,10 @@ class NetstringReceiver(_Strings):
         """Write `string` as a netstring."""
         self.transport.write(b"%d:%b," % (len(string), string))
 
-    def _deliver(self, held: _Held, gate: Any) -> None:
-        while not self.brokenPeer and gate.reading:
+    def _deliver(self, buffer: _InputBuffer, transport: Any) -> None:
+        while not self.brokenPeer and transport.reading:
             try:
-                string = self._next_string(held)
+                string = self._next_string(buffer)
             except NetstringParseError as error:
                 logger.debug("closing the connection of %s: %s", safe_repr(self), error)
                 self.brokenPeer = 1
@@ -386,13 +392,15 @@ class NetstringReceiver(_Strings):
                 return
             self.stringReceived(string)
 
-    def _next_string(self, held: _Held) -> bytes | None:
-        """Take the next string out of what is held. None: it has not come as a whole."""
+    def _next_string(self, buffer: _InputBuffer) -> bytes | None:
+        """Remove and return the next string, or None if it is not complete.
+
+        Raises NetstringParseError if the input is no netstring, or a string is too long."""
         longest = len(str(self.MAX_LENGTH)) + 1
-        if held.later and len(held.chunk) - held.offset < longest:
-            held.gather(0)
-        start = held.offset
-        digits, colon, _ = held.chunk[start : start + longest].partition(b":")
+        if buffer.later and len(buffer.chunk) - buffer.offset < longest:
+            buffer.gather(0)
+        start = buffer.offset
+        digits, colon, _ = buffer.chunk[start : start + longest].partition(b":")
         need = longest
         if digits or colon:
             if not digits.isdigit() or (digits[0] == ord("0") and len(digits) > 1):
@@ -401,20 +409,21 @@ class NetstringReceiver(_Strings):
                 raise NetstringParseError(f"length {digits!r} is above {self.MAX_LENGTH}")
             if colon:
                 need = len(digits) + int(digits) + 2
-        if len(held.chunk) - start < need and not held.gather(need):
+        if len(buffer.chunk) - start < need and not buffer.gather(need):
             return None
-        start = held.offset + len(digits) + 1
-        held.offset = end = held.offset + need
-        if held.chunk[end - 1] != ord(","):
-            raise NetstringParseError(f"{held.chunk[end - 1 : end]!r} ends a string; send ','")
-        return held.chunk[start : end - 1]
+        start = buffer.offset + len(digits) + 1
+        buffer.offset = end = buffer.offset + need
+        if buffer.chunk[end - 1] != ord(","):
+            raise NetstringParseError(f"{buffer.chunk[end - 1 : end]!r} ends a string; send ','")
+        return buffer.chunk[start : end - 1]
 
 
 class IntNStringReceiver(_Strings, _Pauseable):
-    """Receives and sends strings behind their length as a binary integer. Use a subclass.
+    """Receives and sends strings after their length as a binary integer. Use a subclass.
 
-    structFormat: of the length, as in the `struct` module. prefixLength: its size in bytes.
-    MAX_LENGTH: of a string that is received, in bytes.
+    structFormat: the format of the length, as in the `struct` module.
+    prefixLength: the size of the length, in bytes.
+    MAX_LENGTH: the longest string to receive, in bytes.
     """
 
     structFormat: str
@@ -422,24 +431,26 @@ class IntNStringReceiver(_Strings, _Pauseable):
 
     @property
     def recvd(self) -> bytes:
-        """The bytes that are held; may be set, for a protocol that hands over to another."""
-        return self._held.peek() if self._held else b""
+        """The buffered input. May be set, for a protocol that takes over from another one."""
+        return self._buffered_input.peek() if self._buffered_input else b""
 
     @recvd.setter
     def recvd(self, data: bytes) -> None:
-        if self._held is None:
-            self._held = _Held()
-        self._held.replace(data)
+        if self._buffered_input is None:
+            self._buffered_input = _InputBuffer()
+        self._buffered_input.replace(data)
 
     def lengthLimitExceeded(self, length: int) -> None:
-        """A string of `length` bytes is announced: closes the connection, unless overridden.
+        """Handle a prefix above MAX_LENGTH: close the connection, unless overridden.
 
-        The prefix and what follows it stay in `recvd`.
+        The prefix and the input after it stay in `recvd`.
         """
         self.transport.loseConnection()
 
     def sendString(self, string: bytes) -> None:
-        """Write `string` behind its length. StringTooLongError if the prefix cannot count it."""
+        """Write the length of `string`, then `string`.
+
+        Raises StringTooLongError if the length does not fit the prefix."""
         limit = 256**self.prefixLength
         if len(string) >= limit:
             raise StringTooLongError(
@@ -448,12 +459,12 @@ class IntNStringReceiver(_Strings, _Pauseable):
             )
         self.transport.write(pack(self.structFormat, len(string)) + string)
 
-    def _deliver(self, held: _Held, gate: Any) -> None:
+    def _deliver(self, buffer: _InputBuffer, transport: Any) -> None:
         prefix = self.prefixLength
-        while not self.paused and gate.reading:
-            # Read afresh each time, for the callback may have set `recvd`.
-            chunk = held.chunk
-            start = held.offset + prefix
+        while not self.paused and transport.reading:
+            # Read the chunk again each time: the callback may have set `recvd`.
+            chunk = buffer.chunk
+            start = buffer.offset + prefix
             need = prefix
             if start <= len(chunk):
                 (length,) = unpack_from(self.structFormat, chunk, start - prefix)
@@ -462,40 +473,41 @@ class IntNStringReceiver(_Strings, _Pauseable):
                     return
                 end = start + length
                 if end <= len(chunk):
-                    held.offset = end
+                    buffer.offset = end
                     self.stringReceived(chunk[start:end])
                     continue
                 need += length
-            if not held.gather(need):
+            if not buffer.gather(need):
                 return
 
 
 class Int32StringReceiver(IntNStringReceiver):
-    """Strings behind four bytes of length, in network byte order."""
+    """Receives and sends strings after four bytes of length, in network byte order."""
 
     structFormat = "!I"
     prefixLength = calcsize(structFormat)
 
 
 class Int16StringReceiver(IntNStringReceiver):
-    """Strings behind two bytes of length, in network byte order."""
+    """Receives and sends strings after two bytes of length, in network byte order."""
 
     structFormat = "!H"
     prefixLength = calcsize(structFormat)
 
 
 class Int8StringReceiver(IntNStringReceiver):
-    """Strings behind one byte of length."""
+    """Receives and sends strings after one byte of length."""
 
     structFormat = "!B"
     prefixLength = calcsize(structFormat)
 
 
 class StatefulStringProtocol:
-    """A mixin, before a receiver of strings, that hands each string to the method of the state.
+    """A mixin before a string receiver: passes each string to the method of the current state.
 
-    In state "x" that is `proto_x(string)`, which returns the next state. The first is "init";
-    "done" closes the connection. A string in a state without a method is logged and passed over.
+    The method of state "x" is `proto_x(string)`, which returns the next state. The first state is
+    "init", and "done" closes the connection. If a state has no method, the string is logged and
+    ignored.
     """
 
     transport: Any
@@ -505,7 +517,7 @@ class StatefulStringProtocol:
         handler = getattr(self, f"proto_{self.state}", None)
         if handler is None:
             logger.warning(
-                "%s passes over a string: it has no method proto_%s", safe_repr(self), self.state
+                "%s ignores a string: it has no method proto_%s", safe_repr(self), self.state
             )
             return
         self.state = handler(string)
@@ -514,12 +526,13 @@ class StatefulStringProtocol:
 
 
 class FileSender:
-    """A pull producer that sends a file, one chunk whenever the consumer asks.
+    """A pull producer that sends a file, one chunk each time that the consumer asks.
 
-    CHUNK_SIZE: how many bytes are read at a time. lastSent: the last byte sent, b"" before.
+    CHUNK_SIZE: the number of bytes to read at a time.
+    lastSent: the last byte sent; b"" before the first one.
     """
 
-    # A pass of the loop reads one chunk, and a disk may be slow: the other connections wait.
+    # One loop iteration reads one chunk. A disk may be slow, and all other connections wait for it.
     CHUNK_SIZE = 2**14
 
     lastSent = b""
@@ -534,17 +547,21 @@ class FileSender:
         consumer: IConsumer,
         transform: Callable[[bytes], bytes] | None = None,
     ) -> Deferred[bytes]:
-        """Send what `file.read(size)` gives, up to its end, through `transform` if there is one.
+        """Send `file` from its position to its end, and return a Deferred.
 
-        `file` must give bytes; it is left open. The Deferred gets the last byte sent once all is
-        written, or the exception that ended the transfer: one out of `file`, `transform` or
-        `consumer.write`; BlockingIOError if a non-blocking `file` has nothing to read yet; or
-        ConnectionLost if the consumer stops it. Raises RuntimeError if this sender is still busy,
-        or if `consumer` has another producer.
+        file: an object whose `read(size)` returns bytes. The file is left open.
+        transform: a function that is called with each chunk and returns the bytes to send, or None.
+
+        The Deferred fires with the last byte sent when all bytes are written. It fails with an
+        exception of `file`, `transform` or `consumer.write`. It fails with BlockingIOError if a
+        non-blocking `file` has nothing to read yet, and with ConnectionLost if the consumer stops
+        the transfer.
+
+        Raises RuntimeError if this sender is still busy, or if `consumer` has another producer.
         """
         if self.deferred is not None:
             raise RuntimeError(
-                f"{safe_repr(self)} still sends {safe_repr(self.file)}; use another FileSender"
+                f"{safe_repr(self)} is still sending {safe_repr(self.file)}; use another FileSender"
             )
         self.file, self.consumer, self.transform = file, consumer, transform
         self.lastSent = b""
@@ -553,12 +570,12 @@ class FileSender:
         try:
             consumer.registerProducer(self, False)
         except BaseException:
-            self._let_go()
+            self._release()
             raise
         return deferred
 
     def resumeProducing(self) -> None:
-        """Write one chunk, or end the transfer."""
+        """Write one chunk, or end the transfer at the end of the file."""
         if self.deferred is None:
             return
         try:
@@ -575,23 +592,23 @@ class FileSender:
                 self._end()
 
     def pauseProducing(self) -> None:
-        """Nothing to do: a pull producer writes only when it is asked."""
+        """Do nothing: a pull producer writes only when it is asked."""
 
     def stopProducing(self) -> None:
-        """The consumer takes no more: end the transfer with ConnectionLost."""
+        """End the transfer with ConnectionLost: the consumer is lost."""
         error = ConnectionLost(
             f"{safe_repr(self.consumer)} stopped the transfer of {safe_repr(self.file)}"
         )
-        deferred = self._let_go()
+        deferred = self._release()
         if deferred is not None:
             deferred.errback(error)
 
     def _next_chunk(self) -> bytes:
-        """What is to be written next; nothing at the end of the file."""
+        """Return the next chunk to write; an empty one at the end of the file."""
         while True:
             chunk: bytes | None = self.file.read(self.CHUNK_SIZE)
             if chunk is None:
-                # Not the end of the file: a peer must not take a part for the whole.
+                # This is not the end of the file. A peer must not take a part of it for all of it.
                 raise BlockingIOError(
                     errno.EAGAIN,
                     f"{safe_repr(self.file)} has nothing to read now; wait until it has",
@@ -599,13 +616,13 @@ class FileSender:
             if not chunk or self.transform is None:
                 return chunk
             chunk = self.transform(chunk)
-            # Nobody would ask again after a chunk of which the transform left nothing.
+            # The consumer would not ask again if no bytes were written, so read the next chunk.
             if chunk:
                 return chunk
 
     def _end(self, error: BaseException | None = None) -> None:
         consumer = self.consumer
-        deferred = self._let_go()
+        deferred = self._release()
         if deferred is None:
             return
         consumer.unregisterProducer()
@@ -614,7 +631,7 @@ class FileSender:
         else:
             deferred.errback(error)
 
-    def _let_go(self) -> Deferred[bytes] | None:
+    def _release(self) -> Deferred[bytes] | None:
         deferred, self.deferred = self.deferred, None
         self.file = self.consumer = self.transform = None
         return deferred

@@ -148,7 +148,7 @@ def test_what_is_delivered_is_bytes(receiver, frame):
 
 
 @every_receiver
-def test_an_unfinished_string_is_held(receiver, frame):
+def test_an_unfinished_string_is_buffered(receiver, frame):
     protocol, _ = started(receiver)
 
     protocol.dataReceived(frame(b"a") + frame(b"bcd")[:-1])
@@ -235,7 +235,7 @@ def test_R1_case_17_pausing_the_transport_holds_back_the_rest_of_the_read(receiv
 
 
 @every_receiver
-def test_R1_empty_data_after_the_transport_resumes_delivers_what_was_held(receiver, frame):
+def test_R1_empty_data_after_the_transport_resumes_delivers_the_buffered_input(receiver, frame):
     protocol, transport = started(receiver)
     protocol.on[b"a"] = protocol.on[b"b"] = transport.pauseProducing
     protocol.dataReceived(b"".join(map(frame, ABC)))
@@ -262,7 +262,7 @@ def test_R1_empty_data_while_paused_delivers_nothing(receiver, frame):
 
 
 @every_receiver
-def test_R1_what_comes_while_paused_follows_what_was_held(receiver, frame):
+def test_R1_what_comes_while_paused_follows_the_buffered_input(receiver, frame):
     protocol, transport = started(receiver)
     protocol.on[b"a"] = transport.pauseProducing
     stream = b"".join(map(frame, [*ABC, b"d", b"e"]))
@@ -277,7 +277,7 @@ def test_R1_what_comes_while_paused_follows_what_was_held(receiver, frame):
 
 
 @every_receiver
-def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_held(receiver, frame):
+def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_buffered(receiver, frame):
     protocol, transport = started(receiver)
     protocol.dataReceived(frame(b"abc")[:2])
     transport.pauseProducing()
@@ -585,7 +585,7 @@ def test_a_line_of_MAX_LENGTH_may_come_in_two_reads_with_the_delimiter_cut(recei
     assert protocol.got == [b"12345"]
 
 
-def test_lineLengthExceeded_gets_all_that_is_held():
+def test_lineLengthExceeded_gets_all_buffered_input():
     protocol, _ = started(Lines)
     protocol.MAX_LENGTH = 3
 
@@ -786,7 +786,7 @@ def test_setLineMode_outside_a_callback_leaves_the_mode_to_the_lines_in_the_extr
     assert not protocol.line_mode
 
 
-def test_the_first_switches_get_all_that_is_held():
+def test_the_first_switches_get_all_buffered_input():
     protocol, _ = started(Switching)
     data = b"a\r\nx" * 10_000
 
@@ -797,7 +797,7 @@ def test_the_first_switches_get_all_that_is_held():
     assert protocol.sizes[len(whole)] == 1024
 
 
-def test_other_bytes_handed_back_are_read_before_those_that_are_held():
+def test_other_bytes_handed_back_are_read_before_the_buffered_ones():
     # given a protocol that hands back something else than it was given, as one that decompresses
     class Inflating(Lines):
         def lineReceived(self, line):
