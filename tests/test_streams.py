@@ -22,18 +22,11 @@ import pytest
 from scripted import Wire
 from support import Recorder, next_timer, passes, pump, served
 
+from minireactor import streams
 from minireactor.basic import FileSender
-from minireactor.streams import stages as streams
-from minireactor.streams.stages import (
-    LARGEST_PASS,
-    LARGEST_TURN,
-    Buffer,
-    PushFromPull,
-    RateLimiter,
-    Tee,
-    Transform,
-    pipe,
-)
+from minireactor.streams import Buffer, PushFromPull, RateLimiter, Tee, Transform, pipe, stage
+from minireactor.streams.buffer import LARGEST_PASS
+from minireactor.streams.stage import LARGEST_TURN
 from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, StringTransport
 
 
@@ -810,7 +803,7 @@ def test_pipe_wants_a_piece():
 
 
 def test_the_example_of_the_module_is_three_lines_and_works(clock, monkeypatch):
-    example = streams.__doc__.split("\n\n")[1]
+    example = stage.__doc__.split("\n\n")[1]
     assert len(example.splitlines()) == 3
     monkeypatch.setattr("minireactor.reactor", clock)
     transport, file = StringTransport(), io.BytesIO(os.urandom(100_000))

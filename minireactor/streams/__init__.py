@@ -1,18 +1,13 @@
 """Stages between a producer and a consumer, and `pipe()`, which chains them.
 
-Imports `core` and the kit. Read first: `stages`.
+Imports `core` and the kit. Read first: `stage`, with the contract that every stage keeps.
 """
 
-from minireactor.streams.stages import (
-    Branch,
-    Buffer,
-    Piece,
-    PushFromPull,
-    RateLimiter,
-    Tee,
-    Transform,
-    pipe,
-)
+from minireactor.streams.buffer import Buffer
+from minireactor.streams.rate import RateLimiter
+from minireactor.streams.stage import Piece, PushFromPull, pipe
+from minireactor.streams.tee import Branch, Tee
+from minireactor.streams.transform import Transform
 
 __all__ = [
     "Branch",
