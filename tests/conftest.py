@@ -12,7 +12,7 @@ from proxy_support import MODES
 from scripted import Wire
 
 from minireactor import Reactor
-from minireactor.proxy import factory as proxy
+from minireactor.proxy import legs
 from minireactor.testing import Clock
 
 if "splice" in MODES:
@@ -76,8 +76,8 @@ def wire(monkeypatch, clock):
 def mode(request, monkeypatch):
     """The way in which a proxy moves bytes; "splice" does so with all but the first read."""
     if request.param == "splice":
-        monkeypatch.setattr(proxy, "BULK", 1)
-        monkeypatch.setattr(proxy, "SMALL", 0)
+        monkeypatch.setattr(legs, "BULK", 1)
+        monkeypatch.setattr(legs, "SMALL", 0)
     yield request.param
     if request.param == "splice":
         splice.close_spare_pipes()

@@ -7,7 +7,8 @@ import time
 
 from support import PATIENCE, connect, passes, pump
 
-from minireactor.proxy.factory import CAN_SPLICE, ProxyFactory
+from minireactor.proxy.factory import ProxyFactory
+from minireactor.proxy.legs import CAN_SPLICE
 from minireactor.transports.tcp import LARGEST_READ
 
 # In which ways bytes are moved, and how a ProxyFactory and the command are told: name -> (options,

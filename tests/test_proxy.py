@@ -47,7 +47,8 @@ from support import (
 from minireactor import Reactor
 from minireactor.core import flow
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from minireactor.proxy.factory import Leg, Proxy, ProxyFactory, join
+from minireactor.proxy import Proxy, ProxyFactory, join
+from minireactor.proxy.legs import Leg
 from minireactor.transports import connector
 from minireactor.transports.kernel import send_queue
 from minireactor.transports.tcp import LARGEST_READ

@@ -19,7 +19,7 @@ from minireactor import Reactor
 from minireactor.address import IPv4Address, host_port
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
 from minireactor.failure import Failure
-from minireactor.proxy import factory as proxy
+from minireactor.proxy import factory, legs
 from minireactor.proxy.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
 from minireactor.proxy.factory import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
 from minireactor.proxy.relay import Relay
@@ -539,8 +539,8 @@ def test_B3_what_an_observer_raises_ends_one_conversation_and_leaves_the_counts_
 
     places = [("127.0.0.1", unused_number()), target.place]
     relay = Relay(reactor, places, on_event=fail)
-    joined, trying = proxy.join, relay.trying
-    monkeypatch.setattr(proxy, "join", lambda *given: (fail("join"), joined(*given)))
+    joined, trying = factory.join, relay.trying
+    monkeypatch.setattr(factory, "join", lambda *given: (fail("join"), joined(*given)))
     monkeypatch.setattr(relay, "trying", lambda given: (trying(given), fail("trying")))
     ended = []
     whole = relay.ended
@@ -580,11 +580,11 @@ def test_an_end_of_the_client_while_the_join_fails_is_told_once(
 
     def half(client, far, rate, on_lost, splice):
         if has_leg:
-            client.protocol = proxy.Leg(client, far, far, on_lost)
+            client.protocol = legs.Leg(client, far, far, on_lost)
         client.abortConnection()
         raise RuntimeError("half of it is done")
 
-    monkeypatch.setattr(proxy, "join", half)
+    monkeypatch.setattr(factory, "join", half)
     relay.listen("127.0.0.1", 0)
     end_of(reactor, closing(connect(relay.port)))
     pump(reactor, lambda: not relay.connections, "the end")

@@ -16,9 +16,9 @@ from support import Recorder, open_descriptors, output, passes, pump, receive
 from minireactor import Reactor
 from minireactor.core.buffer import Source
 from minireactor.failure import Failure
-from minireactor.proxy import factory as proxy
+from minireactor.proxy import legs
 
-if not proxy.CAN_SPLICE:
+if not legs.CAN_SPLICE:
     pytest.skip("this Python has no os.splice", allow_module_level=True)
 
 from minireactor.transports import splice
@@ -53,8 +53,8 @@ def spliced(monkeypatch):
         taken.append(source.left if source else 0)
         return source
 
-    original = proxy.splice_from
-    monkeypatch.setattr(proxy, "splice_from", noting)
+    original = legs.splice_from
+    monkeypatch.setattr(legs, "splice_from", noting)
     return taken
 
 
@@ -162,13 +162,13 @@ class Lump(Source):
 
 
 def test_each_time_after_bulk_it_takes_two_small_splices_to_end_splicing(wire, monkeypatch):
-    monkeypatch.setattr(proxy, "splice_from", lambda sock: Lump(sizes.pop()))
+    monkeypatch.setattr(legs, "splice_from", lambda sock: Lump(sizes.pop()))
     near, sock = wire.connect(Recorder(), room=1 << 30)
     far, _ = wire.connect(Recorder(), room=1 << 30)
-    proxy.join(near, far)
+    legs.join(near, far)
     for small in (2, 2):
-        sizes = [proxy.SMALL - 1] * 5
-        near.protocol.dataReceived(bytes(proxy.BULK))
+        sizes = [legs.SMALL - 1] * 5
+        near.protocol.dataReceived(bytes(legs.BULK))
         sock.inbox = [b"read"]
         wire.run(10)
         assert len(sizes) == 5 - small
@@ -248,7 +248,7 @@ class Turns:
         self.now = 0.0
         self.later = []
         self.took = []
-        self.turns = proxy._Turns()
+        self.turns = legs._Turns()
         self._each = seconds
 
     def seconds(self):
@@ -261,7 +261,7 @@ class Turns:
         call()
 
     def leg(self):
-        leg = proxy.SplicingLeg(SimpleNamespace(reading=True, reactor=self), None, None)
+        leg = legs.SplicingLeg(SimpleNamespace(reading=True, reactor=self), None, None)
 
         def read():
             assert leg.has_turn
@@ -290,13 +290,13 @@ def test_T5_legs_that_move_bulk_go_one_after_the_other_and_later():
 
 
 def test_T5_turns_of_one_iteration_are_bounded_in_time():
-    bulk = Turns(seconds=proxy.TURN_SECONDS * 2.5)
-    legs = [bulk.leg() for _ in range(10)]
-    for leg in legs:
+    bulk = Turns(seconds=legs.TURN_SECONDS * 2.5)
+    several = [bulk.leg() for _ in range(10)]
+    for leg in several:
         bulk.turns.has(leg)
     for count in (4, 7, 9, 10):
         bulk.iterate()
-        assert bulk.took == legs[:count]
+        assert bulk.took == several[:count]
     assert bulk.later == []
 
 
@@ -329,7 +329,7 @@ def test_turns_keep_no_reactor(closing):
     gone = weakref.ref(own)
     through = Line(own, closing, "splice")
     exchange(own, through.client, through.target, PLENTY)
-    assert own in proxy._turns
+    assert own in legs._turns
     own.close()
     del own, through
     gc.collect()
