@@ -24,8 +24,17 @@ from support import Recorder, next_timer, passes, pump, served
 
 from minireactor import streams
 from minireactor.basic import FileSender
-from minireactor.streams import Buffer, PushFromPull, RateLimiter, Tee, Transform, pipe, stage
-from minireactor.streams.buffer import LARGEST_PASS
+from minireactor.streams import (
+    Buffer,
+    PushFromPull,
+    RateLimiter,
+    Stage,
+    Tee,
+    Transform,
+    pipe,
+    stage,
+)
+from minireactor.streams.buffer import LARGEST_CHUNK
 from minireactor.streams.stage import LARGEST_TURN
 from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, StringTransport
 
@@ -45,7 +54,7 @@ def in_parts(data):
 
 
 PIECES = {
-    "PushFromPull": PushFromPull,
+    "Stage": Stage,
     "Buffer": lambda clock: Buffer(60, 20, clock),
     "RateLimiter": lambda clock: RateLimiter(1000, 16, clock),
     "Transform": lambda clock: Transform(in_parts, reactor=clock),
@@ -798,7 +807,7 @@ def test_a_transport_is_closed_at_the_end_of_its_chain(clock):
 
 
 def test_pipe_wants_a_piece():
-    with pytest.raises(ValueError, match="a piece, or several"):
+    with pytest.raises(ValueError, match="one stage or more"):
         pipe(StringTransport())
 
 
@@ -842,7 +851,7 @@ def test_a_long_stream_takes_a_pass_a_chunk_and_never_recurses(wire):
 
 
 def test_a_push_producer_passes_through(clock):
-    producer, piece, sink = chain("PushFromPull", clock, pause_at={2})
+    producer, piece, sink = chain("Stage", clock, pause_at={2})
     producer.start()
     assert sink.chunks == CHUNKS[:2]
     assert (producer.calls, clock.calls) == (["pauseProducing"], [])
@@ -890,17 +899,17 @@ def test_M2_exactly_high_is_not_above(clock):
 
 
 def test_M2_exactly_low_is_at(clock):
-    piece = Buffer(3 * LARGEST_PASS, LARGEST_PASS, clock)
-    producer = StrictPushProducer(piece, [b"a" * LARGEST_PASS] * 9)
+    piece = Buffer(3 * LARGEST_CHUNK, LARGEST_CHUNK, clock)
+    producer = StrictPushProducer(piece, [b"a" * LARGEST_CHUNK] * 9)
     sink = Sink(pause_at="all")
     producer.start()
-    assert piece.held == 4 * LARGEST_PASS
+    assert piece.held == 4 * LARGEST_CHUNK
     piece.feed(sink)
     sink.resume()
-    assert (producer.calls, piece.held) == (["pauseProducing"], 2 * LARGEST_PASS)
+    assert (producer.calls, piece.held) == (["pauseProducing"], 2 * LARGEST_CHUNK)
     sink.resume()
     assert producer.calls == ["pauseProducing", "resumeProducing", "pauseProducing"]
-    assert piece.held == 4 * LARGEST_PASS
+    assert piece.held == 4 * LARGEST_CHUNK
 
 
 def test_the_producer_runs_ahead_by_the_high_mark_and_no_further(clock):
@@ -915,12 +924,12 @@ def test_the_producer_runs_ahead_by_the_high_mark_and_no_further(clock):
 
 def test_a_buffer_overfills_its_consumer_by_one_portion_at_most(clock):
     sink = Sink(pause_at="all")
-    piece = Buffer(10 * LARGEST_PASS, reactor=clock)
-    piece.write(b"a" * (3 * LARGEST_PASS))
+    piece = Buffer(10 * LARGEST_CHUNK, reactor=clock)
+    piece.write(b"a" * (3 * LARGEST_CHUNK))
     piece.write(b"b" * 7)
     piece.feed(sink)
     settle(clock, sink)
-    assert [len(chunk) for chunk in sink.chunks] == [LARGEST_PASS] * 3 + [7]
+    assert [len(chunk) for chunk in sink.chunks] == [LARGEST_CHUNK] * 3 + [7]
 
 
 # --- RateLimiter
@@ -1659,7 +1668,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     pump(reactor, at_rest, "the producer to stop")
     assert 0 < producer.written < 2000 * 5000
     assert way.held <= 5000
-    assert most <= 4 * marks[0] + (len(pieces) + 1) * LARGEST_PASS
+    assert most <= 4 * marks[0] + (len(pieces) + 1) * LARGEST_CHUNK
     assert read_all(reactor, client) == hashlib.sha256(b"".join(blocks)).hexdigest()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"], "the close")
     assert held_by(pieces) == 0
@@ -1967,7 +1976,7 @@ class Episode:
             sink.check()
         for piece in self.pieces:
             mark = piece._flow.high if isinstance(piece, Buffer) else 0
-            assert piece.held <= mark + max(self.largest, LARGEST_PASS), piece
+            assert piece.held <= mark + max(self.largest, LARGEST_CHUNK), piece
 
     def run_to_the_end(self):
         """Let all that waits go on, then look at what has come of it."""

@@ -1,20 +1,23 @@
 """Stages between a producer and a consumer, and `pipe()`, which chains them.
 
-Imports `core` and the kit. Read first: `stage`, with the contract that every stage keeps.
+Each file holds one stage: `rate` limits the speed, `transform` converts, `buffer` buffers, and
+`tee` feeds several consumers.
+
+May import `core` and the kit, no transport. Read first: `stage`, the contract of every stage.
 """
 
 from minireactor.streams.buffer import Buffer
 from minireactor.streams.rate import RateLimiter
-from minireactor.streams.stage import Piece, PushFromPull, pipe
+from minireactor.streams.stage import PushFromPull, Stage, pipe
 from minireactor.streams.tee import Branch, Tee
 from minireactor.streams.transform import Transform
 
 __all__ = [
     "Branch",
     "Buffer",
-    "Piece",
     "PushFromPull",
     "RateLimiter",
+    "Stage",
     "Tee",
     "Transform",
     "pipe",

@@ -1,4 +1,4 @@
-"""A stage that lets its producer run ahead of its consumer."""
+"""A stage that lets its producer run ahead of its consumer, up to a high watermark."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from typing import TYPE_CHECKING
 
 from minireactor.core import flow
 from minireactor.core.buffer import LARGE, WriteBuffer
-from minireactor.streams.stage import Piece
+from minireactor.streams.stage import Stage
 
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
 
-# Bytes that a Buffer passes on at a time: by no more can it overfill its consumer.
-LARGEST_PASS = 16 * 1024
+# Bytes that a Buffer passes on at a time. A consumer gets at most so many beyond its high mark.
+LARGEST_CHUNK = 16 * 1024
 
 
-class Buffer(Piece):
-    """Lets its producer run ahead of its consumer, by `high` bytes.
+class Buffer(Stage):
+    """Buffer bytes between two watermarks, so that the producer may run ahead of the consumer.
 
-    0 <= low < high; low is high // 4 unless given; ValueError. A pause from below stays here until
-    more than `high` bytes are held; then it goes up. A resume passes on what is held until the
-    next pause, and goes up once `low` bytes or fewer are left. At the end, unregisterProducer()
-    goes down after the last byte. At a loss, what is held is dropped.
+    high, low: the watermarks in bytes, 0 <= low < high; low is high // 4 unless given.
+
+    If the consumer pauses, the producer goes on until more than `high` bytes are buffered. If the
+    consumer resumes, the buffered bytes are passed on until it pauses again. The producer is
+    resumed when `low` bytes or fewer are left. The end of the stream is passed on after the last
+    byte. If the consumer is lost, the buffered bytes are dropped.
+
+    Raises ValueError if the watermarks are not in that order.
     """
 
     def __init__(
@@ -35,21 +39,21 @@ class Buffer(Piece):
     def held(self) -> int:
         return len(self._buffer)
 
-    def _take(self, data: bytes) -> None:
+    def _store(self, data: bytes) -> None:
         if len(data) < LARGE:
             self._buffer.tail += data
         else:
             self._buffer.append(data)
 
     def _next(self) -> bytes | None:
-        chunk = b"".join(self._buffer.peek(LARGEST_PASS))
+        chunk = b"".join(self._buffer.peek(LARGEST_CHUNK))
         self._buffer.advance(len(chunk))
         return chunk or None
 
     def _unfinished(self) -> bool:
         return len(self._buffer) > 0
 
-    def _load(self) -> int:
+    def _level(self) -> int:
         return len(self._buffer)
 
     def _drop(self) -> None:

@@ -1,31 +1,35 @@
-"""A stage that limits how many bytes pass in a second."""
+"""A stage that limits the number of bytes that pass in a second: a token bucket."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from minireactor.streams.stage import Piece
+from minireactor.streams.stage import Stage
 
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
 
-# Seconds. A delay that is lost in the rounding of the clock would come round again and again.
+# Seconds. A shorter delay may vanish in the clock's rounding, and would be repeated endlessly.
 SHORTEST_WAIT = 1e-6
 
 
-class RateLimiter(Piece):
-    """Passes on `rate` bytes a second, and up to `burst` bytes at once after a rest.
+class RateLimiter(Stage):
+    """Pass on `rate` bytes a second, and up to `burst` bytes at once after a rest.
 
-    `rate`: any number above 0. `burst`: a whole number of bytes, 1 or more, unless given those of a
-    tenth of a second. ValueError. In no second pass more than `rate + burst` bytes; and as long as
-    there is something to pass, `rate` of them do, if the loop is never late by the time that half
-    of `burst` takes.
+    rate: bytes a second, any number above 0.
+    burst: bytes, 1 or more; the bytes of a tenth of a second unless given.
 
-    It holds what may not pass yet, and sends a pause up with the first byte that it has to hold:
-    that is the rest of one chunk. Resume goes up when the last byte held has passed. A pause from
-    below goes up at once; meanwhile the right to pass on grows no further than to `burst`. At the
-    end, what is held goes on at its rate, then unregisterProducer(); at a loss it is dropped.
+    At most `rate + burst` bytes pass in any second. The full `rate` is reached if the loop is never
+    later than `burst / (2 * rate)` seconds.
+
+    Bytes that may not pass yet are buffered. The producer is paused with the first buffered byte,
+    so the buffer holds the rest of one chunk at most. The producer is resumed when the last
+    buffered byte has passed. If the consumer pauses, the producer is paused at once. During the
+    pause the allowance grows up to `burst` and no further. At the end of the stream, the buffered
+    bytes pass at the same rate, and then the end does. If the consumer is lost, they are dropped.
+
+    Raises ValueError for any other `rate` or `burst`.
     """
 
     def __init__(
@@ -33,20 +37,20 @@ class RateLimiter(Piece):
     ) -> None:
         super().__init__(reactor)
         if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-            raise ValueError(f"rate={rate!r} will not do: it is bytes a second, more than 0")
+            raise ValueError(f"rate={rate!r} will not do: give bytes a second, more than 0")
         if burst is None:
             burst = max(1, int(rate / 10))
         if not isinstance(burst, int) or burst < 1:
-            raise ValueError(f"burst={burst!r} will not do: it is a number of bytes, 1 or more")
+            raise ValueError(f"burst={burst!r} will not do: give a number of bytes, 1 or more")
         self._rate = rate
         self._burst = burst
-        # Not by single bytes, nor by all that may pass at once: what is earned while a wake-up is
-        # late must still find room.
+        # Wait until half a burst may pass: single bytes would cost a wake-up each. The other half
+        # of the bucket stays free for the bytes that are earned while a wake-up is late.
         self._portion = (burst + 1) // 2
-        # The bucket is counted from a moment at which it was full, so that the roundings of many
-        # small steps do not add up.
+        # The allowance is counted from the last moment when the bucket was full. Adding up many
+        # small steps would add up their rounding errors.
         self._full_at = -math.inf
-        self._spent = 0  # bytes since
+        self._spent = 0  # bytes passed since then
 
     def _next(self) -> bytes | None:
         if not self._chunks:
@@ -60,7 +64,7 @@ class RateLimiter(Piece):
             return None
         chunk = self._chunks.popleft()
         if len(chunk) > allowed:
-            # To copy the rest for every portion would be quadratic: a view is not.
+            # A view of the rest: copying the rest for every portion would take quadratic time.
             view = memoryview(chunk)
             self._chunks.appendleft(view[allowed:])
             chunk = view[:allowed]

@@ -1,38 +1,41 @@
-"""Pieces to put between any producer and any consumer: slow down, transform, share, buffer.
+"""The base class of all stages, and `pipe()`, which chains stages in front of a consumer.
 
     pack = zlib.compressobj()
-    way = pipe(Transform(pack.compress, pack.flush), RateLimiter(50_000), transport)
-    FileSender().beginFileTransfer(file, way)
+    first = pipe(Transform(pack.compress, pack.flush), RateLimiter(50_000), transport)
+    FileSender().beginFileTransfer(file, first)
 
-A piece is a consumer for what is above it, and a push producer for what is below: a transport,
-another piece, or any IConsumer. It keeps the contract of `interfaces` both ways:
+A stage is a consumer for the producer above it. It is a push producer for the consumer below it:
+a transport, another stage, or any other IConsumer. It keeps the contract of `interfaces` on both
+sides:
 
-    from above                what the piece does                            calls below
-    registerProducer(p, s)    P1: pauses a push producer if it is full;
-                              U1: asks a pull producer, and once more
-                              after each of its writes, when it has room
-    write(data)               passes it on, or holds it                      write(chunk)
-    unregisterProducer()      that was all: passes on what it holds, then    unregisterProducer()
-                                                                             and on_finish()
+    call from above           what the stage does                            call below
+    registerProducer(p, s)    P1: pauses a push producer if full;
+                              U1: asks a pull producer now, and once more
+                              after each of its writes, when there is room
+    write(data)               passes the data on, or buffers it              write(chunk)
+    unregisterProducer()      the stream ends: passes on the buffered        unregisterProducer()
+                              bytes, then ends the stream below              and on_finish()
     loseConnection()          E5: the same once no producer is registered    and loseConnection()
-    abortConnection()         drops what it holds, stops its producer        abortConnection()
+    abortConnection()         drops the buffered bytes, stops the producer   abortConnection()
 
-    from below                what the piece does                            calls above
-    pauseProducing()          holds what comes; full at once, a Buffer       pauseProducing()
-                              only when it holds too much
-    resumeProducing()         passes on what it holds, and has room          resumeProducing()
-    stopProducing()           the consumer is lost: drops what it holds      stopProducing()
+    call from below           what the stage does                            call above
+    pauseProducing()          buffers what comes; full at once, but a        pauseProducing()
+                              Buffer only above its high mark
+    resumeProducing()         passes on the buffered bytes, and has room     resumeProducing()
+    stopProducing()           the consumer is lost: drops the buffered       stopProducing()
+                              bytes
 
-The end. To unregister from a piece is to end the stream, which goes down as what is held goes.
-What is to happen then is said with `pipe(..., transport, on_finish=transport.loseConnection)`. What
-is written after the end is dropped, and a producer that registers is stopped at once. Who writes
-without being registered says `loseConnection()`, which closes the consumer too.
+The end. A producer ends the stream by unregistering. The end is passed on after the last buffered
+byte. `pipe(..., transport, on_finish=transport.loseConnection)` says what to do at that moment.
+Data written after the end is dropped, and a producer that registers then is stopped at once. A
+program that writes without a registered producer ends the stream with `loseConnection()`, which
+closes the consumer too.
 
-A loss goes up. A break goes both ways: what a producer, a consumer or a transform raises is logged
-once, and never comes out of a `write()`; the producer is stopped, and the consumer aborted, lest it
-take half a stream for the whole.
+Errors. A lost consumer is reported to the producer. An exception of a producer, a consumer or a
+transform is logged once, and never leaves `write()`. The producer is then stopped, and the consumer
+is aborted: a consumer that is closed in order would take half a stream for the whole.
 
-Until it has a consumer, a piece behaves as if that had paused it.
+A stage without a consumer behaves as if a consumer had paused it.
 """
 
 from __future__ import annotations
@@ -49,60 +52,75 @@ if TYPE_CHECKING:
     from minireactor.core.timers import DelayedCall
     from minireactor.interfaces import IReactorTime
 
-# Bytes that a piece passes on in one go while it holds more: as many as a connection reads in one
-# pass. A consumer that never pauses would otherwise keep the loop for as long as there is more.
+# Bytes that a stage passes on in one turn, as many as a connection reads in one loop iteration.
+# Without this limit, a consumer that never pauses would block the loop until all is passed on.
 LARGEST_TURN = 256 * 1024
 
 
 def pipe(*stages: Any, on_finish: Callable[[], object] | None = None) -> Any:
-    """Have each of the pieces feed the next stage, the last of which is any consumer; the first.
+    """Connect each stage to the next one, and the last stage to a consumer; return the first stage.
 
-    `on_finish()` is called once the last piece has passed on all and has unregistered. ValueError
-    if there is no piece; RuntimeError if one of the stages is taken."""
+    stages: one or more stages, then any consumer.
+    on_finish: called when the last stage has passed on everything and has unregistered.
+
+    Raises ValueError if there is no stage, and RuntimeError if a stage or the consumer is already
+    connected."""
     if len(stages) < 2:
         raise ValueError(
-            f"pipe{safe_repr(stages)} will not do: it joins a piece, or several, to a consumer"
+            f"pipe{safe_repr(stages)} will not do: give one stage or more, then a consumer"
         )
     consumer = stages[-1]
-    for piece in reversed(stages[:-1]):
-        piece.feed(consumer, on_finish)
-        consumer, on_finish = piece, None
+    for stage in reversed(stages[:-1]):
+        stage.feed(consumer, on_finish)
+        consumer, on_finish = stage, None
     return consumer
 
 
-class Piece:
-    """What all pieces share, and by itself a piece that changes nothing.
+class Stage:
+    """Pass all bytes on unchanged; the base class of all stages.
 
-    `reactor`: for `callLater` and `seconds`; the default reactor unless given. `held`: how
-    many bytes it holds. `over`: whether it has passed on the end of the stream, or has lost it.
+        FileSender().beginFileTransfer(file, pipe(Stage(), consumer))
+
+    A stage makes a push producer of a pull producer, so a consumer that only knows push producers
+    can be fed by any producer. The pull producer is asked for data at three moments: when it
+    registers, when the consumer resumes, and otherwise once in each loop iteration, through the
+    reactor's `callLater(0)`. So it neither recurses nor delays others, however much data it has.
+    It is not asked while the consumer is paused, nor, by U2, before it has written again.
+
+    reactor: has `callLater` and `seconds`; the default reactor unless given.
+    held: number of buffered bytes.
+    over: true once the end of the stream was passed on, or the stream was broken off.
     """
 
     over = False
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
         self._reactor = reactor
-        # Marks of 0 and 0: it is full while it holds anything, or may not pass anything on.
+        # Both watermarks are 0: a stage is full while it is paused, or has buffered bytes.
         self._flow = flow.FlowControl(0, 0)
         self._consumers: list[Any] = []
         self._on_finish: Callable[[], object] | None = None
         self._chunks: deque[Any] = deque()
-        self._size = 0  # of these
-        self._paused = True  # by its consumer, or for want of one
-        self._writing = 0  # how many calls of write() are under way
-        self._passing = False  # whether a chunk is on its way into the consumer
-        self._answered = False  # a pull producer has written since it was last asked
+        self._size = 0  # bytes in _chunks
+        self._paused = True  # the consumer has paused this stage, or there is no consumer
+        self._writing = 0  # number of nested calls of write()
+        self._passing = False  # a chunk is being written to the consumer
+        self._answered = False  # the pull producer has written since it was last asked
         self._closing = False  # loseConnection() was called
         self._call: DelayedCall | None = None
 
     @property
     def held(self) -> int:
-        """Bytes that were written and have not been passed on."""
+        """Return the number of bytes that were written and not yet passed on."""
         return self._size
 
     def feed(self, consumer: Any, on_finish: Callable[[], object] | None = None) -> None:
-        """Pass everything on to `consumer`. RuntimeError if this piece or that one is taken.
+        """Connect this stage to `consumer`, and begin to pass on.
 
-        `on_finish()` is called after the end of the stream was passed on, and not at a loss."""
+        on_finish: called after the end of the stream was passed on, but not after a loss.
+
+        Raises RuntimeError if the stage has a consumer, the consumer has a producer, or the stream
+        is over."""
         self._check_not_over(consumer)
         if self._consumers:
             raise RuntimeError(
@@ -118,94 +136,99 @@ class Piece:
             self._consumers = []
             self._paused = True
             raise
-        self._go_on()
+        self._continue()
 
     def _check_not_over(self, consumer: Any) -> None:
         if self.over:
             raise RuntimeError(
-                f"{safe_repr(self)} has no more for {safe_repr(consumer)}: make another"
+                f"{safe_repr(self)} has no more for {safe_repr(consumer)}: make another stage"
             )
 
-    # The consumer, for what is above.
+    # The consumer's methods, called from above.
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let `producer` supply the bytes: pushing if `streaming`, else pulled. RuntimeError if
-        there is one already. Once the stream has ended, it gets stopProducing() at once."""
+        """Register a push producer if `streaming` is true, else a pull producer.
+
+        A producer that registers after the end of the stream gets stopProducing() at once.
+        Raises RuntimeError if another producer is registered."""
         call = self._flow.register(producer, streaming)
         self._answered = False
         if call is not None:
             self._guard(call)
 
     def unregisterProducer(self) -> None:
-        """The registered producer has no more: the end of the stream. Else nothing happens."""
+        """End the stream. Does nothing if no producer is registered."""
         if self._flow.producer is not None:
             self._flow.fire(flow.UNREGISTERED)
-            self._take_no_more()
+            self._end_input()
 
     def write(self, data: Any) -> None:
-        """Pass bytes, bytearray or memoryview on, or hold them. TypeError.
+        """Pass bytes, bytearray or memoryview on, or buffer them.
 
-        Calls pauseProducing() of a registered push producer if this has made the piece full."""
+        Calls pauseProducing() of a registered push producer if the data makes the stage full.
+        Raises TypeError for any other type."""
         data = as_bytes(data)
         if not data or self._flow.state is flow.CLOSED:
             return
         self._answered = True
         self._writing += 1
         try:
-            self._take(data)
-            self._go_on()
+            self._store(data)
+            self._continue()
         finally:
             self._writing -= 1
 
     def writeSequence(self, iovec: Any) -> None:
-        """Write all of an iterable of bytes or, on a TypeError, none of it."""
+        """Write all chunks of an iterable.
+
+        Raises TypeError, and writes none of them, if one is not bytes, bytearray or memoryview."""
         self.write(b"".join(map(as_bytes, iovec)))
 
     def loseConnection(self) -> None:
-        """End the stream, once no producer is registered, then close the consumer likewise."""
+        """End the stream once no producer is registered, and close the consumer likewise."""
         if self._closing:
             return
         self._closing = True
         if self.over:
-            self._tell_consumers("loseConnection")
+            self._call_consumers("loseConnection")
         elif self._flow.producer is None:
-            self._take_no_more()
+            self._end_input()
 
     def abortConnection(self) -> None:
-        """Break the stream off: stop the producer, drop what is held, abort the consumer."""
+        """Stop the producer, drop the buffered bytes, and abort the consumer."""
         consumers, self._consumers = self._consumers, []
-        stop = self._shut()
+        stop = self._break_off()
         for consumer in consumers:
             self._guard(getattr(consumer, "abortConnection", consumer.unregisterProducer))
         if stop is not None:
             self._guard(stop)
 
-    # The push producer, for what is below.
+    # The push producer's methods, called from below.
 
     def pauseProducing(self) -> None:
         self._paused = True
         self._cancel()
-        self._review()
+        self._update_producer()
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._go_on()
+        self._continue()
 
     def stopProducing(self) -> None:
         self._consumers = []
-        stop = self._shut()
+        stop = self._break_off()
         if stop is not None:
             self._guard(stop)
 
-    # What differs from piece to piece.
+    # What subclasses override.
 
-    def _take(self, data: bytes) -> None:
-        """Hold `data`, which is not empty."""
+    def _store(self, data: bytes) -> None:
+        """Buffer `data`, which is not empty."""
         self._chunks.append(data)
         self._size += len(data)
 
     def _next(self) -> bytes | None:
-        """What is to be passed on next; None if there is nothing, or nothing now."""
+        """Return the next chunk to pass on, or None if no chunk is ready now."""
         if not self._chunks:
             return None
         chunk: bytes = self._chunks.popleft()
@@ -213,22 +236,24 @@ class Piece:
         return chunk
 
     def _unfinished(self) -> bool:
-        """Whether anything is to be passed on before the stream may end."""
+        """Return whether anything must be passed on before the stream may end."""
         return self._size > 0
 
-    def _load(self) -> int:
-        """What is held against the marks: above high it is full, at or under low it has room."""
+    def _level(self) -> int:
+        """Return the number that is compared with the watermarks.
+
+        The stage is full above the high mark, and has room at or below the low mark."""
         return self.held + self._paused
 
     def _drop(self) -> None:
-        """Forget what is held."""
+        """Drop all buffered bytes."""
         self._chunks.clear()
         self._size = 0
 
-    # Passing on. State first, calls last: any of these calls may lead back into this piece.
+    # Passing on. State first, calls last: each of these calls may call this stage again.
 
-    def _go_on(self) -> None:
-        """Pass on what may pass, then see what follows from it."""
+    def _continue(self) -> None:
+        """Pass on what may pass, then pause, resume or finish as needed."""
         if not self._passing:
             self._cancel()
             self._passing = True
@@ -240,7 +265,7 @@ class Piece:
                 self._fail(error)
             finally:
                 self._passing = False
-        self._review()
+        self._update_producer()
 
     def _pass_on(self) -> None:
         turn = LARGEST_TURN
@@ -256,51 +281,53 @@ class Piece:
                 for consumer in tuple(self._consumers):
                     consumer.write(chunk)
 
-    def _review(self) -> None:
+    def _update_producer(self) -> None:
         state = self._flow.state
         if state is flow.CLOSED:
             if self._consumers and not (self.over or self._passing or self._unfinished()):
                 self._finish()
             return
-        load = self._load()
+        load = self._level()
         if load > self._flow.high:
-            self._tell(flow.ABOVE)
-        elif load <= self._flow.low and not self._passing and self._is_due(state):
+            self._notify_producer(flow.ABOVE)
+        elif load <= self._flow.low and not self._passing and self._wants_resume(state):
             if self._writing:
-                self._wake_in(0)  # no producer is called for more from inside its own write()
+                self._wake_in(0)  # never resume a producer inside its own write()
             else:
                 self._answered = False
-                self._tell(flow.BELOW)
+                self._notify_producer(flow.BELOW)
 
-    def _is_due(self, state: str) -> bool:
-        """Whether the producer has to hear of room. U2: one that has not answered is not polled."""
+    def _wants_resume(self, state: str) -> bool:
+        """Return whether the producer must be resumed when there is room.
+
+        U2: a pull producer that has not written since it was asked is not asked again."""
         return state is flow.PAUSED or (state is flow.PULL and self._answered)
 
-    def _tell(self, event: str) -> None:
+    def _notify_producer(self, event: str) -> None:
         call = self._flow.fire(event)
         if call is not None:
             self._guard(call)
 
-    # Time: one call at most, and none while there is nothing to wait for.
+    # Time: at most one delayed call, and none while there is nothing to wait for.
 
     def _time(self) -> IReactorTime:
         if self._reactor is None:
-            from minireactor import reactor  # made at its first use: not every piece needs it
+            from minireactor import reactor  # made at first use: not every stage needs time
 
             self._reactor = reactor
         return self._reactor
 
     def _wake_in(self, delay: float) -> None:
-        if self._call is None or not self._call.active():  # a program may have cancelled the call
+        if self._call is None or not self._call.active():  # a program may cancel calls
             time = self._time()
-            # Hidden if the reactor can: whoever cancels all calls that it shows, as test runners
-            # do, would stop this stream for good.
+            # An internal call, if the reactor has such calls. Test runners cancel all calls that
+            # getDelayedCalls() lists, which would stop this stream for good.
             call_later = getattr(time, "call_later_hidden", time.callLater)
             self._call = call_later(delay, self._wake)
 
     def _wake(self) -> None:
         self._call = None
-        self._go_on()
+        self._continue()
 
     def _cancel(self) -> None:
         call, self._call = self._call, None
@@ -309,27 +336,27 @@ class Piece:
 
     # Endings.
 
-    def _take_no_more(self) -> None:
+    def _end_input(self) -> None:
         self._flow.fire(flow.ENDED)
-        self._go_on()
+        self._continue()
 
     def _finish(self) -> None:
         self.over = True
-        self._tell_consumers("unregisterProducer")
+        self._call_consumers("unregisterProducer")
         if self._closing:
-            self._tell_consumers("loseConnection")
+            self._call_consumers("loseConnection")
         on_finish, self._on_finish = self._on_finish, None
         if on_finish is not None:
             self._guard(on_finish)
 
-    def _tell_consumers(self, name: str) -> None:
+    def _call_consumers(self, name: str) -> None:
         for consumer in tuple(self._consumers):
-            call = getattr(consumer, name, None)  # not every consumer is a transport
+            call = getattr(consumer, name, None)  # only transports have loseConnection()
             if call is not None:
                 self._guard(call)
 
-    def _shut(self) -> Callable[[], Any] | None:
-        """The end by a loss or a break; the call to make on the producer, if it has one."""
+    def _break_off(self) -> Callable[[], Any] | None:
+        """End the stream without a proper end; return the call to make on the producer, or None."""
         self.over = True
         self._on_finish = None
         self._cancel()
@@ -352,15 +379,5 @@ class Piece:
         return f"<{type(self).__name__}, {self.held} bytes held{', over' if self.over else ''}>"
 
 
-class PushFromPull(Piece):
-    """Makes a push producer of a pull producer, and changes nothing else.
-
-        FileSender().beginFileTransfer(file, pipe(PushFromPull(), consumer))
-
-    As every piece does that, it is only needed where there is no other. The producer is asked when
-    it registers, when the consumer resumes, and otherwise from the reactor's `callLater(0)`: once
-    in a pass of the loop, as a connection would ask it, so that it neither recurses nor keeps the
-    others from their turn, however much it has. It is not asked while the consumer has paused,
-    nor, by U2, before it has answered. A pause from below goes up to a push producer as it is, and
-    so do a resume, the end and a loss.
-    """
+# The name for a program that only needs a push producer made of a pull producer.
+PushFromPull = Stage

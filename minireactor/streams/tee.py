@@ -1,31 +1,33 @@
-"""A stage that feeds several consumers."""
+"""A stage that feeds several consumers, each through a Branch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.core import flow
-from minireactor.streams.stage import Piece
+from minireactor.streams.stage import Stage
 
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
 
-# What a Tee does with a consumer that is paused when the next chunk comes.
+# What a Tee does with a consumer that is paused when the next chunk comes: see Tee.
 WAIT, DROP, DISCONNECT = "wait", "drop", "disconnect"
 
 
-class Tee(Piece):
-    """Passes everything on to several consumers, which may come and go.
+class Tee(Stage):
+    """Pass all bytes on to several consumers, which may be added and removed at any time.
 
-    `add(consumer, slow)` says what is done about one that is paused when the next chunk comes:
+    `add(consumer, slow)` says what happens if that consumer is paused when the next chunk comes:
 
-        "wait"        nobody gets the next chunk before it has resumed: the slowest decides
-        "drop"        it goes without that chunk, which is counted; the others do not notice
-        "disconnect"  it is aborted, and gone
+        "wait"        no consumer gets the chunk before this one resumes: the slowest sets the pace
+        "drop"        this consumer misses the chunk, which is counted; the others go on
+        "disconnect"  this consumer is aborted and removed; the others go on
 
-    A pause goes up when one that is waited for pauses, a resume when none of them is paused any
-    more. The end goes down to all. A loss stays here until the last consumer is lost: then it goes
-    up, unless the Tee is `lasting`: that one waits for the next consumer, as it did for the first.
+    The producer is paused while any "wait" consumer is paused. The end of the stream is passed on
+    to all consumers. The loss of one consumer does not affect the others.
+
+    lasting: if true, a Tee that has lost its last consumer waits for another one. If false, the
+    loss of the last consumer stops the producer.
     """
 
     def __init__(self, reactor: IReactorTime | None = None, lasting: bool = False) -> None:
@@ -33,47 +35,54 @@ class Tee(Piece):
         self._lasting = lasting
 
     def feed(self, consumer: Any, on_finish: Callable[[], object] | None = None) -> None:
-        """`add(consumer, "wait", on_finish)`."""
+        """Call `add(consumer, "wait", on_finish)`."""
         self.add(consumer, WAIT, on_finish)
 
     def add(
         self, consumer: Any, slow: str = WAIT, on_finish: Callable[[], object] | None = None
     ) -> Branch:
-        """Pass on to `consumer` as well, from the next chunk on. ValueError, RuntimeError."""
+        """Pass the stream on to `consumer` too, from the next chunk on; return its Branch.
+
+        Raises ValueError if `slow` is unknown, and RuntimeError if the stream is over or the
+        consumer has a producer."""
         self._check_not_over(consumer)
         if slow not in (WAIT, DROP, DISCONNECT):
-            raise ValueError(f"slow={slow!r} will not do: {WAIT!r}, {DROP!r} or {DISCONNECT!r}")
+            raise ValueError(
+                f"slow={slow!r} will not do: give {WAIT!r}, {DROP!r} or {DISCONNECT!r}"
+            )
         branch = Branch(self, slow, self._reactor)
         branch.feed(consumer, on_finish)
         self._consumers.append(branch)
-        branch.registerProducer(_Joint(self, branch), True)
-        self._weigh()
+        branch.registerProducer(BranchProducer(self, branch), True)
+        self.update_pause()
         return branch
 
-    def _weigh(self) -> None:
-        """A branch has come, gone, paused or resumed."""
+    def update_pause(self) -> None:
+        """Pause or resume after a branch was added, removed, paused or resumed."""
         branches = self._consumers
         if not branches or any(branch.keeps_others_waiting() for branch in branches):
             self.pauseProducing()
         elif self._paused:
             self.resumeProducing()
 
-    def _let_go(self, branch: Branch) -> None:
+    def remove(self, branch: Branch) -> None:
+        """Remove a branch, and resume the others if only this one was waited for."""
         if branch in self._consumers:
             self._consumers.remove(branch)
-            self._weigh()
+            self.update_pause()
 
-    def _lost(self, branch: Branch) -> None:
+    def branch_lost(self, branch: Branch) -> None:
+        """Remove a branch whose consumer is lost, or stop if it was the last one."""
         if self._consumers == [branch] and not self._lasting:
             self.stopProducing()
         else:
-            self._let_go(branch)
+            self.remove(branch)
 
 
-class Branch(Piece):
-    """The way from a Tee to one of its consumers; made by `Tee.add`.
+class Branch(Stage):
+    """Pass the stream of a Tee on to one of its consumers; made by `Tee.add`.
 
-    `dropped`, `dropped_bytes`: how many chunks, and bytes, it had to go without.
+    dropped, dropped_bytes: the number of chunks, and of bytes, that this consumer has missed.
     """
 
     dropped = 0
@@ -85,9 +94,10 @@ class Branch(Piece):
         self._slow = slow
 
     def leave(self) -> None:
-        """Let this consumer go: for it, this is the end of the stream. The others go on; if there
-        is none, the Tee waits for one."""
-        self._tee._let_go(self)
+        """Remove this consumer from the Tee, and end its stream.
+
+        The other consumers go on. If there is no other, the Tee waits for one."""
+        self._tee.remove(self)
         self.unregisterProducer()
 
     def write(self, data: Any) -> None:
@@ -100,21 +110,22 @@ class Branch(Piece):
             self.abortConnection()
 
     def keeps_others_waiting(self) -> bool:
+        """Return whether the other branches must wait until this one resumes."""
         return self._slow == WAIT and self._flow.state is flow.PAUSED
 
 
-class _Joint:
-    """What a branch knows as its producer, so that the Tee knows which of them calls."""
+class BranchProducer:
+    """Stand for a Tee as the producer of one branch, so that the Tee knows which branch calls."""
 
     def __init__(self, tee: Tee, branch: Branch) -> None:
         self._tee = tee
         self._branch = branch
 
     def pauseProducing(self) -> None:
-        self._tee._weigh()
+        self._tee.update_pause()
 
     def resumeProducing(self) -> None:
-        self._tee._weigh()
+        self._tee.update_pause()
 
     def stopProducing(self) -> None:
-        self._tee._lost(self._branch)
+        self._tee.branch_lost(self._branch)

@@ -1,4 +1,4 @@
-"""A stage that passes on what a function makes of the bytes."""
+"""A stage that passes on the output of a function: compress, decompress, count, encode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Union
 
 from minireactor.core import flow
 from minireactor.core.buffer import as_bytes
-from minireactor.streams.stage import Piece
+from minireactor.streams.stage import Stage
 
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
@@ -17,22 +17,22 @@ Output = Union[bytes, bytearray, memoryview, Iterable[Union[bytes, bytearray, me
 _END = object()
 
 
-class Transform(Piece):
-    """Passes on what `function` makes of the bytes: `function(data)` for each chunk that comes, and
-    at the end `flush()`, if there is one.
+class Transform(Stage):
+    """Pass on the output of `function(data)` for each chunk and, at the end, of `flush()`.
 
         pack, unpack = zlib.compressobj(), zlib.decompressobj()
         Transform(pack.compress, pack.flush)
         Transform(unpack.decompress)
 
-    Both return bytes, a bytearray or a memoryview, which may be empty; None; or an iterable of
-    them, a generator say. That is asked for its next chunk only while the consumer takes it, so
-    what makes much of little needs little memory, whatever the peer sends:
+    Each of the two returns bytes, a bytearray or a memoryview, which may be empty; None; or an
+    iterable of such chunks, for example a generator. The iterable is asked for its next chunk only
+    while the consumer takes data. So a transform with large output for a small input needs little
+    memory, whatever the peer sends:
 
-        def unpacked(data, most=16 * 1024):
+        def unpacked(data, limit=16 * 1024):
             chunk = None
-            while data or chunk:  # zlib may have taken all of data, and still have more to give
-                chunk = unpack.decompress(data, most)
+            while data or chunk:  # zlib may have consumed all data and still have output
+                chunk = unpack.decompress(data, limit)
                 data = unpack.unconsumed_tail
                 yield chunk
 
@@ -42,10 +42,12 @@ class Transform(Piece):
 
         Transform(unpacked, check)
 
-    A pause goes up at once, and with the first chunk that has to wait; a resume goes up when the
-    last has been transformed and passed on. U2: a pull producer whose chunk was swallowed is asked
-    for the next one. The end goes down after what `flush` gives. What one of the two raises breaks
-    the stream off, both ways; at a loss neither is called any more.
+    The producer is paused when the consumer pauses, or when a chunk has to wait. It is resumed when
+    the last chunk was transformed and passed on. U2: a pull producer is asked for more if its chunk
+    gave no output. The end of the stream is passed on after the output of `flush`.
+
+    An exception of either function stops the producer and aborts the consumer. After a loss,
+    neither function is called again.
     """
 
     def __init__(
@@ -58,12 +60,12 @@ class Transform(Piece):
         self._function = function
         self._flush = flush
         self._output: Iterator[Any] | None = None
-        self._in_work = 0  # bytes of the input that `_output` is made of
+        self._input_size = 0  # bytes of the input chunk that `_output` comes from
 
     @property
     def held(self) -> int:
-        """Bytes that were written and are not yet transformed to the end."""
-        return self._size + self._in_work
+        """Return the number of bytes that were written and are not yet fully transformed."""
+        return self._size + self._input_size
 
     def _next(self) -> bytes | None:
         while True:
@@ -75,13 +77,13 @@ class Transform(Piece):
             if chunk is not _END:
                 return as_bytes(chunk)
             self._output = None
-            self._in_work = 0
+            self._input_size = 0
 
     def _begin(self) -> Iterator[Any] | None:
-        """What comes of the next input or, after the last, of the flush."""
+        """Return the output for the next input chunk or, after the last one, of the flush."""
         data = super()._next()
         if data is not None:
-            self._in_work = len(data)
+            self._input_size = len(data)
             return _chunks_of(self._function(data))
         flush = self._flush
         if flush is None or self._flow.state is not flow.CLOSED:
@@ -96,7 +98,7 @@ class Transform(Piece):
     def _drop(self) -> None:
         super()._drop()
         self._output = self._flush = None
-        self._in_work = 0
+        self._input_size = 0
 
 
 def _chunks_of(output: Output) -> Iterator[Any]:
