@@ -9,9 +9,9 @@ from serve_support import FakeTime
 
 from minireactor.proxy.balance import (
     BALANCES,
+    FAILURE_COOLDOWN,
     FIRST,
-    LEAST,
-    OUT_SECONDS,
+    LEAST_CONNECTIONS,
     ROUND_ROBIN,
     SLOW_SECONDS,
     Balancer,
@@ -43,7 +43,7 @@ def test_round_robin_begins_one_further_each_time(balancer):
 
 
 def test_least_begins_with_the_one_that_has_the_fewest_clients(balancer):
-    own = balancer(LEAST)
+    own = balancer(LEAST_CONNECTIONS)
     for place in (A, A, B, C, C):
         own.joined(place, "client")
     assert own.order()[0] == B
@@ -53,7 +53,7 @@ def test_least_begins_with_the_one_that_has_the_fewest_clients(balancer):
 
 
 def test_least_takes_turns_among_equals(balancer):
-    own = balancer(LEAST)
+    own = balancer(LEAST_CONNECTIONS)
     assert Counter(own.order()[0] for _ in range(300)) == {A: 100, B: 100, C: 100}
 
 
@@ -63,7 +63,7 @@ def test_one_that_has_failed_comes_last_for_a_while(balancer, time, balance):
     own.failed(A, "client")
     for _ in range(6):
         assert own.order()[-1] == A
-    time.advance(OUT_SECONDS - 0.1)
+    time.advance(FAILURE_COOLDOWN - 0.1)
     assert own.order()[-1] == A
     time.advance(0.2)
     assert A in [own.order()[0] for _ in range(3)]
@@ -94,9 +94,13 @@ def test_those_that_are_left_share_the_clients_of_one_that_is_out(balancer):
 
 def test_a_failure_is_news_once_in_a_while(balancer, time):
     own = balancer(FIRST)
-    assert [own.failed(place, "client") for place in (A, A, B)] == [OUT_SECONDS, 0, OUT_SECONDS]
-    time.advance(OUT_SECONDS)
-    assert own.failed(A, "client") == 2 * OUT_SECONDS
+    assert [own.failed(place, "client") for place in (A, A, B)] == [
+        FAILURE_COOLDOWN,
+        0,
+        FAILURE_COOLDOWN,
+    ]
+    time.advance(FAILURE_COOLDOWN)
+    assert own.failed(A, "client") == 2 * FAILURE_COOLDOWN
 
 
 def test_a_failure_of_the_only_target_changes_nothing(time):
@@ -114,15 +118,15 @@ def test_each_further_failure_puts_a_target_last_for_longer_until_it_takes_a_cli
         time.advance(0.2)
         assert own.order() == [A, B, C]
     own.joined(A, "client")
-    assert own.failed(A, "client") == OUT_SECONDS
+    assert own.failed(A, "client") == FAILURE_COOLDOWN
 
 
 def test_clients_that_fail_together_count_once(balancer, time):
     own = balancer(FIRST)
     for number in range(5):
         own.began(A, number)
-    assert [own.failed(A, number) for number in range(5)] == [OUT_SECONDS, 0, 0, 0, 0]
-    time.advance(OUT_SECONDS)
+    assert [own.failed(A, number) for number in range(5)] == [FAILURE_COOLDOWN, 0, 0, 0, 0]
+    time.advance(FAILURE_COOLDOWN)
     assert own.order() == [A, B, C]
 
 
@@ -130,7 +134,7 @@ def test_clients_that_fail_together_count_once(balancer, time):
 def test_one_client_at_a_time_probes_a_target_that_had_failed(balancer, time, balance):
     own = balancer(balance)
     own.failed(A, "client")
-    time.advance(OUT_SECONDS + 1)
+    time.advance(FAILURE_COOLDOWN + 1)
     own.began(A, "probe")
     for _ in range(6):
         assert own.order()[-1] == A
@@ -164,7 +168,7 @@ def test_an_attempt_that_has_succeeded_is_no_probe(balancer, time):
     own.began(A, "client")
     own.joined(A, "client")
     own.failed(A, "another")
-    time.advance(OUT_SECONDS)
+    time.advance(FAILURE_COOLDOWN)
     assert own.order() == [A, B, C]
 
 

@@ -20,7 +20,7 @@ from minireactor.address import IPv4Address, host_port
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
 from minireactor.failure import Failure
 from minireactor.proxy import factory, legs
-from minireactor.proxy.balance import LEAST, ROUND_ROBIN, SLOW_SECONDS
+from minireactor.proxy.balance import LEAST_CONNECTIONS, ROUND_ROBIN, SLOW_SECONDS
 from minireactor.proxy.factory import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
 from minireactor.proxy.relay import Relay
 from minireactor.transports import connector
@@ -426,7 +426,7 @@ def test_one_of_three_down_is_noticed_by_no_client(reactor, closing, start, come
 
 def test_least_gives_each_client_to_the_target_with_the_fewest(reactor, closing, start, come):
     targets = [Target(closing), Target(closing)]
-    relay = start(*(target.place for target in targets), balance=LEAST)
+    relay = start(*(target.place for target in targets), balance=LEAST_CONNECTIONS)
 
     def arrive(number):
         client = come(relay)
@@ -504,7 +504,7 @@ def test_a_target_that_answers_nobody_costs_those_who_come_later_nothing(
 )
 def test_a_target_is_not_blamed_for_what_is_our_own_fault(start, target, error, caplog):
     relay = start(target.place, ("127.0.0.1", unused_number()))
-    conversation = Proxy(relay._front)
+    conversation = Proxy(relay._relay_factory)
     conversation.place = target.place
     relay.trying(conversation)
     relay.failed(conversation, Failure(error))
@@ -515,7 +515,7 @@ def test_a_target_is_not_blamed_for_what_is_our_own_fault(start, target, error, 
 @pytest.mark.parametrize("error", [ConnectError(errno.ECONNREFUSED), DNSLookupError("no such")])
 def test_a_target_is_blamed_for_what_is_its_fault(start, target, error):
     relay = start(target.place, ("127.0.0.1", unused_number()))
-    conversation = Proxy(relay._front)
+    conversation = Proxy(relay._relay_factory)
     conversation.place = target.place
     relay.failed(conversation, Failure(error))
     assert relay.balancer.order()[-1] == target.place
@@ -624,7 +624,7 @@ def test_a_proxy_that_is_its_own_target_refuses_its_own_connection(
     assert drain(reactor, client) == b""
     assert relay.totals().connections == 2
     assert relay.ends[-1].startswith(("no target: ", "closed in good order"))
-    assert relay._front.loops._outgoing == {}
+    assert relay._relay_factory.loops._outgoing == {}
     assert warnings(caplog) == [
         f"{host_port(place, number)} is this proxy itself; "
         "give another target, or listen on another port"

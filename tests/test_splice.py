@@ -248,7 +248,7 @@ class Turns:
         self.now = 0.0
         self.later = []
         self.took = []
-        self.turns = legs._Turns()
+        self.turns = legs.Turns()
         self._each = seconds
 
     def seconds(self):

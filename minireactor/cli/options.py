@@ -11,7 +11,7 @@ from typing import Any, Callable, NoReturn
 
 from minireactor import __version__
 from minireactor.core import flow
-from minireactor.proxy.balance import BALANCES, FIRST, OUT_SECONDS
+from minireactor.proxy.balance import BALANCES, FAILURE_COOLDOWN, FIRST
 from minireactor.transports.keepalive import MAX_SECONDS
 from minireactor.view.output import UsageError
 
@@ -147,7 +147,7 @@ def _add_proxy(commands: Any) -> None:
         nargs="+",
         type=_target_place,
         help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; of "
-        f"several, the next when one fails, which is then tried last for {OUT_SECONDS:g} s",
+        f"several, the next when one fails, which is then tried last for {FAILURE_COOLDOWN:g} s",
     )
     add(
         "--balance",

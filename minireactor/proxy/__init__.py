@@ -1,7 +1,10 @@
-"""Two connections, each of which is the other's producer and consumer.
+"""Join two connections, so that each is the producer and the consumer of the other.
 
-Imports `streams`, `transports`, `core` and the kit; `relay`, the server behind the command, imports
-`serve` as well. Read first: `legs`, which begins with `join()`.
+`legs` joins two connections, `factory` makes a proxy of that, and `relay` makes the command. See
+README.md in this folder for how a stalled reader stops a distant writer.
+
+May import `streams`, `transports`, `core` and the kit; `relay` imports `serve` too. Read first:
+`legs`, which begins with `join()`.
 """
 
 from minireactor.proxy.factory import Proxy, ProxyFactory

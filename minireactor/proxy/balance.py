@@ -1,4 +1,4 @@
-"""In which order the targets of a proxy are tried. No I/O, and no clock of its own."""
+"""Decide in which order the targets of a proxy are tried. No I/O, and no clock of its own."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ if TYPE_CHECKING:
 
     Place = tuple[str, "int | str"]  # host, port
 
-FIRST, ROUND_ROBIN, LEAST = "first", "round-robin", "least"
-BALANCES = (FIRST, ROUND_ROBIN, LEAST)
+FIRST, ROUND_ROBIN, LEAST_CONNECTIONS = "first", "round-robin", "least"
+BALANCES = (FIRST, ROUND_ROBIN, LEAST_CONNECTIONS)
 
-# Seconds for which a target that could not be connected is tried after all others. A refusal costs
-# a client nothing that it could notice, but a target that does not answer costs the whole timeout.
-OUT_SECONDS = 10.0
-MAX_OUT_SECONDS = 60.0  # each further failure doubles the time, up to this
-# Seconds after which an attempt without an answer makes others avoid its target. TCP repeats a
-# lost packet after one second, so that one loss alone does not count.
+# Seconds. A target that could not be connected is tried after all others for this time. A refused
+# attempt costs a client no noticeable time, but a target that does not answer costs the timeout.
+FAILURE_COOLDOWN = 10.0
+MAX_FAILURE_COOLDOWN = 60.0  # the limit: each further failure doubles the cooldown
+# Seconds. If an attempt to connect has no answer for this time, further clients avoid the target.
+# TCP repeats a lost packet after one second, so one lost packet alone does not count.
 SLOW_SECONDS = 1.5
 
 
 class Balancer:
-    """Knows of each target how many clients it has, and whether it has failed lately.
+    """Order the targets for each client, by their number of clients and by their recent failures.
 
-    balance: FIRST: as they were given; ROUND_ROBIN: each client begins one further; LEAST: with
-        the one that has the fewest clients at present, and in turn among equals. In any case the
-        following come last: a target that has failed, for OUT_SECONDS and longer each time; after
-        that, while one client tries it; and a target that has not answered for SLOW_SECONDS.
+    balance: the order of the targets for one client:
+        FIRST: the order in which the targets were given.
+        ROUND_ROBIN: each client begins one target further than the client before it.
+        LEAST_CONNECTIONS: the target with the fewest clients first; round-robin among equals.
 
-    Each attempt is told by `began`, and then by one of `joined`, `failed` and `gave_up`; `who` is
-    any object that stands for it.
+    In each order, three kinds of target come last:
+        a target that has failed: for FAILURE_COOLDOWN, and for longer after each further failure;
+        a target whose cooldown is over, while a first client tries it;
+        a target that has not answered an attempt for SLOW_SECONDS.
+
+    The caller reports each attempt: first `began`, then one of `joined`, `failed` and `gave_up`.
+    `attempt` is any object that identifies the attempt.
     """
 
     def __init__(self, places: Sequence[Place], balance: str, seconds: Callable[[], float]) -> None:
@@ -40,7 +45,7 @@ class Balancer:
         self._turn = 0
 
     def order(self) -> list[Place]:
-        """For the next client."""
+        """Return all targets in the order for the next client."""
         now = self._seconds()
         good = [place for place, target in self._targets.items() if not target.is_last(now)]
         bad = [place for place, target in self._targets.items() if target.is_last(now)]
@@ -48,69 +53,72 @@ class Balancer:
             first = self._turn % len(good)
             good = good[first:] + good[:first]
             self._turn += 1
-        if self._balance == LEAST:
+        if self._balance == LEAST_CONNECTIONS:
             good.sort(key=lambda place: self._targets[place].clients)
         return good + bad
 
     def targets(self) -> Iterator[Place]:
-        """For one client, one after the other, as the targets are when the client comes to them."""
+        """Yield the targets for one client, each chosen when the client asks for it."""
         if len(self._targets) == 1:
             return iter(self._targets)
-        return self._in_turn()
+        return self._one_by_one()
 
-    def _in_turn(self) -> Iterator[Place]:
+    def _one_by_one(self) -> Iterator[Place]:
         left = self.order()
         while left:
             yield left.pop(0)
             now = self._seconds()
             left.sort(key=lambda place: self._targets[place].is_last(now))
 
-    def began(self, place: Place, who: object) -> None:
-        """An attempt to connect to it has begun."""
-        self._targets[place].attempts[who] = self._seconds()
+    def began(self, place: Place, attempt: object) -> None:
+        """Note that an attempt to connect to the target has begun."""
+        self._targets[place].attempts[attempt] = self._seconds()
 
-    def failed(self, place: Place, who: object) -> float:
-        """It could not be connected: for how many seconds it comes last now, 0 if that is old."""
+    def failed(self, place: Place, attempt: object) -> float:
+        """Note that an attempt has failed; return the seconds of a new cooldown, or 0 if none."""
         target = self._targets[place]
-        target.attempts.pop(who, None)
+        target.attempts.pop(attempt, None)
         now = self._seconds()
-        # Clients that came at the same time fail at the same time: that counts once.
-        if target.out_until is not None and now < target.out_until:
+        # Clients that arrive together fail together, which counts as one failure.
+        if target.cooldown_until is not None and now < target.cooldown_until:
             return 0.0
-        target.out_seconds = min(target.out_seconds * 2 or OUT_SECONDS, MAX_OUT_SECONDS)
-        target.out_until = now + target.out_seconds
-        return target.out_seconds if len(self._targets) > 1 else 0.0
+        target.cooldown = min(target.cooldown * 2 or FAILURE_COOLDOWN, MAX_FAILURE_COOLDOWN)
+        target.cooldown_until = now + target.cooldown
+        return target.cooldown if len(self._targets) > 1 else 0.0
 
-    def joined(self, place: Place, who: object) -> None:
-        """It has taken a client."""
+    def joined(self, place: Place, attempt: object) -> None:
+        """Note that the target has accepted a client."""
         target = self._targets[place]
-        target.attempts.pop(who, None)
+        target.attempts.pop(attempt, None)
         target.answered = self._seconds()
-        target.out_until = None
-        target.out_seconds = 0.0
+        target.cooldown_until = None
+        target.cooldown = 0.0
         target.clients += 1
 
-    def gave_up(self, place: Place, who: object) -> None:
-        """The attempt has ended for a reason that is not the target's."""
-        self._targets[place].attempts.pop(who, None)
+    def gave_up(self, place: Place, attempt: object) -> None:
+        """Note that an attempt has ended for a reason that is not the target's fault."""
+        self._targets[place].attempts.pop(attempt, None)
 
     def left(self, place: Place) -> None:
-        """That client has gone."""
+        """Note that a client of the target has gone."""
         self._targets[place].clients -= 1
 
 
 class _Target:
-    __slots__ = ("answered", "attempts", "clients", "out_seconds", "out_until")
+    """Hold what a Balancer knows of one target."""
+
+    __slots__ = ("answered", "attempts", "clients", "cooldown", "cooldown_until")
 
     def __init__(self) -> None:
         self.clients = 0
-        self.attempts: dict[object, float] = {}  # under way, and since when: the oldest first
-        self.answered = float("-inf")  # when it has taken the last client
-        self.out_until: float | None = None  # None: it has not failed since it took a client
-        self.out_seconds = 0.0
+        self.attempts: dict[object, float] = {}  # attempt -> when it began; the oldest first
+        self.answered = float("-inf")  # when the target last accepted a client
+        self.cooldown_until: float | None = None  # None: no failure since the last client
+        self.cooldown = 0.0
 
     def is_last(self, now: float) -> bool:
-        if self.out_until is not None:
-            return now < self.out_until or bool(self.attempts)
+        """Return whether the target must be tried after the others."""
+        if self.cooldown_until is not None:
+            return now < self.cooldown_until or bool(self.attempts)
         oldest = next(iter(self.attempts.values()), now)
         return oldest > self.answered and now - oldest >= SLOW_SECONDS

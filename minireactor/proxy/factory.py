@@ -1,4 +1,4 @@
-"""A proxy for each client of a port: `ProxyFactory`, and the `Proxy` of each client."""
+"""Find a target for each client of a port, and join the two: `ProxyFactory` and `Proxy`."""
 
 from __future__ import annotations
 
@@ -25,25 +25,29 @@ if TYPE_CHECKING:
     from minireactor.transports.connector import Connector
     from minireactor.transports.tcp import Connection
 
-LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back to the proxy
+LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back
 
 
 class ProxyFactory(Factory):
-    """For `listenTCP`: joins each client with a connection of its own to `host`, `port`.
+    """Join each client of a port to a new connection to `host`, `port`; used with `listenTCP`.
 
     host, port: as for connectTCP; a name is looked up without blocking, and again after some time.
     timeout: seconds for each attempt to connect.
-    high, low: the marks of the connections to the target, in bytes, see setWriteBufferLimits();
-        those of the clients' are set at the port that listenTCP gives. ValueError.
-    rate: bytes a second that pass in each direction of each client; None for no limit. ValueError.
-    splice: whether the kernel may move the bytes, where it can, so that they need not be copied.
-    keepalive: seconds of silence after which the system asks a target whether it is still there.
-    unsent: bytes that the kernel holds unsent for a target that does not read, about; 0 for no
-        limit, None for twice the high mark; see Connector.setUnsentLimit().
+    high, low: the watermarks of the connections to the target in bytes, see setWriteBufferLimits().
+        The watermarks of the clients' connections are set at the port that listenTCP returns.
+    rate: bytes a second for each direction of each client; None for no limit.
+    splice: allow splice() for bulk data, where the system has it, so that it is not copied.
+    keepalive: seconds of silence after which the system asks a target whether it still exists.
+    unsent: bytes that the kernel may buffer unsent for a target that does not read, roughly.
+        0 for no limit, None for twice the high mark; see Connector.setUnsentLimit().
 
-    Nothing is read from a client before it has a target. One that no target takes is closed at
-    once; one that is reset meanwhile is forgotten at once. Small packets are sent without delay
-    (TCP_NODELAY). Override the methods that follow, which are told of each client's `Proxy`.
+    Nothing is read from a client before it has a target. A client is closed at once if no target
+    accepts it. A client that is reset while it waits is removed at once. Small packets are sent
+    without delay (TCP_NODELAY).
+
+    Subclasses override the methods below, which get the `Proxy` of a client.
+
+    Raises ValueError if the watermarks or the rate are not possible.
     """
 
     noisy = False
@@ -65,7 +69,7 @@ class ProxyFactory(Factory):
         self.timeout = timeout
         self.marks = flow.checked_marks(high, low)
         if rate is not None:
-            RateLimiter(rate)  # which says what is wrong with it now, and not to the first client
+            RateLimiter(rate)  # raises ValueError now, and not when the first client comes
         self.rate = rate
         self.splice = splice
         self.keepalive = keepalive
@@ -74,9 +78,9 @@ class ProxyFactory(Factory):
         self._next_warning = -1.0
 
     def prepare_listening(self, sock: socket.socket) -> None:
-        """Set the options that each client's socket inherits; called by the port, before doStart().
+        """Set the options that each client's socket inherits; called by the port before doStart().
 
-        Both options must be there before a client's first bytes."""
+        Both options must be set before the first bytes of a client arrive."""
         hops.save_first_packets(sock)
         keep_urgent_bytes(sock)
 
@@ -84,45 +88,45 @@ class ProxyFactory(Factory):
         return Proxy(self)
 
     def targets(self) -> Iterable[tuple[str, int | str]]:
-        """(host, port) of those to try for one client, in turn, until one takes it."""
+        """Return the targets for one client as (host, port), to be tried in this order."""
         return [(self.host, self.port)]
 
     def all_targets(self) -> Iterable[tuple[str, int | str]]:
-        """The same for whoever reads the log, without a client."""
+        """Return all targets as (host, port), for messages in the log."""
         return [(self.host, self.port)]
 
     def accepted(self, proxy: Proxy) -> None:
-        """Its client is there."""
+        """Called when a client has connected."""
 
     def trying(self, proxy: Proxy) -> None:
-        """It begins to connect to `proxy.place`."""
+        """Called when an attempt to connect to `proxy.place` begins."""
 
     def connected(self, proxy: Proxy) -> None:
-        """Its client and its target are joined now."""
+        """Called when a client and its target have been joined."""
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
-        """It could not connect to `proxy.place`, and tries the next. Logged as a warning, here."""
+        """Log a warning: the attempt to connect to `proxy.place` has failed."""
         logger.warning("no connection to %s: %s", host_port(*proxy.place), reason.getErrorMessage())
 
     def leads_back(self, proxy: Proxy, why: str) -> None:
-        """The proxy is its own target. Logged as a warning, here, at most every 10 s."""
+        """Log a warning, at most every 10 s: a target of the proxy leads back to the proxy."""
         now = proxy.client.reactor.seconds()
         if now >= self._next_warning:
             self._next_warning = now + LOOP_WARNING_SECONDS
             logger.warning("%s; give another target, or listen on another port", why)
 
     def ended(self, proxy: Proxy) -> None:
-        """All is over; str(proxy) tells it in a line, which is logged, here."""
+        """Log str(proxy), a summary in one line: both connections have ended."""
         logger.info("%s", proxy)
 
 
 class Proxy(Protocol):
-    """A client of a ProxyFactory, from its first moment to the end of both connections.
+    """Handle one client of a ProxyFactory, until both of its connections have ended.
 
-    client, target: their transports; target is None while there is none.
-    place: (host, port) of the target, as they were given; the last one that was tried.
-    why: once it has ended, for what reason; whoever ends it may set that before.
-    seconds: how long it took, once it has ended.
+    client, target: the two transports; target is None before there is a connection to it.
+    place: (host, port) of the last target that was tried, in the form that was given.
+    why: the reason of the end, once both have ended. Code that ends a proxy may set `why` before.
+    seconds: the duration, once both have ended.
     """
 
     def __init__(self, factory: ProxyFactory) -> None:
@@ -132,7 +136,7 @@ class Proxy(Protocol):
         self.place: tuple[str, int | str] = ("", "")
         self.why = ""
         self.seconds = 0.0
-        self.outgoing: tuple[tuple[str, int], ...] = ()  # where the loop detector has it
+        self.outgoing: tuple[tuple[str, int], ...] = ()  # keys of the loop detector's table
         self._has_ended = False
         self._began = 0.0
         self._ttl: int | None = None
@@ -163,12 +167,14 @@ class Proxy(Protocol):
         self.refuse("it has come through too many proxies")
 
     def refuse(self, why: str) -> None:
-        """Close the client, which has no target."""
+        """Close a client that has no target; `why` is the reason."""
         self.why = self.why or why
         self.client.loseConnection()
 
     def came_back(self) -> None:
-        """The target at `place` is the proxy itself: try the next, unless they are joined."""
+        """Give up a target that is the proxy itself, and try the next one.
+
+        A client that is joined already stays joined."""
         why = f"{host_port(*self.place)} is this proxy itself"
         self.factory.leads_back(self, why)
         reason = Failure(ConnectError(string=why))
@@ -176,7 +182,7 @@ class Proxy(Protocol):
             self._stop_connecting()
             self.failed(reason)
         else:
-            self.factory.failed(self, reason)  # so that the next client goes elsewhere
+            self.factory.failed(self, reason)  # so that the next client gets another target
 
     def _stop_connecting(self) -> None:
         connector, self._connector = self._connector, None
@@ -192,7 +198,7 @@ class Proxy(Protocol):
         self.place = place
         self.factory.trying(self)
         reactor = self.client.reactor
-        self._connector = reactor.connectTCP(*place, _Call(self), self.factory.timeout)
+        self._connector = reactor.connectTCP(*place, TargetConnector(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
         self._connector.setUnsentLimit(self.factory.unsent)
         self._connector.connect_socket = self._connect_socket
@@ -208,41 +214,41 @@ class Proxy(Protocol):
         return code
 
     def is_trying(self, connector: IConnector) -> bool:
-        """Whether it still waits for this one."""
+        """Return whether `connector` is the current attempt to connect."""
         return connector is self._connector
 
     def failed(self, reason: Failure) -> None:
-        """No connection to the target at `place`."""
+        """Try the next target: the attempt to connect to `place` has failed."""
         self._connector = None
         if not is_ending(self.client):
             self.factory.failed(self, reason)
             self._try_next(reason.getErrorMessage())
 
     def found(self, target: Connection) -> None:
-        """There is a connection to the target."""
+        """Join the client to the target, which is connected now."""
         self._connector = None
         self.target = target
         join(self.client, target, self.factory.rate, self._lost, self.factory.splice)
         self.factory.connected(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Of the client, while it has no target."""
+        """End the proxy: the client is lost, and has no target yet."""
         self._stop_connecting()
-        self._note("client", reason)
+        self._note_reason("client", reason)
         self._end()
 
     def _lost(self, transport: Connection, reason: Failure) -> None:
-        self._note("client" if transport is self.client else "target", reason)
+        self._note_reason("client" if transport is self.client else "target", reason)
         if self.client.disconnected and self.target.disconnected:  # type: ignore[union-attr]
             self._end()
 
-    def _note(self, side: str, reason: Failure) -> None:
-        # The first to break it off is to blame: the other is aborted because of that.
+    def _note_reason(self, side: str, reason: Failure) -> None:
+        # The first error is the reason: the other side is aborted as its consequence.
         if not self.why and not reason.check(ConnectionDone):
             self.why = f"{side}: {reason.getErrorMessage()}"
 
     def lost_unjoined(self) -> None:
-        """The target's connection has ended, and was not joined with the client's."""
+        """Close the client: the target's connection has ended before the two were joined."""
         self.client.loseConnection()
         if self.client.disconnected:
             self._end()
@@ -258,7 +264,7 @@ class Proxy(Protocol):
 
     @property
     def transports(self) -> tuple[Connection, ...]:
-        """The client's and, if there is one, the target's."""
+        """The client's transport and, if there is a target, the target's."""
         return (self.client,) if self.target is None else (self.client, self.target)
 
     def __str__(self) -> str:
@@ -270,8 +276,8 @@ class Proxy(Protocol):
         )
 
 
-class _Call(ClientFactory):
-    """An attempt to connect to a target."""
+class TargetConnector(ClientFactory):
+    """Connect to one target on behalf of a Proxy."""
 
     noisy = False
 
@@ -279,17 +285,17 @@ class _Call(ClientFactory):
         self._proxy = proxy
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
-        return _Answer(self._proxy)
+        return PendingTarget(self._proxy)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        # On behalf of the client, which is to end if the factory raises: nobody else would end it.
+        # If the factory raises, guard() ends the client: nothing else would end it.
         if self._proxy.is_trying(connector):
             client = self._proxy.client
             client.reactor.guard(client, self._proxy.failed, reason)
 
 
-class _Answer(Protocol):
-    """The protocol of a target for the moment that it takes to join it with its client."""
+class PendingTarget(Protocol):
+    """The protocol of a target until it is joined to its client."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy

@@ -1,20 +1,22 @@
-"""A proxy: two connections, each of which is the other's producer and consumer.
+"""Join two connections, so that each is the producer and the consumer of the other.
 
-    join(a, b)                                                        # two transports: that is all
-    reactor.listenTCP(8080, ProxyFactory("example.internal", 80))     # one for each client
+    join(a, b)                                                     # two connected transports
+    reactor.listenTCP(8080, ProxyFactory("example.internal", 80))  # joins each client to a target
 
-A transport produces what it reads, and consumes what is written to it. So joining two of them is
-to register each with the other: whichever has more to send than its peer takes goes above its high
-mark, and pauses the other, which stops to read; the kernel's buffers fill, and the distant writer
-has to wait. Nothing here counts bytes for that.
+A transport produces the bytes that it reads, and consumes the bytes that are written to it. To
+join two transports is to register each as the producer of the other. If a peer reads too slowly,
+its transport goes above the high watermark and pauses the other transport, which stops reading.
+The kernel's buffers then fill up, and the distant writer has to wait. This module counts no bytes
+for that.
 
-How an end travels:
+How an end travels, from the near transport of a leg to the far one:
 
-    near                                       far
-    sends its end of the stream                its write side is closed, behind what is pending
-    is closed (ConnectionDone)                 is closed, behind what is pending
-    is lost otherwise: reset, aborted          is aborted, as what it got is not the whole; but if
-                                               it is, and not sent yet: closed, behind that
+    near                                what happens to far
+    sends the end of its stream         its write side is closed after its pending bytes
+    is closed (ConnectionDone)          closed after its pending bytes
+    is reset or aborted                 aborted too, so that a truncated stream is not taken for a
+                                        complete one; but if near had sent the end of its stream
+                                        before, far is closed after its pending bytes
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ try:
 except ImportError:  # no fcntl: this is Windows
     CAN_SPLICE = False
 
-# Bytes. A read of so many is sent straight on, and the next ones are spliced...
+# Bytes. A read of this size is bulk: it is sent on at once, and splice() replaces the next reads.
 BULK = 64 * 1024
-SMALL = 16 * 1024  # ...until two bring less than this, which a copy moves for less.
+# Bytes. After two splices in a row with less than this, reading resumes: copying so few is cheaper.
+SMALL = 16 * 1024
 
-# Seconds of one loop iteration for the legs that move bulk, for each that waits. Those that go on
-# waiting are reported as readable once more, which costs a microsecond each: a twentieth of this.
+# Seconds of one loop iteration for bulk transfers, multiplied by the number of waiting legs. A leg
+# that still waits is reported as readable again, which costs a microsecond: a twentieth of this.
 TURN_SECONDS = 0.000025
 
 
@@ -57,14 +60,17 @@ def join(
     on_lost: OnLost | None = None,
     splice: bool = True,
 ) -> None:
-    """Pass on to each of two transports what the other reads, and how it ends, from now on.
+    """Pass the bytes and the end of each transport on to the other, from now on.
 
-    Both get a protocol of ours in the place of their own, which hears nothing more, and begin to
-    read; what it has read and not used is to be written to the other transport before. Neither
-    may have a producer: RuntimeError. If one of them is closing already, the other is closed.
+    Both transports get a Leg as their protocol, and begin to read. Their own protocols get no more
+    calls. Before joining, write to the other side what a protocol has read and not used. If one
+    transport is closing already, the other one is closed.
 
-    rate: bytes a second, each way. `on_lost(transport, reason)` is called as each is lost.
-    splice: whether the kernel may move what is much, where it can and there is no rate."""
+    rate: bytes a second in each direction; None for no limit.
+    on_lost: called as `on_lost(transport, reason)` when a transport is lost.
+    splice: allow splice() for bulk data, where the system has it and there is no rate.
+
+    Raises RuntimeError if one of the two has a producer."""
     for near, far in ((a, b), (b, a)):
         if far.producer is not None:
             raise RuntimeError(
@@ -83,15 +89,15 @@ def join(
         near.resumeProducing()
         sink.registerProducer(near, True)
     for near in (a, b):
-        if near.read_ended:  # which nobody will tell the leg any more
+        if near.read_ended:  # the end came before: the transport does not report it twice
             near.protocol.readConnectionLost()
 
 
 class Leg(Protocol):
-    """One of the two directions: what comes in at `near` goes out at `far`, by way of `sink`.
+    """Pass one direction on: bytes that `near` reads are written to `sink`, which leads to `far`.
 
-    A sink that is not `far` itself is the producer of `far`, which thus waits for what that holds
-    before it closes."""
+    `sink` is `far` itself, or a rate limiter that feeds it. Such a limiter is the registered
+    producer of `far`, so `far` does not close before the limiter has passed on its bytes."""
 
     connected = 1
 
@@ -102,21 +108,22 @@ class Leg(Protocol):
         self.sink = sink
         self.far = far
         self._on_lost = on_lost
-        self._is_whole = False  # all that near will ever send has been read
+        self._has_all_input = False  # near has sent the end of its stream
 
     def dataReceived(self, data: bytes) -> None:
-        if len(data) >= BULK and self._is_clear():
+        if len(data) >= BULK and self._may_send_now():
             sent = self._send(self.far.socket.send, data)
             if sent < len(data):
                 self.far.write(data[sent:])
         else:
             self.sink.write(data)
 
-    def _is_clear(self) -> bool:
-        """Whether bulk may go straight on, as there is nothing before it.
+    def _may_send_now(self) -> bool:
+        """Return whether bulk data may be sent at once, because nothing is pending before it.
 
-        It is in the caches still, and need not go over a mark and back: through the buffer, the
-        works `proxy-1` and `proxy-100` take a sixth more with --copy, a third more by splice."""
+        The data is still in the CPU cache, and its producer need not be paused and resumed. Through
+        the write buffer, the benchmarks `proxy-1` and `proxy-100` take a sixth more CPU with
+        --copy, and a third more with splice()."""
         far = self.far
         return far.state == "open" and far.producer is self.transport and not far.pending
 
@@ -126,24 +133,24 @@ class Leg(Protocol):
         except BlockingIOError:
             return 0
         except OSError as error:
-            # The system tells of a reset once. A read after that would look like the end.
+            # The system reports a reset once. A later read would look like the end of the stream.
             self.far.failed(Failure(ConnectionLost(error)))
             return 0
         self.far.bytes_out += sent
         return sent
 
     def readConnectionLost(self) -> None:
-        self._is_whole = True
+        self._has_all_input = True
         self.sink.unregisterProducer()
         self.far.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
-        """Only its presence counts: it makes the leg half-closeable."""
+        """Do nothing. A protocol that has this method is half-closeable."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         far = self.far
         self.sink.unregisterProducer()
-        if reason.check(ConnectionDone) or (self._is_whole and _has_bytes_waiting(far)):
+        if reason.check(ConnectionDone) or (self._has_all_input and _has_bytes_waiting(far)):
             far.loseConnection()
         else:
             far.abortConnection()
@@ -151,21 +158,21 @@ class Leg(Protocol):
             self._on_lost(self.transport, reason)
 
 
-class _Turns:
-    """Lets legs that move bulk take turns, so that whatever else is ready goes first.
+class Turns:
+    """Let the legs that move bulk data take turns, so that other ready sockets go first.
 
-    A splice of a full pipe takes some tenths of a millisecond. The round trip of a byte beside
-    twenty such streams, 99th percentile: 34 to 67 ms before, 7 to 28 ms with turns (--copy: 11 to
-    23 ms), for the same CPU a byte."""
+    One splice of a full pipe takes some tenths of a millisecond. Measured: the round trip of one
+    byte beside twenty such streams, 99th percentile: 34 to 67 ms without turns, 7 to 28 ms with
+    turns, 11 to 23 ms with --copy. The CPU time per byte is the same."""
 
     def __init__(self) -> None:
         self._queue: deque[SplicingLeg] = deque()
-        self._last = 0  # the id of the leg that has had the last turn
+        self._last = 0  # id() of the leg that had the last turn
 
     def has(self, leg: SplicingLeg) -> bool:
-        """Return whether `leg` may go on now. If not, its transport reads when its turn comes."""
+        """Return whether `leg` may read now; if not, its transport reads when its turn comes."""
         if self._last == id(leg) and not self._queue:
-            return True  # nobody else moves bulk
+            return True  # no other leg moves bulk data
         if not leg.is_queued:
             leg.is_queued = True
             self._queue.append(leg)
@@ -192,18 +199,19 @@ class _Turns:
             reactor.call_soon(self._run, reactor)
 
 
-_turns: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()  # of each reactor
+_turns: weakref.WeakKeyDictionary[Any, Turns] = weakref.WeakKeyDictionary()  # by reactor
 
 
-def _turns_of(reactor: Any) -> _Turns:
+def _turns_of(reactor: Any) -> Turns:
+    """Return the Turns of a reactor."""
     turns = _turns.get(reactor)
     if turns is None:
-        turns = _turns[reactor] = _Turns()
+        turns = _turns[reactor] = Turns()
     return turns
 
 
 class SplicingLeg(Leg):
-    """A leg that leaves the moving to the kernel for as long as much comes in: see `splice`."""
+    """A leg that lets the kernel move bulk data from socket to socket: see `transports.splice`."""
 
     is_queued = False
     has_turn = False
@@ -217,10 +225,10 @@ class SplicingLeg(Leg):
             self.transport.divert(self._splice)
 
     def _splice(self) -> bool:
-        """Instead of a read; true if it has to be one after all."""
+        """Move bytes in place of a read; return True if the transport must read after all."""
         if not self.has_turn and not self._turns.has(self):
             return False
-        # With more before it than this, each splice would hold one more pipe.
+        # With more bytes pending, each further splice would occupy one more pipe.
         if self.far.pending > SMALL:
             return True
         try:
@@ -232,8 +240,8 @@ class SplicingLeg(Leg):
             self.transport.divert(None)
             return True
         self.transport.bytes_in += source.left
-        # One alone is the end of a larger write, whose segments do not divide it: to copy for that
-        # what comes next makes the work `proxy-1` half as dear again.
+        # One small splice is usually the tail of a larger write. Going back to copying after the
+        # first one costs 50 % more CPU in the benchmark `proxy-1`, hence two in a row.
         was_small, self._was_small = self._was_small, source.left < SMALL
         if was_small and self._was_small:
             self.transport.divert(None)
@@ -241,24 +249,27 @@ class SplicingLeg(Leg):
         return False
 
     def _pass_on(self, source: PipeSource) -> None:
-        if self._is_clear():
+        if self._may_send_now():
             source.left -= self._send(source.send_to, self.far.socket, source.left)
         self.far.write_source(source)
 
 
 def keep_urgent_bytes(sock: socket.socket) -> None:
-    """Have urgent bytes (MSG_OOB) read in their place: a plain read leaves each of them out.
+    """Let urgent bytes (MSG_OOB) be read in their place in the stream.
 
-    If a second urgent byte arrives before this call, the first one may be lost."""
+    Without this option, a plain read leaves out each urgent byte. If a second urgent byte arrives
+    before this call, the first one may be lost."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     except OSError:
-        pass  # it is closed, which is found out by reading
+        pass  # the socket is closed, which the next read reports
 
 
 def is_ending(transport: Connection) -> bool:
+    """Return whether a transport is closing or closed."""
     return transport.disconnecting or transport.disconnected
 
 
 def _has_bytes_waiting(transport: Connection) -> bool:
+    """Return whether a transport or its kernel has bytes that the peer has not acknowledged."""
     return transport.connected and bool(transport.pending or send_queue(transport))

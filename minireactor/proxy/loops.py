@@ -1,4 +1,7 @@
-"""Find out that a target of a proxy is the proxy itself."""
+"""Detect that a target of a proxy is the proxy itself.
+
+A ring through other proxies is detected in `hops`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Origin(Protocol):
-    """What the detector needs of a `Proxy`."""
+    """Describe what the detector needs of a `Proxy`."""
 
     client: Any
     outgoing: tuple[tuple[str, int], ...]
@@ -21,25 +24,26 @@ class Origin(Protocol):
 
 
 class LoopDetector:
-    """Finds out that a target is the proxy itself, however its address was written.
+    """Detect that a target is the proxy itself, in whatever form its address was written.
 
-    A connection of the proxy to itself has two ends here, which have the same two addresses. The
-    end that leads to the target is known first: from the moment in which it begins to connect."""
+    Both ends of a connection from the proxy to itself are in this process, with the same two
+    addresses. The outgoing end is known first, from the moment when it begins to connect. An
+    accepted connection with the same addresses must be the other end."""
 
     def __init__(self) -> None:
         self._outgoing: dict[tuple[str, int], tuple[Origin, socket.socket]] = {}
 
     def add(self, proxy: Origin, sock: socket.socket, address: Any) -> None:
-        """Note a socket that has begun to connect to a port of the proxy's own number."""
+        """Note a socket that has begun to connect, if the target's port number is the proxy's."""
         if address[1] != proxy.client.getHost().port:
             return
-        with contextlib.suppress(OSError):  # it has failed at once
+        with contextlib.suppress(OSError):  # the attempt has failed at once
             place = _comparable(sock.getsockname())
             self._outgoing[place] = proxy, sock
             proxy.outgoing += (place,)
 
     def origin(self, client: Connection) -> Origin | None:
-        """Return the proxy whose connection to a target this client is, if there is one."""
+        """Return the proxy that has made this client's connection, or None."""
         if not self._outgoing:
             return None
         peer, host = client.getPeer(), client.getHost()
@@ -49,19 +53,22 @@ class LoopDetector:
         proxy, sock = found
         try:
             there = _comparable(sock.getpeername())
-        except OSError:  # it has been closed
+        except OSError:  # the socket has been closed
             return None
-        # A system may give one port number to two sockets whose peers are different.
+        # A system may give the same port number to two sockets with different peers.
         return proxy if there == _comparable((host.host, host.port)) else None
 
     def forget(self, proxy: Origin) -> None:
+        """Remove the outgoing sockets of a proxy that has ended."""
         for place in proxy.outgoing:
             if place in self._outgoing and self._outgoing[place][0] is proxy:
                 del self._outgoing[place]
 
 
 def _comparable(address: Any) -> tuple[str, int]:
-    """Return host and port; a port for both IPv6 and IPv4 writes 127.0.0.1 as ::ffff:127.0.0.1."""
+    """Return host and port, the host as IPv4 if it is an IPv4 address in IPv6 form.
+
+    A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1."""
     host, port = address[:2]
     mapped = host.startswith("::ffff:") and "." in host
     return host.rpartition(":")[2] if mapped else host, port

@@ -1,11 +1,11 @@
-"""The server behind `minireactor proxy`: a Server whose clients are passed on to targets.
+"""The server of the command `minireactor proxy`: it joins each client to one of several targets.
 
     relay = Relay(reactor, [("10.0.0.1", 80), ("10.0.0.2", 80)], balance="least")
     relay.listen("127.0.0.1", 8080)
     reactor.run()
 
-How two connections are joined is in `proxy`; here is whom a client is joined with, and the limits
-of the two together.
+`legs` joins two connections. This module chooses the target, and applies the limits of `Server` to
+both connections together.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Relay(Server):
-    """Serves a proxy on one port of `reactor`.
+    """Serve a proxy on one port of `reactor`.
 
-    places: the targets, (host, port) each; one or more.
-    balance: which of them a client gets, see Balancer; the next one if it cannot be connected.
+    places: the targets, one or more, each as (host, port).
+    balance: the order in which the targets are tried for a client, see Balancer.
     timeout: seconds for each attempt to connect.
-    rate: bytes a second, for each client, each way.
-    splice: whether the kernel may move the bytes, where it can.
-    on_event: called as `on_event(event, proxy, detail)` with the client's `Proxy`, the event being
-        "connectionMade"; "connected", to the target at proxy.place; "failed", to connect to it,
-        the detail being a Failure; "pauseProducing" and "resumeProducing", the detail being the
-        transport that is, or was, behind; "connectionLost", when both are over.
-    limits: as those of Server. A client and its target share them: bytes of either keep both, and
-        either may stall.
+    rate: bytes a second in each direction of each client; None for no limit.
+    splice: allow splice() for bulk data, where the system has it.
+    on_event: called as `on_event(event, proxy, detail)` with the `Proxy` of a client. The events:
+        "connectionMade": the client has connected.
+        "failed": the attempt to connect to proxy.place has failed; detail is a Failure.
+        "connected": the client has been joined to the target at proxy.place.
+        "pauseProducing", "resumeProducing": detail is the transport whose peer reads too
+            slowly, or has caught up.
+        "connectionLost": both connections have ended.
+    limits: the options of Server. They count for a client and its target together: bytes of
+        either one keep both from being idle, and both are aborted if either one stalls.
     """
 
     def __init__(
@@ -62,10 +65,10 @@ class Relay(Server):
         **limits: Any,
     ) -> None:
         self._places = places
-        self._front = _Front(self, places, timeout, rate, splice)
-        super().__init__(reactor, self._front, **limits)
-        self._front.keepalive = self._keepalive
-        self._front.unsent = self._unsent
+        self._relay_factory = RelayFactory(self, places, timeout, rate, splice)
+        super().__init__(reactor, self._relay_factory, **limits)
+        self._relay_factory.keepalive = self._keepalive
+        self._relay_factory.unsent = self._unsent
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
         self._report = on_event or _nothing
@@ -73,16 +76,16 @@ class Relay(Server):
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
     ) -> IPv4Address | IPv6Address:
-        """As of Server; the marks are those of the connections to the targets as well."""
-        self._front.marks = flow.checked_marks(high, low)
+        """Listen as Server does; the watermarks also hold for the connections to the targets."""
+        self._relay_factory.marks = flow.checked_marks(high, low)
         return super().listen(host, port, high, low)
 
     def set_marks(self, high: int, low: int | None = None) -> None:
-        """As of Server, and likewise for those to the targets."""
-        self._front.marks = flow.checked_marks(high, low)
+        """Set the watermarks as Server does, and those of new connections to targets too."""
+        self._relay_factory.marks = flow.checked_marks(high, low)
         super().set_marks(high, low)
 
-    # What happens.
+    # Events.
 
     def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionMade":
@@ -91,7 +94,7 @@ class Relay(Server):
             change = self.paused.add if event == flow.PAUSE else self.paused.discard
             change(connection)
             self._report(event, self._proxies[connection], connection)
-        # One connection's end is not that of the two: `ended` comes after both.
+        # The end of one connection is not reported here: `ended` follows when both have ended.
 
     def _arrived(self, connection: Connection) -> None:
         self._proxies[connection] = connection.protocol
@@ -125,9 +128,9 @@ class Relay(Server):
         self._report("failed", proxy, reason)
 
     def ended(self, proxy: Proxy) -> None:
-        if proxy.target in self._proxies:  # so `joined` was called
+        if proxy.target in self._proxies:  # `joined` was called
             self.balancer.left(proxy.place)
-        elif proxy.place in self._places:  # it may have been trying one
+        elif proxy.place in self._places:  # an attempt to connect may be under way
             self.balancer.gave_up(proxy.place, proxy)
         try:
             self._report("connectionLost", proxy, None)
@@ -137,8 +140,9 @@ class Relay(Server):
                 self._proxies.pop(transport, None)
 
     def label(self, connection: Connection) -> str:
-        """Where it leads, for who watches: "-> target" of a client's, "<- client" of a target's;
-        "" where that is not known, or not any more."""
+        """Return a label for displays: "-> target" for a client, "<- client" for a target.
+
+        Returns "" if the connection is not joined, or not any more."""
         proxy = self._proxies.get(connection)
         if proxy is None or proxy.target is None:
             return ""
@@ -146,18 +150,18 @@ class Relay(Server):
             return f"-> {host_port(*proxy.place)}"
         return f"<- {shown(proxy.client.getPeer())}"
 
-    # What is done about it.
+    # Limits and shutdown.
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         return self._proxies[connection].transports
 
     def _stalled(self, connection: Connection, part: Connection) -> None:
         side = "client" if part is connection else "target"
-        self._blame(connection, f"{side}: took none of its bytes for {self._stall_timeout:g} s")
+        self._set_why(connection, f"{side}: took none of its bytes for {self._stall_timeout:g} s")
         super()._stalled(connection, part)
 
     def _idle(self, connection: Connection, busy: bool) -> None:
-        self._blame(connection, f"idle for {self._idle_timeout:g} s")
+        self._set_why(connection, f"idle for {self._idle_timeout:g} s")
         super()._idle(connection, busy)
 
     def _lose(self, connection: Connection) -> None:
@@ -165,32 +169,34 @@ class Relay(Server):
         connection.loseConnection()
 
     def _let_finish(self, connection: Connection) -> bool:
-        # Whether a transfer has finished, only its two ends know, and will say so by ending.
+        # Only the two peers know when a transfer is complete: they then close their connections.
         if self._proxies[connection].target is not None:
             return False
-        self._blame(connection, "the proxy is stopping")
+        self._set_why(connection, "the proxy is stopping")
         self._lose(connection)
         return True
 
     def _end_now(self, connection: Connection) -> bool:
-        self._blame(connection, "the proxy has stopped")
+        self._set_why(connection, "the proxy has stopped")
         return super()._end_now(connection)
 
-    def _blame(self, connection: Connection, why: str) -> None:
+    def _set_why(self, connection: Connection, why: str) -> None:
         proxy = self._proxies[connection]
         proxy.why = proxy.why or why
 
 
 def _is_the_targets_fault(error: BaseException) -> bool:
-    """Whether a failure to connect says something about the target, and not about ourselves."""
+    """Return whether a failure to connect is the target's fault, and not our own."""
     if not isinstance(error, (ConnectError, DNSLookupError)):
-        return False  # an exception of a factory's, for one
+        return False  # for example an exception raised by a factory
     causes = (error, error.__cause__, *error.args)
     codes = {getattr(each, name, None) for each in causes for name in ("osError", "errno")}
     return codes.isdisjoint(_OUR_OWN_FAULT)
 
 
-class _Front(ProxyFactory):
+class RelayFactory(ProxyFactory):
+    """Report the events of a ProxyFactory to a Relay, and take the targets from it."""
+
     def __init__(
         self,
         relay: Relay,
