@@ -7,7 +7,25 @@ May import `streams`, `transports`, `core` and the kit; `relay` imports `serve` 
 `legs`, which begins with `join()`.
 """
 
-from minireactor.proxy.factory import Proxy, ProxyFactory
-from minireactor.proxy.legs import join
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minireactor.proxy.factory import Proxy as Proxy
+    from minireactor.proxy.factory import ProxyFactory as ProxyFactory
+    from minireactor.proxy.legs import join as join
 
 __all__ = ["Proxy", "ProxyFactory", "join"]
+
+
+def __getattr__(name: str) -> Any:
+    # Each name is imported at first use. Every command imports `balance` for its help text,
+    # but only two commands need a proxy.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from minireactor.proxy import factory
+
+    found = globals()[name] = getattr(factory, name)
+    return found
