@@ -57,7 +57,8 @@ MEGABYTE = 1024 * 1024
 PLENTY = bytes(range(256)) * 4096 * 32  # 32 MiB: more than all kernel buffers on the way take
 SIDES = ["client", "target"]
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+FOLDER = Path(__file__).parent.parent / "minireactor" / "proxy"
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -1053,17 +1054,17 @@ def test_the_marks_of_a_joined_pair_are_the_usual_ones(joined):
     assert joined.a.bufferSize == joined.b.bufferSize == flow.HIGH
 
 
-# The README's.
+# The README of the folder.
 
 
-def block(language):
-    section = README.partition("## A proxy")[2].partition("\n## ")[0]
-    return re.search(f"```{language}\n(.*?)```", section, re.DOTALL)[1]
+def test_each_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([\w./]+)\)", README)
+    assert {path.name for path in FOLDER.glob("*.py")} - {"__init__.py"} == set(links)
 
 
 def test_the_three_lines_in_the_readme_are_a_proxy(reactor, closing, monkeypatch):
     door = closing(listening())
-    source = block("python")
+    source = re.search("```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in source.splitlines() if line]) == 3
     ports = []
     listen = reactor.listenTCP
