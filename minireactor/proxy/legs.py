@@ -13,10 +13,11 @@ How an end travels, from the near transport of a leg to the far one:
 
     near                                what happens to far
     sends the end of its stream         its write side is closed after its pending bytes
-    is closed (ConnectionDone)          closed after its pending bytes
-    is reset or aborted                 aborted too, so that a truncated stream is not taken for a
-                                        complete one; but if near had sent the end of its stream
-                                        before, far is closed after its pending bytes
+    is closed (ConnectionDone)          far is closed after its pending bytes
+    is reset or aborted                 far is aborted too, so that a truncated stream is not taken
+                                        for a complete one; but if near had sent the end of its
+                                        stream before, and bytes for far are on their way, far is
+                                        closed after these bytes
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Leg(Protocol):
     def _may_send_now(self) -> bool:
         """Return whether bulk data may be sent at once, because nothing is pending before it.
 
-        The data is still in the CPU cache, and its producer need not be paused and resumed. Through
+        The data is still in the CPU cache, and `near` need not be paused and resumed. Through
         the write buffer, the benchmarks `proxy-1` and `proxy-100` take a sixth more CPU with
         --copy, and a third more with splice()."""
         far = self.far
