@@ -1,4 +1,4 @@
-"""Arithmetic of the results, and their text: tables, JSON, the README's block."""
+"""Arithmetic of the results, and their text: tables, JSON, the block of bench/README.md."""
 
 from __future__ import annotations
 

@@ -130,6 +130,12 @@ def test_the_readme_block_is_replaced_and_nothing_else():
     assert report.with_summary(new, found) == new
 
 
+def test_our_own_readme_has_a_block():
+    before, after = report.block((ROOT / "bench" / "README.md").read_text(encoding="utf-8"))
+    assert before.endswith("## Results\n\n")
+    assert "|" not in after
+
+
 def test_a_readme_without_a_block_is_refused():
     with pytest.raises(ValueError, match="no block"):
         report.block("nothing here")

@@ -1,29 +1,37 @@
-"""What the README claims, held against the code."""
+"""What the READMEs claim, held against the code."""
 
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
 import pytest
+import reading_order
+from serve_support import Command, read_all
 from support import connect
 
 from minireactor import protocol
 from minireactor.core import flow
+from minireactor.lessons.catalogue import lessons
 from minireactor.testing import StrictPushProducer, StringTransport
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = ["README.md", "bench/README.md"]
+READMES += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("minireactor/**/README.md")]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in READMES}
+README = TEXTS["README.md"]
+CORE = TEXTS["minireactor/core/README.md"]
 RULES = "M1 M2 M3 P1 P2 P3 P4 U1 U2 E1 E2 E3 E4 E5 E6 E7 E8 C1 C2 R1 R2 R3 R4 B1 B2 B3 B4"
 RULES += " T1 T2 T3 T4 T5 T6"
 
 
-def block(marker, language):
-    """The fenced block of that language behind the marker."""
-    return re.search(f"{marker}.*?```{language}\n(.*?)```", README, re.DOTALL)[1]
+def block(text, marker, language):
+    """Return the fenced block of that language behind the marker."""
+    return re.search(f"{marker}.*?```{language}\n(.*?)```", text, re.DOTALL)[1]
 
 
 def drawing():
@@ -37,26 +45,84 @@ def drawing():
 
 
 def test_the_diagram_is_the_table_of_flow():
-    assert block("the table of flow.py, drawn", "mermaid") == drawing()
+    assert block(CORE, "the table of flow.py, drawn", "mermaid") == drawing()
 
 
 @pytest.mark.parametrize("rule", RULES.split())
 def test_each_rule_names_a_test_that_there_is(rule):
-    row = re.search(rf"^\| {rule} \|.*\| `(\w+\.py)::(\w+)` \|$", README, re.MULTILINE)
+    row = re.search(rf"^\| {rule} \|.*\| `(\w+\.py)::(\w+)` \|$", CORE, re.MULTILINE)
     assert row is not None
     source = (ROOT / "tests" / row[1]).read_text(encoding="utf-8")
     assert f"def {row[2]}(" in source
     assert f"test_{rule}_" in row[2]
 
 
-def test_each_file_it_links_to_is_there():
-    links = re.findall(r"\]\(([\w./]+)\)", README)
-    assert len(links) > 10
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("name", READMES)
+def test_each_file_it_links_to_is_there(name):
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", TEXTS[name])
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_each_readme_is_reached_from_the_first():
+    links = {ROOT / link for link in re.findall(r"\]\(([\w./]+)\)", README)}
+    reached = links | {link / "README.md" for link in links}
+    assert [name for name in READMES[1:] if ROOT / name not in reached] == []
+
+
+def test_the_first_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_line_counts_of_the_reading_order_are_true():
+    assert len(reading_order.STEP.findall(README)) >= 5
+    assert reading_order.TOTAL.search(README)
+    wrong = "python3 tests/reading_order.py writes the true counts"
+    assert reading_order.with_true_counts(README) == README, wrong
+
+
+def test_a_count_that_is_wrong_is_noticed():
+    wrong = re.sub(r"^\| 1 \| ", "| 1 | 9", README, flags=re.MULTILINE)
+    assert wrong != README
+    assert reading_order.with_true_counts(wrong) == README
+
+
+def test_the_list_of_lessons_is_that_of_learn():
+    found = re.findall(r"\| (\d+)\. ([^|]+?) \| \d+ (?=\|)", README)
+    titles = [(str(lesson.number), lesson.title("en")) for lesson in lessons()]
+    assert sorted(found, key=lambda row: int(row[0])) == titles
+
+
+def test_the_answers_of_the_session_are_those_of_serve(closing):
+    # given the server of the session, and what its client is shown to receive
+    answers = re.search(r"connect 1234\n((?:    [^$\n].*\n)+)", README)[1].replace("    ", "")
+    server = closing(Command("serve", "--seed", "1", "--port", "0", cwd=ROOT))
+    server.listening()
+
+    # when its client sends what the session sends
+    with server.connect() as client:
+        client.sendall(b"lots\n3\n")
+        client.shutdown(socket.SHUT_WR)
+        received = read_all(client)
+
+    # then
+    assert received.decode().replace("\r\n", "\n") == answers
+
+
+def test_the_figures_it_names_are_those_of_the_benchmarks():
+    text = TEXTS["bench/README.md"]
+    ratios = {}
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [row.strip("|").split("|") for row in table.splitlines()]
+        heads, _, *rows = ([cell.strip() for cell in line] for line in lines)
+        ratios.update({(row[0], peer): ratio for row in rows for peer, ratio in zip(heads, row)})
+    found = re.findall(r"(\d\.\d\d) of (\w+)'s.*? in `([\w-]+)`", README)
+    assert len(found) >= 4
+    assert [(r, p, w) for r, p, w in found if ratios[w, p] != r] == []
 
 
 def test_the_server_of_your_own_is_short_and_runs(monkeypatch, reactor, closing):
-    source = block("A server of your own", "python")
+    source = block(README, "A server of your own", "python")
     assert len(source.strip().splitlines()) <= 20
     ports = []
     listen = reactor.listenTCP
@@ -78,12 +144,10 @@ def test_the_server_of_your_own_is_short_and_runs(monkeypatch, reactor, closing)
 
 
 def test_the_pieces_in_between_join_a_producer_and_a_transport():
-    source = next(
-        code for code in re.findall("```python\n(.*?)```", README, re.S) if "pipe(" in code
-    )
+    source = block(TEXTS["minireactor/streams/README.md"], "chains stages", "python")
     transport = StringTransport()
     scope = {"transport": transport, "producer": StrictPushProducer(None)}
-    exec(compile(source, "README.md", "exec"), scope)
+    exec(compile(source, "streams/README.md", "exec"), scope)
     scope["first"].write(b"x" * 5000)
     scope["first"].unregisterProducer()
     assert zlib.decompress(transport.value()) == b"x" * 5000
@@ -91,7 +155,9 @@ def test_the_pieces_in_between_join_a_producer_and_a_transport():
 
 
 def test_the_names_to_port_from_twisted_are_there():
-    for module, names in re.findall(r"`from minireactor\.(\w+) import (\w+)`", README):
+    rows = re.findall(r"`from minireactor\.(\w+) import (\w+)`", TEXTS["minireactor/README.md"])
+    assert rows
+    for module, names in rows:
         code = f"from minireactor.{module} import {names}"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert protocol.Factory and protocol.Protocol
