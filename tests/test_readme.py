@@ -65,7 +65,7 @@ def test_each_file_it_links_to_is_there(name):
 
 
 def test_each_readme_is_reached_from_the_first():
-    links = {ROOT / link for link in re.findall(r"\]\(([\w./]+)\)", README)}
+    links = {ROOT / link for link in re.findall(r"\]\(([\w./]+)[#)]", README)}
     reached = links | {link / "README.md" for link in links}
     assert [name for name in READMES[1:] if ROOT / name not in reached] == []
 
