@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -57,17 +58,28 @@ def test_each_rule_names_a_test_that_there_is(rule):
     assert f"test_{rule}_" in row[2]
 
 
+def links_of(name):
+    """Return what a README links to below the root, as paths from there."""
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", TEXTS[name])
+    return [Path(os.path.normpath(Path(name).parent / link)) for link in links]
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_each_file_it_links_to_is_there(name):
-    folder = (ROOT / name).parent
-    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", TEXTS[name])
-    assert [link for link in links if not (folder / link).exists()] == []
+    assert [link for link in links_of(name) if not (ROOT / link).exists()] == []
 
 
 def test_each_readme_is_reached_from_the_first():
-    links = {ROOT / link for link in re.findall(r"\]\(([\w./]+)[#)]", README)}
-    reached = links | {link / "README.md" for link in links}
-    assert [name for name in READMES[1:] if ROOT / name not in reached] == []
+    reached, to_follow = set(), ["README.md"]
+    while to_follow:
+        name = to_follow.pop()
+        reached.add(name)
+        # A link to a folder shows the README of that folder.
+        targets = {
+            each.as_posix() for link in links_of(name) for each in (link, link / "README.md")
+        }
+        to_follow += targets & TEXTS.keys() - reached
+    assert reached == set(READMES)
 
 
 def test_the_first_readme_is_short():
