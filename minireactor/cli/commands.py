@@ -212,6 +212,30 @@ def _proxy(options: argparse.Namespace) -> int:
     return _run_server(relay, options, output, what, relay.label)
 
 
+def _connect(options: argparse.Namespace) -> int:
+    from minireactor import reactor
+    from minireactor.cli.connect import FAILED, Client
+
+    def say(text: str) -> None:
+        if options.verbose:
+            _complain(f"minireactor: {text}")
+
+    def complain(text: str) -> None:
+        _complain(f"minireactor connect: {text}")
+
+    _set_up_logging()
+    try:
+        client = Client(reactor, options, say, complain, lambda: _stop(reactor))
+    except RuntimeError as error:  # the system has no thread left
+        complain(str(error))
+        return FAILED
+    for number in _STOP_SIGNALS:
+        status = INTERRUPTED - signal.SIGINT + number
+        _handle(number, lambda *_, status=status: reactor.callFromThread(client.end, status))
+    reactor.run(installSignalHandlers=False)
+    return FAILED if client.status is None else client.status
+
+
 def _trace(options: argparse.Namespace) -> None:
     from minireactor.view.command import trace
 
@@ -464,6 +488,7 @@ _WITHOUT_LOOP = ("trace", "learn")  # a reader that stalls may keep these waitin
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
     "proxy": _proxy,
+    "connect": _connect,
     "trace": _trace,
     "demo": _demo,
     "replay": _replay,

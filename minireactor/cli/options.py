@@ -51,6 +51,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
     _add_proxy(commands)
+    _add_connect(commands)
     _add_demo(commands)
     _add_replay(commands)
     _add_trace(commands)
@@ -186,6 +187,52 @@ def _add_proxy(commands: Any) -> None:
         "(default: no)",
         "print nothing but errors, not even a line for each connection that has ended "
         "(default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_connect(commands: Any) -> None:
+    what = "Connect to a TCP server: standard input to the server, the server to standard output"
+    description = (
+        "Connect to a TCP server. Send standard input to it, and write what it sends to standard "
+        "output. When the input ends, the sending direction is closed; reading goes on until the "
+        "server ends. On a terminal, the command ends with the server. Exit status: 0 if both "
+        "directions have ended in order, or if nobody reads the output any more; 1 after an error; "
+        "130 after Ctrl-C."
+    )
+    parser = _add_command(commands, "connect", what, "1234 --rate 10K", description=description)
+    add = parser.add_argument
+    add(
+        "place",
+        metavar="[HOST:]PORT",
+        type=_target_place,
+        help="where to connect: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT",
+    )
+    slow = parser.add_mutually_exclusive_group()
+    slow.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="BYTES",
+        help="read slowly: this many bytes a second; with K or M: KiB or MiB (default: no limit)",
+    )
+    slow.add_argument(
+        "--stall",
+        action="store_true",
+        help="read nothing, until Ctrl-C: a client that has hung (default: no)",
+    )
+    add(
+        "--timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        default=10.0,
+        help="seconds after which the attempt to connect has failed; 0: no limit (default: 10)",
+    )
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print on standard error when the connection is made, when a direction ends, and how "
+        "many bytes were sent and received (default: no)",
     )
     _add_version(parser)
 
