@@ -203,7 +203,9 @@ def test_each_option_has_help_with_its_default(capsys):
 
 def test_the_first_level_names_the_commands(capsys):
     assert main(["--help"]) == 0
-    assert "serve an app on a TCP port" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "serve an app on a TCP port" in output
+    assert "connect to a TCP server" in output
 
 
 # A server that runs.

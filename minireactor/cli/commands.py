@@ -212,7 +212,7 @@ def _proxy(options: argparse.Namespace) -> int:
     return _run_server(relay, options, output, what, relay.label)
 
 
-def _connect(options: argparse.Namespace) -> int:
+def _connect(options: argparse.Namespace) -> int | None:
     from minireactor import reactor
     from minireactor.cli.connect import FAILED, Client
 
@@ -230,10 +230,10 @@ def _connect(options: argparse.Namespace) -> int:
         complain(str(error))
         return FAILED
     for number in _STOP_SIGNALS:
-        status = INTERRUPTED - signal.SIGINT + number
-        _handle(number, lambda *_, status=status: reactor.callFromThread(client.end, status))
+        # What shells report for a command that this signal has ended; INTERRUPTED for Ctrl-C.
+        _handle(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
     reactor.run(installSignalHandlers=False)
-    return FAILED if client.status is None else client.status
+    return client.status
 
 
 def _trace(options: argparse.Namespace) -> None:

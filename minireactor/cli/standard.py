@@ -58,6 +58,7 @@ class Input:
     def stopProducing(self) -> None:
         self._consumer = None
         self._held = b""
+        self._requests.release()  # to end the thread, unless it reads
 
     def _go_on(self) -> None:
         """Pass on what is held, then ask for more, as far as the consumer takes it."""
@@ -82,15 +83,18 @@ class Input:
         self._on_end(error)
 
     def _read(self) -> None:
-        data = b"-"
-        while data:
+        while True:
             self._requests.acquire()
+            if self._consumer is None:
+                return
             data, error = b"", None
             try:
                 data = _retry(os.read, self._fd, CHUNK, ([self._fd], [], []))
             except OSError as caught:
                 error = caught
             self._reactor.callFromThread(self._arrived, data, error)
+            if not data:
+                return
 
 
 class Output:
