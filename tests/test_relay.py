@@ -270,7 +270,7 @@ def test_a_client_counts_until_its_target_has_gone_too(start, meet, reactor):
     target.close()
     pump(reactor, lambda: not relay.connections, "the end")
     assert relay.ends == ["closed in good order"]
-    assert relay._proxies == {} and relay._activity == {}
+    assert relay._proxies == {} and relay._timeouts.activity == {}
 
 
 def test_stopping_waits_for_bytes_that_only_the_target_still_has_to_get(start, meet, reactor):

@@ -14,9 +14,10 @@ from minireactor import Reactor
 from minireactor.core.slices import SLICE_ENDINGS
 from minireactor.error import CannotListenError, ConnectionAborted, ConnectionDone
 from minireactor.protocol import ClientFactory, Factory, Protocol
-from minireactor.serve import server as serve
+from minireactor.serve import timeouts
 from minireactor.serve.apps import Chargen, Discard, Echo, RandomFactory
-from minireactor.serve.server import LoadError, Server, load_app
+from minireactor.serve.loading import LoadError, load_app
+from minireactor.serve.server import Server
 from minireactor.transports.kernel import receive_queue, send_queue
 
 MEGABYTE = 1024 * 1024
@@ -573,7 +574,7 @@ def test_a_stall_is_timed_from_when_bytes_begin_to_wait(scripted):
 
 def test_a_peer_that_never_acknowledges_the_end_of_the_stream_is_stalled(scripted, monkeypatch):
     unacknowledged = []
-    monkeypatch.setattr(serve, "send_queue", lambda transport: len(unacknowledged))
+    monkeypatch.setattr(timeouts, "send_queue", lambda transport: len(unacknowledged))
     transport, _, pass_time = scripted(10, stall_timeout=10)
     transport.write(b"x")
     pass_time(100)
@@ -594,7 +595,7 @@ def test_T1_a_client_whose_bytes_came_while_the_loop_was_busy_is_not_idle(start,
 
     client.sendall(b"x")
     time.advance(100)  # a callback that takes long; then the timers come before any input
-    server._begin_sweep()
+    server._timeouts._begin_sweep()
 
     pump(timed, lambda: len(server.connections) == 1, "the end of the one that was quiet")
     passes(timed)

@@ -152,7 +152,8 @@ def _most_connections(options: argparse.Namespace, descriptors: int | None) -> i
 
 def _serve(options: argparse.Namespace) -> int:
     from minireactor.core import flow
-    from minireactor.serve.server import LoadError, Server, load_app
+    from minireactor.serve.loading import LoadError, load_app
+    from minireactor.serve.server import Server
     from minireactor.view.output import UsageError
 
     try:

@@ -9,9 +9,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from operator import attrgetter
 from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -20,14 +17,12 @@ from minireactor.core import flow
 from minireactor.core.slices import Walk
 from minireactor.log import logger
 from minireactor.protocol import Factory
-from minireactor.serve.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
+from minireactor.serve.timeouts import Timeouts, still_in
 from minireactor.transports.keepalive import set_keepalive
-from minireactor.transports.kernel import receive_queue, send_queue
 from minireactor.transports.port import BACKLOG
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.failure import Failure
@@ -35,93 +30,7 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
     from minireactor.transports.tcp import Connection
 
-APPS = ("random", "echo", "discard", "chargen", "file")
-
 WARN_SECONDS = 10.0  # between two warnings that the server is full
-SHORTEST_SWEEP = 0.01  # seconds; however short a timeout is, sweeping is not to fill the CPU
-
-
-class LoadError(Exception):
-    """There is no such app, or it is none; says why in one line."""
-
-
-def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any:
-    """The factory of an app: one of APPS, or `module:name`. LoadError.
-
-    `seed` makes the integers of random repeatable; `path` is of the file to send. A module is
-    imported from the current directory or sys.path; the name in it is a Factory, a Factory class
-    that needs no arguments, or a Protocol class, and may have dots.
-    """
-    if path is not None and name != "file":
-        raise LoadError(f"PATH {path!r} is for file only; leave it out for {name}")
-    if name == "random":
-        return RandomFactory(seed)
-    if name == "file":
-        return _file_factory(path)
-    if name in APPS:
-        protocol = {"echo": Echo, "discard": Discard, "chargen": Chargen}[name]
-        return Factory.forProtocol(protocol)
-    module_name, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise LoadError(f"no app {name!r}; give {', '.join(APPS)} or module:name")
-    found = _find(_import(module_name), module_name, attribute)
-    if isinstance(found, type):
-        if hasattr(found, "buildProtocol"):
-            return _make(found, name)
-        if hasattr(found, "makeConnection"):
-            return Factory.forProtocol(found)
-    elif hasattr(found, "buildProtocol"):
-        return found
-    raise LoadError(
-        f"{name} is {repr(found)}; name a Factory instance or class, or a Protocol class"
-    )
-
-
-def _file_factory(path: str | None) -> FileFactory:
-    if path is None:
-        raise LoadError("file wants the PATH of the file to send")
-    try:
-        return FileFactory(path)
-    except OSError as error:
-        raise LoadError(f"cannot send {path!r}: {error.strerror}; give a file's PATH") from error
-    except ValueError as error:  # it has a NUL in it
-        raise LoadError(f"cannot send {path!r}: {error}; give a file's PATH") from error
-
-
-def _import(name: str) -> Any:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory, which a console script does not look in
-    try:
-        return importlib.import_module(name)
-    except KeyboardInterrupt:
-        raise
-    # SystemExit as well: a script that ends when it is imported would silently end us.
-    except BaseException as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise LoadError(
-                f"no module {error.name!r} here or on sys.path; check the name and the directory"
-            ) from error
-        raise LoadError(f"importing {name!r} raised {_described(error)}") from error
-
-
-def _find(module: Any, module_name: str, attribute: str) -> Any:
-    try:
-        return attrgetter(attribute)(module)
-    except AttributeError as error:
-        raise LoadError(f"module {module_name!r} has no name {attribute!r}") from error
-
-
-def _make(factory: Callable[[], Any], name: str) -> Any:
-    try:
-        return factory()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit as well, see _import()
-        raise LoadError(f"{name}() raised {_described(error)}") from error
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class Totals:
@@ -159,44 +68,6 @@ class Totals:
             f"bytes out {self.bytes_out}, pauses {self.pauses}, "
             f"highest pending {self.highest_pending} bytes"
         )
-
-
-class _Activity:
-    """What the last look at one connection has found, and since when that has been so."""
-
-    __slots__ = (
-        *("bytes_in", "bytes_out", "in_kernel", "quiet_since", "stuck_since"),
-        *("connection", "waiting", "write_ended"),
-    )
-
-    def __init__(self, connection: Connection, now: float) -> None:
-        self.connection = connection
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.write_ended = False
-        self.in_kernel = 0  # bytes that the peer has not acknowledged; an end counts as one
-        self.waiting = False  # some are pending, or in the kernel
-        self.quiet_since = now  # no byte either way
-        self.stuck_since = now  # no byte taken by the peer, though some wait for it
-
-    def update(self, now: float) -> None:
-        """Look at the connection again."""
-        connection = self.connection
-        # The kernel says that there is room again only when a third of its buffer is free. A slow
-        # peer may need longer for that than a timeout, and must not look as if it took nothing.
-        in_kernel = send_queue(connection) or 0
-        waiting = connection.pending + in_kernel > 0
-        bytes_out = connection.bytes_out
-        has_taken = bytes_out - in_kernel != self.bytes_out - self.in_kernel
-        if has_taken or not (waiting and self.waiting):
-            self.stuck_since = now
-        if has_taken or connection.bytes_in != self.bytes_in:
-            self.quiet_since = now
-        self.bytes_in = connection.bytes_in
-        self.bytes_out = bytes_out
-        self.write_ended = connection.write_ended
-        self.in_kernel = in_kernel
-        self.waiting = waiting
 
 
 class _Door(Factory):
@@ -276,10 +147,7 @@ class Server:
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of the connections that have ended
-        # By a client's connection: its own, and of those that share its fate.
-        self._activity: dict[Connection, list[_Activity]] = {}
-        self._sweep_timer: Any = None
-        self._sweep: Walk[Connection] | None = None
+        self._timeouts = Timeouts(reactor, idle_timeout, stall_timeout, self._idle, self._stalled)
         self._ending: Walk[Connection] | None = None
         self._aborting: Any = None
         self._next_warning = -1.0
@@ -368,7 +236,7 @@ class Server:
         parts = self._parts(connection)
         self.connections.discard(connection)
         self.paused.difference_update(parts)
-        self._activity.pop(connection, None)
+        self._timeouts.forget(connection)
         self._ended.add(*parts)
         self._tell("connectionLost", connection, reason)
         if not self.connections:
@@ -378,77 +246,11 @@ class Server:
         if self._on_event is not None:
             _report(self._on_event, event, connection, reason)
 
-    # The timeouts: one walk for all connections, and only while there are any.
+    # The timeouts.
 
     def _watch(self, connection: Connection, part: Connection) -> None:
         """Let the timeouts of a client's connection count for another one, or for itself."""
-        if self._idle_timeout or self._stall_timeout:
-            now = self.reactor.seconds()
-            self._activity.setdefault(connection, []).append(_Activity(part, now))
-            if self._sweep_timer is None:
-                self._sweep_later(now)
-
-    def _sweep_later(self, began: float) -> None:
-        """Begin the next walk a quarter of a timeout after the one that began then."""
-        shortest = min(filter(None, (self._idle_timeout, self._stall_timeout)))
-        delay = began + shortest / 4 - self.reactor.seconds()
-        delay = max(delay, SHORTEST_SWEEP)
-        self._sweep_timer = self.reactor.call_later_hidden(delay, self._begin_sweep)
-
-    def _begin_sweep(self) -> None:
-        began = self.reactor.seconds()
-        self._sweep = Walk(
-            self.reactor, self._still_here(), self._look_at, lambda: self._sweep_later(began)
-        )
-        self._sweep.start()
-
-    def _still_here(self) -> Iterator[Connection]:
-        """The connections of now, without those that are gone when their turn comes."""
-        waiting = list(self.connections)
-        while waiting:
-            # Taken out, as to let go of thousands that have ended would take long at the end.
-            connection = waiting.pop()
-            if connection in self.connections:
-                yield connection
-
-    def _look_at(self, connection: Connection) -> bool:
-        """End it if a timeout has passed; return whether that was so."""
-        now = self.reactor.seconds()
-        quiet_since = float("-inf")
-        activities = self._activity[connection]
-        for activity in activities:
-            part = activity.connection
-            # Whether another look could find anything new. This touches as little as it can: to
-            # ask the kernel for the queue of each idle connection takes longer than all the rest.
-            if (
-                part.bytes_in != activity.bytes_in
-                or part.bytes_out != activity.bytes_out
-                or part.write_ended != activity.write_ended
-                or part.writing
-                or activity.waiting
-            ):
-                activity.update(now)
-                if (
-                    self._stall_timeout
-                    and activity.waiting
-                    and now - activity.stuck_since >= self._stall_timeout
-                ):
-                    self._stalled(connection, part)
-                    return True
-            if activity.quiet_since > quiet_since:
-                quiet_since = activity.quiet_since
-        if not self._idle_timeout or now - quiet_since < self._idle_timeout:
-            return False
-        busy = False
-        for activity in activities:
-            part = activity.connection
-            # These bytes have come since the loop looked for input last.
-            if part.reading and receive_queue(part):
-                activity.quiet_since = now
-                return False
-            busy |= activity.waiting or (part.disconnecting and part.connected)
-        self._idle(connection, busy)
-        return True
+        self._timeouts.watch(connection, part)
 
     def _stalled(self, connection: Connection, part: Connection) -> None:
         part.abortConnection()
@@ -506,27 +308,19 @@ class Server:
     def _end_all(self, end: Callable[[Connection], bool]) -> None:
         if self._ending is not None:
             self._ending.cancel()
-        self._ending = Walk(self.reactor, self._still_here(), end)
+        self._ending = Walk(self.reactor, still_in(self.connections), end)
         self._ending.start()
 
     def _empty(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        _cancel(self._sweep_timer)
-        self._sweep_timer = None
+        self._timeouts.stop()
         if not self.stopping:
             return
-        _cancel(self._aborting)
+        if self._aborting is not None and self._aborting.active():
+            self._aborting.cancel()
         self.reactor.remove_tap(self._tap)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
             _report(stopped)
-
-
-def _cancel(timer: Any) -> None:
-    if timer is not None and timer.active():
-        timer.cancel()
 
 
 def _report(call: Callable[..., object], *args: Any) -> None:
