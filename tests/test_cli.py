@@ -302,7 +302,7 @@ def test_B3_an_exception_in_an_app_is_logged_and_ends_its_own_connection(serve, 
     assert "RuntimeError: what is b'x'?" in errors
 
 
-def test_a_further_client_is_turned_away_with_a_warning(serve, client):
+def test_a_further_client_is_rejected_with_a_warning(serve, client):
     process = serve("echo", "--max-connections", "1")
     inside = client(process)
     inside.sendall(b"x")

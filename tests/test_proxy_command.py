@@ -581,7 +581,7 @@ def test_at_a_rate_everything_arrives(proxy, served, client):
     assert read_all(peer) == content
 
 
-def test_a_further_client_is_turned_away_with_a_warning(proxy, served, client):
+def test_a_further_client_is_rejected_with_a_warning(proxy, served, client):
     process = proxy(served(Echo), "--max-connections", "1")
     inside = client(process)
     inside.sendall(b"x")

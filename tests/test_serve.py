@@ -341,7 +341,7 @@ def test_clients_beyond_the_limit_are_closed_at_once(start, join, reactor, closi
 
     inside.sendall(b"still here")
     assert receive(reactor, inside, 10) == b"still here"
-    assert (server.turned_away, server.totals().connections) == (1, 1)
+    assert (server.rejected, server.totals().connections) == (1, 1)
 
 
 def test_the_place_of_a_client_that_has_left_is_free_again(start, join, reactor):
@@ -371,9 +371,24 @@ def test_the_warning_names_the_limit_and_comes_at_most_every_ten_seconds(
         knock()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "at the limit of 1 connections (max-connections): clients turned away: 1",
-        "at the limit of 1 connections (max-connections): clients turned away: 5",
+        "at the limit of 1 connections (--max-connections): clients rejected: 1",
+        "at the limit of 1 connections (--max-connections): clients rejected: 5",
     ]
+
+
+def test_the_log_names_the_factory_of_the_application(start, reactor, closing, caplog):
+    class Failing(Factory):
+        def buildProtocol(self, addr):
+            raise LookupError("no protocol")
+
+    server = start(Failing())
+    assert server.port.logPrefix() == "Failing (port)"
+
+    drain(reactor, closing(connect(server.port)))
+
+    (record,) = caplog.records
+    assert record.exc_info[1].args == ("no protocol",)
+    assert f":{server.port.getHost().port} of Failing>" in record.getMessage()
 
 
 def test_an_idle_connection_is_closed_after_the_timeout(start, join, time, timed):

@@ -70,8 +70,8 @@ class Totals:
         )
 
 
-class _Door(Factory):
-    """Stands before the application's factory, and lets in no more than the limit."""
+class Admission(Factory):
+    """Passes clients on to the application's factory, and rejects those above the limit."""
 
     def __init__(self, server: Server, factory: Any) -> None:
         self._server = server
@@ -90,7 +90,7 @@ class _Door(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         if self._server.is_full():
-            self._server.turn_away()
+            self._server.reject()
             return None
         protocol = self._server.expected = self._factory.buildProtocol(addr)
         return protocol
@@ -135,10 +135,10 @@ class Server:
         self.paused: set[Connection] = set()
         self.port: Port | None = None
         self.stopping = False
-        self.turned_away = 0
+        self.rejected = 0
         self.cut = 0  # connections that abort() has ended after stop()
         self.expected: Any = None  # the protocol that the next connection made here will have
-        self._door = _Door(self, factory)
+        self._admission = Admission(self, factory)
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._stall_timeout = stall_timeout
@@ -166,7 +166,7 @@ class Server:
             raise RuntimeError("this Server listens already; make another one for another port")
         self.reactor.add_tap(self._tap)
         try:
-            self.port = self.reactor.listenTCP(port, self._door, BACKLOG, host)
+            self.port = self.reactor.listenTCP(port, self._admission, BACKLOG, host)
         except BaseException:
             self.reactor.remove_tap(self._tap)
             raise
@@ -198,14 +198,14 @@ class Server:
     def is_full(self) -> bool:
         return self._max_connections is not None and len(self.connections) >= self._max_connections
 
-    def turn_away(self) -> None:
-        self.turned_away += 1
+    def reject(self) -> None:
+        self.rejected += 1
         self._unreported += 1
         now = self.reactor.seconds()
         if now >= self._next_warning:
             self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "at the limit of %d connections (max-connections): clients turned away: %d",
+                "at the limit of %d connections (--max-connections): clients rejected: %d",
                 self._max_connections,
                 self._unreported,
             )

@@ -304,11 +304,16 @@ class Port(Limits, Listener):
         return self._host
 
     def logPrefix(self) -> str:
-        return f"{type(self.factory).__name__} (port)"
+        return f"{self._factory_name()} (port)"
 
     def __repr__(self) -> str:
         number = self._host.port if self._host is not None else self.port
-        return f"<Port {self.interface or '*'}:{number} of {type(self.factory).__name__}>"
+        return f"<Port {self.interface or '*'}:{number} of {self._factory_name()}>"
+
+    def _factory_name(self) -> str:
+        """Return the name that the factory gives itself, else that of its class."""
+        prefix = getattr(self.factory, "logPrefix", None)
+        return prefix() if prefix else type(self.factory).__name__
 
 
 class FurtherSocket(Listener):
