@@ -272,7 +272,7 @@ def test_B3_an_on_stopped_that_raises_is_logged(reactor, caplog):
     server = Server(reactor, RandomFactory(), on_stopped=lambda: 1 / 0)
     server.listen("127.0.0.1", 0)
     server.stop(5)
-    assert "which is told what a server does, has failed" in caplog.text
+    assert "a callback of a server, has failed" in caplog.text
 
 
 def test_nothing_of_a_connection_is_kept_after_its_end(start, join, reactor):
@@ -899,7 +899,7 @@ def test_a_file_that_has_gone_costs_its_client_the_connection(
 @pytest.mark.parametrize(
     "name, path, message",
     [
-        ("file", None, "file wants the PATH"),
+        ("file", None, "file needs the PATH"),
         ("file", "/no/such/file", "cannot send '/no/such/file': No such file"),
         ("file", "/dev", "cannot send '/dev': "),
         ("file", os.devnull, "it is no regular file; give a file's PATH"),

@@ -1,4 +1,4 @@
-"""The factory of the app that `minireactor serve APP` names."""
+"""Finds the factory of the app that `minireactor serve APP` names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ APPS = ("random", "echo", "discard", "chargen", "file")
 
 
 class LoadError(Exception):
-    """There is no such app, or it is none; says why in one line."""
+    """An app cannot be found or used; the message says why in one line."""
 
 
 def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any:
-    """The factory of an app: one of APPS, or `module:name`. LoadError.
+    """Return the factory of an app, which is one of APPS or `module:name`.
 
-    `seed` makes the integers of random repeatable; `path` is of the file to send. A module is
-    imported from the current directory or sys.path; the name in it is a Factory, a Factory class
-    that needs no arguments, or a Protocol class, and may have dots.
+    `seed` makes the integers of random repeatable. `path` names the file that the app file sends.
+    A module is imported from the current directory or sys.path. The name in the module may have
+    dots. It stands for a Factory, a Factory class that needs no arguments, or a Protocol class.
+    Raises LoadError if there is no such app, or its name stands for something else.
     """
     if path is not None and name != "file":
         raise LoadError(f"PATH {path!r} is for file only; leave it out for {name}")
@@ -52,23 +53,23 @@ def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any
 
 def _file_factory(path: str | None) -> FileFactory:
     if path is None:
-        raise LoadError("file wants the PATH of the file to send")
+        raise LoadError("file needs the PATH of the file to send")
     try:
         return FileFactory(path)
     except OSError as error:
         raise LoadError(f"cannot send {path!r}: {error.strerror}; give a file's PATH") from error
-    except ValueError as error:  # it has a NUL in it
+    except ValueError as error:  # the path has a NUL character in it
         raise LoadError(f"cannot send {path!r}: {error}; give a file's PATH") from error
 
 
 def _import(name: str) -> Any:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory, which a console script does not look in
+        sys.path.insert(0, "")  # the current directory; a console script does not search it
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    # SystemExit as well: a script that ends when it is imported would silently end us.
+    # SystemExit as well: a script that calls sys.exit() when imported would silently end us.
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise LoadError(
@@ -89,7 +90,7 @@ def _make(factory: Callable[[], Any], name: str) -> Any:
         return factory()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit as well, see _import()
+    except BaseException as error:  # SystemExit as well, as in _import()
         raise LoadError(f"{name}() raised {_described(error)}") from error
 
 

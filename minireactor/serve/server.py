@@ -1,10 +1,10 @@
-"""The server behind `minireactor serve`: one port, who is connected to it, its limits, its end.
+"""The server behind `minireactor serve`: one port, its connections, their limits, an orderly end.
 
     server = Server(reactor, factory, idle_timeout=60)
     server.listen("127.0.0.1", 1234)
     reactor.run()
 
-`Server` prints nothing and takes no signals, so that it can be used from any program.
+`Server` prints nothing and installs no signal handlers, so any program can use it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
     from minireactor.transports.tcp import Connection
 
-WARN_SECONDS = 10.0  # between two warnings that the server is full
+WARN_SECONDS = 10.0  # between two warnings that clients are rejected
 
 
 class Totals:
-    """What a server has done: connections (number), bytes in and out (of the application's, which
-    the kernel has given and taken), pauses of producers, and the most bytes that have been pending
-    for one connection."""
+    """Counts what a server has done.
+
+    connections: how many clients have connected.
+    bytes_in, bytes_out: bytes received from and accepted by the kernel, application data only.
+    pauses: how often a producer was paused.
+    highest_pending: the most bytes that were pending for one connection at a time.
+    """
 
     __slots__ = ("bytes_in", "bytes_out", "connections", "highest_pending", "pauses")
 
@@ -48,7 +52,10 @@ class Totals:
         self.highest_pending = 0
 
     def add(self, connection: Connection, *others: Connection) -> None:
-        """Count a client's connection; `others` are those that were made on its behalf."""
+        """Add a client's connection to the totals.
+
+        `others` are connections that were made for this client. They count for pauses and pending
+        bytes only."""
         self.connections += 1
         self.bytes_in += connection.bytes_in
         self.bytes_out += connection.bytes_out
@@ -57,6 +64,7 @@ class Totals:
             self.highest_pending = max(self.highest_pending, part.highest_pending)
 
     def copy(self) -> Totals:
+        """Return an independent copy of these totals."""
         other = Totals()
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))
@@ -71,7 +79,10 @@ class Totals:
 
 
 class Admission(Factory):
-    """Passes clients on to the application's factory, and rejects those above the limit."""
+    """A factory that rejects clients above the limit, and passes the others to the application's.
+
+    It keeps no count of ports: `doStart` and `doStop` go to the application's factory, which does.
+    """
 
     def __init__(self, server: Server, factory: Any) -> None:
         self._server = server
@@ -96,25 +107,27 @@ class Admission(Factory):
         return protocol
 
     def logPrefix(self) -> str:
+        """Return the name of the application's factory, which the log should show."""
         return type(self._factory).__name__
 
 
 class Server:
-    """Serves a factory on one port of `reactor`, to which it adds a tap.
+    """Serves a factory on one port of `reactor`, and observes the connections of that port.
 
-    max_connections: a further client is closed at once, and a warning logged, at most every 10 s.
-    idle_timeout: seconds without a byte in either direction, after which a connection is closed.
-    stall_timeout: seconds in which a peer takes none of the bytes that wait for it, after which
-        it is aborted. Both timeouts are kept to within a quarter.
-    keepalive: seconds of silence after which the system asks a peer whether it is still there.
-    unsent: bytes that the kernel holds unsent for a peer that does not read, about; 0 for no
-        limit, None for twice the high mark. See Port.setUnsentLimit().
-    on_event: called as `on_event(event, connection, reason)` for "connectionMade",
-        "pauseProducing", "resumeProducing" (of one that was paused) and "connectionLost", whose
-        reason is a Failure, else None. If it raises, that is logged.
-    on_stopped: called once, when `stop()` has closed the last connection.
+    max_connections: how many clients may be connected at a time. A further client is closed at
+        once. A warning is logged, at most every 10 s.
+    idle_timeout: a connection is closed after this many seconds without a byte either way.
+    stall_timeout: a connection is aborted if its peer takes no byte for this many seconds while
+        bytes wait for that peer. Both timeouts are exact to a quarter of their length.
+    keepalive: after this many seconds of silence the system asks the peer whether it still exists.
+    unsent: about how many bytes the kernel holds unsent for a peer that does not read. 0 means no
+        limit, None means twice the high watermark. See Port.setUnsentLimit().
+    on_event: called as `on_event(event, connection, reason)`. The event is "connectionMade",
+        "pauseProducing", "resumeProducing" (only after a pause) or "connectionLost". The reason is
+        a Failure for "connectionLost", and None otherwise. An exception from on_event is logged.
+    on_stopped: called once, after `stop()`, when the last connection has closed.
 
-    Outgoing connections that the application makes are none of the server's.
+    Outgoing connections that the application makes do not count: the server leaves them alone.
     """
 
     def __init__(
@@ -137,7 +150,7 @@ class Server:
         self.stopping = False
         self.rejected = 0
         self.cut = 0  # connections that abort() has ended after stop()
-        self.expected: Any = None  # the protocol that the next connection made here will have
+        self.expected: Any = None  # the protocol of the next connection to this port
         self._admission = Admission(self, factory)
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
@@ -146,7 +159,7 @@ class Server:
         self._unsent = unsent
         self._on_event = on_event
         self._on_stopped = on_stopped
-        self._ended = Totals()  # of the connections that have ended
+        self._ended = Totals()  # of connections that have ended
         self._timeouts = Timeouts(reactor, idle_timeout, stall_timeout, self._idle, self._stalled)
         self._ending: Walk[Connection] | None = None
         self._aborting: Any = None
@@ -156,11 +169,13 @@ class Server:
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
     ) -> IPv4Address | IPv6Address:
-        """Begin to serve; the address, with the real port number where 0 was given.
+        """Begin to serve. Return the address, with the real port number if `port` is 0.
 
-        `high` and `low` are the marks of each connection, in bytes, as in setWriteBufferLimits().
-        Raises CannotListenError, after which another call may try another port; ValueError unless
-        0 <= low < high; RuntimeError if it listens already."""
+        `high` and `low` are the high and low watermark of each connection, in bytes, as in
+        setWriteBufferLimits().
+        Raises CannotListenError if the system refuses the address; a second call may then try
+        another one. Raises ValueError unless 0 <= low < high, and RuntimeError if this server
+        listens already."""
         marks = flow.checked_marks(high, low)
         if self.port is not None:
             raise RuntimeError("this Server listens already; make another one for another port")
@@ -178,27 +193,31 @@ class Server:
         return self.port.getHost()
 
     def set_marks(self, high: int, low: int | None = None) -> None:
-        """The marks of connections to come, after `listen()`; ValueError unless 0 <= low < high."""
+        """Set the marks of future connections; call this after `listen()`.
+
+        Raises ValueError unless 0 <= low < high."""
         assert self.port is not None
         self.port.setWriteBufferLimits(high, low)
 
     def totals(self) -> Totals:
-        """Up to now, open connections included."""
+        """Return the totals up to now, including the open connections."""
         totals = self._ended.copy()
         for connection in self.connections:
             totals.add(*self._parts(connection))
         return totals
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
-        """A client's connection, and others that share its fate: it first."""
+        """Return a client's connection, followed by the connections that end together with it."""
         return (connection,)
 
-    # Who is here.
+    # Which connections there are.
 
     def is_full(self) -> bool:
+        """Return whether the limit of connections is reached."""
         return self._max_connections is not None and len(self.connections) >= self._max_connections
 
     def reject(self) -> None:
+        """Count a client that is closed because of the limit, and log a warning if one is due."""
         self.rejected += 1
         self._unreported += 1
         now = self.reactor.seconds()
@@ -212,17 +231,18 @@ class Server:
             self._unreported = 0
 
     def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
+        # An observer gets the events of all connections of the reactor, also of other ports.
         if event == "connectionMade":
             if connection.protocol is self.expected:
                 self._arrived(connection)
         elif connection not in self.connections:
             return
-        elif event == "pauseProducing":
+        elif event == flow.PAUSE:
             self.paused.add(connection)
-            self._tell(event, connection)
-        elif event == "resumeProducing" and connection in self.paused:
+            self._notify(event, connection)
+        elif event == flow.RESUME and connection in self.paused:
             self.paused.discard(connection)
-            self._tell(event, connection)
+            self._notify(event, connection)
         elif event == "connectionLost":
             self._gone(connection, reason)
 
@@ -230,7 +250,7 @@ class Server:
         self.expected = None
         self.connections.add(connection)
         self._watch(connection, connection)
-        self._tell("connectionMade", connection)
+        self._notify("connectionMade", connection)
 
     def _gone(self, connection: Connection, reason: Failure | None) -> None:
         parts = self._parts(connection)
@@ -238,25 +258,28 @@ class Server:
         self.paused.difference_update(parts)
         self._timeouts.forget(connection)
         self._ended.add(*parts)
-        self._tell("connectionLost", connection, reason)
+        self._notify("connectionLost", connection, reason)
         if not self.connections:
             self._empty()
 
-    def _tell(self, event: str, connection: Connection, reason: Failure | None = None) -> None:
+    def _notify(self, event: str, connection: Connection, reason: Failure | None = None) -> None:
         if self._on_event is not None:
-            _report(self._on_event, event, connection, reason)
+            _call_logged(self._on_event, event, connection, reason)
 
     # The timeouts.
 
     def _watch(self, connection: Connection, part: Connection) -> None:
-        """Let the timeouts of a client's connection count for another one, or for itself."""
+        """Let bytes on `part` count for the timeouts of the client's connection.
+
+        `part` is that connection itself, or one that ends together with it."""
         self._timeouts.watch(connection, part)
 
     def _stalled(self, connection: Connection, part: Connection) -> None:
         part.abortConnection()
 
     def _idle(self, connection: Connection, busy: bool) -> None:
-        # What waits for a peer that takes nothing would keep a gentler end waiting for ever.
+        # loseConnection() sends what is pending first. A peer that takes nothing would delay that
+        # end for ever.
         if busy:
             self._abort(connection)
         else:
@@ -267,7 +290,8 @@ class Server:
             part.abortConnection()
 
     def _lose(self, connection: Connection) -> None:
-        # Nobody else would unregister it: what it produces is what it reads, and that ends now.
+        # A connection that is its own producer produces what it reads. Reading ends now, and
+        # nobody else would unregister the producer.
         if connection.producer is connection:
             connection.unregisterProducer()
         connection.loseConnection()
@@ -277,7 +301,8 @@ class Server:
     def stop(self, grace: float) -> None:
         """Stop accepting, and close each connection once its transfer has finished.
 
-        What is left after `grace` seconds is aborted; on a second call, at once."""
+        Connections that are left after `grace` seconds are aborted. A second call aborts them at
+        once."""
         if self.stopping:
             self.abort()
             return
@@ -291,12 +316,12 @@ class Server:
         self._end_all(self._let_finish)
 
     def _let_finish(self, connection: Connection) -> bool:
-        """Close it once its transfer has finished; return whether that may be now."""
+        """Close a connection once its transfer has finished. Return whether that may be now."""
         self._lose(connection)
         return True
 
     def abort(self) -> None:
-        """End all connections now, whatever waits to be sent."""
+        """Abort all connections; bytes that wait to be sent are dropped."""
         if self.stopping:
             self.cut = max(self.cut, len(self.connections))
         self._end_all(self._end_now)
@@ -312,6 +337,7 @@ class Server:
         self._ending.start()
 
     def _empty(self) -> None:
+        """Stop the timers, as no connection is left. After stop(), call on_stopped."""
         self._timeouts.stop()
         if not self.stopping:
             return
@@ -320,14 +346,14 @@ class Server:
         self.reactor.remove_tap(self._tap)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
-            _report(stopped)
+            _call_logged(stopped)
 
 
-def _report(call: Callable[..., object], *args: Any) -> None:
-    """Call somebody who is told what happens; what that raises is logged, and changes nothing."""
+def _call_logged(call: Callable[..., object], *args: Any) -> None:
+    """Call a callback of the application; log what it raises, and go on."""
     try:
         call(*args)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
-        log.err(None, f"{repr(call)}, which is told what a server does, has failed")
+        log.err(None, f"{repr(call)}, a callback of a server, has failed")

@@ -1,4 +1,9 @@
-"""The timeouts of a server: what each connection has done last, and a sweep over all of them."""
+"""The timeouts of a server: when each connection was last active, and a sweep over all of them.
+
+A timer for each connection would have to be restarted at each read and write. That costs too much.
+Instead, a sweep looks at all connections, four times in the shorter timeout, while there are any.
+It compares the counters of the connection with those of the sweep before.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,21 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.transports.tcp import Connection
 
-SHORTEST_SWEEP = 0.01  # seconds; however short a timeout is, sweeping is not to fill the CPU
+MIN_SWEEP_SECONDS = 0.01  # between two sweeps, so that a short timeout does not fill the CPU
 
 
 class _Activity:
-    """What the last look at one connection has found, and since when that has been so."""
+    """Remembers the counters of one connection at the last sweep, and since when they stand."""
 
     __slots__ = (
-        *("bytes_in", "bytes_out", "in_kernel", "quiet_since", "stuck_since"),
-        *("connection", "waiting", "write_ended"),
+        "bytes_in",
+        "bytes_out",
+        "connection",
+        "in_kernel",
+        "quiet_since",
+        "stuck_since",
+        "waiting",
+        "write_ended",
     )
 
     def __init__(self, connection: Connection, now: float) -> None:
@@ -29,16 +40,17 @@ class _Activity:
         self.bytes_in = 0
         self.bytes_out = 0
         self.write_ended = False
-        self.in_kernel = 0  # bytes that the peer has not acknowledged; an end counts as one
-        self.waiting = False  # some are pending, or in the kernel
-        self.quiet_since = now  # no byte either way
-        self.stuck_since = now  # no byte taken by the peer, though some wait for it
+        self.in_kernel = 0  # bytes that the peer has not acknowledged; the FIN counts as one
+        self.waiting = False  # whether bytes are pending or in the kernel
+        self.quiet_since = now  # since then, no byte has passed either way
+        self.stuck_since = now  # since then, the peer has taken none of the bytes that wait for it
 
     def update(self, now: float) -> None:
-        """Look at the connection again."""
+        """Take the counters of now, and note which of them have changed."""
         connection = self.connection
-        # The kernel says that there is room again only when a third of its buffer is free. A slow
-        # peer may need longer for that than a timeout, and must not look as if it took nothing.
+        # The kernel reports a socket as writable only when a third of its buffer is free. A slow
+        # peer may need longer than a timeout for that third. Looking at the kernel's queue shows
+        # that such a peer does take bytes.
         in_kernel = send_queue(connection) or 0
         waiting = connection.pending + in_kernel > 0
         bytes_out = connection.bytes_out
@@ -55,7 +67,15 @@ class _Activity:
 
 
 class Timeouts:
-    """The timeouts of a server's connections: one walk for all, and only while there are any."""
+    """Finds the connections of a server that are idle or stalled.
+
+    idle_timeout, stall_timeout: seconds, as for Server; None or 0 for no such timeout.
+    on_idle: called as `on_idle(connection, busy)`, with a client's connection. `busy` is true if
+        bytes wait for a peer, or if one of the connections is being closed already.
+    on_stalled: called as `on_stalled(connection, part)`. `part` is the connection that is stalled:
+        the client's own, or one that ends together with it.
+    activity: for each client's connection, one entry for each connection that counts for it.
+    """
 
     def __init__(
         self,
@@ -65,7 +85,6 @@ class Timeouts:
         on_idle: Callable[[Connection, bool], object],
         on_stalled: Callable[[Connection, Connection], object],
     ) -> None:
-        # By a client's connection: its own, and of those that share its fate.
         self.activity: dict[Connection, list[_Activity]] = {}
         self._reactor = reactor
         self._idle_timeout = idle_timeout
@@ -76,7 +95,9 @@ class Timeouts:
         self._sweep: Walk[Connection] | None = None
 
     def watch(self, connection: Connection, part: Connection) -> None:
-        """Let the timeouts of a client's connection count for another one, or for itself."""
+        """Let bytes on `part` count for the timeouts of the client's connection.
+
+        `part` is that connection itself, or one that ends together with it."""
         if self._idle_timeout or self._stall_timeout:
             now = self._reactor.seconds()
             self.activity.setdefault(connection, []).append(_Activity(part, now))
@@ -84,11 +105,11 @@ class Timeouts:
                 self._sweep_later(now)
 
     def forget(self, connection: Connection) -> None:
-        """Watch a client's connection no more."""
+        """Stop watching a client's connection, which has ended."""
         self.activity.pop(connection, None)
 
     def stop(self) -> None:
-        """Sweep no more, until there is something to watch again."""
+        """Cancel the sweep; the next call of watch() starts it again."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -97,28 +118,28 @@ class Timeouts:
         self._sweep_timer = None
 
     def _sweep_later(self, began: float) -> None:
-        """Begin the next walk a quarter of a timeout after the one that began then."""
+        """Schedule the next sweep, a quarter of the shorter timeout after the time `began`."""
         shortest = min(filter(None, (self._idle_timeout, self._stall_timeout)))
         delay = began + shortest / 4 - self._reactor.seconds()
-        delay = max(delay, SHORTEST_SWEEP)
+        delay = max(delay, MIN_SWEEP_SECONDS)
         self._sweep_timer = self._reactor.call_later_hidden(delay, self._begin_sweep)
 
     def _begin_sweep(self) -> None:
         began = self._reactor.seconds()
         self._sweep = Walk(
-            self._reactor, still_in(self.activity), self._look_at, lambda: self._sweep_later(began)
+            self._reactor, still_in(self.activity), self._check, lambda: self._sweep_later(began)
         )
         self._sweep.start()
 
-    def _look_at(self, connection: Connection) -> bool:
-        """End it if a timeout has passed; return whether that was so."""
+    def _check(self, connection: Connection) -> bool:
+        """Call on_idle or on_stalled if a timeout has passed. Return whether one has."""
         now = self._reactor.seconds()
         quiet_since = float("-inf")
         activities = self.activity[connection]
         for activity in activities:
             part = activity.connection
-            # Whether another look could find anything new. This touches as little as it can: to
-            # ask the kernel for the queue of each idle connection takes longer than all the rest.
+            # Update only if something may have changed. Asking the kernel for the queue of each
+            # idle connection would take longer than the rest of the sweep.
             if (
                 part.bytes_in != activity.bytes_in
                 or part.bytes_out != activity.bytes_out
@@ -141,7 +162,7 @@ class Timeouts:
         busy = False
         for activity in activities:
             part = activity.connection
-            # These bytes have come since the loop looked for input last.
+            # These bytes have arrived since the loop last looked for input.
             if part.reading and receive_queue(part):
                 activity.quiet_since = now
                 return False
@@ -151,10 +172,11 @@ class Timeouts:
 
 
 def still_in(connections: Collection[Connection]) -> Iterator[Connection]:
-    """The connections of now, without those that are gone when their turn comes."""
+    """Yield the connections of now, leaving out those that have ended before their turn."""
     waiting = list(connections)
     while waiting:
-        # Taken out, as to let go of thousands that have ended would take long at the end.
+        # pop() frees each one in its turn. Freeing thousands that have ended, all at once at the
+        # end, would take long.
         connection = waiting.pop()
         if connection in connections:
             yield connection
