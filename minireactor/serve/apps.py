@@ -1,14 +1,15 @@
-"""The servers that `minireactor serve` has built in. Ways of being a good producer:
+"""The apps that are built into `minireactor serve`. Each is another kind of producer:
 
     random   a push producer: it writes until it is told to pause
-    echo     its own input is the producer: a peer that does not read is not read from either
-    discard  no producer at all: nothing is written
-    chargen  a pull producer: it writes when it is asked
-    file     none either: what is pending stays in the file until it is sent; a file without a
-             true size, as in /proc, is read by a pull producer
+    echo     the connection itself is the producer: while a peer does not read, nothing more is read
+             from that peer
+    discard  no producer: nothing is written
+    chargen  a pull producer: it writes when it is asked to
+    file     no producer either: pending bytes stay in the file until they are sent. A file without
+             a true size, as in /proc, is read by a pull producer
 
-None of them keeps more than the high mark and a little for a peer that does not read, however
-much that peer has asked for.
+For a peer that does not read, each app buffers little more than the high watermark, however much
+that peer has requested.
 """
 
 from __future__ import annotations
@@ -32,34 +33,36 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-RECLAIMED = 64  # lingering sockets that are closed when a file finds no descriptor
+RECLAIMED = 64  # lingering sockets that are closed when no descriptor is left to open a file
 WARNING_SECONDS = 10.0  # between two warnings about one file, however many clients ask for it
-# A device that is no file after all is not waited for, and does not become our terminal.
+# If the path names a device, open() must not wait for it or make it our controlling terminal.
 _OPEN_FLAGS = os.O_RDONLY
-for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # those that this system has
+for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # flags that this system has
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 
-LARGEST = 10000  # integers are 0 to this one
-MOST = 10**18  # integers for one request: more than anybody can wait for
-# Lines a write, 8.2 KB together: just enough for the write buffer to keep them as they are instead
-# of gathering them in a bytearray, which takes up to an eighth more than it holds. Eight of them
-# are just above the usual high mark. A thousand paused clients cost 69 MB; with 200 lines, 84 MB.
+LARGEST = 10000  # the largest integer that is sent; the smallest is 0
+MAX_INTEGERS = 10**18  # for one request: more than anybody can wait for
+# Lines of one write: 8.2 KB. The write buffer keeps a chunk of this size as it is. It would gather
+# smaller ones in a bytearray, which takes up to an eighth more memory than it holds. Eight writes
+# are just above the default high mark. 1,000 paused clients: 69 MB; with 200 lines a write: 84 MB.
 BATCH = 1400
 
 
 class BadRequest(ValueError):
-    """What a client has sent is no request; says in one line what is wrong with it."""
+    """A client's line is not a request; the message says in one line why."""
 
 
 def parse_request(line: bytes) -> int:
-    """How many integers `line` asks for: decimal digits, 0 to MOST. BadRequest."""
+    """Return how many integers `line` requests.
+
+    Raises BadRequest unless the line is a number from 0 to MAX_INTEGERS in decimal digits."""
     text = line.strip()
     if not text:
         raise BadRequest("the line is empty")
     if text.isdigit():
-        # Their number is looked at first: Python takes long, or refuses, to read thousands.
+        # Count the digits first: Python takes long to convert thousands of them, or refuses.
         digits = text.lstrip(b"0") or b"0"
-        if len(digits) <= len(str(MOST)) and int(digits) <= MOST:
+        if len(digits) <= len(str(MAX_INTEGERS)) and int(digits) <= MAX_INTEGERS:
             return int(digits)
         raise BadRequest(f"{_quoted(text)} is too large")
     if text[:1] == b"-" and text[1:].isdigit():
@@ -68,13 +71,13 @@ def parse_request(line: bytes) -> int:
 
 
 def _quoted(text: bytes) -> str:
-    """Safe to send back and to print: ASCII, no control characters, and short."""
+    """Return `text` quoted, short, in ASCII, without control characters: safe to send and print."""
     shown = repr(text[:20])[1:]
     return shown if len(text) <= 20 else f"{shown}... ({len(text)} bytes)"
 
 
 class RandomIntegers:
-    """A push producer of `count` integers, one a line; closes the connection after the last."""
+    """A push producer: writes `count` integers, one a line, then closes the connection."""
 
     def __init__(self, consumer: Any, count: int, generator: Any, lines: list[bytes]) -> None:
         self.paused = False
@@ -84,10 +87,10 @@ class RandomIntegers:
         self._lines = lines
 
     def begin(self) -> None:
-        """Write one batch soon, and go on when our turn comes.
+        """Schedule the first batch, and later the next ones; other connections get their turns.
 
-        A full buffer takes milliseconds, and a thousand requests may come at the same time.
-        Benchmark `greedy`: a newcomer waits 5 s if each request is answered with a full buffer."""
+        Filling a buffer takes milliseconds, and a thousand requests may come at the same time.
+        Benchmark `greedy`: a new client waits 5 s if each request fills a buffer at once."""
         self._consumer.reactor.call_in_turn(self._write_first, first=True)
 
     def _write_first(self) -> None:
@@ -96,7 +99,7 @@ class RandomIntegers:
             self._consumer.reactor.call_in_turn(self._write_more)
 
     def pauseProducing(self) -> None:
-        """Called from within our own write() below: all it can do is to leave word."""
+        """Set a flag for the loop below, whose own write() calls this method."""
         self.paused = True
 
     def resumeProducing(self) -> None:
@@ -122,19 +125,19 @@ class RandomIntegers:
 
 
 class ServeRandom(LineReceiver):
-    """Asks how many integers are wanted, sends them, closes.
+    """Asks how many integers the client wants, sends them, and closes the connection.
 
-    What is no request gets a line that says why, and the question again. Once the integers are on
-    their way, all further input is dropped. A client may shut its write side after its request,
-    which then needs no newline.
+    A bad request is answered with the reason, and with the question again. While integers are
+    being sent, further input is dropped. A client may shut its write side after its request. The
+    request then needs no newline.
     """
 
-    delimiter = b"\n"  # and a b"\r" before it is stripped: people type one, programs send both
+    delimiter = b"\n"  # people type this; parse_request() strips the b"\r" that programs add
     question = b"how many random integers do you want?\r\n"
 
     def connectionMade(self) -> None:
-        # A peer that sends bad requests and reads no answers must not fill our memory with them:
-        # while answers wait above the high mark, its input waits too.
+        # A peer may send bad requests and read no answers. The answers must not fill our memory:
+        # while more of them than the high mark are pending, nothing is read from this peer.
         self.transport.registerProducer(self.transport, True)
         self.transport.write(self.question)
 
@@ -142,7 +145,7 @@ class ServeRandom(LineReceiver):
         try:
             count = parse_request(line)
         except BadRequest as error:
-            self._refuse(error)
+            self._send_error(error)
             self.transport.write(self.question)
         else:
             self._stream(count)
@@ -156,10 +159,10 @@ class ServeRandom(LineReceiver):
         producer.begin()
 
     def rawDataReceived(self, data: bytes) -> None:
-        """The request has been made; the rest is dropped."""
+        """Drop what comes after the request."""
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self._refuse(f"the line is longer than {self.MAX_LENGTH} bytes")
+        self._send_error(f"the line is longer than {self.MAX_LENGTH} bytes")
         self._close()
 
     def readConnectionLost(self) -> None:
@@ -170,16 +173,18 @@ class ServeRandom(LineReceiver):
             count = parse_request(last)
         except BadRequest as error:
             if last:
-                self._refuse(error)
+                self._send_error(error)
             self._close()
         else:
             self._stream(count)
 
     def writeConnectionLost(self) -> None:
-        """Only its presence counts: it makes the protocol half-closeable."""
+        """Do nothing. Having this method makes the protocol half-closeable."""
 
-    def _refuse(self, why: object) -> None:
-        self.transport.write(f"error: {why}; send a number from 0 to {MOST}\r\n".encode("ascii"))
+    def _send_error(self, why: object) -> None:
+        self.transport.write(
+            f"error: {why}; send a number from 0 to {MAX_INTEGERS}\r\n".encode("ascii")
+        )
 
     def _close(self) -> None:
         self.transport.unregisterProducer()
@@ -197,15 +202,16 @@ class RandomFactory(Factory):
         self._shared = random.Random()
 
     def generator(self) -> random.Random:
-        """For one connection."""
+        """Return the source of random numbers for one connection."""
         return self._shared if self._seed is None else random.Random(self._seed)
 
 
 class Echo(Protocol):
-    """Sends back what comes in, as fast as it is taken back."""
+    """Sends back what comes in, as fast as the peer reads."""
 
     def connectionMade(self) -> None:
-        # What we read is what we write: so our writing side governs our reading side.
+        # We write what we read. So the connection is its own producer: a full write buffer pauses
+        # reading.
         self.transport.registerProducer(self.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -216,73 +222,77 @@ class Echo(Protocol):
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Only its presence counts: a peer that has sent its end still gets all of its bytes."""
+        """Do nothing. Having this method makes the protocol half-closeable.
+
+        A peer that has shut its write side still gets all of its bytes back."""
 
 
 class Discard(Protocol):
-    """Reads, and forgets."""
+    """Reads, and drops what it has read."""
 
 
 def _rotation() -> bytes:
-    """RFC 864's pattern: lines of 72 of the 95 printable characters, each one step further."""
+    """Return the pattern of RFC 864: lines of 72 characters, each starting one character later.
+
+    The characters are the 95 printable ones of ASCII, in a ring."""
     ring = bytes(range(ord(" "), ord("~") + 1))
     return b"".join((ring + ring)[start : start + 72] + b"\r\n" for start in range(len(ring)))
 
 
 class Chargen(Protocol):
-    """An endless stream of characters. The protocol itself is the pull producer."""
+    """Sends an endless stream of characters; the protocol itself is the pull producer."""
 
-    # Four turns of the pattern, 28 KB: as one large object that every connection shares, a write
-    # of it copies nothing.
+    # Four times the pattern, 28 KB. All connections share this one object, and writing an object
+    # as large as this copies nothing.
     block = _rotation() * 4
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, False)
 
     def resumeProducing(self) -> None:
-        """Asked for more, unless the server is leaving: a stream without end has to be ended."""
+        """Write one block more. While the connection is being closed, end the stream instead."""
         if self.transport.disconnecting:
             self.transport.unregisterProducer()
         else:
             self.transport.write(self.block)
 
     def stopProducing(self) -> None:
-        """The connection is gone; nobody will ask again."""
+        """Do nothing: the connection has ended, and resumeProducing() is not called again."""
 
     def readConnectionLost(self) -> None:
-        """A peer that has no more to say may still want to listen."""
+        """Do nothing: a peer that has shut its write side may still want to read."""
 
     def writeConnectionLost(self) -> None:
-        """Only its presence counts."""
+        """Do nothing. Having this method makes the protocol half-closeable."""
 
 
 class SendFile(Protocol):
-    """Sends a file, and closes. What comes in is dropped."""
+    """Sends a file, and closes the connection. What comes in is dropped."""
 
     def connectionMade(self) -> None:
         try:
             file = self._open()
         except OSError as error:
-            self._refuse(error)
+            self._fail(error)
             return
         try:
             if has_true_size(file.fileno()):
-                # If it fails, the connection has ended for that reason, and tells it.
+                # No errback is needed: connectionLost gets the same reason.
                 sending: Deferred[Any] = self.transport.sendFile(file)
             else:
-                # The kernel makes such a file up in memory: to read 16 KiB of it, once for each
-                # flush, waits for no disk.
+                # The kernel generates such a file in memory. Reading 16 KiB of it, once for each
+                # flush, never waits for a disk.
                 sending = FileSender().beginFileTransfer(file, self.transport)
                 sending.addErrback(self._read_failed)
         except (OSError, ValueError) as error:
             file.close()
-            self._refuse(error)
+            self._fail(error)
             return
         sending.addBoth(lambda _: file.close())
         self.transport.loseConnection()
 
     def _open(self) -> BinaryIO:
-        """Return the open file; if no descriptor is left, lingering sockets give up theirs."""
+        """Return the open file. If no descriptor is left, close lingering sockets to free some."""
         try:
             return self.factory.open()  # type: ignore[no-any-return]
         except OSError as error:
@@ -294,10 +304,12 @@ class SendFile(Protocol):
 
     def _read_failed(self, failure: Failure) -> None:
         if not failure.check(ConnectionLost):
-            self._refuse(failure.value)
+            self._fail(failure.value)
 
-    def _refuse(self, error: Any) -> None:
-        """Reset the connection: its peer must not take nothing, or a part, for the whole."""
+    def _fail(self, error: Any) -> None:
+        """Log the error and reset the connection.
+
+        After an orderly end, the peer would take an empty or partial file for the whole one."""
         self.factory.warn(
             self.transport.reactor.seconds(), getattr(error, "strerror", None) or error
         )
@@ -305,9 +317,9 @@ class SendFile(Protocol):
 
 
 class FileFactory(Factory):
-    """Sends the file at `path`, as it is by then, to each client.
+    """Sends the file at `path` to each client, with the content that it has by then.
 
-    Raises OSError if there is none now, or if it cannot be read."""
+    Raises OSError if there is no such file when the factory is made, or it cannot be read."""
 
     protocol = SendFile
 
@@ -320,7 +332,7 @@ class FileFactory(Factory):
                 raise BlockingIOError(errno.EAGAIN, "it has nothing to read now", path)
 
     def warn(self, now: float, why: object) -> None:
-        """Log why a client does not get the file, at most once in WARNING_SECONDS."""
+        """Log why a client does not get the file; at most one warning in WARNING_SECONDS."""
         if now - self._warned < WARNING_SECONDS:
             self._unreported += 1
             return
@@ -329,8 +341,8 @@ class FileFactory(Factory):
         self._warned, self._unreported = now, 0
 
     def open(self) -> BinaryIO:
-        """Open the file for one connection. Raises OSError, also if it is no regular file."""
-        # A pipe, for one, would have us wait for somebody to write to it.
+        """Open the file for one connection. Raises OSError, also if it is not a regular file."""
+        # With a pipe, for example, we would wait until some other program writes to it.
         fd = os.open(self.path, _OPEN_FLAGS)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
