@@ -162,7 +162,7 @@ def test_T2_at_the_end_a_reader_that_stalls_is_waited_for_a_moment_only(writer, 
 
 
 def test_T2_a_write_that_has_stalled_for_long_is_not_waited_for_again(writer, pipe, monkeypatch):
-    monkeypatch.setattr(output, "LEAST_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(output, "MIN_FLUSH_SECONDS", 0.0)
     fill(pipe)
     writer.put(b"x\n")
     writer.flush(0.05)

@@ -2,10 +2,10 @@
 
 A blocking write to a full pipe or to a halted terminal would stop every connection. So each
 descriptor has one Writer: a queue of limited size, and a daemon thread that calls `os.write`.
-The flags of the descriptor stay as they are, because other programs share it. `sys.stdout` is
-never used by the thread: a thread that blocks with its lock would keep the interpreter from ending.
+The descriptor stays in blocking mode, because other programs share its flags. The thread never
+uses `sys.stdout`: blocking there with the stream's lock would keep the interpreter from ending.
 
-`visible()` is the one place that decides which characters may reach a person.
+Only `visible()` decides which characters a person gets to see as they are.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_QUEUED = 256 * 1024  # bytes that wait for a reader; some 3,000 lines
-MAX_WRITE = 4096  # bytes a write: a pipe takes that many in one piece (PIPE_BUF on Linux)
-FLUSH_SECONDS = 1.0  # for which the end waits for what is queued, if writing makes progress
-LEAST_FLUSH_SECONDS = 0.1  # also if nothing could be written for a long time
+MAX_QUEUED = 256 * 1024  # bytes that wait for a slow reader: some 3,000 lines
+MAX_WRITE = 4096  # bytes of one write: a pipe takes as many in one piece (PIPE_BUF on Linux)
+FLUSH_SECONDS = 1.0  # how long a flush waits for queued bytes while writing makes progress
+MIN_FLUSH_SECONDS = 0.1  # how long a flush waits even if nothing was written for a long time
 BUSY_SECONDS = 0.05  # between attempts on a descriptor that somebody has made non-blocking
 RETRY_SECONDS = 1.0  # between attempts after an error such as "no space left"
-REPEAT_SECONDS = 10.0  # in which a log message that repeats itself is only counted
-MAX_REPEATED = 100  # messages that are remembered for that
+REPEAT_SECONDS = 10.0  # for which repetitions of a log message are counted and not printed
+MAX_REPEATED = 100  # different messages that are remembered for this count
 
-_FOR_EVER = (errno.EPIPE, errno.EBADF)  # no later write can succeed after these
+_PERMANENT = (errno.EPIPE, errno.EBADF)  # after these errors no later write can succeed
 
 
 def visible(text: str, keep: str = "") -> str:
     """Return `text` with control characters as escapes such as `\\x1b`, except those in `keep`.
 
-    Escaped are all characters that str.isprintable() refuses: control characters, line and
+    All characters are escaped for which str.isprintable() is false: control characters, line and
     paragraph separators, marks for the direction of text, and undecodable bytes of file names."""
     if text.isprintable():
         return text
@@ -51,22 +51,22 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def lines_dropped(count: int) -> bytes:
-    """Return the line that takes the place of `count` dropped lines."""
+    """Return the line that is written in place of `count` dropped lines."""
     return f"minireactor: {count:,} {'line' if count == 1 else 'lines'} dropped\n".encode()
 
 
 class Writer:
     """Writes bytes to a descriptor from a thread of its own, in order.
 
-    Owns the descriptor only if it opened it: pass a callable that returns one, and the thread
-    calls that first. Opening a FIFO that nobody reads can then block the thread and nothing else.
+    target: a descriptor, or a callable that opens one and returns it. The thread calls the callable
+        first, and closes the descriptor at the end. Opening a FIFO that nobody reads then blocks
+        the thread only.
+    limit: bytes that may wait in the queue. When the queue is full, further lines are dropped and
+        counted until the whole queue has been written. Then `note(count)` is written.
+    retry: whether to go on after an error that may pass, such as a full disk. Lines that could not
+        be written are counted as dropped.
 
-    limit: bytes that may wait. What comes while they are full is dropped and counted by lines,
-        until all that waits has been written. Then `note(count)` is written.
-    retry: whether to go on after an error that may pass, such as a full disk. What could not be
-        written is counted as dropped.
-
-    error: the OSError that has ended writing, or the latest one. dropped: lines not yet reported.
+    error: the latest OSError, which may have ended writing. dropped: lines not yet reported.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class Writer:
         _writers.add(self)
 
     def _begin(self) -> None:
-        # Re-entrant, because a signal handler may log while the same thread adds a line.
+        # Re-entrant: a signal handler may log while its own thread is adding a line.
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._idle = True
-        self._in_hand = 0  # lines that the thread is writing
+        self._lines_in_write = 0  # lines that the thread is writing now
         self._progress = time.monotonic()
 
     def after_fork_in_child(self) -> None:
-        """Forget the queue, which the parent writes, and the thread, which only the parent has."""
+        """Forget the queue and the thread: only the parent has the thread that writes the queue."""
         self._queue.clear()
         self._size = self.dropped = 0
-        self._ended = self._ended or self._open is not None  # the file is the parent's
+        self._ended = self._ended or self._open is not None  # the parent owns that file
         self._begin()
 
     def put(self, data: bytes) -> bool:
@@ -119,7 +119,7 @@ class Writer:
             return True
 
     def open(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Start to open the target and wait so long for it. Return whether it is open by then.
+        """Start to open the target, and wait up to `seconds`. Return whether it is open by then.
 
         Raises the OSError with which opening failed."""
         with self._changed:
@@ -130,13 +130,13 @@ class Writer:
             return self._fd >= 0
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until all is written, but no longer than `seconds`. Return whether it is.
+        """Wait up to `seconds` until everything is written. Return whether everything is.
 
-        A write that has blocked for `seconds` already is waited for only a moment more."""
+        If a write has blocked for `seconds` already, wait MIN_FLUSH_SECONDS only."""
         with self._changed:
             if not self._idle:
                 waited = time.monotonic() - self._progress
-                seconds = max(seconds - waited, min(seconds, LEAST_FLUSH_SECONDS))
+                seconds = max(seconds - waited, min(seconds, MIN_FLUSH_SECONDS))
             self._changed.wait_for(self._is_done, seconds)
             return self._is_done()
 
@@ -144,19 +144,19 @@ class Writer:
         return self._ended or (self._idle and not self._queue and not self.dropped)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> int:
-        """Flush, and write nothing more. Return how many lines were not written. Idempotent."""
+        """Flush, then end writing. Return how many lines were not written. Idempotent."""
         self.flush(seconds)
         with self._changed:
-            left = self.dropped + self._in_hand + sum(map(_count_lines, self._queue))
+            left = self.dropped + self._lines_in_write + sum(map(_count_lines, self._queue))
             self._queue.clear()
             self._size = self.dropped = 0
             self._ended = True
             self._changed.notify_all()
         if self._thread is not None and self._idle:
-            self._thread.join(LEAST_FLUSH_SECONDS)  # until it has closed what it opened
+            self._thread.join(MIN_FLUSH_SECONDS)  # until the thread has closed its file
         return left
 
-    # The thread.
+    # What the thread does.
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -164,7 +164,7 @@ class Writer:
             self._idle = False
             try:
                 thread.start()
-            except RuntimeError:  # no thread to be had: the next line tries again
+            except RuntimeError:  # the system has no thread left: the next line tries again
                 self._idle = True
                 return
             self._thread = thread
@@ -174,13 +174,14 @@ class Writer:
     def _run(self) -> None:
         changed = self._changed
         if hasattr(signal, "pthread_sigmask"):
-            # A signal that arrived here would not wake the loop. SIGTTOU stops the whole process.
+            # A signal that arrives in this thread would not wake the loop. SIGTTOU stays unblocked:
+            # it stops the whole process.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGTTOU})
         if self._open is not None:
             try:
                 fd = self._open()
             except OSError as error:
-                self._failed(error, for_ever=True)
+                self._failed(error, is_permanent=True)
                 return
             with changed:
                 self._fd = fd
@@ -192,12 +193,12 @@ class Writer:
                         return
                     reported = 0 if self._queue else self.dropped
                     batch = self._note(reported) if reported else self._next_batch()
-                    self._in_hand = 0 if reported else _count_lines(batch)
+                    self._lines_in_write = 0 if reported else _count_lines(batch)
                     self._idle = False
                     self._progress = time.monotonic()
                 rest = self._write(batch)
                 with changed:
-                    self._in_hand = 0
+                    self._lines_in_write = 0
                     if not rest:
                         self.dropped = max(0, self.dropped - reported)
                     elif not reported:
@@ -210,7 +211,7 @@ class Writer:
                     os.close(self._fd)
 
     def _has_work(self) -> bool:
-        """Wait until there is something to write. Return False if there never will be."""
+        """Wait for something to write. Return False if writing has ended."""
         while not self._ended:
             if self._queue or self.dropped:
                 return True
@@ -222,7 +223,7 @@ class Writer:
         return False
 
     def _next_batch(self) -> bytes:
-        """Return as many whole lines as one write should take; at least one."""
+        """Take from the queue what one write should take: whole lines, at least one."""
         batch = [self._queue.popleft()]
         size = len(batch[0])
         while self._queue and size + len(self._queue[0]) <= MAX_WRITE:
@@ -232,7 +233,7 @@ class Writer:
         return b"".join(batch)
 
     def _write(self, batch: bytes) -> bytes:
-        """Return what an error has kept from being written."""
+        """Write `batch`. Return the bytes that an error has kept from being written."""
         rest = memoryview(batch)
         while rest:
             try:
@@ -244,15 +245,15 @@ class Writer:
                 if self._ended:
                     break
             except OSError as error:
-                self._failed(error, for_ever=not self._retry or error.errno in _FOR_EVER)
+                self._failed(error, is_permanent=not self._retry or error.errno in _PERMANENT)
                 break
         return bytes(rest)
 
-    def _failed(self, error: OSError, for_ever: bool) -> None:
+    def _failed(self, error: OSError, is_permanent: bool) -> None:
         with self._changed:
             self.error = error
-            self._ended = self._ended or for_ever
-            self._idle = self._idle or for_ever
+            self._ended = self._ended or is_permanent
+            self._idle = self._idle or is_permanent
             self._changed.notify_all()
 
 
@@ -276,7 +277,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Stream(io.RawIOBase):
-    """The lowest layer of a text stream; hands its bytes to a Writer."""
+    """The lowest layer of a text stream: passes its bytes to a Writer."""
 
     def __init__(self, writer: Writer, fd: int) -> None:
         self._writer = writer
@@ -286,7 +287,8 @@ class _Stream(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        # Never raises: a reader that has gone must not end the connection whose line this is.
+        # Never raises: the code of a connection prints this line, and a closed pipe must not end
+        # that connection.
         self._writer.put(bytes(data))
         return len(data)
 
@@ -301,9 +303,9 @@ class _Stream(io.RawIOBase):
 def standard_streams() -> Iterator[Callable[[], object]]:
     """Replace sys.stdout and sys.stderr by streams that never wait, until the block ends.
 
-    Gives a callable that waits a moment until what was printed is written. A stream without a
-    descriptor, as of a test, stays as it is. So do all streams on Windows, whose terminals take no
-    bytes."""
+    Yields a callable that waits up to FLUSH_SECONDS until the printed text is written. A stream
+    without a descriptor, such as a test's, stays as it is. On Windows all streams stay, because
+    its terminals take no bytes."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     writers: dict[Any, Writer] = {}  # by file: one for both streams keeps their lines in order
     for name, stream in before.items():
@@ -338,11 +340,11 @@ def standard_streams() -> Iterator[Callable[[], object]]:
 
 
 class LogHandler(logging.Handler):
-    """Prints log records on sys.stderr as it is at that moment, one line each; never raises.
+    """Prints log records, one line each, on the sys.stderr of that moment; never raises.
 
-    A traceback follows its line, indented, so that no text of a peer can look like a line of the
-    log. A record that repeats an earlier one within REPEAT_SECONDS is counted. The count is printed
-    with the next record after that time, or by close()."""
+    A traceback follows its line and is indented, so that no text of a peer can look like a line of
+    the log. A record that repeats an earlier one within REPEAT_SECONDS is only counted. The count
+    is printed before the next record after that time, or by close()."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -363,7 +365,7 @@ class LogHandler(logging.Handler):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            # Nothing is left to say it with.
+            # A logging handler has nowhere to report its own failure.
             return
 
     def format(self, record: logging.LogRecord) -> str:
@@ -382,7 +384,7 @@ class LogHandler(logging.Handler):
         return "\n".join(lines)
 
     def _report(self, now: float) -> None:
-        """Print the counts of those whose time is over."""
+        """Print the counts of repeated messages whose REPEAT_SECONDS are over."""
         for text in [text for text, (end, _) in self._repeated.items() if end <= now]:
             count = int(self._repeated.pop(text)[1])
             if count:
@@ -405,4 +407,4 @@ def _indented(text: str) -> list[str]:
 
 
 class UsageError(Exception):
-    """A command cannot do what was asked for; says why in one line."""
+    """A command cannot do what its arguments ask for; the message says why in one line."""
