@@ -15,8 +15,13 @@ from serve_support import ROOT, Command, read_all, read_line
 from support import IS_PYPY, PATIENCE
 
 import minireactor
-from minireactor.cli import commands as cli
 from minireactor.cli.commands import main
+from minireactor.cli.process import (
+    MAX_DESCRIPTORS,
+    RESERVED_DESCRIPTORS,
+    max_connections,
+    raise_descriptor_limit,
+)
 
 QUESTION = b"how many random integers do you want?\r\n"
 
@@ -564,7 +569,7 @@ def test_standard_descriptors_that_are_closed_lead_nowhere(shell, tmp_path, clos
 def test_the_soft_limit_of_descriptors_is_raised_and_the_first_line_says_for_how_many(shell):
     process = shell("ulimit -Sn 200; ulimit -Hn 300; {run} serve echo --port 0")
     line, _ = first_line(process)
-    assert line.endswith(f", up to {300 - cli.RESERVED_DESCRIPTORS} connections\n")
+    assert line.endswith(f", up to {300 - RESERVED_DESCRIPTORS} connections\n")
     with open(f"/proc/{process.pid}/limits") as limits:
         assert re.search(r"Max open files +300 +300 ", limits.read())
 
@@ -586,7 +591,7 @@ def test_the_first_line_says_what_is_the_least_of_the_limits(shell, words, most)
 @pytest.mark.parametrize("descriptors", [10, 20, 32, 43, 64])
 def test_no_limit_of_descriptors_is_told_as_room_for_nobody(command, descriptors):
     options = types.SimpleNamespace(command=command, copy=False, max_connections=None)
-    assert 1 <= cli._most_connections(options, descriptors) < descriptors
+    assert 1 <= max_connections(options, descriptors) < descriptors
 
 
 class Limits:
@@ -623,15 +628,15 @@ class Limits:
 def test_the_limit_is_raised_as_far_as_it_goes(monkeypatch, soft, hard, real, raised):
     limits = Limits(soft, hard, real)
     monkeypatch.setitem(sys.modules, "resource", limits)
-    assert cli._raise_descriptor_limit() == (cli.MAX_DESCRIPTORS if raised < 0 else raised)
+    assert raise_descriptor_limit() == (MAX_DESCRIPTORS if raised < 0 else raised)
     assert limits.soft == raised
 
 
 def test_where_there_are_no_limits_none_are_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
-    assert cli._raise_descriptor_limit() is None
+    assert raise_descriptor_limit() is None
     options = types.SimpleNamespace(command="serve", max_connections=None)
-    assert cli._most_connections(options, None) is None
+    assert max_connections(options, None) is None
 
 
 # Nobody reads what it prints.

@@ -6,12 +6,18 @@ This module imports little before it has taken care of Ctrl-C; the rest takes a 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import host_port, shown
+from minireactor.cli.printer import Printer, flush, print_error
+from minireactor.cli.process import (
+    max_connections,
+    open_standard_descriptors,
+    raise_descriptor_limit,
+    set_handler,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -33,11 +39,6 @@ CUT = 1  # exit status if transfers had to be cut at the end
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
-OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
-# For the loop, ports, files, views and look-ups of names; of a small limit, at most half.
-RESERVED_DESCRIPTORS = 32
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, which is without the program's name; the exit status.
@@ -45,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without `argv` it is the process's own command, and the process is to end after it."""
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     if argv is None:
-        _open_standard_descriptors()
+        open_standard_descriptors()
         # A Ctrl-C before there is a server that it could stop is an end, not a traceback...
-        _handle(signal.SIGINT, signal.SIG_DFL)
+        set_handler(signal.SIGINT, signal.SIG_DFL)
         # ...and in the last moments of the interpreter it is nothing at all.
         before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
     try:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(number, handler)
         # What the interpreter could not flush at its end, it would complain about.
         for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
+            flush(stream)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -76,7 +77,7 @@ def _run(argv: Sequence[str]) -> int:
             return command(options) or 0
         return _run_loop_command(command, options)
     except UsageError as error:
-        _complain(str(error))
+        print_error(str(error))
         return USAGE_ERROR
 
 
@@ -88,7 +89,7 @@ def _run_loop_command(
 
     from minireactor.view.output import LogHandler, standard_streams
 
-    options.descriptors = _raise_descriptor_limit()
+    options.descriptors = raise_descriptor_limit()
     with standard_streams() as options.flush:
         try:
             return command(options) or 0
@@ -97,57 +98,6 @@ def _run_loop_command(
                 if isinstance(handler, LogHandler):
                     logging.root.removeHandler(handler)
                     handler.close()
-
-
-def _handle(number: int, handler: Any) -> None:
-    """Set the handler of a signal, unless the parent process wants it ignored (`trap '' INT`)."""
-    if signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler)
-
-
-def _open_standard_descriptors() -> None:
-    """Open descriptors 0 to 2 on the null device where they are closed.
-
-    Otherwise a socket would get such a number, and what is printed would go to a client."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest free number
-                os.set_inheritable(number, True)
-
-
-def _raise_descriptor_limit() -> int | None:
-    """Raise the soft limit of open descriptors to the hard one. Return the limit, None if unknown.
-
-    At most MAX_DESCRIPTORS: some programs that a child may run close every possible number."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited: int = resource.RLIM_INFINITY
-    wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
-    # macOS says that there is no limit, and then refuses more than it has.
-    for limit in (wanted, min(wanted, OPEN_MAX)):
-        if soft == unlimited or soft >= limit:
-            break
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-            soft = limit
-    return MAX_DESCRIPTORS if soft == unlimited else soft
-
-
-def _most_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
-    """Return how many connections the limits allow, None if that is unknown."""
-    asked: int | None = options.max_connections
-    if descriptors is None:
-        return asked
-    left = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2)
-    if options.command == "proxy":
-        # Two sockets each. The pipes of splice() may take another quarter.
-        left = (left if options.copy else left - descriptors // 4) // 2
-    return min(left, asked or left)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -167,7 +117,7 @@ def _serve(options: argparse.Namespace) -> int:
     # The default reactor, because that is the one that an app knows of.
     from minireactor import reactor
 
-    output = _Output(quiet=options.quiet)
+    output = Printer(quiet=options.quiet)
     server = Server(
         reactor,
         factory,
@@ -195,7 +145,7 @@ def _proxy(options: argparse.Namespace) -> int:
                 "give another TARGET, or another LISTEN"
             )
     _set_up_logging()
-    output = _Output(quiet=options.quiet)
+    output = Printer(quiet=options.quiet)
     relay = Relay(
         reactor,
         options.targets,
@@ -242,7 +192,7 @@ def _trace(options: argparse.Namespace) -> None:
 
     said = trace(options)
     if said:
-        _Output(quiet=False).line(f"minireactor: {said}")
+        Printer(quiet=False).line(f"minireactor: {said}")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -266,11 +216,11 @@ def _show_page(
         # Not earlier: until there is something to stop, a signal ends what may take long, such as
         # to read a recording. Not later: who has been told where it is may stop it.
         for number in _STOP_SIGNALS:
-            _handle(number, lambda *_: reactor.callFromThread(_stop, reactor))
+            set_handler(number, lambda *_: reactor.callFromThread(_stop, reactor))
         output.line(f"minireactor: {text}")
 
     _set_up_logging()
-    output = _Output(quiet=False)
+    output = Printer(quiet=False)
     show(options, say)
 
 
@@ -349,7 +299,7 @@ def _listening(
 def _run_server(
     server: Server,
     options: argparse.Namespace,
-    output: _Output,
+    output: Printer,
     what_it_does: str,
     label: Callable[[Connection], str] | None = None,
 ) -> int:
@@ -362,7 +312,7 @@ def _run_server(
         reactor.callFromThread(server.stop, options.grace)
 
     with contextlib.ExitStack() as views:
-        most = _most_connections(options, options.descriptors)
+        most = max_connections(options, options.descriptors)
         said = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
         if options.dashboard:
             from minireactor.view.command import open_dashboard
@@ -373,7 +323,7 @@ def _run_server(
 
             said += open_views(views, reactor, options, label)
         for number in _STOP_SIGNALS:
-            _handle(number, stop)
+            set_handler(number, stop)
         for what in said:
             output.line(f"minireactor: {what}")
         if options.watch:
@@ -392,97 +342,11 @@ def _learn(options: argparse.Namespace) -> int:
 
     # An exception, unlike the end of this process, lets it end the program that it runs.
     for number in _STOP_SIGNALS:
-        _handle(number, signal.default_int_handler)
+        set_handler(number, signal.default_int_handler)
     try:
-        return learn(options, _Output(quiet=False).text)
+        return learn(options, Printer(quiet=False).text)
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-class _Output:
-    """Text on standard output, for as long as somebody takes it."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._open = not quiet and sys.stdout is not None
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
-
-    def line(self, text: str) -> None:
-        self.text(f"{_one_line(text)}\n")
-
-    def text(self, text: str) -> bool:
-        """Whether somebody has taken it."""
-        if self._open:
-            try:
-                sys.stdout.write(text)
-            except (OSError, ValueError):
-                self._open = False
-            self._open = _flush(sys.stdout) and self._open
-        return self._open
-
-    def event(self, event: str, connection: Any, reason: Any) -> None:
-        peer = shown(connection.getPeer())
-        if event == "connectionLost":
-            self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
-        else:
-            self.line(f"{_EVENTS[event]} {peer}")
-
-    def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
-        if event == "connectionLost":
-            self.line(str(proxy))
-
-    def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
-        client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
-        if event == "connected":
-            self.line(f"connected {client} to {target}")
-        elif event == "failed":
-            self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
-        elif event in ("pauseProducing", "resumeProducing"):
-            slow, fast = (client, target) if detail is proxy.client else (target, client)
-            self.line(_FLOW[event].format(fast=fast, slow=slow))
-        elif event == "connectionMade":
-            self.line(f"{_EVENTS[event]} {client}")
-        else:
-            self.proxy_end(event, proxy, detail)
-
-
-_EVENTS = {
-    "connectionMade": "connection made from",
-    "pauseProducing": "pausing connection from",
-    "resumeProducing": "resuming connection from",
-}
-
-_FLOW = {
-    "pauseProducing": "pausing {fast}: bytes wait for {slow}",
-    "resumeProducing": "resuming {fast}: {slow} has taken them",
-}
-
-
-def _complain(what: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{_one_line(what)}\n")
-
-
-def _one_line(text: str) -> str:
-    from minireactor.view.output import visible
-
-    return visible(text)
-
-
-def _flush(stream: Any) -> bool:
-    """Whether what was written to it has gone somewhere. If not, `stream` leads nowhere now."""
-    if stream is None:
-        return False
-    try:
-        stream.flush()
-        return True
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-        return False
 
 
 _WITHOUT_LOOP = ("trace", "learn")  # a reader that stalls may keep these waiting

@@ -1,0 +1,95 @@
+"""What a command prints: text on standard output until its reader has gone, errors on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+from minireactor.address import host_port, shown
+
+_EVENTS = {
+    "connectionMade": "connection made from",
+    "pauseProducing": "pausing connection from",
+    "resumeProducing": "resuming connection from",
+}
+
+_FLOW = {
+    "pauseProducing": "pausing {fast}: bytes wait for {slow}",
+    "resumeProducing": "resuming {fast}: {slow} has taken them",
+}
+
+
+class Printer:
+    """Text on standard output, for as long as somebody takes it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._open = not quiet and sys.stdout is not None
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def line(self, text: str) -> None:
+        self.text(f"{visible_line(text)}\n")
+
+    def text(self, text: str) -> bool:
+        """Whether somebody has taken it."""
+        if self._open:
+            try:
+                sys.stdout.write(text)
+            except (OSError, ValueError):
+                self._open = False
+            self._open = flush(sys.stdout) and self._open
+        return self._open
+
+    def event(self, event: str, connection: Any, reason: Any) -> None:
+        peer = shown(connection.getPeer())
+        if event == "connectionLost":
+            self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
+        else:
+            self.line(f"{_EVENTS[event]} {peer}")
+
+    def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
+        if event == "connectionLost":
+            self.line(str(proxy))
+
+    def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
+        client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
+        if event == "connected":
+            self.line(f"connected {client} to {target}")
+        elif event == "failed":
+            self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
+        elif event in ("pauseProducing", "resumeProducing"):
+            slow, fast = (client, target) if detail is proxy.client else (target, client)
+            self.line(_FLOW[event].format(fast=fast, slow=slow))
+        elif event == "connectionMade":
+            self.line(f"{_EVENTS[event]} {client}")
+        else:
+            self.proxy_end(event, proxy, detail)
+
+
+def print_error(what: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{visible_line(what)}\n")
+
+
+def visible_line(text: str) -> str:
+    from minireactor.view.output import visible
+
+    return visible(text)
+
+
+def flush(stream: Any) -> bool:
+    """Whether what was written to it has gone somewhere. If not, `stream` leads nowhere now."""
+    if stream is None:
+        return False
+    try:
+        stream.flush()
+        return True
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return False

@@ -1,0 +1,67 @@
+"""What the command sets up for its own process: signal handlers and descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
+OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
+# For the loop, ports, files, views and look-ups of names; of a small limit, at most half.
+RESERVED_DESCRIPTORS = 32
+
+
+def set_handler(number: int, handler: Any) -> None:
+    """Set the handler of a signal, unless the parent process wants it ignored (`trap '' INT`)."""
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
+def open_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 on the null device where they are closed.
+
+    Otherwise a socket would get such a number, and what is printed would go to a client."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest free number
+                os.set_inheritable(number, True)
+
+
+def raise_descriptor_limit() -> int | None:
+    """Raise the soft limit of open descriptors to the hard one. Return the limit, None if unknown.
+
+    At most MAX_DESCRIPTORS: some programs that a child may run close every possible number."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited: int = resource.RLIM_INFINITY
+    wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
+    # macOS says that there is no limit, and then refuses more than it has.
+    for limit in (wanted, min(wanted, OPEN_MAX)):
+        if soft == unlimited or soft >= limit:
+            break
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    return MAX_DESCRIPTORS if soft == unlimited else soft
+
+
+def max_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
+    """Return how many connections the limits allow, None if that is unknown."""
+    asked: int | None = options.max_connections
+    if descriptors is None:
+        return asked
+    left = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2)
+    if options.command == "proxy":
+        # Two sockets each. The pipes of splice() may take another quarter.
+        left = (left if options.copy else left - descriptors // 4) // 2
+    return min(left, asked or left)
