@@ -1,6 +1,7 @@
-"""The command: signals, standard output, exit status. What it runs is in `serve` and `relay`.
+"""The commands: what each of them runs, which signals stop it, and its exit status.
 
-This module imports little before it has taken care of Ctrl-C; the rest takes a while.
+This module imports little before it has set the handler of Ctrl-C. The other imports take a while,
+so each command makes its own.
 """
 
 from __future__ import annotations
@@ -32,24 +33,25 @@ if TYPE_CHECKING:
 
     IPAddress = _IPv4 | _IPv6
 
+# Exit statuses.
+CUT = 1  # transfers were aborted at the end
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
-
-CUT = 1  # exit status if transfers had to be cut at the end
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with `argv`, which is without the program's name; the exit status.
+    """Run the command with the arguments `argv`. Return the exit status.
 
-    Without `argv` it is the process's own command, and the process is to end after it."""
+    `argv` does not contain the program's name. Without `argv`, the arguments are the process's own,
+    and the process must end after this call."""
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     if argv is None:
         open_standard_descriptors()
-        # A Ctrl-C before there is a server that it could stop is an end, not a traceback...
+        # Before a server runs, Ctrl-C ends the process at once, without a traceback...
         set_handler(signal.SIGINT, signal.SIG_DFL)
-        # ...and in the last moments of the interpreter it is nothing at all.
+        # ...and while the interpreter shuts down, it is ignored.
         before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, handler in before.items():
             if signal.getsignal(number) != handler:
                 signal.signal(number, handler)
-        # What the interpreter could not flush at its end, it would complain about.
+        # The interpreter would print an error at its end if it could not flush one of these.
         for stream in (sys.stdout, sys.stderr):
             flush(stream)
 
@@ -84,7 +86,7 @@ def _run(argv: Sequence[str]) -> int:
 def _run_loop_command(
     command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
 ) -> int:
-    """Run a command whose output must never make its loop wait."""
+    """Run a command with a loop, which must never wait for its own output. Return the status."""
     import logging
 
     from minireactor.view.output import LogHandler, standard_streams
@@ -114,7 +116,7 @@ def _serve(options: argparse.Namespace) -> int:
     except (ValueError, LoadError) as error:
         raise UsageError(f"minireactor serve: {error}") from error
     _set_up_logging()
-    # The default reactor, because that is the one that an app knows of.
+    # The default reactor, because an app imports that one.
     from minireactor import reactor
 
     output = Printer(quiet=options.quiet)
@@ -122,9 +124,9 @@ def _serve(options: argparse.Namespace) -> int:
         reactor,
         factory,
         on_event=output.event if options.verbose else None,
-        **_in_common(options, reactor),
+        **_common_arguments(options, reactor),
     )
-    address = _listening(server, options, options.host, options.port, options.app)
+    address = _listen(server, options, options.host, options.port, options.app)
     return _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
 
 
@@ -154,10 +156,10 @@ def _proxy(options: argparse.Namespace) -> int:
         rate=options.rate,
         splice=not options.copy,
         on_event=output.proxy_event if options.verbose else output.proxy_end,
-        **_in_common(options, reactor),
+        **_common_arguments(options, reactor),
     )
     host, port = options.listen
-    address = _listening(relay, options, host, port, "the proxy")
+    address = _listen(relay, options, host, port, "the proxy")
     targets = ", ".join(host_port(*target) for target in options.targets)
     what = f"proxy listening on {shown(address)}, to {targets}"
     return _run_server(relay, options, output, what, relay.label)
@@ -190,9 +192,9 @@ def _connect(options: argparse.Namespace) -> int | None:
 def _trace(options: argparse.Namespace) -> None:
     from minireactor.view.command import trace
 
-    said = trace(options)
-    if said:
-        Printer(quiet=False).line(f"minireactor: {said}")
+    message = trace(options)
+    if message:
+        Printer(quiet=False).line(f"minireactor: {message}")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -213,8 +215,8 @@ def _show_page(
     from minireactor import reactor
 
     def say(text: str) -> None:
-        # Not earlier: until there is something to stop, a signal ends what may take long, such as
-        # to read a recording. Not later: who has been told where it is may stop it.
+        # Until now a signal ends the process, also while it reads a long recording. Once the
+        # address is printed, a signal must stop the reactor in order.
         for number in _STOP_SIGNALS:
             set_handler(number, lambda *_: reactor.callFromThread(_stop, reactor))
         output.line(f"minireactor: {text}")
@@ -229,41 +231,41 @@ def _set_up_logging() -> None:
 
     from minireactor.view.output import LogHandler
 
-    # After an app is loaded, so that one which sets up logging for itself has its way.
+    # Called after an app is loaded: if the app has set up logging, this changes nothing.
     logging.basicConfig(handlers=[LogHandler()])
 
 
 def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
-    """Whether it is plain, without a look-up, that a target is the proxy itself.
+    """Return whether a target is the proxy itself, as far as that is clear without a look-up.
 
-    The proxy finds out about all others as soon as it connects to them."""
+    The proxy detects all other such targets when it connects to them."""
     if listen[1] != target[1] or not listen[1]:
         return False
     own, there = _numeric(listen[0]), _numeric(target[0])
     if own is None or there is None or own.version != there.version:
         return False
-    # A system takes "no address" as a target for its own loopback address.
+    # To connect to 0.0.0.0 or :: means to connect to the loopback address.
     if there.is_unspecified:
         return own.is_unspecified or own.is_loopback
     return there == own or (own.is_unspecified and there.is_loopback)
 
 
 def _numeric(host: str) -> IPAddress | None:
-    """Return the address that a host means, or None if it is a name other than localhost."""
+    """Return the IP address of a host, or None if the host is a name other than localhost."""
     import ipaddress
     import socket
 
     host = "127.0.0.1" if host.lower() == "localhost" else host
     try:
-        # This knows spellings that ipaddress does not, such as 127.1.
+        # getaddrinfo() knows spellings that ipaddress does not, such as 127.1.
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError, ValueError):
         return None
     return ipaddress.ip_address(str(found[0][4][0]).partition("%")[0])
 
 
-def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
-    """What servers of both kinds are told."""
+def _common_arguments(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
+    """Return the arguments that Server and Relay have in common."""
     return {
         "max_connections": options.max_connections,
         "idle_timeout": options.idle_timeout,
@@ -277,13 +279,14 @@ def _in_common(options: argparse.Namespace, reactor: Reactor) -> dict[str, Any]:
 def _stop(reactor: Reactor) -> None:
     from minireactor.error import ReactorNotRunning
 
-    with contextlib.suppress(ReactorNotRunning):  # the app, or a signal before, has stopped it
+    with contextlib.suppress(ReactorNotRunning):  # the app or an earlier signal has stopped it
         reactor.stop()
 
 
-def _listening(
+def _listen(
     server: Server, options: argparse.Namespace, host: str, port: int, what: str
 ) -> IPv4Address | IPv6Address:
+    """Make the server listen. Return its address. Raises UsageError if the server cannot start."""
     from minireactor.error import CannotListenError
     from minireactor.view.output import UsageError
 
@@ -292,7 +295,7 @@ def _listening(
         return server.listen(host, port, options.high, options.low)
     except CannotListenError as error:
         raise UsageError(f"{command}: {error}") from error
-    except Exception as error:  # of the app: in startFactory(), or it has used up the reactor
+    except Exception as error:  # from the app's startFactory(), or the app has run the reactor
         raise UsageError(f"{command}: starting {what} raised {error!r}") from error
 
 
@@ -303,9 +306,9 @@ def _run_server(
     what_it_does: str,
     label: Callable[[Connection], str] | None = None,
 ) -> int:
-    """Run until a signal stops the server, or its app the reactor. Return the exit status.
+    """Run until a signal stops the server, or its app stops the reactor. Return the exit status.
 
-    `label` is for the views."""
+    `label` returns a short text about a connection, for the views."""
     reactor = server.reactor
 
     def stop(*_: Any) -> None:
@@ -313,23 +316,23 @@ def _run_server(
 
     with contextlib.ExitStack() as views:
         most = max_connections(options, options.descriptors)
-        said = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
+        messages = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
         if options.dashboard:
             from minireactor.view.command import open_dashboard
 
-            said.append(open_dashboard(views, server, options, what_it_does, label))
+            messages.append(open_dashboard(views, server, options, what_it_does, label))
         if options.metrics or options.record is not None:
             from minireactor.view.command import open_views
 
-            said += open_views(views, reactor, options, label)
+            messages += open_views(views, reactor, options, label)
         for number in _STOP_SIGNALS:
             set_handler(number, stop)
-        for what in said:
-            output.line(f"minireactor: {what}")
+        for message in messages:
+            output.line(f"minireactor: {message}")
         if options.watch:
             from minireactor.view.command import watch
 
-            options.flush()  # before the screen is taken
+            options.flush()  # before the view takes over the screen
             watch(views, server, stop, f"minireactor: {what_it_does}", label)
         reactor.run(installSignalHandlers=False)
     cut = f", transfers cut {server.cut}" if server.cut else ""
@@ -340,7 +343,7 @@ def _run_server(
 def _learn(options: argparse.Namespace) -> int:
     from minireactor.lessons.command import learn
 
-    # An exception, unlike the end of this process, lets it end the program that it runs.
+    # KeyboardInterrupt, unlike the end of this process, lets learn() end the lesson's program.
     for number in _STOP_SIGNALS:
         set_handler(number, signal.default_int_handler)
     try:
@@ -349,7 +352,7 @@ def _learn(options: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
-_WITHOUT_LOOP = ("trace", "learn")  # a reader that stalls may keep these waiting
+_WITHOUT_LOOP = ("trace", "learn")  # these may wait for a slow reader of their output
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
     "proxy": _proxy,

@@ -22,7 +22,7 @@ _FLOW = {
 
 
 class Printer:
-    """Text on standard output, for as long as somebody takes it."""
+    """Prints text on standard output until that is closed; nothing if `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         self._open = not quiet and sys.stdout is not None
@@ -30,10 +30,11 @@ class Printer:
             sys.stdout.reconfigure(errors="backslashreplace")
 
     def line(self, text: str) -> None:
+        """Print a line, with control characters escaped."""
         self.text(f"{visible_line(text)}\n")
 
     def text(self, text: str) -> bool:
-        """Whether somebody has taken it."""
+        """Print text as it is. Return whether standard output still takes any."""
         if self._open:
             try:
                 sys.stdout.write(text)
@@ -43,6 +44,7 @@ class Printer:
         return self._open
 
     def event(self, event: str, connection: Any, reason: Any) -> None:
+        """Print an event of a Server; this is its `on_event`."""
         peer = shown(connection.getPeer())
         if event == "connectionLost":
             self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
@@ -50,10 +52,12 @@ class Printer:
             self.line(f"{_EVENTS[event]} {peer}")
 
     def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
+        """Print the end of a proxied connection; as a Relay's `on_event`, ignore other events."""
         if event == "connectionLost":
             self.line(str(proxy))
 
     def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
+        """Print any event of a Relay; this is its `on_event`."""
         client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
         if event == "connected":
             self.line(f"connected {client} to {target}")
@@ -68,20 +72,25 @@ class Printer:
             self.proxy_end(event, proxy, detail)
 
 
-def print_error(what: str) -> None:
+def print_error(text: str) -> None:
+    """Print a line on standard error, unless that is closed."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{visible_line(what)}\n")
+            sys.stderr.write(f"{visible_line(text)}\n")
 
 
 def visible_line(text: str) -> str:
+    """Return `text` with control characters escaped, so that it is one line."""
+    # Imported late: `output` imports logging, which takes a while, see `commands`.
     from minireactor.view.output import visible
 
     return visible(text)
 
 
 def flush(stream: Any) -> bool:
-    """Whether what was written to it has gone somewhere. If not, `stream` leads nowhere now."""
+    """Flush a stream. Return whether that was possible; if not, redirect it to the null device.
+
+    Otherwise the interpreter would try to flush it again at its end, and print an error."""
     if stream is None:
         return False
     try:
@@ -89,7 +98,7 @@ def flush(stream: Any) -> bool:
         return True
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
         return False

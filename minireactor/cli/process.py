@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import argparse
 
 MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
-OPEN_MAX = 10_240  # what macOS allows at least, whatever it says
-# For the loop, ports, files, views and look-ups of names; of a small limit, at most half.
+OPEN_MAX = 10_240  # what macOS allows at least, even if it reports no limit
+# For the loop, ports, files, views and name look-ups. If the limit is small, at most half of it.
 RESERVED_DESCRIPTORS = 32
 
 
 def set_handler(number: int, handler: Any) -> None:
-    """Set the handler of a signal, unless the parent process wants it ignored (`trap '' INT`)."""
+    """Set the handler of a signal, unless the parent process has it ignored (`trap '' INT`)."""
     if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, handler)
 
 
 def open_standard_descriptors() -> None:
-    """Open descriptors 0 to 2 on the null device where they are closed.
+    """Open those of the descriptors 0 to 2 that are closed, on the null device.
 
-    Otherwise a socket would get such a number, and what is printed would go to a client."""
+    Otherwise a socket would get the number 1 or 2, and printed text would go to a client."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -35,9 +35,10 @@ def open_standard_descriptors() -> None:
 
 
 def raise_descriptor_limit() -> int | None:
-    """Raise the soft limit of open descriptors to the hard one. Return the limit, None if unknown.
+    """Raise the soft limit of open descriptors to the hard one. Return it, or None if unknown.
 
-    At most MAX_DESCRIPTORS: some programs that a child may run close every possible number."""
+    The soft limit becomes MAX_DESCRIPTORS at most, because a child process may run a program that
+    closes every possible number."""
     try:
         import resource
     except ImportError:  # Windows
@@ -45,7 +46,7 @@ def raise_descriptor_limit() -> int | None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited: int = resource.RLIM_INFINITY
     wanted = MAX_DESCRIPTORS if hard == unlimited else min(hard, MAX_DESCRIPTORS)
-    # macOS says that there is no limit, and then refuses more than it has.
+    # macOS may report no limit, and still refuse more than OPEN_MAX.
     for limit in (wanted, min(wanted, OPEN_MAX)):
         if soft == unlimited or soft >= limit:
             break
@@ -56,12 +57,12 @@ def raise_descriptor_limit() -> int | None:
 
 
 def max_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
-    """Return how many connections the limits allow, None if that is unknown."""
+    """Return how many connections --max-connections and descriptors allow, None if unknown."""
     asked: int | None = options.max_connections
     if descriptors is None:
         return asked
     left = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2)
     if options.command == "proxy":
-        # Two sockets each. The pipes of splice() may take another quarter.
+        # A client and its target take two sockets. Pipes of splice() may take another quarter.
         left = (left if options.copy else left - descriptors // 4) // 2
     return min(left, asked or left)
