@@ -162,7 +162,8 @@ def test_a_port_that_is_taken_is_one_line_with_status_2(command, closing):
 
     assert (status, output) == (2, "")
     assert errors.count("\n") == 1
-    assert f"Cannot listen on 127.0.0.1:{taken}" in errors
+    assert f"Cannot listen on 127.0.0.1:{taken}: " in errors
+    assert errors.endswith("; give another --port, or stop what listens there\n")
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "999.1.1.1", "x" * 300, "192.0.2.1"])
@@ -172,6 +173,7 @@ def test_a_host_that_is_not_ours_is_one_line_with_status_2(host, command):
     assert (status, output) == (2, "")
     assert errors.count("\n") == 1
     assert f"Cannot listen on {host}:0" in errors
+    assert "stop what listens there" not in errors
 
 
 def test_a_factory_that_does_not_start_is_one_line_with_status_2(command, tmp_path):

@@ -146,6 +146,7 @@ def test_what_is_refused_costs_no_recording(command, recording, refused):
         status, _, errors = process.end()
     assert status == 2
     assert f"{refused}: Cannot listen on 127.0.0.1:{port}" in errors
+    assert errors.endswith("; give another port, or stop what listens there\n")
     assert list(read(recording)) == lines
 
 

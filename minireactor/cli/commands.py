@@ -288,13 +288,14 @@ def _listen(
 ) -> IPv4Address | IPv6Address:
     """Make the server listen. Return its address. Raises UsageError if the server cannot start."""
     from minireactor.error import CannotListenError
-    from minireactor.view.output import UsageError
+    from minireactor.view.output import UsageError, cannot_listen
 
     command = f"minireactor {options.command}"
+    option = "LISTEN" if options.command == "proxy" else "--port"
     try:
         return server.listen(host, port, options.high, options.low)
     except CannotListenError as error:
-        raise UsageError(f"{command}: {error}") from error
+        raise UsageError(f"{command}: {cannot_listen(error, option)}") from error
     except Exception as error:  # from the app's startFactory(), or the app has run the reactor
         raise UsageError(f"{command}: starting {what} raised {error!r}") from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Union
 
 from minireactor.address import shown
 from minireactor.error import CannotListenError
-from minireactor.view.output import UsageError
+from minireactor.view.output import UsageError, cannot_listen
 
 if TYPE_CHECKING:
     import argparse
@@ -112,7 +112,7 @@ def _refused(what: str) -> Iterator[None]:
     try:
         yield
     except CannotListenError as error:
-        raise UsageError(f"{what}: {error}") from error
+        raise UsageError(f"{what}: {cannot_listen(error, 'port')}") from error
 
 
 def _run_page(url: str, options: argparse.Namespace) -> None:

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from minireactor.error import CannotListenError
+
 MAX_QUEUED = 256 * 1024  # bytes that wait for a slow reader: some 3,000 lines
 MAX_WRITE = 4096  # bytes of one write: a pipe takes as many in one piece (PIPE_BUF on Linux)
 FLUSH_SECONDS = 1.0  # how long a flush waits for queued bytes while writing makes progress
@@ -404,6 +406,14 @@ class LogHandler(logging.Handler):
 
 def _indented(text: str) -> list[str]:
     return ["  " + visible(line, keep="\t") for line in text.split("\n")]
+
+
+def cannot_listen(error: CannotListenError, option: str) -> str:
+    """Return the error as text. If the port is taken, add the fix: to change `option`."""
+    if getattr(error.socketError, "errno", None) != errno.EADDRINUSE:
+        return str(error)
+    text = str(error).rstrip(".")
+    return f"{text}; give another {option}, or stop what listens there"
 
 
 class UsageError(Exception):
