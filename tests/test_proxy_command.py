@@ -187,6 +187,15 @@ def test_where_it_cannot_listen_is_one_line_with_status_2(host, command):
     assert errors.count("\n") == 1
 
 
+def test_a_port_that_is_taken_is_one_line_that_names_the_fix(command, closing):
+    taken = closing(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+    status, output, errors = command(str(taken), "80").end()
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"minireactor proxy: Cannot listen on 127.0.0.1:{taken}: ")
+    assert errors.endswith("; give another LISTEN, or stop what listens there\n")
+    assert errors.count("\n") == 1
+
+
 def test_each_option_has_help_with_its_default(capsys):
     assert main(["proxy", "--help"]) == 0
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
@@ -220,7 +229,7 @@ def test_a_connect_timeout_of_0_is_none():
 
 def test_the_first_level_names_it(capsys):
     assert main(["--help"]) == 0
-    assert "pass on what comes to a TCP port to a target" in capsys.readouterr().out
+    assert "pass connections to a TCP port on to a target" in capsys.readouterr().out
 
 
 # Where it listens, and what it says.

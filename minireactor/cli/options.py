@@ -1,4 +1,4 @@
-"""What may be given on the command line: commands, options, their values and their help."""
+"""The command line: the commands, their options, the values of these, and the help texts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from minireactor.proxy.balance import BALANCES, FAILURE_COOLDOWN, FIRST
 from minireactor.transports.keepalive import MAX_SECONDS
 from minireactor.view.output import UsageError
 
-# Seconds: what a proxy would otherwise keep for ever. A client that only thinks for long, such as a
-# terminal session or an idle pool of connections, is not to be cut off.
+# Default timeouts of a proxy, in seconds. Without them it would keep dead connections for ever.
+# They are long, because a terminal session or an idle pool of connections must not be cut off.
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
-KEEPALIVE = 60  # seconds; shorter than what routers with address translation remember
+KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
 
 _UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The options; `command` names the command. UsageError; SystemExit for --help and --version."""
+    """Return the options; `command` names the command.
+
+    Raises UsageError if the arguments are wrong. Raises SystemExit after --help and --version."""
     options, unknown = _parser().parse_known_args(argv)
     if unknown:
-        # parse_args() would point to the help of the whole program.
+        # parse_args() would name the help of the whole program, not of this command.
         prog = f"minireactor {options.command}"
         raise UsageError(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
     return options
@@ -71,9 +73,10 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 def _add_command(
     commands: Any, name: str, what: str, example: str, more: str = "", description: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command that is described by `what`, with `more` behind it, and an example.
+    """Add a command. Return its parser.
 
-    A description of its own takes the place of `what`."""
+    The list of commands shows `what`. The command's own help shows `description`, or else `what`
+    followed by `more`, and then the example."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=f"{what[0].lower()}{what[1:]}",
@@ -95,12 +98,11 @@ def _add_serve(commands: Any) -> None:
         nargs="?",
         default="random",
         help="random: asks how many random integers you want, and sends them, one a line; echo: "
-        "sends back what comes in; discard: drops it; chargen: sends characters without end; "
-        "file: sends the file at PATH; module:name: serves what the module, which may be in the "
-        "current directory, calls so: a Factory instance or class, or a Protocol class (default: "
-        "%(default)s)",
+        "sends back what it receives; discard: drops what it receives; chargen: sends characters "
+        "without end; file: sends the file at PATH; module:name: your own Factory (instance or "
+        "class) or Protocol class; the current directory is searched too (default: %(default)s)",
     )
-    add("path", metavar="PATH", nargs="?", help="file only: the file to send (default: none)")
+    add("path", metavar="PATH", nargs="?", help="for file only: the file to send (default: none)")
     add(
         "--host",
         type=_host,
@@ -119,8 +121,8 @@ def _add_serve(commands: Any) -> None:
         "--seed",
         type=_integer,
         metavar="N",
-        help="random only: an integer; every client gets the same integers, which are repeatable "
-        "(default: none)",
+        help="for random only: start the random numbers from this integer; every client then gets "
+        "the same ones, in each run (default: none)",
     )
     _add_views(add)
     _add_loudness(
@@ -132,7 +134,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _add_proxy(commands: Any) -> None:
-    what = "Pass on what comes to a TCP port to a target"
+    what = "Pass connections to a TCP port on to a target"
     parser = _add_command(commands, "proxy", what, "8080 example.internal:80", _UNTIL_STOPPED)
     add = parser.add_argument
     add(
@@ -147,15 +149,16 @@ def _add_proxy(commands: Any) -> None:
         metavar="TARGET",
         nargs="+",
         type=_target_place,
-        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; of "
-        f"several, the next when one fails, which is then tried last for {FAILURE_COOLDOWN:g} s",
+        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; if "
+        "one of several targets fails, the next is tried; the failed one is then tried last for "
+        f"{FAILURE_COOLDOWN:g} s",
     )
     add(
         "--balance",
         choices=BALANCES,
         default=FIRST,
-        help="the target that a client gets: first: the first that takes it, as they are given; "
-        "round-robin: one after the other; least: the one with the fewest clients at present "
+        help="which target a client gets: first: the first one that can be connected, in the given "
+        "order; round-robin: each one in turn; least: the one with the fewest connections "
         "(default: %(default)s)",
     )
     add(
@@ -163,29 +166,29 @@ def _add_proxy(commands: Any) -> None:
         type=_timeout,
         metavar="SECONDS",
         default=10.0,
-        help="seconds after which an attempt to connect to a target has failed; 0: no limit "
+        help="give up an attempt to connect to a target after this many seconds; 0: no limit "
         "(default: 10)",
     )
     add(
         "--rate",
         type=_rate,
         metavar="BYTES",
-        help="bytes a second that pass for each connection, each way; with K or M: KiB or MiB "
-        "(default: no limit)",
+        help="pass at most this many bytes a second for each connection and direction; with K or "
+        "M: KiB or MiB (default: no limit)",
     )
     add(
         "--copy",
         action="store_true",
-        help="copy the bytes through this process, also where the kernel could move them without "
-        "(default: no)",
+        help="copy all bytes through this process, even where the kernel could move them with "
+        "splice() (default: no)",
     )
     _add_limits(add, PROXY_IDLE, PROXY_STALL)
     _add_views(add)
     _add_loudness(
         parser,
-        "print also a line for each connection made or not made, each pause and each resume "
+        "also print a line for each connection made or not made, each pause and each resume "
         "(default: no)",
-        "print nothing but errors, not even a line for each connection that has ended "
+        "print nothing but errors, not even the line for each connection that has ended "
         "(default: no)",
     )
     _add_version(parser)
@@ -238,42 +241,42 @@ def _add_connect(commands: Any) -> None:
 
 
 def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None) -> None:
-    """What both commands have; the defaults of two timeouts differ."""
+    """Add the limits that `serve` and `proxy` share; `idle` and `stall` are default timeouts."""
     add(
         "--high",
         type=_size,
         default=flow.HIGH,
         metavar="BYTES",
-        help="pause the producer of a connection when more bytes than this wait to be sent; with "
-        f"K or M: KiB or MiB (default: {flow.HIGH // 1024}K)",
+        help="pause the producer of a connection when more than this many bytes wait to be sent; "
+        f"with K or M: KiB or MiB (default: {flow.HIGH // 1024}K)",
     )
     add(
         "--low",
         type=_size,
         metavar="BYTES",
-        help="resume it when so many bytes are left; less than --high; with K or M: KiB or MiB "
-        "(default: a quarter of --high)",
+        help="resume the producer when this many bytes or fewer are left; less than --high; with K "
+        "or M: KiB or MiB (default: a quarter of --high)",
     )
     add(
         "--kernel-limit",
         type=_size,
         metavar="BYTES",
-        help="let the kernel hold about this many bytes unsent for a peer that does not read, if "
-        "the system has such a limit; 0: as many as it likes (default: twice --high)",
+        help="let the kernel buffer about this many unsent bytes for a peer that does not read, if "
+        "the system has such a limit; 0: no limit (default: twice --high)",
     )
     add(
         "--max-connections",
         type=_count,
         metavar="N",
-        help="number of connections at a time; further clients are closed at once (default: no "
-        "limit)",
+        help="how many connections there may be at a time; further clients are closed at once "
+        "(default: as many as descriptors allow)",
     )
     add(
         "--idle-timeout",
         type=_timeout,
         metavar="SECONDS",
         default=idle,
-        help="seconds without a byte in either direction after which a connection is closed; "
+        help="close a connection after this many seconds without a byte in either direction; "
         f"0: never (default: {_default_of(idle)})",
     )
     add(
@@ -281,25 +284,25 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
         type=_timeout,
         metavar="SECONDS",
         default=stall,
-        help="seconds in which a peer takes none of the bytes that wait for it after which its "
-        f"connection is aborted; 0: never (default: {_default_of(stall)})",
+        help="abort a connection if its peer takes none of the waiting bytes for this many "
+        f"seconds; 0: never (default: {_default_of(stall)})",
     )
     add(
         "--keepalive",
         type=_keepalive,
         metavar="SECONDS",
         default=KEEPALIVE,
-        help="seconds of silence after which the system asks a peer whether it is still there; a "
-        "connection without an answer ends after about twice that time; 0: never ask (default: "
-        "%(default)s)",
+        help="after this many seconds of silence, the system asks a peer whether it is still "
+        "there; a connection without an answer ends after about twice that time; 0: never ask "
+        "(default: %(default)s)",
     )
     add(
         "--grace",
         type=_grace,
         default=5.0,
         metavar="SECONDS",
-        help="seconds for which transfers go on after SIGINT or SIGTERM before they are aborted; "
-        "a second signal aborts them at once (default: 5)",
+        help="after SIGINT or SIGTERM, let transfers go on for this many seconds before they are "
+        "aborted; a second signal aborts them at once (default: 5)",
     )
 
 
@@ -308,32 +311,33 @@ def _default_of(seconds: float | None) -> str:
 
 
 def _add_views(add: Callable[..., Any]) -> None:
-    """Ways to watch, which both commands have."""
+    """Add the views, which `serve` and `proxy` share."""
     add(
         "--watch",
         action="store_true",
-        help="show the connections, their buffers and marks, full screen on a terminal, else in a "
-        "line each second; colours unless NO_COLOR is set (default: no)",
+        help="show the connections with their buffers and marks: full screen on a terminal, "
+        "elsewhere one line a second; in colours unless NO_COLOR is set (default: no)",
     )
     add(
         "--dashboard",
         type=_listening_place,
         metavar="[HOST:]PORT",
-        help="serve a page there that draws the connections, and in which their marks can be "
-        "moved, for who has the address that is printed; without HOST on 127.0.0.1 (default: no)",
+        help="serve a web page on this port that draws the connections and can change their "
+        "marks; only someone who has the full printed address can open it; without HOST: on "
+        "127.0.0.1 (default: no)",
     )
     add(
         "--metrics",
         type=_listening_place,
         metavar="[HOST:]PORT",
-        help="serve metrics for Prometheus there, at /metrics; without HOST on 127.0.0.1 "
+        help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1 "
         "(default: no)",
     )
     add(
         "--record",
         metavar="FILE",
-        help="write what the connections do to FILE, as JSON lines; see replay and trace (default: "
-        "no)",
+        help="record what the connections do in FILE, as JSON lines; replay and trace read it "
+        "(default: no)",
     )
 
 
@@ -354,24 +358,24 @@ def _add_replay(commands: Any) -> None:
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
-    """What commands have that are there for a page."""
+    """Add the options of the commands that show a web page."""
     parser.add_argument(
         "--port",
         type=_port,
         default=0,
-        help="port number of 127.0.0.1 for the page; 0: any free one (default: %(default)s)",
+        help="port number for the page, on 127.0.0.1; 0: any free one (default: %(default)s)",
     )
     parser.add_argument(
         "--no-browser",
         dest="browser",
         action="store_false",
-        help="only print the address of the page, and open no browser (default: open one, if there "
-        "is a display)",
+        help="only print the address of the page; do not open a browser (default: open one if "
+        "there is a display)",
     )
 
 
 def _add_trace(commands: Any) -> None:
-    what = "Make a trace for https://ui.perfetto.dev of a recording"
+    what = "Convert a recording into a trace for https://ui.perfetto.dev"
     parser = _add_command(commands, "trace", what, "monday.jsonl")
     add = parser.add_argument
     add("file", metavar="FILE", help="a recording, as --record of serve or proxy writes it")
@@ -379,7 +383,8 @@ def _add_trace(commands: Any) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="where to write it; -: standard output (default: FILE with the ending .trace.json)",
+        help="file to write the trace to; -: standard output (default: FILE with the ending "
+        ".trace.json)",
     )
     _add_version(parser)
 
@@ -391,7 +396,7 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
 
 
 def _add_learn(commands: Any) -> None:
-    what = "Learn flow control, from blocking sockets on, with programs that run"
+    what = "Learn flow control with programs that run, beginning with blocking sockets"
     description = "List the lessons or, with a number, show one and run its program."
     parser = _add_command(commands, "learn", what, "2", description=description)
     add = parser.add_argument
@@ -399,14 +404,14 @@ def _add_learn(commands: Any) -> None:
     add(
         "--lang",
         choices=("en", "zh"),
-        help="language of the texts, English or Chinese (default: that of the environment, LC_ALL, "
-        "LC_MESSAGES or LANG, else English)",
+        help="language of the texts, English or Chinese (default: the language that LC_ALL, "
+        "LC_MESSAGES or LANG names, or else English)",
     )
     instead = parser.add_mutually_exclusive_group()
     for part, what in (
         ("program", "its program"),
-        ("exercise", "a program with a fault, to be found: save it, repair it, run it or --try it"),
-        ("solution", "the exercise without the fault"),
+        ("exercise", "a program with a fault to find: save it, repair it, run it or --try it"),
+        ("solution", "the exercise without its fault"),
     ):
         instead.add_argument(
             f"--{part}",
@@ -419,18 +424,20 @@ def _add_learn(commands: Any) -> None:
         "--try",
         dest="attempt",
         metavar="FILE",
-        help="run a repaired exercise, and say whether it is right (default: no)",
+        help="run a repaired exercise, and report whether it is right (default: no)",
     )
     instead.add_argument(
         "--check",
         action="store_true",
-        help="run all programs, exercises and solutions, of all lessons or one, and hold the texts "
-        "against them; the exit status is 1 if anything is wrong (default: no)",
+        help="run all programs, exercises and solutions of all lessons, or of lesson N, and "
+        "compare the texts with their output; the exit status is 1 if anything is wrong "
+        "(default: no)",
     )
     _add_version(parser)
 
 
-# Option values. What these raise, argparse reports together with the option's name.
+# Option values. When one of these functions raises, argparse reports the error with the option's
+# name.
 
 
 def _bad(text: str, fix: str) -> argparse.ArgumentTypeError:
@@ -439,7 +446,7 @@ def _bad(text: str, fix: str) -> argparse.ArgumentTypeError:
 
 
 def _integer(text: str, fix: str = "give an integer, such as 42") -> int:
-    # Twenty digits are enough for anything here, and Python refuses to read thousands.
+    # Twenty digits are enough for every option, and Python refuses to convert thousands.
     if re.fullmatch("[+-]?[0-9]{1,20}", text):
         return int(text)
     raise _bad(text, fix)
@@ -454,7 +461,7 @@ def _port(text: str) -> int:
 
 
 def _host(text: str) -> str:
-    # A URL, say, is no host. IPv6 may have its brackets.
+    # This refuses a URL, for example. An IPv6 address may stand in brackets.
     match = re.fullmatch(r"\[([^][\s/]*:[^][\s/]*)\]|([^][\s/@]+)", text)
     if match:
         return match[1] or match[2]
@@ -478,7 +485,7 @@ def _target_place(text: str) -> tuple[str, int]:
 
 
 def _place(text: str, fix: str) -> tuple[str, int]:
-    # A host is anything that cannot be something else: a URL, say, or IPv6 without brackets.
+    # A host has no colon, slash or at sign. This refuses URLs and IPv6 without brackets.
     match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
     if match and int(match[2]) <= 65535:
         return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
@@ -489,7 +496,8 @@ def _rate(text: str) -> int:
     rate = _size(text)
     if rate > 0:
         return rate
-    raise _bad(text, "give a number of bytes a second above 0, or leave the option out for none")
+    fix = "give a number of bytes a second above 0; for no limit, leave the option out"
+    raise _bad(text, fix)
 
 
 def _count(text: str) -> int:
@@ -526,7 +534,7 @@ def _timeout(text: str) -> float | None:
 
 
 def _keepalive(text: str) -> int | None:
-    fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 for none"
+    fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 to never ask"
     seconds = _integer(text, fix)
     if 0 <= seconds <= MAX_SECONDS:
         return seconds or None
