@@ -25,7 +25,7 @@ from minireactor.view.web.dashboard import (
     Dashboard,
     Page,
 )
-from minireactor.view.web.http import Refusal, parse_head
+from minireactor.view.web.http import HTTPError, parse_head
 
 ELSEWHERE = "http://elsewhere.example"
 
@@ -269,7 +269,7 @@ def test_a_request_for_nobody_is_misdirected_on_all_addresses_as_well(reactor, c
     page.listen(reactor, "0.0.0.0", 0)
     site = page._site
     for head in (b"GET / HTTP/1.0", b"GET / HTTP/1.1\r\nHost:"):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(HTTPError) as caught:
             site.route(parse_head(head))
         assert caught.value.status == 421
 

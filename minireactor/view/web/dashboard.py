@@ -32,7 +32,7 @@ from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
 from minireactor.view.monitor import Tap
-from minireactor.view.web.http import Refusal, Request, Response, Site, is_local
+from minireactor.view.web.http import HTTPError, Request, Response, Site, is_local
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
@@ -97,14 +97,14 @@ class Page:
         self._site.add(method, path, guarded)
 
     def add_change(self, path: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Let `change` be called with the JSON object that is posted there. Refusal, or a
+        """Let `change` be called with the JSON object that is posted there. HTTPError, or a
         ValueError, which becomes one."""
 
         def answer(request: Request, response: Response) -> None:
             try:
                 change(_json_object(request))
             except ValueError as error:
-                raise Refusal(400, str(error)) from error
+                raise HTTPError(400, str(error)) from error
             response.send(b"", status=204)
 
         self.add("POST", path, answer)
@@ -122,15 +122,15 @@ class Page:
     def _check_port(self, request: Request) -> None:
         number = self._port.getHost().port
         if request.port != number:
-            raise Refusal(421, f"this is port {number}; use the address that was printed")
+            raise HTTPError(421, f"this is port {number}; use the address that was printed")
 
     def _check_asker(self, request: Request) -> None:
         self._check_port(request)
         origin = request.headers.get("origin")
         if origin is not None and origin.lower() != f"http://{request.headers['host'].lower()}":
-            raise Refusal(403, "a page from elsewhere can neither read nor change anything here")
+            raise HTTPError(403, "a page from elsewhere can neither read nor change anything here")
         if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            raise Refusal(403, "only this server's own page can read or change anything here")
+            raise HTTPError(403, "only this server's own page can read or change anything here")
 
     def _check_token(self, request: Request) -> None:
         given = request.headers.get("x-token")
@@ -139,7 +139,7 @@ class Page:
             pairs = (part.partition("=") for part in request.query.split("&"))
             given = next((value for name, _, value in pairs if name == "token"), "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise Refusal(403, "the token is missing or wrong; use the address that was printed")
+            raise HTTPError(403, "the token is missing or wrong; use the address that was printed")
 
 
 class Dashboard(Page):
@@ -242,7 +242,7 @@ class Dashboard(Page):
         else:
             connection = self.tap.connection(number)
             if connection is None:
-                raise Refusal(404, f"there is no connection {number!r:.20} any more")
+                raise HTTPError(404, f"there is no connection {number!r:.20} any more")
             connections = [connection]
 
         def visit(connection: Connection) -> bool:
@@ -309,13 +309,15 @@ def _digest(text: str) -> str:
 
 def _json_object(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise Refusal(400, "send application/json")
+        raise HTTPError(400, "send application/json")
     try:
         found = json.loads(request.body)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "the body is not JSON") from error
+        raise HTTPError(400, "the body is not JSON") from error
     if not isinstance(found, dict):
-        raise Refusal(400, 'the body is a JSON object, such as {"id": 1, "high": 65536, "low": 0}')
+        raise HTTPError(
+            400, 'the body is a JSON object, such as {"id": 1, "high": 65536, "low": 0}'
+        )
     return found
 
 

@@ -1,23 +1,26 @@
-"""A small HTTP server for pages that watch: routes, bounded requests, answers that may stream.
+"""A small HTTP server for the pages of `view`: routes, bounded requests, answers that may stream.
 
     site = Site()
     site.add("GET", "/hello", lambda request, response: response.send("hello\\n"))
     site.listen(reactor, "127.0.0.1", 8000)
 
-A handler gets a Request, which has arrived completely, and a Response, and answers now or later:
-with `response.send()`, or with `response.start()`, `write()` as often as it likes, and `end()`.
-A response consumes as a transport does: `registerProducer()` and the connection's marks hold for
-what it writes. Requests of one connection are answered one after the other.
+A handler gets a Request, which has arrived completely, and a Response. The handler answers now or
+later: with `response.send()`, or with `response.start()`, any number of `write()`, and `end()`.
+A response is a consumer, as a transport is: `registerProducer()` and the connection's high and low
+watermarks hold for the body.
 
-It speaks HTTP/1.1 and 1.0, and is strict: lines end with CRLF, names are tokens, a length is one
-length. What it does not take, it says in a line, and closes:
+Each connection carries one request and one answer, and every answer says `Connection: close`. The
+end of the connection also ends a body whose length was not known when the answer started.
 
-    400  not HTTP, or a request in several minds     413  a body of more than MOST_BODY
-    404  no route has the path                       417  Expect, of anything
-    405  one has, for other methods                  421  a host name that is not ours
-    408  a request not complete after SECONDS        431  a head of more than MOST_HEAD
-    500  the handler raised (that is logged)         501  a body in pieces
-    505  a version that is not 1.x
+The server speaks HTTP/1.1 and 1.0 and is strict: lines end with CRLF, names are tokens, and there
+is one length at most. Anything else gets an error of one line:
+
+    400  not HTTP, or contradictory headers          413  a body of more than MAX_BODY
+    404  no route has this path                      417  any Expect header
+    405  the path has routes for other methods only  421  a host name that is not ours
+    408  the request was not complete in SECONDS     431  a head of more than MAX_HEAD
+    500  the handler raised (which is logged)        501  a body in chunks
+    505  a version other than 1.x
 """
 
 from __future__ import annotations
@@ -42,20 +45,20 @@ if TYPE_CHECKING:
 
     Handler = Callable[["Request", "Response"], object]
 
-MOST_HEAD = 8 * 1024  # bytes of the request line and the headers, of which browsers send about 1 K
-MOST_BODY = 64 * 1024  # bytes
-# At a time, those included that have their answer and are to go. Each is a descriptor, of which the
-# service beside us wants some as well. A newcomer takes the place of the one that has been silent
-# for longest, so that clients which connect and ask nothing lock nobody out.
-MOST_CONNECTIONS = 100
-# For a request to arrive, from the connection or the answer before it on; and the time, give or
-# take as much again, in which a client takes no byte of its answer. It is longer than Prometheus,
-# as most have it, waits between two requests.
+MAX_HEAD = 8 * 1024  # bytes of request line and headers; browsers send about 1 KiB
+MAX_BODY = 64 * 1024  # bytes
+# Open connections, including those that are closing. Each takes a descriptor, and the watched
+# service needs descriptors, too. Beyond this number, a new connection replaces the oldest one that
+# is not being answered. Clients that connect and ask nothing therefore lock nobody out.
+MAX_CONNECTIONS = 100
+# The time for a request to arrive. Also the time, within a factor of two, in which a client must
+# take at least one byte of its answer.
 SECONDS = 20.0
-# Of a connection on which all has been said. Who reads takes the end of it as a reason to go; what
-# is still coming in is dropped meanwhile, as a reset would cost the client the answer.
+# The time for the client to close after the whole answer was sent. Input that arrives meanwhile is
+# dropped: a reset could destroy the answer before the client has read it.
 PARTING_SECONDS = 5.0
-PARTING_BYTES = 16 * 1024 * 1024
+# Bytes of input from one connection. What follows the request is dropped; beyond this, it is reset.
+MAX_INPUT = 16 * 1024 * 1024
 
 PLAIN = "text/plain; charset=utf-8"
 
@@ -67,8 +70,10 @@ _ABSOLUTE = re.compile(r"(?i:http)://([^/?#@]+)((?:[/?].*)?)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
-class Refusal(Exception):
-    """An answer that is an error: (status, why in one line). A handler may raise it, too."""
+class HTTPError(Exception):
+    """An answer that reports an error: status, and the reason in one line.
+
+    Handlers may raise it, too. Further arguments are headers of the answer."""
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
         super().__init__(status, why)
@@ -78,112 +83,105 @@ class Refusal(Exception):
 
 
 class Request:
-    """method, path ("*" of OPTIONS *) and query ("" without) as they were sent, nothing decoded;
-    `headers` by names in small letters, those that came twice joined by ", "; version, (1, 0) or
-    later; body."""
+    """A request that has arrived completely.
 
-    __slots__ = ("body", "headers", "method", "path", "query", "version")
+    method: as sent.
+    path, query: as sent, nothing decoded; query is "" without one; path is "*" for OPTIONS *.
+    headers: values by names in small letters; values of a repeated name are joined by ", ".
+    body: bytes.
+    """
 
-    def __init__(
-        self, method: str, target: str, version: tuple[int, int], headers: dict[str, str]
-    ) -> None:
+    __slots__ = ("body", "headers", "method", "path", "query")
+
+    def __init__(self, method: str, target: str, headers: dict[str, str]) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")
-        self.version = version
         self.headers = headers
         self.body = b""
 
     @property
     def host(self) -> str:
-        """The name or number in Host, without the port and without the dot that may end a full
-        name, in small letters; "" without. Raises Refusal if there is anything else in Host."""
+        """Return the name or number in Host, in small letters; "" without a Host.
+
+        The port and the dot that may end a full name are left out. Raises HTTPError if Host
+        contains anything else."""
         name = self._host()[1].lower()
         return name[:-1] if name.endswith(".") and name != "." else name
 
     @property
     def port(self) -> int:
-        """The port number in Host; 80 without. Raises Refusal as `host` does."""
+        """Return the port number in Host, or 80 if there is none. Raises HTTPError as `host`."""
         return int(self._host()[2] or 80)
 
     def _host(self) -> re.Match[str]:
         match = _HOST.fullmatch(self.headers.get("host", ""))
         if match is None:
-            raise Refusal(400, "Host is a name or an address, and perhaps a port")
+            raise HTTPError(400, "Host is a name or an address, and perhaps a port")
         return match
-
-    @property
-    def keeps_alive(self) -> bool:
-        """Whether the client may send another request after this one."""
-        said = {word.strip() for word in self.headers.get("connection", "").lower().split(",")}
-        return "close" not in said and (self.version >= (1, 1) or "keep-alive" in said)
 
 
 def parse_head(head: bytes) -> Request:
-    """The request of a head, which is without its empty line. Refusal."""
+    """Return the request of a head without its empty line. Raises HTTPError if it is invalid."""
     first, *lines = head.decode("latin-1").split("\r\n")
     match = _REQUEST_LINE.fullmatch(first)
     if match is None:
-        raise Refusal(400, "a request begins with a line such as: GET / HTTP/1.1")
+        raise HTTPError(400, "a request begins with a line such as: GET / HTTP/1.1")
     method, target, version = match[1], match[2], (int(match[3]), int(match[4]))
     if version[0] != 1:
-        raise Refusal(505, "use HTTP/1.1")
+        raise HTTPError(505, "use HTTP/1.1")
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         target = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
     elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
-        raise Refusal(400, "what is asked for begins with a slash, or with http://")
+        raise HTTPError(400, "the target of a request begins with a slash, or with http://")
     headers: dict[str, str] = {}
     for line in lines:
         match = _HEADER.fullmatch(line)
         if match is None:
-            raise Refusal(400, "a header is a line such as: Name: value")
+            raise HTTPError(400, "a header is a line such as: Name: value")
         name, value = match[1].lower(), match[2].strip(" \t")
         if name in headers:
             if name in ("host", "content-length"):
-                raise Refusal(400, f"{match[1]} comes once only")
+                raise HTTPError(400, f"{match[1]} comes once only")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     if version >= (1, 1) and "host" not in headers:
-        raise Refusal(400, "HTTP/1.1 has a Host header")
+        raise HTTPError(400, "HTTP/1.1 has a Host header")
     if absolute is not None:
-        headers["host"] = absolute[1]  # of the two, this one counts
-    return Request(method, target, version, headers)
+        headers["host"] = absolute[1]  # takes precedence over Host (RFC 9112, 3.2.2)
+    return Request(method, target, headers)
 
 
 def body_length(headers: Mapping[str, str]) -> int:
-    """In bytes. Refusal."""
+    """Return the length of the body in bytes. Raises HTTPError if it is unclear or too large."""
     if "transfer-encoding" in headers:
-        raise Refusal(501, "send the body in one piece, with Content-Length")
+        raise HTTPError(501, "send the body in one piece, with Content-Length")
     if "expect" in headers:
-        raise Refusal(417, "nothing that is expected is done")
+        raise HTTPError(417, "send the request without Expect")
     length = headers.get("content-length", "0")
     if not re.fullmatch("[0-9]{1,18}", length):
-        raise Refusal(400, "Content-Length is a number of bytes")
-    if int(length) > MOST_BODY:
-        raise Refusal(413, f"a body has {MOST_BODY} bytes at the most")
+        raise HTTPError(400, "Content-Length is a number of bytes")
+    if int(length) > MAX_BODY:
+        raise HTTPError(413, f"a body has at most {MAX_BODY} bytes")
     return int(length)
 
 
 class Response:
-    """The answer to one request, and a consumer of what it is to say.
+    """The answer to one request, and a consumer of its body.
 
     send() | start() write()* end()
 
-    on_lost: set it to be called, without arguments, if the connection is lost before the end.
-    ended: nothing more can be said. What is written then is dropped.
+    on_lost: set it to a callable without arguments; called if the connection is lost before end().
+    ended: the answer is complete, or its connection is lost; further writes are dropped.
     """
 
-    def __init__(self, connection: _Http, request: Request | None) -> None:
+    def __init__(self, connection: _Http, is_head: bool) -> None:
         self.ended = False
         self.started = False
         self.on_lost: Callable[[], object] | None = None
-        self.keeps_alive = request is not None and request.keeps_alive
         self._connection = connection
         self._transport = connection.transport
-        self._is_head = request is not None and request.method == "HEAD"
-        self._can_chunk = request is not None and request.version >= (1, 1)
-        self._chunked = False
-        self._has_producer = False
+        self._is_head = is_head
 
     def send(
         self,
@@ -192,70 +190,56 @@ class Response:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """All of it at once; text goes out as UTF-8."""
+        """Send the whole answer at once; text is encoded as UTF-8."""
         if self.ended and not self.started:
-            return  # its connection was lost before
+            return  # the connection is lost
         if isinstance(body, str):
             body = body.encode()
         length = {} if status == 204 else {"Content-Length": str(len(body))}
         self._head(status, content_type, {**length, **(headers or {})})
         if not self._is_head and status != 204:
             self._transport.write(body)
-        self._end()
+        self.end()
 
     def start(
         self, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """What follows is the body, whose length is not known yet: `write()` it, then `end()`.
+        """Send the head of an answer of unknown length; `write()` its body, then `end()` it.
 
-        An answer to HEAD has none, and has ended with this."""
+        An answer to HEAD has no body: start() also ends it."""
         if self.ended and not self.started:
-            return  # its connection was lost before
-        if self._can_chunk:
-            self._chunked = True
-            how = {"Transfer-Encoding": "chunked"}
-        else:
-            self.keeps_alive = self._is_head and self.keeps_alive
-            how = {}
-        self._head(status, content_type, {**how, **(headers or {})})
+            return  # the connection is lost
+        self._head(status, content_type, headers or {})
         if self._is_head:
-            self._end()
+            self.end()
 
     def write(self, data: Buffer) -> None:
-        """Some of the body. Pauses the producer if this takes pending over the high mark."""
-        if self.ended or not data:
-            return
-        if self._chunked:
-            data = b"".join([b"%x\r\n" % len(data), data, b"\r\n"])
-        self._transport.write(data)
+        """Send a part of the body; pauses the producer if pending exceeds the high mark."""
+        if not self.ended:
+            self._transport.write(data)
 
     def end(self) -> None:
-        """The body is complete. Idempotent; unregisters the producer, if there is one still."""
+        """Complete the answer, and unregister its producer if there is one. Idempotent."""
         if not self.ended:
-            if self._chunked:
-                self._transport.write(b"0\r\n\r\n")
-            self._end()
+            self._transport.unregisterProducer()
+            self.ended = True
+            self._connection.answered()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """As of a transport, until `unregisterProducer()` or the end; see IConsumer.
+        """Register a producer as with a transport, until unregisterProducer() or end().
 
-        On an answer that has ended, or whose connection is lost, it gets stopProducing()."""
+        See IConsumer. If the answer has ended, the producer gets stopProducing() at once."""
         if self.ended:
             producer.stopProducing()
-            return
-        if not self._has_producer:
-            self._connection.step_aside()
-        self._transport.registerProducer(producer, streaming)
-        self._has_producer = True
+        else:
+            self._transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        if self._has_producer:
-            self._has_producer = False
+        if not self.ended:
             self._transport.unregisterProducer()
-            self._connection.step_in()
 
     def lost(self) -> None:
-        """The connection is no more."""
+        """Mark the answer as ended because its connection is lost, and call `on_lost`."""
         self.ended = True
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
@@ -265,52 +249,44 @@ class Response:
         if self.started:
             raise RuntimeError("an answer starts once; use write() for more of its body")
         self.started = True
-        if self.keeps_alive:
-            connection = {} if self._can_chunk else {"Connection": "keep-alive"}
-        else:
-            connection = {"Connection": "close"}
         fields = {
             "Date": formatdate(usegmt=True),
             "Content-Type": content_type,
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
-            **connection,
+            "Connection": "close",
             **headers,
         }
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         self._transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
-    def _end(self) -> None:
-        self.unregisterProducer()
-        self.ended = True
-        self._connection.answered(self)
-
 
 class Site(Factory):
-    """Routes by method and path, both exact; GET serves HEAD as well.
+    """A set of routes by exact method and path; a GET route answers HEAD as well.
 
-    hosts: called with the Host of each request ("" without), says whether it is ours; None: any.
+    hosts: called with the host name of each request ("" without one), returns whether the name is
+    ours; None accepts every name.
     """
 
     noisy = False
 
     def __init__(self, hosts: Callable[[str], bool] | None = None) -> None:
         self.hosts = hosts
-        self.connections: dict[_Http, None] = {}  # the oldest first
+        self.connections: dict[_Http, None] = {}  # oldest first
         self._ports: list[Port] = []
         self._routes: dict[str, dict[str, Handler]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """Let `handler(request, response)` answer."""
+        """Add a route: `handler(request, response)` answers its requests."""
         self._routes.setdefault(path, {})[method] = handler
 
     def listen(self, reactor: Reactor, host: str, port: int) -> Port:
-        """Serve. CannotListenError.
+        """Start to serve; return the port. Raises CannotListenError as listenTCP().
 
-        On a loopback address and without `hosts`, only who asks for localhost, for a numeric
-        address, or without a Host is answered. A page from elsewhere, which has its own name lead
-        here, is not: a browser sends that name."""
+        On a loopback address and without `hosts`, the site answers requests for localhost, for a
+        numeric address, or without a Host. A foreign page could let its own name resolve to this
+        address; browsers then send that name, and the site refuses it."""
         listening = reactor.listenTCP(port, self, BACKLOG, host)
         self._ports.append(listening)
         own = listening.getHost().host
@@ -319,19 +295,19 @@ class Site(Factory):
         return listening
 
     def close(self) -> None:
-        """Stop listening, and end each connection once its answer is complete. Idempotent."""
+        """Stop listening, and close each connection after its answer is complete. Idempotent."""
         while self._ports:
             self._ports.pop().stopListening()
         for connection in list(self.connections):
-            connection.finish()
+            connection.close_if_idle()
 
     def buildProtocol(self, addr: Any) -> Any:
-        if len(self.connections) >= MOST_CONNECTIONS and not self._make_room():
-            return _OneTooMany()
+        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
+            return _Rejected()
         return _Http(self)
 
     def _make_room(self) -> bool:
-        """End the oldest connection that is given no answer; return whether there was one."""
+        """Reset the oldest connection that is not being answered; return whether there was one."""
         for connection in self.connections:
             if not connection.is_answering():
                 del self.connections[connection]
@@ -340,23 +316,23 @@ class Site(Factory):
         return False
 
     def route(self, request: Request) -> Handler:
-        """Who answers it. Refusal."""
+        """Return the handler of a request. Raises HTTPError if there is none."""
         if self.hosts is not None and not self.hosts(request.host):
-            raise Refusal(421, f"{request.host or 'no name'} is not a name of this server")
-        if request.path == "*":  # of OPTIONS, and the server as a whole
-            return _nothing_to_say
+            raise HTTPError(421, f"{request.host or 'no name'} is not a name of this server")
+        if request.path == "*":  # OPTIONS *, about the whole server
+            return _send_nothing
         methods = self._routes.get(request.path)
         if methods is None:
-            raise Refusal(404, "there is nothing here")
+            raise HTTPError(404, "there is nothing here")
         method = "GET" if request.method == "HEAD" else request.method
         if method not in methods:
             allowed = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
-            raise Refusal(405, f"use {' or '.join(allowed)}", Allow=", ".join(allowed))
+            raise HTTPError(405, f"use {' or '.join(allowed)}", Allow=", ".join(allowed))
         return methods[method]
 
 
 def is_local(host: str) -> bool:
-    """Whether it is localhost, or a numeric address: no name that others could have set."""
+    """Return whether `host` is localhost or a numeric address: no name in somebody else's DNS."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
@@ -371,12 +347,12 @@ def _is_local_or_unnamed(host: str) -> bool:
     return not host or is_local(host)
 
 
-def _nothing_to_say(request: Request, response: Response) -> None:
+def _send_nothing(request: Request, response: Response) -> None:
     response.send(b"", status=204)
 
 
-class _OneTooMany(Protocol):
-    """Goes with a reset, and at once: to part in good order would take a place, too."""
+class _Rejected(Protocol):
+    """A connection beyond MAX_CONNECTIONS: reset at once, because closing in order takes time."""
 
     unwatched = True
 
@@ -385,49 +361,46 @@ class _OneTooMany(Protocol):
 
 
 class _Http(Protocol):
-    """One connection. It is its transport's producer, so that a client which asks and does not
-    read its answers is not read from either; a response may take that place."""
+    """One connection, with one request and its answer."""
 
     unwatched = True
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._buffer = bytearray()
-        self._request: Request | None = None  # whose body is awaited
-        self._response: Response | None = None  # that is being given
-        self._is_full = False
+        self._buffer = bytearray()  # the request, as far as it has arrived
+        self._request: Request | None = None  # parsed, but its body is incomplete
+        self._response: Response | None = None  # started or awaited
         self._at_end = False  # the client will send no more
         self._closing = False
-        self._going_on = False
-        self._most_in = 0  # bytes, while it is closing
         self._timer: Any = None
-        self._stuck_at: int | None = None  # of bytes_out, if some were waiting as it was set
+        self._stuck_at: int | None = None  # bytes_out when the timer was set, if bytes were pending
 
     def connectionMade(self) -> None:
         self._site.connections[self] = None
-        self.step_in()
         self._set_timer()
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._closing:
+        if self._response is None and not self._closing:
             self._buffer += data
-            self._go_on()
-        elif self.transport.bytes_in > self._most_in:
+            self._try_request()
+        elif self.transport.bytes_in > MAX_INPUT:
             self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         self._at_end = True
         if self._response is None:
-            self._go_on()
+            self._close()
         elif self._response.started:
-            # Nobody is to stream for ever to a client that may have gone, nor to add to what one
-            # that has not is still to take.
+            # The client may be gone. A stream to it could last for ever, and one that still reads
+            # gets what is pending.
             self._lose_response()
             self._close()
 
     def writeConnectionLost(self) -> None:
-        """All has been said, and sent. (Because this is there, a client may end its side first,
-        and get its answer still.)"""
+        """Wait for the client to close: the whole answer has been sent.
+
+        A protocol with this method keeps its connection after the client's EOF. A client may thus
+        end its side first and still get its answer."""
         self._set_timer(PARTING_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
@@ -439,153 +412,99 @@ class _Http(Protocol):
     def is_answering(self) -> bool:
         return self._response is not None
 
-    def finish(self) -> None:
-        """Serve no further request."""
-        if self._response is not None:
-            self._response.keeps_alive = False
-        elif not self._closing:
+    def close_if_idle(self) -> None:
+        """Close the connection, unless an answer is being given: its end closes it anyway."""
+        if self._response is None and not self._closing:
             self._close()
+
+    def answered(self) -> None:
+        """Close the connection, as its response has ended."""
+        self._response = None
+        self._set_timer()
+        self._close()
 
     def _lose_response(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.lost()
 
-    # Flow control.
-
-    def step_in(self) -> None:
-        """Be the transport's producer."""
-        if not self._closing:
-            self.transport.registerProducer(self, True)
-
-    def step_aside(self) -> None:
-        """Let another be the transport's producer."""
-        self._is_full = False
-        self.transport.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self._is_full = True
-        self._read_or_not()
-
-    def resumeProducing(self) -> None:
-        self._is_full = False
-        self._go_on()
-
-    def stopProducing(self) -> None:
-        """connectionLost() follows."""
-
-    def _read_or_not(self) -> None:
-        if self._is_full or (self._response is not None and len(self._buffer) > MOST_BODY):
-            self.transport.pauseProducing()
-        else:
-            self.transport.resumeProducing()
-
-    # Requests and answers.
-
-    def _go_on(self) -> None:
-        if self._going_on:
-            return
-        self._going_on = True
-        try:
-            while not (self._response or self._is_full or self._closing) and self._take_request():
-                pass
-        finally:
-            self._going_on = False
-        if not self._closing:
-            self._read_or_not()
-
-    def _take_request(self) -> bool:
-        """Answer one, if it is there."""
-        request = None
-        try:
-            request = self._next_request()
-            if request is None:
-                if self._at_end:
-                    self._close()
-                return False
-            self._answer(request)
-        except Refusal as refusal:
-            self._refuse(refusal, request)
-        return True
-
-    def _next_request(self) -> Request | None:
+    def _try_request(self) -> None:
+        """Answer the request, if it has arrived completely."""
         request = self._request
-        if request is None:
-            buffer = self._buffer
-            if buffer.startswith(b"\r\n"):  # some send one too many after a body
-                del buffer[:2]
-            end = buffer.find(b"\r\n\r\n", 0, MOST_HEAD + 4)
-            if _BARE_LF.search(buffer, 0, end if end >= 0 else MOST_HEAD):
-                raise Refusal(400, "lines end with CR and LF")
-            if end < 0:
-                if len(buffer) > MOST_HEAD:
-                    raise Refusal(431, f"a head has {MOST_HEAD} bytes at the most")
-                return None
-            request = parse_head(bytes(buffer[:end]))
-            del buffer[: end + 4]
-        length = body_length(request.headers)
-        if len(self._buffer) < length:
-            self._request = request
+        try:
+            if request is None:
+                request = self._request = self._parse_head()
+                if request is None:
+                    return
+            length = body_length(request.headers)
+            if len(self._buffer) < length:
+                return
+            request.body = bytes(self._buffer[:length])
+            self._buffer.clear()
+            self._answer(request)
+        except HTTPError as error:
+            self._send_error(error)
+
+    def _parse_head(self) -> Request | None:
+        """Take the head out of the buffer; return its request, or None if it is incomplete."""
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n"):  # RFC 9112, 2.2: ignore an empty line before a request
+            del buffer[:2]
+        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+        if _BARE_LF.search(buffer, 0, end if end >= 0 else MAX_HEAD):
+            raise HTTPError(400, "lines end with CR and LF")
+        if end < 0:
+            if len(buffer) > MAX_HEAD:
+                raise HTTPError(431, f"a head has at most {MAX_HEAD} bytes")
             return None
-        self._request = None
-        request.body = bytes(self._buffer[:length])
-        del self._buffer[:length]
+        request = parse_head(bytes(buffer[:end]))
+        del buffer[: end + 4]
         return request
 
     def _answer(self, request: Request) -> None:
         handler = self._site.route(request)
-        response = self._response = Response(self, request)
+        response = self._response = Response(self, request.method == "HEAD")
         try:
             handler(request, response)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             if response.started:
-                self.transport.abortConnection()  # or half an answer might be taken for all of it
+                # A reset, or the client might take half an answer for the whole one.
+                self.transport.abortConnection()
                 raise
-            self._response = None
-            if isinstance(error, Refusal):
+            if isinstance(error, HTTPError):
                 raise
-            log.err(None, f"{request.method} {request.path} of a page that watches")
-            raise Refusal(500, "that did not work; the log says why") from error
+            log.err(None, f"{request.method} {request.path} of a page of minireactor.view")
+            raise HTTPError(500, "the handler failed; the log says why") from error
 
-    def _refuse(self, refusal: Refusal, request: Request | None) -> None:
-        response = self._response = Response(self, request)
-        body = f"{refusal.status} {HTTPStatus(refusal.status).phrase}: {refusal.why}\n"
-        response.send(body, PLAIN, refusal.status, refusal.headers)
-
-    def answered(self, response: Response) -> None:
-        """A response has come to its end."""
-        self._response = None
-        self._set_timer()
-        if response.keeps_alive:
-            self._go_on()
-        else:
-            self._close()
+    def _send_error(self, error: HTTPError) -> None:
+        is_head = self._request is not None and self._request.method == "HEAD"
+        response = self._response = Response(self, is_head)
+        body = f"{error.status} {HTTPStatus(error.status).phrase}: {error.why}\n"
+        response.send(body, PLAIN, error.status, error.headers)
 
     def _close(self) -> None:
         self._closing = True
         self._buffer.clear()
-        self._most_in = self.transport.bytes_in + PARTING_BYTES
         self.transport.unregisterProducer()
         if self._at_end:
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
-            self.transport.resumeProducing()
 
-    # Time.
+    # Time limits.
 
     def _set_timer(self, seconds: float = SECONDS) -> None:
         self._stop_timer()
         self._stuck_at = self.transport.bytes_out if self.transport.pending else None
-        self._timer = self.transport.reactor.call_later_hidden(seconds, self._too_late)
+        self._timer = self.transport.reactor.call_later_hidden(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         if self.transport.pending and self.transport.bytes_out == self._stuck_at:
             self.transport.abortConnection()
         elif self.transport.pending or self._response is not None:
@@ -593,6 +512,6 @@ class _Http(Protocol):
         elif self._closing:
             self.transport.abortConnection()
         elif self._buffer or self._request:
-            self._refuse(Refusal(408, f"a request takes {SECONDS:g} s at the most"), None)
+            self._send_error(HTTPError(408, f"a request takes at most {SECONDS:g} s"))
         else:
             self._close()
