@@ -216,8 +216,8 @@ class Resolver:
         """Find the addresses of `host`: call `answer(addresses)` or `answer(exception)`.
 
         `addresses` has the form that getaddrinfo() returns. `answer` is called in the loop's
-        thread. It is called before resolve() returns if `host` is a numeric address, if the
-        addresses are cached, or if the host or the port is invalid."""
+        thread. It is called before resolve() returns if no look-up is needed: for a numeric
+        address, for cached addresses, and for an invalid host or port."""
         query = Query(port, answer)
         try:
             host, port = checked_host(host), checked_port(port)

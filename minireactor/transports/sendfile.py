@@ -43,7 +43,8 @@ class FileSource(Source):
         is then aborted for the same reason, so that no peer takes a part of the file for all of it.
 
     Raises TypeError if `file` has no descriptor. Raises ValueError if `file` is not a regular file,
-    if reading does not give as many bytes as its size says, or if `offset` and `count` do not fit.
+    or if `offset` and `count` do not fit. Raises ValueError too if reading does not give as many
+    bytes as the file's size says.
     """
 
     __slots__ = ("_file", "_later", "_offset", "_why", "sent", "size")
