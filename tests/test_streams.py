@@ -1,4 +1,4 @@
-"""minireactor.streams: each piece alone with fake time, chains over sockets, and a random walk.
+"""minireactor.streams: each stage alone with fake time, chains over sockets, and a random walk.
 
 A failure of the walk prints its seed; to repeat it:
 
@@ -32,8 +32,8 @@ from minireactor.streams import (
     Tee,
     Transform,
     pipe,
-    stage,
 )
+from minireactor.streams import stage as base
 from minireactor.streams.buffer import LARGEST_CHUNK
 from minireactor.streams.stage import LARGEST_TURN
 from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, StringTransport
@@ -53,24 +53,24 @@ def in_parts(data):
         yield bytearray(data[start : start + 7])
 
 
-PIECES = {
+STAGES = {
     "Stage": Stage,
     "Buffer": lambda clock: Buffer(60, 20, clock),
     "RateLimiter": lambda clock: RateLimiter(1000, 16, clock),
     "Transform": lambda clock: Transform(in_parts, reactor=clock),
     "Tee": Tee,
 }
-FULL_AT_ONCE = sorted(set(PIECES) - {"Buffer"})
+FULL_AT_ONCE = sorted(set(STAGES) - {"Buffer"})
 SIZES = [1, 40, 3, 17, 100, 8, 2, 61]
 CHUNKS = [bytes([65 + n]) * size for n, size in enumerate(SIZES)]
 ALL = b"".join(CHUNKS)
 
-each_piece = pytest.mark.parametrize("kind", list(PIECES))
+each_stage = pytest.mark.parametrize("kind", list(STAGES))
 each_producer = pytest.mark.parametrize("producing", PRODUCERS)
 
 
 class Sink:
-    """A consumer that a test pauses, resumes and loses. It takes nothing amiss: what a piece must
+    """A consumer that a test pauses, resumes and loses. It takes nothing amiss: what a stage must
     not do to a consumer is kept in `breaches`.
 
     `pause_at`: the numbers of the writes from inside which it pauses, or "all".
@@ -175,18 +175,18 @@ def settle(clock, *sinks, most=10_000):
 
 
 def chain(kind, clock, producing=StrictPushProducer, chunks=CHUNKS, on=None, **sink_options):
-    """(producer, piece, sink), not started."""
+    """(producer, stage, sink), not started."""
     sink = Sink(clock, **sink_options)
-    piece = PIECES[kind](clock)
-    piece.feed(sink, lambda: sink.calls.append("finished"))
-    return producing(piece, chunks, on), piece, sink
+    stage = STAGES[kind](clock)
+    stage.feed(sink, lambda: sink.calls.append("finished"))
+    return producing(stage, chunks, on), stage, sink
 
 
 def logged(caplog):
     return [record.exc_info[0] for record in caplog.records if record.exc_info]
 
 
-# --- Every piece: what it is given arrives
+# --- Every stage: what it is given arrives
 
 
 def writes_of(kind, producing):
@@ -198,26 +198,26 @@ def writes_of(kind, producing):
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_everything_arrives_in_order_with_a_pause_at_any_point_or_at_all(kind, producing):
     points = range(writes_of(kind, producing) + 1)  # 0: no pause
     for pause_at in [*({point} for point in points), "all"]:
         clock = Clock()
-        producer, piece, sink = chain(kind, clock, producing, pause_at=pause_at)
+        producer, stage, sink = chain(kind, clock, producing, pause_at=pause_at)
         producer.start()
         settle(clock, sink)
         producer.check()
         sink.check()
         assert sink.data == ALL, pause_at
         assert sink.calls == ["unregister", "finished"]
-        assert (piece.held, piece.over, clock.calls) == (0, True, [])
+        assert (stage.held, stage.over, clock.calls) == (0, True, [])
         assert "stopProducing" not in producer.calls
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_everything_arrives_with_pauses_from_outside_of_a_write(kind, producing, clock):
-    producer, piece, sink = chain(kind, clock, producing, pause_at={2})
+    producer, stage, sink = chain(kind, clock, producing, pause_at={2})
     producer.start()
     for _ in range(10_000):
         if sink.paused:
@@ -235,14 +235,14 @@ def test_everything_arrives_with_pauses_from_outside_of_a_write(kind, producing,
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_nothing_is_held_beyond_the_mark_and_a_chunk(kind, producing, clock):
-    producer, piece, sink = chain(kind, clock, producing, pause_at="all")
+    producer, stage, sink = chain(kind, clock, producing, pause_at="all")
     most = 0
 
     def watch():
         nonlocal most
-        most = max(most, piece.held)
+        most = max(most, stage.held)
 
     producer._on["resumeProducing"] = watch
     producer.start()
@@ -255,39 +255,39 @@ def test_nothing_is_held_beyond_the_mark_and_a_chunk(kind, producing, clock):
     assert most <= (60 if kind == "Buffer" else 0) + max(SIZES)
 
 
-# --- Every piece: the contract with what is above
+# --- Every stage: the contract with what is above
 
 
-@each_piece
+@each_stage
 def test_P1_a_push_producer_is_not_told_to_start(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=())
-    piece.registerProducer(producer, True)
+    producer, stage, sink = chain(kind, clock, chunks=())
+    stage.registerProducer(producer, True)
     assert producer.calls == []
 
 
 @pytest.mark.parametrize("kind", FULL_AT_ONCE)
-def test_P1_one_that_registers_when_the_piece_is_full_is_paused_by_its_first_write(kind, clock):
-    producer, piece, sink = chain(kind, clock)
+def test_P1_one_that_registers_when_the_stage_is_full_is_paused_by_its_first_write(kind, clock):
+    producer, stage, sink = chain(kind, clock)
     sink.pause()
-    piece.registerProducer(producer, True)
+    stage.registerProducer(producer, True)
     assert producer.calls == []
     producer.write(b"a")
     assert producer.calls == ["pauseProducing"]
 
 
-@each_piece
-def test_P2_a_pause_comes_once_from_inside_the_write_that_filled_the_piece(kind, clock):
+@each_stage
+def test_P2_a_pause_comes_once_from_inside_the_write_that_filled_the_stage(kind, clock):
     inside = []
-    producer, piece, sink = chain(kind, clock, chunks=[b"a" * 61, b"b"], pause_at={1})
+    producer, stage, sink = chain(kind, clock, chunks=[b"a" * 61, b"b"], pause_at={1})
     producer._on["pauseProducing"] = lambda: inside.append(producer.writing)
-    piece.registerProducer(producer, True)
+    stage.registerProducer(producer, True)
     for _ in range(4):
         producer.write(b"c" * 70)
     assert producer.calls == ["pauseProducing"]
     assert inside == [True]
 
 
-@each_piece
+@each_stage
 def test_P3_a_consumer_that_resumes_within_its_write_resumes_the_producer_later(kind, clock):
     class Hasty(Sink):
         def pause(self):
@@ -295,19 +295,19 @@ def test_P3_a_consumer_that_resumes_within_its_write_resumes_the_producer_later(
             self.resume()
 
     sink = Hasty(clock, pause_at="all")
-    piece = PIECES[kind](clock)
-    piece.feed(sink)
-    producer = StrictPushProducer(piece, CHUNKS)
+    stage = STAGES[kind](clock)
+    stage.feed(sink)
+    producer = StrictPushProducer(stage, CHUNKS)
     producer.start()
     settle(clock, sink)
     producer.check()
     assert sink.data == ALL
 
 
-@each_piece
+@each_stage
 def test_P3_nobody_is_resumed_from_inside_a_write_into_the_consumer(kind, clock):
     inside = []
-    producer, piece, sink = chain(kind, clock, pause_at="all")
+    producer, stage, sink = chain(kind, clock, pause_at="all")
     producer._on["resumeProducing"] = lambda: inside.append(sink.writing)
     producer.start()
     settle(clock, sink)
@@ -316,8 +316,8 @@ def test_P3_nobody_is_resumed_from_inside_a_write_into_the_consumer(kind, clock)
 
 
 @pytest.mark.parametrize("kind", FULL_AT_ONCE)
-def test_P4_a_producer_that_fills_the_piece_when_it_is_resumed_is_paused_again(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=[b"a"] * 3, pause_at="all")
+def test_P4_a_producer_that_fills_the_stage_when_it_is_resumed_is_paused_again(kind, clock):
+    producer, stage, sink = chain(kind, clock, chunks=[b"a"] * 3, pause_at="all")
     producer.start()
     for _ in range(2):
         sink.resume()
@@ -325,9 +325,9 @@ def test_P4_a_producer_that_fills_the_piece_when_it_is_resumed_is_paused_again(k
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_U1_a_pull_producer_is_asked_once_at_registration_and_later_again(kind, wire):
-    producer, piece, sink = chain(kind, wire.reactor, StrictPullProducer, [b"a", b"b", b"c"])
+    producer, stage, sink = chain(kind, wire.reactor, StrictPullProducer, [b"a", b"b", b"c"])
     producer.start()
     assert producer.calls == ["resumeProducing"]
     wire.run(1)
@@ -335,9 +335,9 @@ def test_U1_a_pull_producer_is_asked_once_at_registration_and_later_again(kind, 
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_U1_a_pull_producer_is_not_asked_while_there_is_no_room(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer, [b"a" * 70] * 9, pause_at={1})
+    producer, stage, sink = chain(kind, clock, StrictPullProducer, [b"a" * 70] * 9, pause_at={1})
     producer.start()
     for _ in range(20):
         if not clock.calls:
@@ -351,9 +351,9 @@ def test_U1_a_pull_producer_is_not_asked_while_there_is_no_room(kind, clock):
     assert sink.data == b"a" * 630
 
 
-@each_piece
+@each_stage
 def test_U2_a_pull_producer_with_nothing_to_say_is_not_polled(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer, [b"a", None, b"b"])
+    producer, stage, sink = chain(kind, clock, StrictPullProducer, [b"a", None, b"b"])
     producer.start()
     settle(clock, sink)
     sink.pause()
@@ -367,52 +367,52 @@ def test_U2_a_pull_producer_with_nothing_to_say_is_not_polled(kind, clock):
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_U2_to_write_nothing_is_no_answer(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer, [b"", b"a"])
+    producer, stage, sink = chain(kind, clock, StrictPullProducer, [b"", b"a"])
     producer.start()
     assert (producer.calls, clock.calls, sink.chunks) == (["resumeProducing"], [], [])
 
 
-@each_piece
+@each_stage
 def test_U2_what_others_wrote_before_is_no_answer_either(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer, [None, b"a"])
-    piece.write(b"by hand")
+    producer, stage, sink = chain(kind, clock, StrictPullProducer, [None, b"a"])
+    stage.write(b"by hand")
     producer.start()
     sink.pause()
     sink.resume()
     assert (producer.calls, clock.calls) == (["resumeProducing"], [])
 
 
-@each_piece
+@each_stage
 def test_E1_a_second_producer_is_refused_by_name_and_the_first_goes_on(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer)
+    producer, stage, sink = chain(kind, clock, StrictPullProducer)
     producer.start()
     with pytest.raises(RuntimeError) as caught:
-        piece.registerProducer("the second", True)
+        stage.registerProducer("the second", True)
     assert "the second" in str(caught.value)
     assert repr(producer) in str(caught.value)
     settle(clock, sink)
     assert sink.data == ALL
 
 
-@each_piece
+@each_stage
 @pytest.mark.parametrize("streaming", [True, False])
 def test_E2_a_producer_that_registers_after_the_end_is_stopped_at_once(kind, streaming, clock):
-    producer, piece, sink = chain(kind, clock)
+    producer, stage, sink = chain(kind, clock)
     producer.start()
     settle(clock, sink)
-    late = StrictPushProducer(piece)
-    piece.registerProducer(late, streaming)
+    late = StrictPushProducer(stage)
+    stage.registerProducer(late, streaming)
     assert late.calls == ["stopProducing"]
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_E3_a_loss_at_any_point_stops_the_producer_once_and_then_all_is_quiet(kind, producing):
     for point in range(1, writes_of(kind, producing)):
         clock = Clock()
-        producer, piece, sink = chain(kind, clock, producing, pause_at={point})
+        producer, stage, sink = chain(kind, clock, producing, pause_at={point})
         producer.start()
         while not sink.paused:
             next_call(clock)
@@ -420,8 +420,8 @@ def test_E3_a_loss_at_any_point_stops_the_producer_once_and_then_all_is_quiet(ki
         before = len(sink.chunks)
         assert clock.calls == []
         producer.write(b"into the void")
-        assert (len(sink.chunks), piece.held) == (before, 0)
-        assert piece.over
+        assert (len(sink.chunks), stage.held) == (before, 0)
+        assert stage.over
         if producer.state != "unregistered":
             assert producer.calls.count("stopProducing") == 1
             assert producer.calls[-1] == "stopProducing"
@@ -429,51 +429,51 @@ def test_E3_a_loss_at_any_point_stops_the_producer_once_and_then_all_is_quiet(ki
         producer.check()
 
 
-@each_piece
+@each_stage
 def test_E3_a_loss_while_the_stream_is_flowing_stops_the_producer(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer)
+    producer, stage, sink = chain(kind, clock, StrictPullProducer)
     producer.start()
     sink.lose()
     assert producer.calls == ["resumeProducing", "stopProducing"]
     assert clock.calls == []
-    late = StrictPushProducer(piece)
+    late = StrictPushProducer(stage)
     late.start()
     assert late.calls == ["stopProducing"]
 
 
-@each_piece
+@each_stage
 def test_E4_to_unregister_without_a_producer_is_nothing(kind, clock):
-    producer, piece, sink = chain(kind, clock)
-    piece.unregisterProducer()
-    piece.write(b"by hand")
+    producer, stage, sink = chain(kind, clock)
+    stage.unregisterProducer()
+    stage.write(b"by hand")
     settle(clock)
     assert (sink.data, sink.calls) == (b"by hand", [])
 
 
-@each_piece
+@each_stage
 def test_E5_the_end_waits_for_a_paused_consumer_if_anything_is_held(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=[b"a"])
+    producer, stage, sink = chain(kind, clock, chunks=[b"a"])
     sink.pause()
     producer.start()
     if producer.state == "paused":
         producer.unregister()
-    assert (piece.held, piece.over, sink.calls) == (1, False, [])
+    assert (stage.held, stage.over, sink.calls) == (1, False, [])
     sink.resume()
     assert (sink.data, sink.calls) == (b"a", ["unregister", "finished"])
 
 
-@each_piece
+@each_stage
 def test_E5_the_end_needs_no_resume_if_nothing_is_held(kind, clock):
-    producer, piece, sink = chain(kind, clock)
+    producer, stage, sink = chain(kind, clock)
     sink.pause()
-    piece.registerProducer(producer, True)
+    stage.registerProducer(producer, True)
     producer.unregister()
     assert sink.calls == ["unregister", "finished"]
 
 
-@each_piece
+@each_stage
 def test_E5_an_end_from_inside_a_pause_comes_after_the_chunk(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=[b"a" * 70] * 5, pause_at={1})
+    producer, stage, sink = chain(kind, clock, chunks=[b"a" * 70] * 5, pause_at={1})
     producer._on["pauseProducing"] = producer.unregister
     producer.start()
     settle(clock, sink)
@@ -482,22 +482,22 @@ def test_E5_an_end_from_inside_a_pause_comes_after_the_chunk(kind, clock):
     sink.check()
 
 
-@each_piece
+@each_stage
 def test_E5_the_end_comes_once_whatever_the_consumer_says_after_it(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=())
+    producer, stage, sink = chain(kind, clock, chunks=())
     producer.start()
-    piece.pauseProducing()
-    piece.resumeProducing()
-    piece.stopProducing()
+    stage.pauseProducing()
+    stage.resumeProducing()
+    stage.stopProducing()
     assert sink.calls == ["unregister", "finished"]
 
 
-@each_piece
+@each_stage
 def test_E5_closing_waits_for_the_producer_and_for_what_is_held(kind, clock):
-    producer, piece, sink = chain(kind, clock, StrictPullProducer)
+    producer, stage, sink = chain(kind, clock, StrictPullProducer)
     producer.start()
-    piece.loseConnection()
-    piece.loseConnection()
+    stage.loseConnection()
+    stage.loseConnection()
     assert sink.calls == []
     settle(clock)
     assert sink.data == ALL
@@ -506,47 +506,47 @@ def test_E5_closing_waits_for_the_producer_and_for_what_is_held(kind, clock):
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_E5_who_writes_without_being_registered_ends_the_stream_by_closing(kind, clock):
-    producer, piece, sink = chain(kind, clock)
-    piece.writeSequence([b"by", bytearray(b" hand")])
-    piece.loseConnection()
-    piece.write(b"too late")
+    producer, stage, sink = chain(kind, clock)
+    stage.writeSequence([b"by", bytearray(b" hand")])
+    stage.loseConnection()
+    stage.write(b"too late")
     settle(clock)
     assert sink.data == b"by hand"
     assert sink.calls[0] == "unregister"
     assert sorted(sink.calls[1:]) == ["finished", "lose"]
 
 
-@each_piece
+@each_stage
 def test_E5_a_close_after_the_end_reaches_the_consumer(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=())
+    producer, stage, sink = chain(kind, clock, chunks=())
     producer.start()
     assert sink.calls == ["unregister", "finished"]
-    piece.loseConnection()
-    piece.loseConnection()
+    stage.loseConnection()
+    stage.loseConnection()
     assert sink.calls == ["unregister", "finished", "lose"]
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_E6_an_abort_stops_the_producer_drops_what_is_held_and_aborts_below(kind, producing, clock):
-    producer, piece, sink = chain(kind, clock, producing, pause_at={2})
+    producer, stage, sink = chain(kind, clock, producing, pause_at={2})
     producer.start()
     while not sink.paused:
         next_call(clock)
-    piece.abortConnection()
-    piece.abortConnection()
+    stage.abortConnection()
+    stage.abortConnection()
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ["abort"]
-    assert (piece.held, piece.over, clock.calls) == (0, True, [])
+    assert (stage.held, stage.over, clock.calls) == (0, True, [])
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_E6_an_abort_inside_pause_is_followed_by_nothing(kind, clock):
-    producer, piece, sink = chain(kind, clock, chunks=[b"a" * 70] * 5, pause_at={1})
-    producer._on["pauseProducing"] = lambda: piece.abortConnection()
+    producer, stage, sink = chain(kind, clock, chunks=[b"a" * 70] * 5, pause_at={1})
+    producer._on["pauseProducing"] = lambda: stage.abortConnection()
     producer.start()
     assert producer.calls == ["pauseProducing", "stopProducing"]
     assert sink.calls == ["abort"]
@@ -557,25 +557,25 @@ def test_E6_an_abort_inside_pause_is_followed_by_nothing(kind, clock):
 
 def test_E6_a_consumer_that_is_no_transport_is_unregistered_from(clock):
     sink = PlainSink(clock)
-    piece = pipe(PushFromPull(clock), sink)
-    piece.loseConnection()
+    stage = pipe(PushFromPull(clock), sink)
+    stage.loseConnection()
     assert sink.calls == ["unregister"]
     sink = PlainSink(clock)
-    piece = pipe(PushFromPull(clock), sink)
-    piece.abortConnection()
+    stage = pipe(PushFromPull(clock), sink)
+    stage.abortConnection()
     assert sink.calls == ["unregister"]
 
 
-@each_piece
+@each_stage
 def test_B1_any_buffer_is_taken_as_it_was_and_str_is_refused(kind, clock):
-    producer, piece, sink = chain(kind, clock)
+    producer, stage, sink = chain(kind, clock)
     sink.pause()
     data = bytearray(b"abc")
-    piece.write(data)
+    stage.write(data)
     data[:] = b"xyz"
-    piece.write(memoryview(b"def"))
+    stage.write(memoryview(b"def"))
     with pytest.raises(TypeError, match="encode 'text' first"):
-        piece.write("text")
+        stage.write("text")
     sink.resume()
     settle(clock)
     assert sink.data == b"abcdef"
@@ -583,12 +583,12 @@ def test_B1_any_buffer_is_taken_as_it_was_and_str_is_refused(kind, clock):
 
 
 @pytest.mark.parametrize("call", ["pauseProducing", "resumeProducing", "stopProducing"])
-@each_piece
+@each_stage
 def test_B3_a_producer_that_raises_breaks_its_stream_off(kind, call, clock, caplog):
     def fail():
         raise ZeroDivisionError
 
-    producer, piece, sink = chain(
+    producer, stage, sink = chain(
         kind, clock, chunks=[b"a" * 70] * 5, on={call: fail}, pause_at={1}
     )
     producer.start()
@@ -600,11 +600,11 @@ def test_B3_a_producer_that_raises_breaks_its_stream_off(kind, call, clock, capl
     assert logged(caplog) == [ZeroDivisionError]
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ([] if call == "stopProducing" else ["abort"])
-    assert (piece.held, piece.over, clock.calls) == (0, True, [])
+    assert (stage.held, stage.over, clock.calls) == (0, True, [])
     producer.check()
 
 
-@each_piece
+@each_stage
 def test_B3_a_consumer_that_raises_breaks_its_stream_off(kind, clock, caplog):
     class Raising(Sink):
         def write(self, data):
@@ -612,38 +612,38 @@ def test_B3_a_consumer_that_raises_breaks_its_stream_off(kind, clock, caplog):
             raise ZeroDivisionError
 
     sink = Raising(clock)
-    piece = PIECES[kind](clock)
-    piece.feed(sink)
-    producer = StrictPushProducer(piece, CHUNKS)
+    stage = STAGES[kind](clock)
+    stage.feed(sink)
+    producer = StrictPushProducer(stage, CHUNKS)
     producer.start()
     assert logged(caplog) == [ZeroDivisionError]
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ["abort"]
-    assert (piece.held, piece.over, clock.calls) == (0, True, [])
+    assert (stage.held, stage.over, clock.calls) == (0, True, [])
 
 
 def test_B3_a_consumer_that_raises_when_it_is_aborted_is_logged_and_that_is_all(clock, caplog):
     sink = Sink()
     sink.abortConnection = lambda: 1 / 0
-    piece = pipe(PushFromPull(clock), sink)
-    piece.abortConnection()
+    stage = pipe(PushFromPull(clock), sink)
+    stage.abortConnection()
     assert logged(caplog) == [ZeroDivisionError]
 
 
 def test_B3_an_end_that_the_consumer_does_not_take_is_not_finished(clock, caplog):
     sink, finished = Sink(), []
     sink.unregisterProducer = lambda: 1 / 0
-    piece = PushFromPull(clock)
-    piece.feed(sink, lambda: finished.append(1))
-    piece.loseConnection()
+    stage = PushFromPull(clock)
+    stage.feed(sink, lambda: finished.append(1))
+    stage.loseConnection()
     assert logged(caplog) == [ZeroDivisionError]
     assert (sink.calls, finished) == (["abort"], [])
 
 
 def test_B3_what_on_finish_raises_is_logged(clock, caplog):
-    piece = PushFromPull(clock)
-    piece.feed(Sink(), lambda: 1 / 0)
-    piece.loseConnection()
+    stage = PushFromPull(clock)
+    stage.feed(Sink(), lambda: 1 / 0)
+    stage.loseConnection()
     assert logged(caplog) == [ZeroDivisionError]
 
 
@@ -656,14 +656,14 @@ def test_B3_other_base_exceptions_break_the_stream_off_and_go_no_further(
         raise error
 
     sink, finish = Sink(), None
-    piece = Transform(fail if where == "function" else bytes, reactor=clock)
+    stage = Transform(fail if where == "function" else bytes, reactor=clock)
     if where == "consumer":
         sink.write = fail
     elif where == "on_finish":
         finish = fail
-    pipe(piece, sink, on_finish=finish)
+    pipe(stage, sink, on_finish=finish)
     producer = StrictPushProducer(
-        piece, CHUNKS, on={"pauseProducing": fail} if where == "producer" else {}
+        stage, CHUNKS, on={"pauseProducing": fail} if where == "producer" else {}
     )
     if where == "producer":
         sink.pause()
@@ -671,18 +671,18 @@ def test_B3_other_base_exceptions_break_the_stream_off_and_go_no_further(
     settle(clock)
     assert logged(caplog) == [error]
     assert "abort" in sink.calls
-    assert piece.over
+    assert stage.over
 
 
-def test_B3_a_piece_whose_repr_raises_breaks_off_all_the_same(clock, caplog):
+def test_B3_a_stage_whose_repr_raises_breaks_off_all_the_same(clock, caplog):
     class Rude(PushFromPull):
         def __repr__(self):
             raise SyntaxError
 
     sink = Sink()
     sink.write = lambda data: 1 / 0
-    piece = pipe(Rude(clock), sink)
-    piece.write(b"a")
+    stage = pipe(Rude(clock), sink)
+    stage.write(b"a")
     assert logged(caplog) == [ZeroDivisionError]
     assert sink.calls == ["abort"]
 
@@ -690,8 +690,8 @@ def test_B3_a_piece_whose_repr_raises_breaks_off_all_the_same(clock, caplog):
 def test_whoever_cancels_all_calls_that_are_shown_stops_no_stream(wire, clock):
     # given a stream that waits for its time
     sink = Sink()
-    piece = pipe(RateLimiter(1000, 100, wire.reactor), sink)
-    piece.write(b"x" * 150)
+    stage = pipe(RateLimiter(1000, 100, wire.reactor), sink)
+    stage.write(b"x" * 150)
     assert len(sink.data) < 150
 
     # when all delayed calls are cancelled, as test runners do
@@ -705,84 +705,84 @@ def test_whoever_cancels_all_calls_that_are_shown_stops_no_stream(wire, clock):
     assert sink.data == b"x" * 150
 
 
-def test_B3_ctrl_c_goes_through_and_the_piece_still_works(clock):
+def test_B3_ctrl_c_goes_through_and_the_stage_still_works(clock):
     sink = Sink()
-    piece = pipe(PushFromPull(clock), sink)
+    stage = pipe(PushFromPull(clock), sink)
     take, sink.write = sink.write, lambda data: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        piece.write(b"a")
+        stage.write(b"a")
     sink.write = take
-    piece.write(b"b")
+    stage.write(b"b")
     assert sink.data == b"b"
 
 
-# --- Every piece: wiring
+# --- Every stage: wiring
 
 
 @each_producer
-@each_piece
+@each_stage
 def test_without_a_consumer_it_keeps_what_comes_and_passes_it_on_later(kind, producing, clock):
-    piece = PIECES[kind](clock)
-    producer = producing(piece, CHUNKS)
+    stage = STAGES[kind](clock)
+    producer = producing(stage, CHUNKS)
     producer.start()
     settle(clock)
-    assert 0 < producer.written + (piece.held == 0) <= 60 + max(SIZES)
+    assert 0 < producer.written + (stage.held == 0) <= 60 + max(SIZES)
     sink = Sink(clock)
-    piece.feed(sink)
+    stage.feed(sink)
     settle(clock, sink)
     assert sink.data == ALL
     producer.check()
     sink.check()
 
 
-@each_piece
+@each_stage
 def test_a_stream_that_has_ended_waits_for_its_consumer(kind, clock):
-    piece = PIECES[kind](clock)
-    piece.write(b"all")
-    piece.loseConnection()
-    assert not piece.over
+    stage = STAGES[kind](clock)
+    stage.write(b"all")
+    stage.loseConnection()
+    assert not stage.over
     sink = Sink(clock)
-    piece.feed(sink)
+    stage.feed(sink)
     assert sink.data == b"all"
     assert sink.calls == ["unregister", "lose"]
 
 
-def test_E1_a_piece_feeds_one_consumer(clock):
+def test_E1_a_stage_feeds_one_consumer(clock):
     first = Sink()
-    piece = pipe(PushFromPull(clock), first)
+    stage = pipe(PushFromPull(clock), first)
     with pytest.raises(RuntimeError, match="put a Tee there"):
-        piece.feed(Sink())
-    piece.write(b"a")
+        stage.feed(Sink())
+    stage.write(b"a")
     assert first.data == b"a"
 
 
-@each_piece
+@each_stage
 def test_E1_a_consumer_that_is_taken_is_refused_and_another_will_do(kind, clock):
     transport = StringTransport()
     transport.registerProducer("the first", True)
-    piece = PIECES[kind](clock)
+    stage = STAGES[kind](clock)
     with pytest.raises(RuntimeError, match="the first"):
-        piece.feed(transport)
-    piece.write(b"a")
+        stage.feed(transport)
+    stage.write(b"a")
     assert transport.producer == "the first"
     sink = Sink()
-    piece.feed(sink)
+    stage.feed(sink)
     settle(clock)
     assert sink.data == b"a"
 
 
-@each_piece
+@each_stage
 def test_E2_feeding_a_consumer_that_is_lost_stops_the_producer(kind, clock):
     transport = StringTransport()
     transport.abortConnection()
-    piece = PIECES[kind](clock)
-    producer = StrictPullProducer(piece, [b"a", b"b"])
+    stage = STAGES[kind](clock)
+    producer = StrictPullProducer(stage, [b"a", b"b"])
     producer.start()
-    piece.feed(transport)
+    stage.feed(transport)
     assert producer.calls[-1] == "stopProducing"
-    assert (piece.over, clock.calls) == (True, [])
+    assert (stage.over, clock.calls) == (True, [])
     with pytest.raises(RuntimeError, match="make another"):
-        piece.feed(Sink())
+        stage.feed(Sink())
     producer.check()
 
 
@@ -806,13 +806,13 @@ def test_a_transport_is_closed_at_the_end_of_its_chain(clock):
     assert (transport.value(), transport.disconnecting) == (b"a", True)
 
 
-def test_pipe_wants_a_piece():
+def test_pipe_wants_a_stage():
     with pytest.raises(ValueError, match="one stage or more"):
         pipe(StringTransport())
 
 
 def test_the_example_of_the_module_is_three_lines_and_works(clock, monkeypatch):
-    example = stage.__doc__.split("\n\n")[1]
+    example = base.__doc__.split("\n\n")[1]
     assert len(example.splitlines()) == 3
     monkeypatch.setattr("minireactor.reactor", clock)
     transport, file = StringTransport(), io.BytesIO(os.urandom(100_000))
@@ -828,11 +828,11 @@ def test_the_example_of_the_module_is_three_lines_and_works(clock, monkeypatch):
 
 
 def test_a_repr_says_what_is_held(clock):
-    piece = Buffer(reactor=clock)
-    piece.write(b"abc")
-    assert repr(piece) == "<Buffer, 3 bytes held>"
-    piece.abortConnection()
-    assert repr(piece) == "<Buffer, 0 bytes held, over>"
+    stage = Buffer(reactor=clock)
+    stage.write(b"abc")
+    assert repr(stage) == "<Buffer, 3 bytes held>"
+    stage.abortConnection()
+    assert repr(stage) == "<Buffer, 0 bytes held, over>"
 
 
 # --- PushFromPull
@@ -851,7 +851,7 @@ def test_a_long_stream_takes_a_pass_a_chunk_and_never_recurses(wire):
 
 
 def test_a_push_producer_passes_through(clock):
-    producer, piece, sink = chain("Stage", clock, pause_at={2})
+    producer, stage, sink = chain("Stage", clock, pause_at={2})
     producer.start()
     assert sink.chunks == CHUNKS[:2]
     assert (producer.calls, clock.calls) == (["pauseProducing"], [])
@@ -862,14 +862,14 @@ def test_a_push_producer_passes_through(clock):
 def test_a_file_goes_through_with_its_deferred(clock):
     sink, file = Sink(pause_at="all"), io.BytesIO(bytes(range(256)) * 300)
     results = []
-    piece = pipe(PushFromPull(clock), sink)
-    FileSender().beginFileTransfer(file, piece).addCallback(results.append)
+    stage = pipe(PushFromPull(clock), sink)
+    FileSender().beginFileTransfer(file, stage).addCallback(results.append)
     settle(clock, sink)
     assert sink.data == file.getvalue()
     assert results == [b"\xff"]
 
 
-def test_two_pieces_in_a_row_ask_no_more_than_one(clock):
+def test_two_stages_in_a_row_ask_no_more_than_one(clock):
     sink = Sink()
     producer = StrictPullProducer(
         pipe(PushFromPull(clock), PushFromPull(clock), sink), [b"a", None]
@@ -889,9 +889,9 @@ def test_M1_impossible_marks_are_refused_by_name(marks):
 
 
 def test_M2_exactly_high_is_not_above(clock):
-    piece = Buffer(10, 4, clock)
-    producer = StrictPushProducer(piece)
-    piece.registerProducer(producer, True)
+    stage = Buffer(10, 4, clock)
+    producer = StrictPushProducer(stage)
+    stage.registerProducer(producer, True)
     producer.write(b"a" * 10)
     assert producer.calls == []
     producer.write(b"a")
@@ -899,24 +899,24 @@ def test_M2_exactly_high_is_not_above(clock):
 
 
 def test_M2_exactly_low_is_at(clock):
-    piece = Buffer(3 * LARGEST_CHUNK, LARGEST_CHUNK, clock)
-    producer = StrictPushProducer(piece, [b"a" * LARGEST_CHUNK] * 9)
+    stage = Buffer(3 * LARGEST_CHUNK, LARGEST_CHUNK, clock)
+    producer = StrictPushProducer(stage, [b"a" * LARGEST_CHUNK] * 9)
     sink = Sink(pause_at="all")
     producer.start()
-    assert piece.held == 4 * LARGEST_CHUNK
-    piece.feed(sink)
+    assert stage.held == 4 * LARGEST_CHUNK
+    stage.feed(sink)
     sink.resume()
-    assert (producer.calls, piece.held) == (["pauseProducing"], 2 * LARGEST_CHUNK)
+    assert (producer.calls, stage.held) == (["pauseProducing"], 2 * LARGEST_CHUNK)
     sink.resume()
     assert producer.calls == ["pauseProducing", "resumeProducing", "pauseProducing"]
-    assert piece.held == 4 * LARGEST_CHUNK
+    assert stage.held == 4 * LARGEST_CHUNK
 
 
 def test_the_producer_runs_ahead_by_the_high_mark_and_no_further(clock):
-    producer, piece, sink = chain("Buffer", clock, chunks=[b"a" * 9] * 30)
+    producer, stage, sink = chain("Buffer", clock, chunks=[b"a" * 9] * 30)
     sink.pause()
     producer.start()
-    assert (producer.written, piece.held) == (63, 63)
+    assert (producer.written, stage.held) == (63, 63)
     sink.resume()
     assert sink.data == b"a" * 270
     producer.check()
@@ -924,10 +924,10 @@ def test_the_producer_runs_ahead_by_the_high_mark_and_no_further(clock):
 
 def test_a_buffer_overfills_its_consumer_by_one_portion_at_most(clock):
     sink = Sink(pause_at="all")
-    piece = Buffer(10 * LARGEST_CHUNK, reactor=clock)
-    piece.write(b"a" * (3 * LARGEST_CHUNK))
-    piece.write(b"b" * 7)
-    piece.feed(sink)
+    stage = Buffer(10 * LARGEST_CHUNK, reactor=clock)
+    stage.write(b"a" * (3 * LARGEST_CHUNK))
+    stage.write(b"b" * 7)
+    stage.feed(sink)
     settle(clock, sink)
     assert [len(chunk) for chunk in sink.chunks] == [LARGEST_CHUNK] * 3 + [7]
 
@@ -1603,8 +1603,8 @@ def test_a_tee_that_has_ended_ends_for_a_consumer_that_comes_paused(clock):
 PASSES_AT_REST = 20  # without a byte that moves: by then nothing will
 
 
-def held_by(pieces):
-    return sum(piece.held for piece in pieces)
+def held_by(stages):
+    return sum(stage.held for stage in stages)
 
 
 def read_all(reactor, client, most=1 << 20):
@@ -1632,7 +1632,7 @@ def read_all(reactor, client, most=1 << 20):
 def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lost(
     reactor, closing, producing
 ):
-    """All the pieces between a producer and a socket whose peer reads nothing, then everything."""
+    """All the stages between a producer and a socket whose peer reads nothing, then everything."""
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport
@@ -1640,7 +1640,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     marks = (32 * 1024, 8 * 1024)
     transport.setWriteBufferLimits(*marks)
     tee, watching = Tee(reactor), Sink()
-    pieces = [
+    stages = [
         PushFromPull(reactor),
         Buffer(*marks, reactor),
         compressed(reactor),
@@ -1650,7 +1650,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
         decompressed(reactor, 4096),
         Buffer(*marks, reactor),
     ]
-    way = pipe(*pieces, transport, on_finish=transport.loseConnection)
+    way = pipe(*stages, transport, on_finish=transport.loseConnection)
     tee.add(watching, "drop")
     rng = random.Random(4)
     blocks = [rng.getrandbits(8 * 5000).to_bytes(5000, "big") for _ in range(2000)]
@@ -1660,7 +1660,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
 
     def at_rest():
         nonlocal most, before, still
-        most = max(most, held_by(pieces) + transport.pending)
+        most = max(most, held_by(stages) + transport.pending)
         still = still + 1 if producer.written == before else 0
         before = producer.written
         return still == PASSES_AT_REST
@@ -1668,10 +1668,10 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
     pump(reactor, at_rest, "the producer to stop")
     assert 0 < producer.written < 2000 * 5000
     assert way.held <= 5000
-    assert most <= 4 * marks[0] + (len(pieces) + 1) * LARGEST_CHUNK
+    assert most <= 4 * marks[0] + (len(stages) + 1) * LARGEST_CHUNK
     assert read_all(reactor, client) == hashlib.sha256(b"".join(blocks)).hexdigest()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"], "the close")
-    assert held_by(pieces) == 0
+    assert held_by(stages) == 0
     client.close()
     pump(reactor, lambda: next_timer(reactor) is None, "the timers to end")
     assert watching.calls == ["unregister"]
@@ -1680,8 +1680,8 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
 
 def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
     protocol, client = served(reactor)
-    pieces = [Buffer(reactor=reactor), RateLimiter(10**6, reactor=reactor), Tee(reactor)]
-    way = pipe(*pieces, protocol.transport)
+    stages = [Buffer(reactor=reactor), RateLimiter(10**6, reactor=reactor), Tee(reactor)]
+    way = pipe(*stages, protocol.transport)
     endless = iter(lambda: b"a" * 1000, None)
     producer = StrictPushProducer(way, endless)
     producer.start()
@@ -1689,7 +1689,7 @@ def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
     client.close()
     pump(reactor, lambda: producer.state == "stopped", "the stop")
     assert producer.calls[-1] == "stopProducing"
-    assert [piece.held for piece in pieces] == [0, 0, 0]
+    assert [stage.held for stage in stages] == [0, 0, 0]
     assert next_timer(reactor) is None
     producer.check()
 
@@ -1715,9 +1715,9 @@ def test_a_connection_is_read_no_faster_than_another_takes_it(reactor, closing):
     closing(target)
     for sock in (source, downstream.transport.getHandle()):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
-    pieces = [compressed(reactor), Buffer(10_000, reactor=reactor), decompressed(reactor)]
+    stages = [compressed(reactor), Buffer(10_000, reactor=reactor), decompressed(reactor)]
     upstream.way = pipe(
-        *pieces, downstream.transport, on_finish=downstream.transport.loseConnection
+        *stages, downstream.transport, on_finish=downstream.transport.loseConnection
     )
     upstream.way.registerProducer(upstream.transport, True)
     sent, rng, still = hashlib.sha256(), random.Random(5), 0
@@ -1822,23 +1822,23 @@ class Episode:
         self.finished = []
         self.side = []  # (branch, sink) of the Tees
         self.largest = 1
-        self.pieces = []
+        self.stages = []
         for _ in range(rng.randrange(1, 5)):
             self._grow()
         self.largest = max(self.largest, 400)
         self.spies = []
         self.unfed = None
-        stage = self.transport
-        for piece in reversed(self.pieces):
-            spy = Spy(stage)
+        below = self.transport
+        for stage in reversed(self.stages):
+            spy = Spy(below)
             if self.spies:
-                piece.feed(spy)
-            elif rng.random() < 0.2 and not isinstance(piece, Tee):
-                self.unfed = (piece, spy)
+                stage.feed(spy)
+            elif rng.random() < 0.2 and not isinstance(stage, Tee):
+                self.unfed = (stage, spy)
             else:
-                piece.feed(spy, self._finish)
+                stage.feed(spy, self._finish)
             self.spies.insert(0, spy)
-            stage = piece
+            below = stage
         streaming = rng.random() < 0.5
         kind = StrictPushProducer if streaming else StrictPullProducer
         self.chunks = [
@@ -1849,10 +1849,10 @@ class Episode:
         if not streaming:
             for _ in range(rng.randrange(3)):
                 script.insert(rng.randrange(len(script) + 1), None)
-        top = Spy(stage)
+        top = Spy(below)
         self.spies.insert(0, top)
         self.producer = kind(top, script)
-        self.steps.append((kind.__name__, len(script), self.pieces))
+        self.steps.append((kind.__name__, len(script), self.stages))
         self.lossy = False
         self.producer.start()
 
@@ -1864,14 +1864,14 @@ class Episode:
         rng, reactor = self.rng, self.wire.reactor
         kind = rng.choice(["push", "buffer", "rate", "parts", "swallow", "zlib", "tee"])
         if kind == "push":
-            self.pieces.append(PushFromPull(reactor))
+            self.stages.append(PushFromPull(reactor))
         elif kind == "buffer":
             high = rng.choice([1, 50, 1000])
-            self.pieces.append(Buffer(high, rng.choice([0, high // 3]), reactor))
+            self.stages.append(Buffer(high, rng.choice([0, high // 3]), reactor))
         elif kind == "rate":
-            self.pieces.append(RateLimiter(rng.choice([50, 1e4]), rng.choice([20, 900]), reactor))
+            self.stages.append(RateLimiter(rng.choice([50, 1e4]), rng.choice([20, 900]), reactor))
         elif kind == "parts":
-            self.pieces.append(Transform(in_parts, reactor=reactor))
+            self.stages.append(Transform(in_parts, reactor=reactor))
         elif kind == "swallow":
             kept = bytearray()
 
@@ -1883,12 +1883,12 @@ class Episode:
                 kept.clear()
                 return out
 
-            self.pieces.append(Transform(most_of, lambda: kept, reactor))
+            self.stages.append(Transform(most_of, lambda: kept, reactor))
         elif kind == "zlib":
-            self.pieces += [compressed(reactor), decompressed(reactor, rng.choice([10, 1000]))]
+            self.stages += [compressed(reactor), decompressed(reactor, rng.choice([10, 1000]))]
         else:
             tee = Tee(reactor, lasting=rng.random() < 0.5)
-            self.pieces.append(tee)
+            self.stages.append(tee)
             for _ in range(rng.randrange(3)):
                 sink = Sink()
                 slow = rng.choice(["wait", "drop", "disconnect"])
@@ -1943,14 +1943,14 @@ class Episode:
             transport.abortConnection()
             self.lossy = True
         elif action == "break":
-            rng.choice(self.pieces).abortConnection()
+            rng.choice(self.stages).abortConnection()
             self.lossy = True
 
     def feed(self):
         if self.unfed is not None:
-            (piece, spy), self.unfed = self.unfed, None
-            if not piece.over:
-                piece.feed(spy, self._finish)
+            (stage, spy), self.unfed = self.unfed, None
+            if not stage.over:
+                stage.feed(spy, self._finish)
 
     def poke(self):
         """A pull producer that owes an answer gives it."""
@@ -1974,9 +1974,9 @@ class Episode:
             assert spy.stops <= 1
         for _, sink in self.side:
             sink.check()
-        for piece in self.pieces:
-            mark = piece._flow.high if isinstance(piece, Buffer) else 0
-            assert piece.held <= mark + max(self.largest, LARGEST_CHUNK), piece
+        for stage in self.stages:
+            mark = stage._flow.high if isinstance(stage, Buffer) else 0
+            assert stage.held <= mark + max(self.largest, LARGEST_CHUNK), stage
 
     def run_to_the_end(self):
         """Let all that waits go on, then look at what has come of it."""
@@ -1998,14 +1998,14 @@ class Episode:
         else:
             raise AssertionError("the stream does not come to its end")
         # A loss goes no further than to a Tee that lasts, or that has another consumer.
-        if any(isinstance(piece, Tee) and not piece.over for piece in self.pieces):
+        if any(isinstance(stage, Tee) and not stage.over for stage in self.stages):
             assert self.lossy
-            self.pieces[0].abortConnection()
+            self.stages[0].abortConnection()
         self.wire.run(3)
         self.check()
         assert next_timer(reactor) is None
-        assert all(piece.over for piece in self.pieces)
-        assert held_by(self.pieces) == 0
+        assert all(stage.over for stage in self.stages)
+        assert held_by(self.stages) == 0
         data = b"".join(self.chunks)
         assert data.startswith(bytes(self.sock.taken))
         ended = "unregister" in self.spies[0].calls
@@ -2019,7 +2019,7 @@ class Episode:
 
     def broken(self):
         """Whether the loss has gone as far as it will."""
-        return self.lossy and self.pieces[-1].over
+        return self.lossy and self.stages[-1].over
 
 
 @pytest.mark.slow
