@@ -192,6 +192,17 @@ def test_without_a_connection_no_input_is_taken(run, peer):
 # Both directions.
 
 
+def test_an_ipv6_address_is_given_in_brackets(run, closing):
+    try:
+        server = closing(socket.create_server(("::1", 0), family=socket.AF_INET6))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    server.settimeout(PATIENCE)
+    process = run(f"[::1]:{server.getsockname()[1]}")
+    closing(server.accept()[0]).close()
+    assert result(process) == (0, b"", "")
+
+
 def test_binary_data_passes_untouched_in_both_directions(run, peer, tmp_path):
     (tmp_path / "in").write_bytes(ALL_BYTES)
     process = run(peer.port, shell="< in > out")
@@ -430,6 +441,25 @@ def test_a_terminal_that_is_stopped_pauses_the_peer_and_loses_nothing(run, peer,
     assert process.wait(timeout=PATIENCE) == 0
 
 
+def test_what_waits_for_the_terminal_is_written_before_the_end(run, peer, tty):
+    master, slave = tty
+    os.write(master, b"\x13")
+    process = run(peer.port, "-v", stdout=slave)
+    connection = peer.accept()
+    connection.sendall(b"x" * 10_000)
+    connection.close()
+    while b"received 10,000" not in process.stderr.readline():  # the connection is over
+        assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.2)
+    os.write(master, b"\x11")
+    received = b""
+    while len(received) < 10_000:
+        assert readable(master)
+        received += os.read(master, 65536)
+    assert process.wait(timeout=PATIENCE) == 0
+
+
 def test_ctrl_c_ends_it_while_its_terminal_is_stopped(run, peer, tty):
     master, slave = tty
     os.write(master, b"\x13")
@@ -489,10 +519,10 @@ def test_a_peer_that_reads_nothing_stops_the_reading_of_an_endless_input(run, pe
 
     before = -1
     while before != (before := taken()):
+        assert before < 32 * 1024 * 1024  # the kernel holds some megabytes
         time.sleep(0.5)
     with open(f"/proc/{process.pid}/status") as file:
         assert int(re.search("VmHWM:\\s+([0-9]+) kB", file.read())[1]) < 100_000
-    assert before < 32 * 1024 * 1024  # the kernel holds some megabytes
     connection.close()
 
 
@@ -582,6 +612,7 @@ def test_an_output_pauses_its_producer_above_high_and_resumes_it_at_low(reactor)
     while not producer.calls:  # the pipe takes the first chunks
         sink.write(chunk)
         reactor.iterate(0)
+        assert sink._pending <= flow.HIGH + len(chunk)
     assert producer.calls == ["pause"]
     for _ in range(flow.HIGH // 4096 + 1 - flow.LOW // 4096):
         reactor.iterate(0)
