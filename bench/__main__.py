@@ -39,10 +39,9 @@ def options() -> Options:
     add = parser.add_argument
     add("--quick", action="store_true", help="everything within two minutes, less exactly")
     add("--engines", metavar="NAMES", help="these engines only")
-    add("--work", metavar="NAMES", help="these works only")
+    add("--work", metavar="NAMES", help="these workloads only")
     add("--rounds", metavar="N", type=_positive, help=f"repeat N times (default: {ROUNDS})")
     add("--json", metavar="FILE", help="write every figure")
-    add("--html", metavar="FILE", help="write a page with charts")
     add("--chart", metavar="FILE", help="write a picture (SVG) of the ratios")
     add("--readme", metavar="FILE", help="put the summary between its two bench marks")
     add("--from", metavar="FILE", dest="earlier", help="show what an earlier --json has, only")
@@ -51,7 +50,7 @@ def options() -> Options:
         metavar="FOLDER",
         help=f"compare {BASE} with another checkout of it, in FOLDER; other engines only if named",
     )
-    add("--list", action="store_true", help="show the works and the engines, and end")
+    add("--list", action="store_true", help="show the workloads and the engines, and end")
     return parser
 
 
@@ -111,7 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.text(results))
     for path, content in (
         (given.json, report.as_json),
-        (given.html, page.html),
         (given.chart, page.chart),
     ):
         if path:
@@ -125,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_writable(given: argparse.Namespace) -> None:
     """Better now than after half an hour. OSError, ValueError."""
-    for path in filter(None, (given.json, given.html, given.chart)):
+    for path in filter(None, (given.json, given.chart)):
         folder = Path(path).resolve().parent
         if Path(path).is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"cannot write {path!r}")
@@ -134,7 +132,7 @@ def check_writable(given: argparse.Namespace) -> None:
 
 
 def with_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> list[Engine]:
-    """Those engines that do any of the works; ValueError if there is none."""
+    """Those engines that do any of the workloads; ValueError if there is none."""
     found = [engine for engine in engines if any(work.is_done_by(engine.name) for work in works)]
     if not found:
         works_named, engines_named = (", ".join(each.name for each in s) for s in (works, engines))
@@ -143,9 +141,10 @@ def with_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> li
 
 
 def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
-    print("works:")
+    print("workloads:")
     for work in works:
         print(f"  {work.name:16} {work.title} ({work.unit})")
+        print(f"  {'':16} {work.measured}")
     print("engines:")
     for engine in engines:
         reason = measure.installed(engine)
@@ -157,7 +156,7 @@ def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
 def compare(
     engines: Sequence[Engine], works: Sequence[Work], quick: bool, rounds: int | None
 ) -> report.Results:
-    """Round after round, in each of them work after work, in each of them engine after engine."""
+    """Run every engine on every workload, round after round; return the results."""
     absent = {engine: reason for engine in engines if (reason := measure.installed(engine))}
     for engine, reason in absent.items():
         print(f"{engine.title} is left out: {reason}", file=sys.stderr)
