@@ -1,8 +1,8 @@
-"""What a tap counts, for Prometheus: `GET /metrics`, in its text format.
+"""Counters of all connections for Prometheus: `GET /metrics`, in Prometheus' text format.
 
     Metrics(reactor).listen("127.0.0.1", 9100)
 
-There is no series for each connection: every client would leave one behind for ever.
+No series belongs to a single connection: each client would leave a series behind for ever.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
 
 
 def exposition(sample: dict[str, Any]) -> str:
-    """A sample in the text format; what it does not know is left out."""
+    """Return a sample in the text format, without the metrics that are unknown here."""
     lines = []
     for name, kind, what, value_in in METRICS:
         value = value_in(sample)
@@ -79,11 +79,11 @@ class Metrics:
         self._site.add("GET", "/", self._lead)
 
     def listen(self, host: str, port: int) -> Port:
-        """CannotListenError. See `http.Site.listen` on who is answered."""
+        """Start to serve; return the port. Raises CannotListenError. See `http.Site.listen`."""
         return self._site.listen(self._reactor, host, port)
 
     def close(self) -> None:
-        """Listen and count no more. Idempotent; also after `listen()` has failed."""
+        """Stop to listen and to count. Idempotent; allowed after a failed `listen()`."""
         self._site.close()
         self._tap.close()
 

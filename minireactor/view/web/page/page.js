@@ -1,6 +1,6 @@
 "use strict";
 
-// What the server sends is a stream of samples, see view/tap.py. Each goes through feed(), whether
+// What the server sends is a stream of samples, see view/monitor.py. Each goes through feed(), whether
 // it comes now or out of a recording; draw() shows what has been fed. Text from outside is only
 // ever put into textContent.
 
@@ -452,7 +452,7 @@ class Plot {
     if (often > 5) {
       const times = `Paused and resumed ${rounded(often)} times a second: `;
       if (row.high - row.low < row.high / 8) return `${times}the marks are too close together.`;
-      return `${times}faster than a picture can show, but for the shade, which is the part of the time.`;
+      return `${times}too fast to draw. The depth of the shading shows what fraction of the time it was paused.`;
     }
     if (row.producer === "paused") {
       if (moving < 1) return "Paused, and the peer takes nothing: it is stalled, or has vanished.";
@@ -460,8 +460,8 @@ class Plot {
     }
     if (row.producer === "pull") return "Asked for more whenever pending is at or under the low mark.";
     if (row.producer === "none") {
-      if (row.pending > row.high) return "Above the high mark, and nobody is told: there is no producer to pause.";
-      return "No producer is registered: nobody would be told to pause.";
+      if (row.pending > row.high) return "Above the high mark, but there is no producer to pause.";
+      return "No producer is registered, so none can be paused.";
     }
     if (row.pending <= row.low && often === 0) return "The peer keeps up: hardly anything waits.";
     return "Flowing: the producer writes until pending is above the high mark.";
@@ -772,7 +772,7 @@ function drawMemory() {
 }
 
 const figures = new Numbers($("figures"), [
-  ["open", "open"],
+  ["open", "connections"],
   ["out", "throughput"],
   ["pauses", "pauses"],
   ["pending", "pending now"],
@@ -786,7 +786,7 @@ function tell() {
   const last = whole.t.length - 1;
   const recent = whole.lag.slice(firstShown(whole.t, now - 1));
   figures.show({
-    open: `${totals.open} of ${totals.connections}`,
+    open: `${totals.open} open, ${totals.connections} so far`,
     out: perSecond(latestRate(whole, "out", 1)),
     pauses: `${rounded(latestRate(whole, "pauses", 2))}/s`,
     pending: bytes(whole.pending[last]),
@@ -957,7 +957,7 @@ function listen() {
     if (source.readyState === EventSource.CLOSED) {
       status("the server refuses: open the address that it has printed", "broken");
     } else {
-      status("the server has gone; this is the last it said", "broken");
+      status("the server has gone; these are its last figures", "broken");
     }
   };
   source.onmessage = (event) => {
