@@ -171,10 +171,10 @@ def _connect(options: argparse.Namespace) -> int | None:
 
     def say(text: str) -> None:
         if options.verbose:
-            _complain(f"minireactor: {text}")
+            print_error(f"minireactor: {text}")
 
     def complain(text: str) -> None:
-        _complain(f"minireactor connect: {text}")
+        print_error(f"minireactor connect: {text}")
 
     _set_up_logging()
     try:
@@ -184,7 +184,7 @@ def _connect(options: argparse.Namespace) -> int | None:
         return FAILED
     for number in _STOP_SIGNALS:
         # What shells report for a command that this signal has ended; INTERRUPTED for Ctrl-C.
-        _handle(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
+        set_handler(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
     reactor.run(installSignalHandlers=False)
     return client.status
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.address import host_port, shown
 from minireactor.cli.standard import Input, Output
 from minireactor.error import ConnectionDone
-from minireactor.factory import ClientFactory
-from minireactor.protocol import Protocol, connectionDone
+from minireactor.protocol import ClientFactory, Protocol, connectionDone
 from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
