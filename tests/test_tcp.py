@@ -1671,3 +1671,12 @@ def test_T5_flushes_of_many_connections_share_an_iteration(wire):
     wire.run(1)
     # Once in the flush and once more as the socket is writable.
     assert {len(sock.taken) for _, sock in pairs} == {2 * tcp.SMALLEST_SHARE}
+
+
+def test_a_connection_tells_its_marks_and_the_state_of_its_flow_control(wire):
+    transport, _ = wire.connect(Recorder(), room=0)
+    transport.setWriteBufferLimits(10, 3)
+    assert (transport.marks, transport.flow_state) == ((10, 3), flow.NONE)
+    transport.registerProducer(Push(), True)
+    transport.write(b"x" * 11)
+    assert transport.flow_state == flow.PAUSED

@@ -267,6 +267,16 @@ class Connection(Endpoint):
         return self._flow.streaming
 
     @property
+    def flow_state(self) -> str:
+        """The state of flow control: "none", "flowing", "paused", "pull" or "closed"."""
+        return self._flow.state
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        """The high and the low mark, in bytes."""
+        return self._flow.high, self._flow.low
+
+    @property
     def pending(self) -> int:
         """How many bytes the application has written and the kernel has not yet taken."""
         return len(self._buffer)

@@ -39,18 +39,24 @@ METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
     ("sent_bytes_total", "counter", "Bytes that the kernel has taken.", _total("out")),
     ("pending_bytes", "gauge", "Bytes written that the kernel has not taken.", _pending),
     (
-        *("highest_pending_bytes", "gauge", "The most that were pending for one connection."),
+        "highest_pending_bytes",
+        "gauge",
+        "The most that were pending for one connection.",
         _total("highest_pending"),
     ),
     ("pauses_total", "counter", "Times that a producer was paused.", _total("pauses")),
     ("paused_seconds_total", "counter", "Seconds that producers were paused.", _total("paused")),
     ("paused_producers", "gauge", "Producers that are paused.", _total("paused_now")),
     (
-        *("loop_lag_seconds", "gauge", "How late a timer came, the most since the last scrape."),
+        "loop_lag_seconds",
+        "gauge",
+        "How late a timer came, the most since the last scrape.",
         lambda sample: sample["lag"],
     ),
     (
-        *("resident_memory_bytes", "gauge", "Memory that the process has resident."),
+        "resident_memory_bytes",
+        "gauge",
+        "Memory that the process has resident.",
         lambda sample: sample["memory"],
     ),
 )

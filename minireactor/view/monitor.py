@@ -78,12 +78,23 @@ _EVENTS = {"connectionMade": "connect", flow.PAUSE: "pause", flow.RESUME: "resum
 class _Seen:
     """What a tap knows of one connection beyond what that knows itself.
 
-    A tap is a friend of `tcp.Connection`, and reads its `_flow`."""
+    The monitor reads the public counters of a connection, and nothing else."""
 
     __slots__ = (
-        *("connection", "id", "label", "paused", "paused_since", "peer"),
-        *("bytes_in", "bytes_out", "pauses", "pending"),
-        *("is_active", "moved", "rate", "waiting"),
+        "bytes_in",
+        "bytes_out",
+        "connection",
+        "id",
+        "is_active",
+        "label",
+        "moved",
+        "paused",
+        "paused_since",
+        "pauses",
+        "peer",
+        "pending",
+        "rate",
+        "waiting",
     )
 
     def __init__(self, number: int, connection: tcp.Connection) -> None:
@@ -220,7 +231,7 @@ class Tap:
             self._begin_pause(seen, self.reactor.seconds())
         elif event == flow.RESUME:
             # A pull producer is called so as well, without having been paused.
-            if seen.paused_since is None or connection._flow.state != flow.FLOWING:
+            if seen.paused_since is None or connection.flow_state != flow.FLOWING:
                 return
             self._end_pause(seen)
         elif reason is not None:
@@ -236,7 +247,7 @@ class Tap:
     def _meet_late(self, connection: tcp.Connection, event: str = "") -> _Seen:
         """Meet one that was there before us, perhaps because of an event."""
         seen = self._meet(connection, self._unmet.pop(connection))
-        is_paused = connection._flow.state == flow.PAUSED and event != flow.PAUSE
+        is_paused = connection.flow_state == flow.PAUSED and event != flow.PAUSE
         if is_paused or (event == flow.RESUME and connection.streamingProducer):
             self._begin_pause(seen, self._began)
         return seen
@@ -377,7 +388,7 @@ class Tap:
         seen.bytes_out = connection.bytes_out
         seen.pauses = connection.pauses
         seen.pending = pending
-        if seen.paused_since is not None and connection._flow.state != flow.PAUSED:
+        if seen.paused_since is not None and connection.flow_state != flow.PAUSED:
             self._end_pause(seen)  # its producer has left: of that, nobody tells
 
     def _rank(self, key: Callable[[_Seen], Any]) -> None:
@@ -428,15 +439,16 @@ class Tap:
     def _row(self, seen: _Seen) -> dict[str, Any]:
         connection = seen.connection
         seen.label = self._label(connection) or seen.label
+        high, low = connection.marks
         return {
             "id": seen.id,
             "peer": seen.peer,
             "label": seen.label,
             "state": connection.state,
-            "producer": connection._flow.state,
+            "producer": connection.flow_state,
             "pending": connection.pending,
-            "high": connection._flow.high,
-            "low": connection._flow.low,
+            "high": high,
+            "low": low,
             "in": connection.bytes_in,
             "out": connection.bytes_out,
             "pauses": connection.pauses,

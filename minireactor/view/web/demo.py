@@ -470,7 +470,8 @@ class Demo:
         self.relay.set_marks(high, low)
 
     def _has_its_low(self, connection: Connection) -> bool:
-        return connection._flow.low == LOW_MARKS[self.low](connection._flow.high)
+        high, low = connection.marks
+        return low == LOW_MARKS[self.low](high)
 
     def _say(self, notice: str, seconds: float | None = None) -> None:
         if self._unnotice is not None and self._unnotice.active():
