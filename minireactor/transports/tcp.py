@@ -67,6 +67,8 @@ class Connection(Endpoint):
         "_state",
         "_tail",
         "_tail_limit",
+        "_turn_for",
+        "_unsent",
         "bytes_in",
         "bytes_out",
         "disconnecting",
@@ -85,10 +87,6 @@ class Connection(Endpoint):
     #   calls doWrite() itself after dataReceived(), so an echo needs no entry in `loop.flushes`.
     # The plain version: write() appends to `_buffer`, adds the connection to `loop.flushes` if it
     # is not there, and compares `pending` with the high mark.
-
-    # Most connections never set these: the class has the default, and no connection pays a slot.
-    _turn_for: Any = None  # the producer that _resume_producer() will resume
-    _unsent: UnsentLimit | None = None  # set when the kernel first takes only a part
 
     def __init__(
         self,
@@ -113,6 +111,10 @@ class Connection(Endpoint):
         self._tail = self._buffer.tail
         self._tail_limit = self._flow.high
         self._flush_due = False
+        # Slots, though most connections never set these two: an attribute in `__dict__` makes each
+        # call of a method dearer. Benchmark `lines`: 0.172 us -> 0.190 us a line with `__dict__`.
+        self._turn_for: Any = None  # the producer that _resume_producer() will resume
+        self._unsent: UnsentLimit | None = None  # set when the kernel first takes only a part
         self.bytes_in = 0
         self.bytes_out = 0
         self.highest_pending = 0
