@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -29,6 +28,7 @@ from minireactor.transports.closing import Lingering
 from minireactor.transports.kernel import limit_unsent
 from minireactor.transports.limits import Limits
 from minireactor.transports.resolver import MAX_RECLAIMED, OUT_OF_DESCRIPTORS, look_up_number
+from minireactor.transports.sockets import reset_on_close
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ STAGGER_SECONDS = 0.25
 SHARE_SECONDS = 30.0
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class AddressAttempt(Handler):
@@ -342,7 +341,7 @@ def _weight(error: BaseException) -> int:
 def _discard(sock: socket.socket) -> None:
     """Close a socket that is being connected. A peer that has answered gets a reset at once."""
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(sock)
     except OSError:
         pass  # not connected
     close_socket(sock)

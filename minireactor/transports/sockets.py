@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.core.handler import Handler
-from minireactor.core.waker import has_forked
+from minireactor.core.waker import close_socket, has_forked
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:
@@ -91,17 +91,20 @@ class Endpoint(Handler):
         try:
             self.getHost()  # remembers the address for calls after the close
             if reset:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                reset_on_close(self.socket)
             elif linger:
                 Lingering.take_over(self.reactor, self.socket)
-            # Rule T4: if a child has the socket too, close() alone would not end the connection.
-            if has_forked():
-                if reset and sys.platform == "linux":
-                    _disconnect(self.socket)
-                self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the application has closed the socket itself, or the peer has gone
-        self.socket.close()
+        close_socket(self.socket)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have the close that follows send a reset. Raises OSError if the socket is closed."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    # Rule T4: if a child has the socket too, close() alone would send nothing.
+    if has_forked() and sys.platform == "linux":
+        _disconnect(sock)
 
 
 def _disconnect(sock: socket.socket) -> None:
