@@ -89,7 +89,7 @@ def feed(measure, receiver, reads, count, unit):
     measure(work, count, unit, setup)
 
     assert receiver.received == count
-    assert not receiver.holds_input
+    assert not receiver.has_buffered_input
 
 
 LINES = pytest.mark.parametrize(

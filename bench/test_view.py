@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from minireactor.view.monitor import Tap
+from minireactor.view.monitor import Monitor
 from minireactor.view.terminal.screen import HISTORY, Options, draw
 
 SIZE = 120, 50
@@ -16,13 +16,13 @@ SIZE = 120, 50
 
 @pytest.fixture
 def crowd(connect_idle, reactor, descriptors):
-    """`crowd(count)`: a Tap of so many connections, with something pending for each."""
+    """`crowd(count)`: a Monitor of so many connections, with something pending for each."""
 
     def gather(count):
         descriptors(count + 100)
         for number in range(count):
             connect_idle().write(b"x" * (number + 1))
-        return Tap(reactor)
+        return Monitor(reactor)
 
     return gather
 
@@ -30,19 +30,19 @@ def crowd(connect_idle, reactor, descriptors):
 @pytest.mark.benchmark(group="view: a sample")
 @pytest.mark.parametrize("count", [1, 100, 1000])
 def test_sample(crowd, measure, count):
-    tap = crowd(count)
-    measure(tap.sample, 1, "sample")
+    monitor = crowd(count)
+    measure(monitor.sample, 1, "sample")
     for _ in range(20):  # of many connections, one sample looks at some
-        sample = tap.sample()
+        sample = monitor.sample()
     assert sample["totals"]["open"] == count
-    assert len(sample["connections"]) == min(count, tap.limit)
+    assert len(sample["connections"]) == min(count, monitor.limit)
 
 
 @pytest.mark.benchmark(group="view: a picture")
 @pytest.mark.parametrize("count", [1, 100, 1000])
 def test_picture(crowd, measure, count):
-    tap = crowd(count)
-    samples = [tap.sample() for _ in range(HISTORY)]
+    monitor = crowd(count)
+    samples = [monitor.sample() for _ in range(HISTORY)]
     options = Options("bench", colours=True)
     measure(lambda: draw(samples, SIZE, options), 1, "picture")
     assert sum("192.0.2.1" in line for line in draw(samples, SIZE, options)) == min(count, 45)

@@ -108,7 +108,7 @@ def host_port(host: str, port: int | str) -> str:
     return f"{bracketed(host)}:{port}"
 
 
-def shown(address: Any) -> str:
+def format_address(address: Any) -> str:
     """Return an address as people write it, like host_port()."""
     return host_port(address.host, address.port)
 

@@ -10,8 +10,8 @@ Pausing takes effect immediately. A receiver checks `transport.reading` before e
 stops while `transport.reading` is false. It is false as soon as the transport is paused, closed or
 lost. (If a transport has no attribute `reading`, the receiver checks `disconnecting`.) A receiver
 that is a push producer also stops between its own `pauseProducing()` and `resumeProducing()`. The
-rest of the input is then buffered, and `holds_input` is true. `dataReceived(b"")` delivers the
-buffered input. A transport calls this after its own `resumeProducing()`.
+rest of the input is then buffered, and `has_buffered_input` is true. `dataReceived(b"")` delivers
+the buffered input. A transport calls this after its own `resumeProducing()`.
 
 No re-entrance. If `dataReceived` is called from inside a delivery, it only buffers the data, which
 the running delivery then delivers. If a callback raises an exception, the input after its own line
@@ -146,7 +146,7 @@ class _Receiver(Protocol):
     _buffered_input: _InputBuffer | None = None
 
     @property
-    def holds_input(self) -> bool:
+    def has_buffered_input(self) -> bool:
         """Whether any input is buffered that is not delivered yet."""
         return bool(self._buffered_input)
 
@@ -334,8 +334,8 @@ class LineOnlyReceiver(_Lines):
     _lines: Iterator[bytes] = iter(())
 
     @property
-    def holds_input(self) -> bool:
-        return length_hint(self._lines) > 0 or super().holds_input
+    def has_buffered_input(self) -> bool:
+        return length_hint(self._lines) > 0 or super().has_buffered_input
 
     def _deliver(self, buffer: _InputBuffer, transport: Any) -> None:
         while transport.reading:

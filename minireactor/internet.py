@@ -179,7 +179,7 @@ class Reactor(Loop):
         other = self.handler_of(handler.fd)
         if other is not None:
             # The program has closed that descriptor by itself, and its number is in use again.
-            self.disarm(other)
+            self.unregister(other)
             self._descriptors.end_soon(other)
         super().attach(handler)
 
@@ -244,10 +244,10 @@ class Reactor(Loop):
         return self._descriptors.remove_all()
 
     def getReaders(self) -> list[Any]:
-        return [handler.owner() for handler in self.shown() if handler.wanted() & READ]
+        return [h.target() for h in self.application_handlers() if h.interest() & READ]
 
     def getWriters(self) -> list[Any]:
-        return [handler.owner() for handler in self.shown() if handler.wanted() & WRITE]
+        return [h.target() for h in self.application_handlers() if h.interest() & WRITE]
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
         """Call `f(*a, **k)` in one of at most 10 threads. An exception of `f` is logged.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, host_port, shown
+from minireactor.address import IPv4Address, IPv6Address, format_address, from_sockaddr, host_port
 
 V4 = IPv4Address("TCP", "127.0.0.1", 80)
 V6 = IPv6Address("TCP", "::1", 80)
@@ -132,4 +132,4 @@ def test_from_sockaddr_of_a_real_connection(family: int, host: str, kind: type) 
 )
 def test_a_place_is_written_with_IPv6_in_brackets(host: str, text: str) -> None:
     assert host_port(host, 80) == text
-    assert shown(from_sockaddr((host, 80))) == text
+    assert format_address(from_sockaddr((host, 80))) == text

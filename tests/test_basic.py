@@ -134,7 +134,7 @@ def test_what_arrives_does_not_depend_on_how_the_stream_is_cut(receiver, frame, 
         protocol.dataReceived(stream[start : start + size])
 
     assert protocol.got == strings
-    assert not protocol.holds_input
+    assert not protocol.has_buffered_input
 
 
 @every_receiver
@@ -154,7 +154,7 @@ def test_an_unfinished_string_is_buffered(receiver, frame):
     protocol.dataReceived(frame(b"a") + frame(b"bcd")[:-1])
 
     assert protocol.got == [b"a"]
-    assert protocol.holds_input
+    assert protocol.has_buffered_input
 
 
 @every_receiver
@@ -231,7 +231,7 @@ def test_R1_case_17_pausing_the_transport_holds_back_the_rest_of_the_read(receiv
     protocol.dataReceived(b"".join(map(frame, ABC)))
 
     assert protocol.got == [b"a"]
-    assert protocol.holds_input
+    assert protocol.has_buffered_input
 
 
 @every_receiver
@@ -247,7 +247,7 @@ def test_R1_empty_data_after_the_transport_resumes_delivers_the_buffered_input(r
     transport.resumeProducing()
     protocol.dataReceived(b"")
     assert protocol.got == ABC
-    assert not protocol.holds_input
+    assert not protocol.has_buffered_input
 
 
 @every_receiver
@@ -283,7 +283,7 @@ def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_buffered(re
     transport.pauseProducing()
     protocol.dataReceived(frame(b"abc")[2:])
     assert protocol.got == []
-    assert protocol.holds_input
+    assert protocol.has_buffered_input
 
     transport.resumeProducing()
     protocol.dataReceived(b"")
@@ -299,7 +299,7 @@ def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, fr
         protocol, transport = started(receiver)
         protocol.on[b"xyz"] = transport.pauseProducing
         protocol.dataReceived(frame(b"xyz") * count)
-        while protocol.holds_input:
+        while protocol.has_buffered_input:
             transport.resumeProducing()
             protocol.dataReceived(b"")
         assert len(protocol.got) == count
@@ -388,7 +388,7 @@ def test_R1_a_paused_receiver_holds_whatever_its_transport_says(receiver, frame)
     protocol.dataReceived(frame(b"a"))
 
     assert protocol.got == []
-    assert protocol.holds_input
+    assert protocol.has_buffered_input
 
 
 @every_pauseable_receiver
@@ -628,7 +628,7 @@ def test_clearLineBuffer_returns_what_is_held_and_lets_go_of_it():
     protocol.dataReceived(b"ished")
 
     assert protocol.clearLineBuffer() == b"unfinished"
-    assert not protocol.holds_input
+    assert not protocol.has_buffered_input
     protocol.dataReceived(b"b\r\n")
     assert protocol.got == [b"a", b"b"]
 

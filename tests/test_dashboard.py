@@ -386,9 +386,9 @@ def test_nobody_looks_at_the_connections_while_nobody_looks_at_the_page(
     reactor, closing, board, monkeypatch
 ):
     looks = []
-    sample = board.tap.sample
-    monkeypatch.setattr(board.tap, "sample", lambda: looks.append(1) or sample())
-    pump(reactor, lambda: board.tap._lag_since_last() >= 0, "a pass")
+    sample = board.monitor.sample
+    monkeypatch.setattr(board.monitor, "sample", lambda: looks.append(1) or sample())
+    pump(reactor, lambda: board.monitor._lag_since_last() >= 0, "a pass")
     assert looks == []
     reader = stream(reactor, closing, board)
     hear(reactor, reader, samples)

@@ -57,7 +57,9 @@ def test_a_producer_is_resumed_at_the_low_mark(reactor, demo):
     demo.change({"client": "A", "rate": 8_000_000})
     resumed = []
     transport = next(t for t in transports(demo) if _peer(t) == demo.clients["A"].peer)
-    reactor.add_tap(lambda event, who, reason: resumed.append(event) if who is transport else None)
+    reactor.add_observer(
+        lambda event, who, reason: resumed.append(event) if who is transport else None
+    )
     pump(reactor, lambda: "resumeProducing" in resumed, "a resume")
 
 
@@ -200,7 +202,7 @@ def test_with_a_proxy_there_are_two_connections_for_each_client(reactor, demo):
     peers = {leg["peer"] for client in demo.state()["clients"] for leg in client["legs"]}
 
     def watched():
-        return {row["peer"] for row in demo.dashboard.tap.sample()["connections"]}
+        return {row["peer"] for row in demo.dashboard.monitor.sample()["connections"]}
 
     pump(reactor, lambda: peers <= watched(), "all of the connections")
     before = {name: client.received for name, client in demo.clients.items()}

@@ -808,7 +808,7 @@ def test_two_reactors_do_not_disturb_each_other(closing):
     assert other.calls == ["made", "lost"]
 
 
-# Taps.
+# Observers.
 
 
 def life_of_a_connection(reactor):
@@ -817,33 +817,33 @@ def life_of_a_connection(reactor):
     pump(reactor, lambda: not reactor.getReaders())
 
 
-def test_the_tap_hears_of_connections(reactor):
+def test_an_observer_hears_of_connections(reactor):
     heard = []
-    reactor.add_tap(lambda event, *_: heard.append(event))
+    reactor.add_observer(lambda event, *_: heard.append(event))
     life_of_a_connection(reactor)
     assert heard == ["connectionMade", "connectionLost"]
 
 
-def test_several_taps_hear_in_the_order_in_which_they_came(reactor):
+def test_several_observers_hear_in_the_order_in_which_they_came(reactor):
     heard = []
     for name in "abc":
-        reactor.add_tap(lambda event, *_, name=name: heard.append((name, event)))
+        reactor.add_observer(lambda event, *_, name=name: heard.append((name, event)))
     life_of_a_connection(reactor)
     assert heard == [
         (name, event) for event in ("connectionMade", "connectionLost") for name in "abc"
     ]
 
 
-def test_a_tap_that_is_removed_hears_nothing_more_and_the_others_go_on(reactor):
+def test_an_observer_that_is_removed_hears_nothing_more_and_the_others_go_on(reactor):
     heard = {name: [] for name in "abc"}
-    taps = [lambda event, *_, name=name: heard[name].append(event) for name in "abc"]
-    for tap in taps:
-        reactor.add_tap(tap)
-    reactor.remove_tap(taps[1])
-    reactor.remove_tap(taps[1])
+    observers = [lambda event, *_, name=name: heard[name].append(event) for name in "abc"]
+    for observer in observers:
+        reactor.add_observer(observer)
+    reactor.remove_observer(observers[1])
+    reactor.remove_observer(observers[1])
     life_of_a_connection(reactor)
     assert [len(heard[name]) for name in "abc"] == [2, 0, 2]
-    reactor.remove_tap(taps[0])
+    reactor.remove_observer(observers[0])
     life_of_a_connection(reactor)
     assert [len(heard[name]) for name in "abc"] == [2, 0, 4]
 
@@ -856,9 +856,9 @@ def test_B3_an_observer_that_raises_is_removed_and_nothing_else_is_disturbed(
         raise error("from an observer")
 
     heard = []
-    reactor.remove_tap(fails)  # which is nobody yet
-    reactor.add_tap(fails)
-    reactor.add_tap(lambda event, connection, reason: heard.append(event))
+    reactor.remove_observer(fails)  # which is nobody yet
+    reactor.add_observer(fails)
+    reactor.add_observer(lambda event, connection, reason: heard.append(event))
     protocol, client = served(reactor)
     client.close()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"])
@@ -867,15 +867,15 @@ def test_B3_an_observer_that_raises_is_removed_and_nothing_else_is_disturbed(
     assert len(reactor.observers) == 1
 
 
-def test_a_tap_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(reactor):
+def test_an_observer_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(reactor):
     heard = []
 
     def once(event, connection, reason):
         heard.append("once")
-        reactor.remove_tap(once)
+        reactor.remove_observer(once)
 
-    reactor.add_tap(once)
-    reactor.add_tap(lambda event, *_: heard.append(event))
+    reactor.add_observer(once)
+    reactor.add_observer(lambda event, *_: heard.append(event))
     life_of_a_connection(reactor)
     assert heard == ["once", "connectionMade", "connectionLost"]
 

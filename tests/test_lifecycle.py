@@ -151,7 +151,7 @@ def test_every_state_that_finishes_can_be_flushed():
 
 
 def test_views_know_four_words():
-    words = [state.shown for state in STATES]
+    words = [state.public_name for state in STATES]
     assert words == ["open", "open", "open", "closing", "closing", "ending", "closed"]
 
 
@@ -163,7 +163,7 @@ def test_the_drawing_is_the_table():
 def test_the_words_for_the_states_are_those_of_the_table():
     text = README.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
-    assert rows == [(state.name, state.shown) for state in STATES]
+    assert rows == [(state.name, state.public_name) for state in STATES]
 
 
 # --- The connection
@@ -184,7 +184,10 @@ def test_a_connection_goes_where_the_table_says(wire, kind, state, event):
         following = state
     transport = scene.transport
     assert transport._state is following
-    assert (transport.state, transport.write_ended) == (following.shown, following.write_ended)
+    assert (transport.state, transport.write_ended) == (
+        following.public_name,
+        following.write_ended,
+    )
     assert (transport.connected, transport.disconnected) == (
         following is not CLOSED,
         following is CLOSED,

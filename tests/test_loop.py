@@ -101,7 +101,7 @@ def loop(script, clock, closing):
 def add(loop, handler, reading=True, writing=False):
     handler.reading, handler.writing = reading, writing
     loop.attach(handler)
-    loop.arm(handler)
+    loop.update_interest(handler)
     return handler
 
 
@@ -711,7 +711,7 @@ def test_a_pause_and_resume_between_two_events_costs_the_poller_nothing(loop, sc
     script.watch = script.forget = None
     handler.reading = False
     handler.reading = True
-    loop.arm(handler)
+    loop.update_interest(handler)
     script.passes = [[(7, READ)]]
     loop.tick()
     assert handler.calls == ["read"]

@@ -10,7 +10,7 @@ from support import Recorder
 from minireactor import Reactor, __version__
 from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
-from minireactor.view.monitor import CHUNK, LOOK_SECONDS, Tap
+from minireactor.view.monitor import CHUNK, LOOK_SECONDS, Monitor
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')
@@ -55,8 +55,8 @@ def values(text):
     }
 
 
-def test_each_value_is_that_of_the_tap(wire, clock):
-    tap = Tap(wire.reactor, limit=1)
+def test_each_value_is_that_of_the_monitor(wire, clock):
+    monitor = Monitor(wire.reactor, limit=1)
     for _ in range(2):
         transport, sock = wire.connect(Recorder(), room=10)
         transport.setWriteBufferLimits(100, 25)
@@ -67,7 +67,7 @@ def test_each_value_is_that_of_the_tap(wire, clock):
     gone, _ = wire.connect(Recorder())
     gone.abortConnection()
     clock.advance(0.25)
-    sample = tap.sample()
+    sample = monitor.sample()
     wire.run()
     found = values(exposition(sample))
     memory = found.pop("resident_memory_bytes", None)
@@ -88,12 +88,12 @@ def test_each_value_is_that_of_the_tap(wire, clock):
 
 
 def test_the_version_is_a_label(wire):
-    families = parse(exposition(Tap(wire.reactor).sample()))
+    families = parse(exposition(Monitor(wire.reactor).sample()))
     assert families["minireactor_info"][2] == {f'{{version="{__version__}"}}': 1}
 
 
 def test_what_the_system_does_not_tell_is_left_out(wire):
-    sample = Tap(wire.reactor).sample()
+    sample = Monitor(wire.reactor).sample()
     sample["memory"] = None
     assert "minireactor_resident_memory_bytes" not in exposition(sample)
 

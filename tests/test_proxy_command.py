@@ -554,7 +554,8 @@ def test_marks_are_those_of_the_options(proxy, target, client):
     behind.close()
     ended(process)
     process.terminate()
-    assert "pauses 1" in process.end()[1]
+    # With the default marks nothing pauses. The kernel may hand the bytes over in parts.
+    assert int(re.search("pauses ([0-9]+)", process.end()[1])[1]) >= 1
 
 
 class Found(Exception):

@@ -651,8 +651,8 @@ def test_a_proxy_that_hears_late_of_its_own_connection_closes_it(reactor, start,
     relay.port.reading = False
     pump(reactor, lambda: "connected" in relay.events, "the connection to itself")
     relay.port.reading = True
-    reactor.disarm(relay.port)
-    reactor.arm(relay.port)
+    reactor.unregister(relay.port)
+    reactor.update_interest(relay.port)
     assert drain(reactor, client) == b""
     client.close()
     pump(reactor, lambda: not relay.connections, "the end of both")

@@ -550,7 +550,7 @@ def scripted(wire, clock):
 
     def scripted(room, **limits):
         server = Server(wire.reactor, Factory(), **limits)
-        wire.reactor.add_tap(server._tap)
+        wire.reactor.add_observer(server._observe)
         protocol = server.expected = HalfCloseable()
         transport, sock = wire.connect(protocol, room)
         assert server.connections == {transport}

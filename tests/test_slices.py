@@ -18,7 +18,7 @@ class Turns:
     def seconds(self):
         return self.now
 
-    def call_later_hidden(self, delay, f):
+    def call_later_internal(self, delay, f):
         assert delay == 0
         self.waiting.append(f)
         return self

@@ -1458,7 +1458,7 @@ def test_a_read_hook_outlasts_the_delivery_of_buffered_lines(wire):
     sock.inbox.append(b"1\n2\n")
     wire.run()
     assert lines == [b"1"]
-    transport.divert(hook)
+    transport.set_read_hook(hook)
     transport.resumeProducing()
     wire.run()
     assert (lines, hooked) == ([b"1", b"2"], [])
@@ -1467,7 +1467,7 @@ def test_a_read_hook_outlasts_the_delivery_of_buffered_lines(wire):
     wire.run()
     assert lines == [b"1", b"2", b"3"]
     assert hooked and hooked[0] == [b"1", b"2"]
-    transport.divert(None)
+    transport.set_read_hook(None)
 
 
 def test_states_that_twisted_programs_read(open_wire, wire):
@@ -1518,9 +1518,9 @@ def test_counters_tell_what_went_through(open_wire, wire):
     assert (transport.pauses, transport.highest_pending) == (1, 150)
 
 
-def test_the_tap_is_told_before_each_call(wire):
+def test_the_monitor_is_told_before_each_call(wire):
     seen = []
-    wire.reactor.add_tap(lambda event, connection, reason: seen.append((event, reason)))
+    wire.reactor.add_observer(lambda event, connection, reason: seen.append((event, reason)))
     protocol = Recorder()
     transport, sock = wire.connect(protocol)
     transport.setWriteBufferLimits(10)

@@ -402,12 +402,12 @@ def test_calls_lists_those_to_come_only(at):
     assert at.queue.calls() == [coming]
 
 
-def test_hidden_calls_come_but_are_not_listed(at):
-    hidden = at.add(1, "hidden")
-    hidden.hidden = True
+def test_internal_calls_come_but_are_not_listed(at):
+    internal = at.add(1, "internal")
+    internal.internal = True
     shown = at.add(2, "shown")
     assert at.queue.calls() == [shown]
-    assert (at.timeout(), at.run(2)) == (1.0, ["hidden", "shown"])
+    assert (at.timeout(), at.run(2)) == (1.0, ["internal", "shown"])
 
 
 # --- How long to wait

@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import host_port, shown
+from minireactor.address import format_address, host_port
 from minireactor.cli.printer import Printer, flush, print_error
 from minireactor.cli.process import (
     max_connections,
@@ -127,7 +127,9 @@ def _serve(options: argparse.Namespace) -> int:
         **_common_arguments(options, reactor),
     )
     address = _listen(server, options, options.host, options.port, options.app)
-    return _run_server(server, options, output, f"{options.app} listening on {shown(address)}")
+    return _run_server(
+        server, options, output, f"{options.app} listening on {format_address(address)}"
+    )
 
 
 def _proxy(options: argparse.Namespace) -> int:
@@ -161,7 +163,7 @@ def _proxy(options: argparse.Namespace) -> int:
     host, port = options.listen
     address = _listen(relay, options, host, port, "the proxy")
     targets = ", ".join(host_port(*target) for target in options.targets)
-    what = f"proxy listening on {shown(address)}, to {targets}"
+    what = f"proxy listening on {format_address(address)}, to {targets}"
     return _run_server(relay, options, output, what, relay.label)
 
 

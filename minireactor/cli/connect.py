@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.address import host_port, shown
+from minireactor.address import format_address, host_port
 from minireactor.cli.standard import Input, Output
 from minireactor.error import ConnectionDone
 from minireactor.protocol import ClientFactory, Protocol, connectionDone
@@ -66,7 +66,7 @@ class Client(Protocol, ClientFactory):
 
     def connectionMade(self) -> None:
         self._is_connected = True
-        self._say(f"connected to {shown(self.transport.getPeer())}")
+        self._say(f"connected to {format_address(self.transport.getPeer())}")
         self._way.registerProducer(self.transport, True)
         if self._options.stall:
             self.transport.pauseProducing()

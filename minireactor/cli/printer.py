@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from minireactor.address import host_port, shown
+from minireactor.address import format_address, host_port
 
 _EVENTS = {
     "connectionMade": "connection made from",
@@ -45,7 +45,7 @@ class Printer:
 
     def event(self, event: str, connection: Any, reason: Any) -> None:
         """Print an event of a Server; this is its `on_event`."""
-        peer = shown(connection.getPeer())
+        peer = format_address(connection.getPeer())
         if event == "connectionLost":
             self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
         else:
@@ -58,7 +58,7 @@ class Printer:
 
     def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
         """Print any event of a Relay; this is its `on_event`."""
-        client, target = shown(proxy.client.getPeer()), host_port(*proxy.place)
+        client, target = format_address(proxy.client.getPeer()), host_port(*proxy.place)
         if event == "connected":
             self.line(f"connected {client} to {target}")
         elif event == "failed":

@@ -33,7 +33,7 @@ class UserDescriptor(Handler):
         self._set = owners
         self._object = obj
 
-    def owner(self) -> Target:
+    def target(self) -> Target:
         return self._object
 
     def doRead(self) -> None:
@@ -88,20 +88,20 @@ class DescriptorSet:
             return  # a connection or port that has ended
         for name, value in flags.items():
             setattr(handler, name, value)
-        if isinstance(handler, UserDescriptor) and not handler.wanted():
+        if isinstance(handler, UserDescriptor) and not handler.interest():
             self.drop(handler)
         elif self._loop.knows(handler):
             self._arm(handler, adding=any(flags.values()))
 
     def _arm(self, handler: Handler, adding: bool) -> None:
         try:
-            self._loop.arm(handler)
+            self._loop.update_interest(handler)
         except OSError:
             if adding:
                 self.drop(handler)
                 raise
             # The application closed the descriptor, and then removed reader or writer only.
-            self._loop.disarm(handler)
+            self._loop.unregister(handler)
             self.end_soon(handler)
 
     def _adopt(self, obj: Target) -> UserDescriptor:
@@ -109,7 +109,8 @@ class DescriptorSet:
         other = self._loop.handler_of(fd)
         if other is not None and _still_has(other, fd):
             raise ValueError(
-                f"{safe_repr(obj)} and {safe_repr(other.owner())} share descriptor {fd}; remove one"
+                f"{safe_repr(obj)} and {safe_repr(other.target())} share descriptor {fd}; "
+                "remove one"
             )
         handler = UserDescriptor(self, obj, fd)
         if fd < 0:
@@ -126,22 +127,22 @@ class DescriptorSet:
 
     def holds(self, handler: Handler) -> bool:
         """Return whether `handler` is the present handler of its object."""
-        return self._adopted.get(id(handler.owner())) is handler
+        return self._adopted.get(id(handler.target())) is handler
 
     def drop(self, handler: Handler) -> bool:
         """Stop watching the object of `handler`. Return False if that has been done already."""
         if not self.holds(handler):
             return False
-        del self._adopted[id(handler.owner())]
+        del self._adopted[id(handler.target())]
         self._loop.detach(handler)
         return True
 
     def remove_all(self) -> list[Target]:
         """Clear the flags of all application handlers, and return the targets that had one set."""
-        removed = [handler for handler in self._loop.shown() if handler.wanted()]
+        removed = [handler for handler in self._loop.application_handlers() if handler.interest()]
         for handler in removed:
-            self.change(handler.owner(), reading=False, writing=False)
-        return [handler.owner() for handler in removed]
+            self.change(handler.target(), reading=False, writing=False)
+        return [handler.target() for handler in removed]
 
 
 def _still_has(handler: Handler, fd: int) -> bool:
@@ -149,7 +150,7 @@ def _still_has(handler: Handler, fd: int) -> bool:
 
     The target may have closed its descriptor without a call of removeReader() or removeWriter()."""
     try:
-        return handler.hidden or bool(handler.owner().fileno() == fd)
+        return handler.internal or bool(handler.target().fileno() == fd)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:

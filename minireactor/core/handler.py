@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 class Handler:
     """One descriptor, the events that it is interested in, and the methods that these events call.
 
-    The flags `reading` and `writing` are the interest. `armed` holds the events that are registered
-    with the poller. Clearing a flag does not unregister the event. The loop updates the poller only
-    when an unwanted event arrives, so a short pause costs no system call.
+    The flags `reading` and `writing` are the interest. `registered` holds the events that the
+    poller watches for. Clearing a flag does not unregister the event. The loop updates the poller
+    only when an unwanted event arrives, so a short pause costs no system call.
     """
 
-    __slots__ = ("__weakref__", "armed", "fd", "reading", "writing")
+    __slots__ = ("__weakref__", "fd", "reading", "registered", "writing")
 
     # Whether the handler is served before others while the loop is behind: for short work.
     comes_first = False
     # Internal: left out of getReaders() and removeAll(), gets no connectionLost at shutdown.
-    hidden = False
+    internal = False
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.reading = False
         self.writing = False
-        self.armed: int | None = None  # the registered events; None: the descriptor is not watched
+        self.registered: int | None = None  # events; None: the poller does not know it
 
-    def wanted(self) -> int:
+    def interest(self) -> int:
         """Return the events that the handler is interested in."""
         return (READ if self.reading else 0) | (WRITE if self.writing else 0)
 
@@ -80,6 +80,6 @@ class Handler:
         """Return the descriptor."""
         return self.fd
 
-    def owner(self) -> Target:
+    def target(self) -> Target:
         """Return the handler's target, the object that the application knows."""
         return self

@@ -32,7 +32,7 @@ TURN_SECONDS = 0.002
 DISPATCH_SECONDS = 0.005
 
 # An observer of all connections: see Loop.
-Tap = Callable[[str, Any, Union[Failure, None]], None]
+Observer = Callable[[str, Any, Union[Failure, None]], None]
 
 
 class Loop:
@@ -45,7 +45,7 @@ class Loop:
     reason: a Failure for "connectionLost", else None.
 
     If an observer raises, the exception is logged and the observer is removed; everything else
-    goes on. See `add_tap()`.
+    goes on. See `add_observer()`.
 
     attempts: handlers that try to connect; some of them have no descriptor yet.
     resolver: finds the addresses of host names. A loop that needs no names has no resolver.
@@ -73,7 +73,7 @@ class Loop:
         # but a handler that moves many bytes reads this and moves fewer at a time.
         self.share = DISPATCH_SECONDS
         self._backlog: Backlog | None = None  # while the loop is behind
-        self.observers: tuple[Tap, ...] = ()
+        self.observers: tuple[Observer, ...] = ()
         self.attempts: set[Handler] = set()
         self._closed = False
 
@@ -180,12 +180,12 @@ class Loop:
             handler.doRead()
         if waited_to_write and handler.writing:
             handler.doWrite()
-        if handler.armed is None:
+        if handler.registered is None:
             return
-        if events & HANGUP and not handler.wanted():
+        if events & HANGUP and not handler.interest():
             handler.hungUp()
-        elif events & handler.armed & ~handler.wanted():
-            self.arm(handler)
+        elif events & handler.registered & ~handler.interest():
+            self.update_interest(handler)
 
     # The one guard around the application's code. Only KeyboardInterrupt and SystemExit pass it.
 
@@ -200,13 +200,13 @@ class Loop:
 
     def _fail(self, handler: Handler) -> None:
         failure = Failure()
-        log.err(failure, f"in a callback of {safe_repr(handler.owner())}")
+        log.err(failure, f"in a callback of {safe_repr(handler.target())}")
         try:
             handler.failed(failure)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            log.err(error, f"while ending {safe_repr(handler.owner())}")
+            log.err(error, f"while ending {safe_repr(handler.target())}")
 
     def _call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
         try:
@@ -219,30 +219,30 @@ class Loop:
     # Handlers. Change the kernel's table first: if that raises, our own tables are still right.
 
     def attach(self, handler: Handler) -> None:
-        """Add a handler to the table. It gets no events until `arm()`."""
+        """Add a handler to the table. It gets no events until `update_interest()`."""
         self.open()
         self._handlers[handler.fd] = handler
         self._attached_this_tick.add(handler.fd)
 
-    def arm(self, handler: Handler) -> None:
+    def update_interest(self, handler: Handler) -> None:
         """Register with the poller the events that the handler is interested in.
 
         Raises OSError if the system cannot watch the descriptor."""
-        wanted = handler.wanted()
-        if wanted != handler.armed:
-            self._poller.watch(handler.fd, wanted, handler.armed)
-            handler.armed = wanted
+        interest = handler.interest()
+        if interest != handler.registered:
+            self._poller.watch(handler.fd, interest, handler.registered)
+            handler.registered = interest
 
-    def disarm(self, handler: Handler) -> None:
-        """Unregister a handler from the poller: until `arm()`, not even a hang-up is reported."""
-        if handler.armed is not None:
-            self._poller.forget(handler.fd, handler.armed)
-            handler.armed = None
+    def unregister(self, handler: Handler) -> None:
+        """Unregister a handler from the poller: until `update_interest()`, nothing is reported."""
+        if handler.registered is not None:
+            self._poller.forget(handler.fd, handler.registered)
+            handler.registered = None
 
     def detach(self, handler: Handler) -> None:
         """Unregister a handler from the poller and remove it from the table."""
         handler.reading = handler.writing = False
-        self.disarm(handler)
+        self.unregister(handler)
         if self.knows(handler):
             del self._handlers[handler.fd]
 
@@ -258,9 +258,9 @@ class Loop:
         """Return all handlers, in the order in which they were attached."""
         return list(self._handlers.values())
 
-    def shown(self) -> list[Handler]:
-        """Return the application's handlers, without hidden ones (waker, lingering sockets)."""
-        return [handler for handler in self._handlers.values() if not handler.hidden]
+    def application_handlers(self) -> list[Handler]:
+        """Return the application's handlers, without internal ones (waker, lingering sockets)."""
+        return [handler for handler in self._handlers.values() if not handler.internal]
 
     # Calls that come later.
 
@@ -273,10 +273,10 @@ class Loop:
         callable, and ValueError if `delay` is negative or NaN."""
         return self._timers.add(delay, f, a, k)
 
-    def call_later_hidden(self, delay: float, f: Callable[..., Any]) -> DelayedCall:
+    def call_later_internal(self, delay: float, f: Callable[..., Any]) -> DelayedCall:
         """Call `f()` in `delay` seconds, internally: `getDelayedCalls()` leaves this call out."""
         call = self._timers.add(delay, f, (), {})
-        call.hidden = True
+        call.internal = True
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
@@ -313,24 +313,24 @@ class Loop:
 
     # Observers.
 
-    def add_tap(self, tap: Tap) -> None:
+    def add_observer(self, observer: Observer) -> None:
         """Add an observer. It is called after those that were added before."""
-        self.observers += (tap,)
+        self.observers += (observer,)
 
-    def remove_tap(self, tap: Tap) -> None:
+    def remove_observer(self, observer: Observer) -> None:
         """Remove an observer. Does nothing if it has not been added."""
-        self.observers = tuple(other for other in self.observers if other != tap)
+        self.observers = tuple(other for other in self.observers if other != observer)
 
-    def tell(self, event: str, connection: Any, reason: Failure | None = None) -> None:
+    def notify(self, event: str, connection: Any, reason: Failure | None = None) -> None:
         """Notify the observers of an event of a connection."""
-        for tap in self.observers:
+        for observer in self.observers:
             try:
-                tap(event, connection, reason)
+                observer(event, connection, reason)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
-                log.err(error, f"{safe_repr(tap)}, an observer, has failed and is removed")
-                self.remove_tap(tap)
+                log.err(error, f"{safe_repr(observer)}, an observer, has failed and is removed")
+                self.remove_observer(observer)
 
     # Opening and closing.
 
@@ -366,7 +366,7 @@ class Loop:
                 if self._injected is None:
                     poller.close()
                 raise
-            waker.armed = READ
+            waker.registered = READ
             self._poller, self._waker, self._pid = poller, waker, os.getpid()
             self._handlers[waker.fd] = waker
             open_loops.add(self)
@@ -381,5 +381,5 @@ class Loop:
         """End all attempts to connect and all of the application's handlers."""
         for attempt in list(self.attempts):
             self.guard(attempt, attempt.connectionLost, Failure(ConnectionLost()))
-        for handler in self.shown():
+        for handler in self.application_handlers():
             self.guard(handler, handler.connectionLost, Failure(ConnectionLost()))

@@ -9,7 +9,7 @@ Facts about epoll that the loop depends on:
 
 - epoll still watches a descriptor that is registered with no events: it reports a hang-up or an
   error whatever the mask. A connection that neither reads nor writes thus learns that its peer has
-  gone. epoll repeats the report in every poll until the handler ends or `Loop.disarm` is called.
+  gone. epoll repeats the report in every poll until the handler ends or is unregistered.
 - Closing a descriptor removes it from epoll without a word. The kernel may give its number to the
   next socket. So `forget` ignores a descriptor that epoll no longer knows.
 - `selectors` makes a key object for each registration and a tuple for each event, and hides all

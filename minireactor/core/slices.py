@@ -75,7 +75,7 @@ class Walk(Generic[_Each]):
                 _end_failed(connection)
                 endings += 1
             if endings >= SLICE_ENDINGS or (visited % CHUNK == 0 and seconds() >= until):
-                self._timer = self._reactor.call_later_hidden(0, self._go_on)
+                self._timer = self._reactor.call_later_internal(0, self._go_on)
                 return
         finished, self._finished = self._finished, None
         if finished is not None:

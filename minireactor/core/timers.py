@@ -58,7 +58,7 @@ class DelayedCall:
     time, serial: when the call is due, and its place among calls for the same time.
     entry_time, entry_serial: the same for its living entry in the heap. The serial is 0 if the call
         has no living entry.
-    hidden: whether the call is internal, so that `getDelayedCalls()` leaves it out.
+    internal: whether the call is internal, so that `getDelayedCalls()` leaves it out.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class DelayedCall:
         "entry_serial",
         "entry_time",
         "func",
-        "hidden",
+        "internal",
         "kw",
         "queue",
         "serial",
@@ -85,7 +85,7 @@ class DelayedCall:
         self.args = args
         self.kw = kw
         self.called = self.cancelled = 0
-        self.hidden = False
+        self.internal = False
         self.time = when
         self.serial = self.entry_serial = 0
 
@@ -241,7 +241,7 @@ class TimerQueue:
     def calls(self) -> list[DelayedCall]:
         """Return the calls that are to come, without internal ones, in no particular order."""
         entries = [*self.due, *self.heap]
-        return [c for _, serial, c in entries if serial == c.entry_serial and not c.hidden]
+        return [c for _, serial, c in entries if serial == c.entry_serial and not c.internal]
 
 
 def _entry_of(call: DelayedCall) -> tuple[float, int, DelayedCall]:

@@ -30,7 +30,7 @@ class Waker(Handler):
     __slots__ = ("_inside", "_outside", "_wake_sent")
 
     comes_first = True
-    hidden = True
+    internal = True
 
     def __init__(self) -> None:
         self._inside, self._outside = socket.socketpair()

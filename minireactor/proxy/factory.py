@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import host_port, shown
+from minireactor.address import format_address, host_port
 from minireactor.core import flow
 from minireactor.error import ConnectError, ConnectionDone
 from minireactor.failure import Failure
@@ -271,7 +271,7 @@ class Proxy(Protocol):
         peer = self.client.getPeer()
         up = 0 if self.target is None else self.target.bytes_out
         return (
-            f"{shown(peer)} -> {host_port(*self.place)}: {up} bytes up, "
+            f"{format_address(peer)} -> {host_port(*self.place)}: {up} bytes up, "
             f"{self.client.bytes_out} down, {self.seconds:.2f} s, {self.why}"
         )
 

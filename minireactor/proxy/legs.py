@@ -223,7 +223,7 @@ class SplicingLeg(Leg):
         if len(data) >= BULK:
             self._was_small = False
             self._turns = _turns_of(self.transport.reactor)
-            self.transport.divert(self._splice)
+            self.transport.set_read_hook(self._splice)
 
     def _splice(self) -> bool:
         """Move bytes in place of a read; return True if the transport must read after all."""
@@ -238,14 +238,14 @@ class SplicingLeg(Leg):
             self.transport.connectionLost(Failure(ConnectionLost(error)))
             return False
         if source is None:
-            self.transport.divert(None)
+            self.transport.set_read_hook(None)
             return True
         self.transport.bytes_in += source.left
         # One small splice is usually the tail of a larger write. Going back to copying after the
         # first one costs 50 % more CPU in the benchmark `proxy-1`, hence two in a row.
         was_small, self._was_small = self._was_small, source.left < SMALL
         if was_small and self._was_small:
-            self.transport.divert(None)
+            self.transport.set_read_hook(None)
         self._pass_on(source)
         return False
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.address import host_port, shown
+from minireactor.address import format_address, host_port
 from minireactor.core import flow
 from minireactor.error import ConnectError, DNSLookupError
 from minireactor.log import logger
@@ -87,9 +87,9 @@ class Relay(Server):
 
     # Events.
 
-    def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
+    def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionMade":
-            super()._tap(event, connection, reason)
+            super()._observe(event, connection, reason)
         elif event in (flow.PAUSE, flow.RESUME) and connection in self._proxies:
             change = self.paused.add if event == flow.PAUSE else self.paused.discard
             change(connection)
@@ -148,7 +148,7 @@ class Relay(Server):
             return ""
         if connection is proxy.client:
             return f"-> {host_port(*proxy.place)}"
-        return f"<- {shown(proxy.client.getPeer())}"
+        return f"<- {format_address(proxy.client.getPeer())}"
 
     # Limits and shutdown.
 

@@ -179,11 +179,11 @@ class Server:
         marks = flow.checked_marks(high, low)
         if self.port is not None:
             raise RuntimeError("this Server listens already; make another one for another port")
-        self.reactor.add_tap(self._tap)
+        self.reactor.add_observer(self._observe)
         try:
             self.port = self.reactor.listenTCP(port, self._admission, BACKLOG, host)
         except BaseException:
-            self.reactor.remove_tap(self._tap)
+            self.reactor.remove_observer(self._observe)
             raise
         self.port.setWriteBufferLimits(*marks)
         self.port.setUnsentLimit(self._unsent)
@@ -230,7 +230,7 @@ class Server:
             )
             self._unreported = 0
 
-    def _tap(self, event: str, connection: Connection, reason: Failure | None) -> None:
+    def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
         # An observer gets the events of all connections of the reactor, also of other ports.
         if event == "connectionMade":
             if connection.protocol is self.expected:
@@ -312,7 +312,7 @@ class Server:
         if not self.connections:
             self._empty()
             return
-        self._aborting = self.reactor.call_later_hidden(grace, self.abort)
+        self._aborting = self.reactor.call_later_internal(grace, self.abort)
         self._end_all(self._let_finish)
 
     def _let_finish(self, connection: Connection) -> bool:
@@ -343,7 +343,7 @@ class Server:
             return
         if self._aborting is not None and self._aborting.active():
             self._aborting.cancel()
-        self.reactor.remove_tap(self._tap)
+        self.reactor.remove_observer(self._observe)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:
             _call_logged(stopped)

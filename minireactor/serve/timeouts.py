@@ -122,7 +122,7 @@ class Timeouts:
         shortest = min(filter(None, (self._idle_timeout, self._stall_timeout)))
         delay = began + shortest / 4 - self._reactor.seconds()
         delay = max(delay, MIN_SWEEP_SECONDS)
-        self._sweep_timer = self._reactor.call_later_hidden(delay, self._begin_sweep)
+        self._sweep_timer = self._reactor.call_later_internal(delay, self._begin_sweep)
 
     def _begin_sweep(self) -> None:
         began = self._reactor.seconds()

@@ -322,7 +322,7 @@ class Stage:
             time = self._time()
             # An internal call, if the reactor has such calls. Test runners cancel all calls that
             # getDelayedCalls() lists, which would stop this stream for good.
-            call_later = getattr(time, "call_later_hidden", time.callLater)
+            call_later = getattr(time, "call_later_internal", time.callLater)
             self._call = call_later(delay, self._wake)
 
     def _wake(self) -> None:

@@ -36,14 +36,14 @@ class Lingering(Handler):
 
     __slots__ = ("_left", "_reactor", "_socket", "_timer")
 
-    hidden = True
+    internal = True
 
     def __init__(self, reactor: Loop, sock: socket.socket) -> None:
         super().__init__(sock.fileno())
         self._reactor = reactor
         self._socket = sock
         self._left = LINGER_BYTES
-        self._timer = reactor.call_later_hidden(LINGER_SECONDS, self._finish)
+        self._timer = reactor.call_later_internal(LINGER_SECONDS, self._finish)
         self.reading = True
 
     @classmethod
@@ -69,7 +69,7 @@ class Lingering(Handler):
         own = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         lingering = cls(reactor, own)
         reactor.attach(lingering)
-        reactor.guard(lingering, reactor.arm, lingering)
+        reactor.guard(lingering, reactor.update_interest, lingering)
 
     def doRead(self) -> None:
         try:

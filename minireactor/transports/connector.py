@@ -57,7 +57,7 @@ class AddressAttempt(Handler):
         self.writing = True
         self._reactor.attach(self)
         try:
-            self._reactor.arm(self)
+            self._reactor.update_interest(self)
         except BaseException:
             self._reactor.detach(self)
             raise
@@ -216,7 +216,7 @@ class Attempt(Handler):
             else:
                 self._attempts.append(attempt)
                 if self._addresses:
-                    self._timer = self.reactor.call_later_hidden(self._stagger, self._next_is_due)
+                    self._timer = self.reactor.call_later_internal(self._stagger, self._next_is_due)
                 return
         if not self._attempts:
             self._fail(self._error or ConnectError(string="no address to connect to"))
@@ -405,7 +405,7 @@ class Connector(Limits):
             lambda sock, address: self.connect_socket(sock, address),
         )
         if self.timeout is not None:
-            self._timer = self.reactor.call_later_hidden(self.timeout, self._time_out)
+            self._timer = self.reactor.call_later_internal(self.timeout, self._time_out)
         try:
             self.factory.startedConnecting(self)
         except BaseException:

@@ -16,24 +16,24 @@ class State:
     """One state. Its attributes are all that `tcp` asks of it.
 
     name: its name in the drawing of the table.
-    shown: the word for programs and views: "open", "closing", "ending" or "closed".
+    public_name: the word for programs and views: "open", "closing", "ending" or "closed".
     reads: whether a paused connection can be resumed.
     write_ended: whether nothing that is written is taken any more.
     finishes: whether FLUSHED follows as soon as nothing is pending and no producer is registered.
     """
 
-    __slots__ = ("finishes", "name", "reads", "shown", "write_ended")
+    __slots__ = ("finishes", "name", "public_name", "reads", "write_ended")
 
     def __init__(
         self,
         name: str,
-        shown: str,
+        public_name: str,
         reads: bool = False,
         write_ended: bool = False,
         finishes: bool = False,
     ) -> None:
         self.name = name
-        self.shown = shown
+        self.public_name = public_name
         self.reads = reads
         self.write_ended = write_ended
         self.finishes = finishes

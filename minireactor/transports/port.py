@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr, shown
+from minireactor.address import IPv4Address, IPv6Address, format_address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket
 from minireactor.defer import Deferred, fail, succeed
@@ -74,7 +74,7 @@ class Listener(Handler):
         """Accept again after a pause. Does nothing if the socket is closed."""
         if self.socket is not None:
             self.reading = True
-            self.reactor.arm(self)
+            self.reactor.update_interest(self)
 
     def getHandle(self) -> socket.socket | None:
         return self.socket
@@ -153,7 +153,7 @@ class Port(Limits, Listener):
             for listener in (self, *self._further):
                 listener.reading = True
                 self.reactor.attach(listener)
-                self.reactor.arm(listener)
+                self.reactor.update_interest(listener)
         except OSError as error:  # the poller cannot watch a socket
             self.connectionLost(None)
             raise CannotListenError(self.interface, self.port, error) from None
@@ -282,7 +282,7 @@ class Port(Limits, Listener):
             logger.warning(
                 "no descriptor left for connections to %s; peers rejected: %d; "
                 "raise the limit (ulimit -n)",
-                shown(self._host),
+                format_address(self._host),
                 self._rejected,
             )
             self._rejected = 0
@@ -290,10 +290,12 @@ class Port(Limits, Listener):
     def _rest(self, listener: Listener, error: OSError) -> None:
         """Stop accepting for REST_SECONDS: to try again at once would keep the CPU busy."""
         why = error.strerror or error
-        logger.warning("cannot accept connections to %s for now: %s", shown(self._host), why)
+        logger.warning(
+            "cannot accept connections to %s for now: %s", format_address(self._host), why
+        )
         listener.reading = False
-        self.reactor.disarm(listener)
-        self.reactor.call_later_hidden(REST_SECONDS, listener.resume_accepting)
+        self.reactor.unregister(listener)
+        self.reactor.call_later_internal(REST_SECONDS, listener.resume_accepting)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Return the address of the first listening socket, with its real port number.

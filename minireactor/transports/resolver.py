@@ -247,7 +247,7 @@ class Resolver:
         lookup.add(query)
         if lookup.timer is None and self._find_cached(key, query.port, is_late=True) is not None:
             late = partial(self._answer_late, lookup)
-            lookup.timer = self._reactor.call_later_hidden(REFRESH_SECONDS, late)
+            lookup.timer = self._reactor.call_later_internal(REFRESH_SECONDS, late)
         if is_new:
             self._start(lookup)
 
@@ -301,7 +301,7 @@ class Resolver:
             else:
                 break
         if self._queue and self._timer is None:
-            self._timer = self._reactor.call_later_hidden(self._next_hung(), self._look_again)
+            self._timer = self._reactor.call_later_internal(self._next_hung(), self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None

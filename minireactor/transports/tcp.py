@@ -105,7 +105,7 @@ class Connection(Endpoint):
         self.read_ended = False  # the peer has sent its end of the stream
         self._read_size = SMALLEST_READ
         self._input_due = False  # a line receiver gets its buffered input before the next read
-        self._read_hook: Callable[[], bool] | None = None  # see divert()
+        self._read_hook: Callable[[], bool] | None = None  # see set_read_hook()
         self._flow = flow.FlowControl(*marks)
         self._buffer = WriteBuffer()
         self._tail = self._buffer.tail
@@ -125,10 +125,10 @@ class Connection(Endpoint):
         self.protocol = protocol
         self.reading = True
         self.reactor.attach(self)
-        self.reactor.tell("connectionMade", self)
+        self.reactor.notify("connectionMade", self)
         self.reactor.guard(self, protocol.makeConnection, self)
         if self.reactor.knows(self):
-            self.reactor.guard(self, self.reactor.arm, self)
+            self.reactor.guard(self, self.reactor.update_interest, self)
 
     # Writing.
 
@@ -223,8 +223,8 @@ class Connection(Endpoint):
             if self._unsent is None:
                 self._unsent = UnsentLimit(self.socket)
             self._unsent.filled(self.reactor.seconds())
-            if self.armed is None or not self.armed & WRITE:
-                self.reactor.arm(self)
+            if self.registered is None or not self.registered & WRITE:
+                self.reactor.update_interest(self)
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._resume_in_turn()
         if self._state.finishes:
@@ -352,7 +352,7 @@ class Connection(Endpoint):
             if name == flow.PAUSE:
                 self.pauses += 1
                 self.highest_pending = max(self.highest_pending, self.pending)
-            self.reactor.tell(name, self)
+            self.reactor.notify(name, self)
             self.reactor.guard(self, call)
 
     # Reading.
@@ -408,7 +408,7 @@ class Connection(Endpoint):
         share = self.reactor.share
         return max(SMALLEST_SHARE, int(share * BYTES_PER_SECOND)) if share else SMALLEST_READ
 
-    def wanted(self) -> int:
+    def interest(self) -> int:
         # After the peer's end, `reading` only means that a line receiver may deliver what it has
         # buffered.
         reads = self.reading and not self.read_ended
@@ -417,7 +417,7 @@ class Connection(Endpoint):
     def _end_of_reading(self) -> None:
         self.read_ended = True
         if self.is_half_closeable():
-            self.reactor.arm(self)
+            self.reactor.update_interest(self)
             self.protocol.readConnectionLost()
             self._close_if_both_ended()
         elif self._fire(lifecycle.END_OF_INPUT):
@@ -439,11 +439,11 @@ class Connection(Endpoint):
         if self.reading or not self._state.reads:
             return
         self.reading = True
-        if self.armed is None or not self.armed & READ:
-            self.reactor.arm(self)
+        if self.registered is None or not self.registered & READ:
+            self.reactor.update_interest(self)
         # If a line receiver still buffers input from before the pause, deliver that first. Reading
         # more before would let its buffer grow without bound.
-        if getattr(self.protocol, "holds_input", False):
+        if getattr(self.protocol, "has_buffered_input", False):
             self._input_due = True
             self.reactor.call_soon(self.reactor.guard, self, self._deliver_buffered)
 
@@ -454,7 +454,7 @@ class Connection(Endpoint):
             self.protocol.dataReceived(b"")
         return self.reading
 
-    def divert(self, hook: Callable[[], bool] | None) -> None:
+    def set_read_hook(self, hook: Callable[[], bool] | None) -> None:
         """Set the read hook, which doRead() calls before each read. None removes the hook.
 
         A read follows only if the hook returns true. The hook must return true at the end of the
@@ -478,7 +478,7 @@ class Connection(Endpoint):
     @property
     def state(self) -> str:
         """The state in a word: "open", "closing", "ending" or "closed"."""
-        return self._state.shown
+        return self._state.public_name
 
     @property
     def write_ended(self) -> bool:
@@ -535,7 +535,7 @@ class Connection(Endpoint):
             self.connectionLost(Failure(ConnectionLost(OSError(error, os.strerror(error)))))
         else:
             # Both directions have ended in order. Only what waits to be read is still to come.
-            self.reactor.disarm(self)
+            self.reactor.unregister(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close at once. The reason is `reason`, or that of an earlier abort or failure."""
@@ -554,7 +554,7 @@ class Connection(Endpoint):
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._call_producer(self._flow.fire(flow.ENDED))
-        self.reactor.tell("connectionLost", self, reason)
+        self.reactor.notify("connectionLost", self, reason)
         self.reactor.guard(self, protocol.connectionLost, reason)
         if on_lost is not None:
             self.reactor.guard(self, on_lost, reason)

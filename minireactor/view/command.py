@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Callable, Union
 
-from minireactor.address import shown
+from minireactor.address import format_address
 from minireactor.error import CannotListenError
 from minireactor.view.output import UsageError, cannot_listen
 
@@ -38,7 +38,7 @@ def open_views(
         stack.callback(metrics.close)
         with _refused(f"minireactor {options.command}: --metrics"):
             address = metrics.listen(*options.metrics).getHost()
-        said.append(f"metrics on http://{shown(address)}/metrics")
+        said.append(f"metrics on http://{format_address(address)}/metrics")
     # Last, as it empties the file: nothing that could still be refused is to cost a recording.
     if options.record is not None:
         from minireactor.view.record import Recorder

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import __version__
-from minireactor.view.monitor import Tap
+from minireactor.view.monitor import Monitor
 from minireactor.view.web.http import Site
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def exposition(sample: dict[str, Any]) -> str:
 
 
 class Metrics:
-    """Serves what a tap of its own counts, as the text that Prometheus scrapes."""
+    """Serves what a monitor of its own counts, as the text that Prometheus scrapes."""
 
     def __init__(self, reactor: Reactor) -> None:
-        self._tap = Tap(reactor, limit=0)
+        self._monitor = Monitor(reactor, limit=0)
         self._reactor = reactor
         self._site = Site()
         self._site.add("GET", "/metrics", self._scrape)
@@ -91,11 +91,11 @@ class Metrics:
     def close(self) -> None:
         """Stop to listen and to count. Idempotent; allowed after a failed `listen()`."""
         self._site.close()
-        self._tap.close()
+        self._monitor.close()
 
     def _scrape(self, request: Request, response: Response) -> None:
         # To look at 20,000 connections takes some milliseconds: not in one go.
-        self._tap.sample_soon(lambda sample: response.send(exposition(sample), CONTENT_TYPE))
+        self._monitor.sample_soon(lambda sample: response.send(exposition(sample), CONTENT_TYPE))
 
     def _lead(self, request: Request, response: Response) -> None:
         response.send("minireactor: see /metrics\n")

@@ -1,18 +1,18 @@
-"""The tap: what the connections of a reactor are doing, as samples and events of plain values.
+"""The monitor: what the connections of a reactor are doing, as samples and events of plain values.
 
-    tap = Tap(reactor)
-    tap.subscribe(print)                       # events, as they happen
-    reactor.callLater(1, lambda: print(tap.sample()))
+    monitor = Monitor(reactor)
+    monitor.subscribe(print)                       # events, as they happen
+    reactor.callLater(1, lambda: print(monitor.sample()))
 
 Both are dicts that `json` can write; sizes are bytes, times are seconds. A *sample*:
 
-    {"type": "sample", "time": since the tap began, on the reactor's clock,
-     "lag": how late a timer of the tap came, the most since the last sample,
+    {"type": "sample", "time": since the monitor began, on the reactor's clock,
+     "lag": how late a timer of the monitor came, the most since the last sample,
      "memory": what the process has resident, or null,
      "totals": {"connections": ever, "open": now, "in", "out", "pauses", "highest_pending",
                 "paused": how long, all together, "paused_now": number of producers},
      "connections": [{"id": 1, 2, 3... as they came, "peer": "127.0.0.1:40312",
-                      "label": the class of its protocol, or what the tap was told to say,
+                      "label": the class of its protocol, or what the monitor was told to say,
                       "state": "open" | "closing" | "ending" | "closed",
                       "producer": "none" | "flowing" | "paused" | "pull" | "closed",
                       "pending", "high", "low", "in", "out",
@@ -33,7 +33,7 @@ An *event*:
      "reason": of "lost" only}
 
 Samples are taken by looking, when somebody asks, at counters that are there anyway: between two of
-them, a tap costs a call for each event. Who wants samples of another rhythm makes another tap.
+them, a monitor costs a call for each event. For samples of another rhythm, make another monitor.
 
 One sample looks at connections for LOOK_SECONDS at most, enough for thousands of idle ones.
 The next sample goes on with the others. Until then these count in the totals with what they had
@@ -50,7 +50,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.address import shown
+from minireactor.address import format_address
 from minireactor.core import flow
 from minireactor.transports import tcp
 from minireactor.transports.kernel import receive_queue, send_queue, unsent_limit
@@ -76,7 +76,7 @@ _EVENTS = {"connectionMade": "connect", flow.PAUSE: "pause", flow.RESUME: "resum
 
 
 class _Seen:
-    """What a tap knows of one connection beyond what that knows itself.
+    """What a monitor knows of one connection beyond what that knows itself.
 
     The monitor reads the public counters of a connection, and nothing else."""
 
@@ -100,7 +100,7 @@ class _Seen:
     def __init__(self, number: int, connection: tcp.Connection) -> None:
         self.id = number
         self.connection = connection
-        self.peer = shown(connection.getPeer())
+        self.peer = format_address(connection.getPeer())
         self.label = ""
         self.paused = 0.0  # seconds, until the pause that began at...
         self.paused_since: float | None = None
@@ -128,7 +128,7 @@ _KEYS: dict[str, Callable[[_Seen], Any]] = {
 }
 
 
-class Tap:
+class Monitor:
     """Watches all connections of `reactor`, those that are there already included.
 
     limit: how many connections a sample has in full, 0 or more; may be set later.
@@ -168,18 +168,18 @@ class Tap:
         self._subscribers: list[Subscriber] = []
         self._lag = 0.0
         self._beat_due: float | None = None
-        reactor.add_tap(self._hear)
+        reactor.add_observer(self._hear)
         # To meet thousands takes long: each beat, and each sample, meets some of them.
-        for handler in reactor.shown():
+        for handler in reactor.application_handlers():
             if isinstance(handler, tcp.Connection) and not _is_unwatched(handler):
                 self._count += 1
                 self._unmet[handler] = self._count
         # At once, and not counted: a reactor that does not run yet is not late.
-        self._beating = reactor.call_later_hidden(0, self._beat)
+        self._beating = reactor.call_later_internal(0, self._beat)
 
     def close(self) -> None:
         """Watch no more. Idempotent."""
-        self.reactor.remove_tap(self._hear)
+        self.reactor.remove_observer(self._hear)
         self._subscribers.clear()
         for watched in (self._seen, self._unmet, self._first):
             watched.clear()
@@ -304,7 +304,9 @@ class Tap:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                log.err(None, f"{subscriber!r}, a subscriber of a tap, has failed and is dropped")
+                log.err(
+                    None, f"{subscriber!r}, a subscriber of a monitor, has failed and is dropped"
+                )
                 if subscriber in self._subscribers:
                     self._subscribers.remove(subscriber)
 
@@ -322,7 +324,7 @@ class Tap:
         if self._look():
             then(self._sample())
         else:
-            self.reactor.call_later_hidden(0, partial(self.sample_soon, then))
+            self.reactor.call_later_internal(0, partial(self.sample_soon, then))
 
     def _look(self) -> bool:
         """Go on with a round of looks at all connections; return whether that completes it."""
@@ -476,7 +478,7 @@ class Tap:
         self._note_lag()
         self._meet_all(self.reactor.seconds() + LOOK_SECONDS)
         self._beat_due = self.reactor.seconds() + BEAT
-        self._beating = self.reactor.call_later_hidden(BEAT, self._beat)
+        self._beating = self.reactor.call_later_internal(BEAT, self._beat)
 
     def _note_lag(self) -> None:
         if self._beat_due is not None:

@@ -1,6 +1,6 @@
-"""Recordings: what a tap gives, a JSON object a line.
+"""Recordings: what a monitor gives, a JSON object a line.
 
-The first line says what it is, the others are samples and events as in `tap`, in the order of
+The first line says what it is, the others are samples and events as in `monitor`, in the order of
 their times:
 
     {"type": "recording", "version": 1, "program": "minireactor 0.1.0",
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import __version__
 from minireactor.log import logger
-from minireactor.view.monitor import Tap
+from minireactor.view.monitor import Monitor
 from minireactor.view.output import FLUSH_SECONDS, Writer
 
 if TYPE_CHECKING:
@@ -81,15 +81,15 @@ class Recorder:
                 "command": command,
             }
         )
-        self._tap = Tap(reactor, label=label)
-        self._tap.subscribe(self._hear)
-        self._timer = reactor.call_later_hidden(0, self._sample)
+        self._monitor = Monitor(reactor, label=label)
+        self._monitor.subscribe(self._hear)
+        self._timer = reactor.call_later_internal(0, self._sample)
 
     def close(self) -> None:
         """Take a last sample and close the file. Idempotent."""
         if not self._open:
             return
-        self._note(self._tap.sample())
+        self._note(self._monitor.sample())
         self._write()
         self._end()
 
@@ -97,7 +97,7 @@ class Recorder:
         if not self._open:
             return
         self._open = False
-        self._tap.close()
+        self._monitor.close()
         if self._timer.active():
             self._timer.cancel()
         lost = self._writer.close(FLUSH_SECONDS)
@@ -121,9 +121,9 @@ class Recorder:
         self._note(event)
 
     def _sample(self) -> None:
-        self._timer = self._reactor.call_later_hidden(INTERVAL, self._sample)
+        self._timer = self._reactor.call_later_internal(INTERVAL, self._sample)
         self._pauses.clear()
-        self._note(self._tap.sample())
+        self._note(self._monitor.sample())
         self._write()
 
     def _note(self, line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The picture that `--watch` shows in a terminal: samples of a tap in, lines of text out.
+"""The picture that `--watch` shows in a terminal: samples of a monitor in, lines of text out.
 
     draw(samples, (80, 24), Options(title="serve echo")) -> ["...", ...]
 

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.view.monitor import ORDERS, Tap
+from minireactor.view.monitor import ORDERS, Monitor
 from minireactor.view.terminal import screen
 from minireactor.view.terminal.screen import HISTORY, INTERVAL, Options
 from minireactor.view.terminal.terminal import Capture, Terminal, find_terminal
@@ -44,7 +44,7 @@ def open_watch(
 ) -> Lines | Screen:
     """Show `reactor` from now on, until it is closed.
 
-    title: what it is. hint: what to say while there is no connection. label: as for a Tap.
+    title: what it is. hint: what to say while there is no connection. label: as for a Monitor.
     on_quit: called for each `q`. is_stopping: asked whether the end has begun."""
     fd = find_terminal()
     if fd is None:
@@ -63,13 +63,13 @@ class Lines:
 
     def __init__(self, reactor: Reactor, label: Label | None = None) -> None:
         self._reactor = reactor
-        self._tap = Tap(reactor, limit=1, label=label)
-        self._samples: deque[dict[str, Any]] = deque([self._tap.sample()], maxlen=2)
-        self._timer = reactor.call_later_hidden(LINE_SECONDS, self._print)
+        self._monitor = Monitor(reactor, limit=1, label=label)
+        self._samples: deque[dict[str, Any]] = deque([self._monitor.sample()], maxlen=2)
+        self._timer = reactor.call_later_internal(LINE_SECONDS, self._print)
 
     def _print(self) -> None:
-        self._timer = self._reactor.call_later_hidden(LINE_SECONDS, self._print)
-        self._samples.append(self._tap.sample())
+        self._timer = self._reactor.call_later_internal(LINE_SECONDS, self._print)
+        self._samples.append(self._monitor.sample())
         try:
             # Of a command, sys.stdout is a stream that never waits.
             print(screen.plain(self._samples), flush=True)
@@ -77,7 +77,7 @@ class Lines:
             self.close()
 
     def close(self) -> None:
-        self._tap.close()
+        self._monitor.close()
         if self._timer.active():
             self._timer.cancel()
 
@@ -98,20 +98,20 @@ class Screen:
         self._options = options
         self._on_quit = on_quit
         self._is_stopping = is_stopping
-        self._tap = Tap(reactor, label=label)
+        self._monitor = Monitor(reactor, label=label)
         self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._terminal = Terminal(reactor, fd, self._key)
         self._capture = Capture()
         self._signals: dict[int, Any] = {}
         self._capture.open()
         self._take_signals()
-        self._timer = reactor.call_later_hidden(0, self._tick)
+        self._timer = reactor.call_later_internal(0, self._tick)
 
     def close(self) -> None:
         """The terminal is as it was. Idempotent."""
         self._terminal.close()
         self._capture.close()
-        self._tap.close()
+        self._monitor.close()
         if self._timer.active():
             self._timer.cancel()
         while self._signals:
@@ -121,7 +121,7 @@ class Screen:
     # The picture.
 
     def _tick(self) -> None:
-        self._timer = self._reactor.call_later_hidden(INTERVAL, self._tick)
+        self._timer = self._reactor.call_later_internal(INTERVAL, self._tick)
         ours = self._terminal.is_ours()
         if ours and not self._terminal.entered:
             self._terminal.enter()
@@ -133,8 +133,8 @@ class Screen:
 
     def _sample(self) -> None:
         # As many as there may be lines: what is left out of the picture is summed there.
-        self._tap.limit = max(1, self._terminal.size().lines)
-        self._samples.append(self._tap.sample())
+        self._monitor.limit = max(1, self._terminal.size().lines)
+        self._samples.append(self._monitor.sample())
 
     def _draw(self) -> None:
         if not self._samples:
@@ -154,7 +154,7 @@ class Screen:
             self._options.frozen = not self._options.frozen
         elif key == "s":
             following = (ORDERS.index(self._options.order) + 1) % len(ORDERS)
-            self._options.order = self._tap.order = ORDERS[following]
+            self._options.order = self._monitor.order = ORDERS[following]
             if not self._options.frozen:
                 self._sample()
         self._draw()

@@ -1,4 +1,4 @@
-"""The dashboard: a page that shows what a Tap sees, and from which the marks can be moved.
+"""The dashboard: a page that shows what a Monitor sees, and from which the marks can be moved.
 
     dashboard = Dashboard(reactor, "random on 127.0.0.1:1234")
     dashboard.listen("127.0.0.1", 8000)
@@ -6,7 +6,7 @@
 
 The page is one document without any link to elsewhere. What it asks for afterwards:
 
-    GET  /events   server-sent events: a "hello" with the title, then samples and events, see `tap`
+    GET  /events   server-sent events: a "hello" with the title, samples and events: see `monitor`
     POST /marks    {"id": of a connection, or null for all and those to come, "high", "low": bytes}
 
 Who may: the address that is printed has a token in its fragment, which a browser sends to nobody;
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
-from minireactor.view.monitor import Tap
+from minireactor.view.monitor import Monitor
 from minireactor.view.web.http import HTTPError, Request, Response, Site, is_local
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Dashboard(Page):
 
     title: what is being watched.
     hint: what one might type to see a connection; "" for none.
-    label: as of a Tap.
+    label: as of a Monitor.
     set_marks: called with (high, low) when those of all connections are moved: for those to come.
     highest: bytes, the most that a high mark may be moved to.
     more: called for each sample; what it gives is added to that.
@@ -169,20 +169,20 @@ class Dashboard(Page):
     ) -> None:
         super().__init__(mode)
         self.reactor = reactor
-        self.tap = Tap(reactor, SHOWN, label)
+        self.monitor = Monitor(reactor, SHOWN, label)
         self._hello = {"type": "hello", "title": title, "hint": hint}
         self._set_marks = set_marks
         self._highest = highest
         self._more = more
         self._readers: set[_Reader] = set()
         self._timer: Any = None
-        self.tap.subscribe(self._tell)
+        self.monitor.subscribe(self._tell)
         self.add("GET", "/events", self._stream)
         self.add_change("/marks", self._move)
 
     def close(self) -> None:
         super().close()
-        self.tap.close()
+        self.monitor.close()
         for reader in list(self._readers):
             reader.response.end()
             self._gone(reader)
@@ -198,8 +198,8 @@ class Dashboard(Page):
         response.registerProducer(reader, True)
         reader.say(_event(self._hello))
         if not self._readers:
-            self.tap.sample()  # as nobody has looked for long, its lag is that of long ago
-            self._timer = self.reactor.call_later_hidden(0, self._sample)
+            self.monitor.sample()  # as nobody has looked for long, its lag is that of long ago
+            self._timer = self.reactor.call_later_internal(0, self._sample)
         self._readers.add(reader)
 
     def _gone(self, reader: _Reader) -> None:
@@ -208,10 +208,10 @@ class Dashboard(Page):
             self._timer.cancel()
 
     def _sample(self) -> None:
-        count = self.tap.count()
+        count = self.monitor.count()
         pause = RARELY if count >= CROWD else SELDOM if count >= MANY else OFTEN
-        self._timer = self.reactor.call_later_hidden(pause, self._sample)
-        sample = self.tap.sample()
+        self._timer = self.reactor.call_later_internal(pause, self._sample)
+        sample = self.monitor.sample()
         if self._more is not None:
             sample.update(self._more())
         self._say(sample)
@@ -236,11 +236,11 @@ class Dashboard(Page):
             raise ValueError(f"a high mark of more than {self._highest} bytes is not for this page")
         marks = int(high), int(low)  # a JSON true is an integer, too, but only here
         if number is None:
-            connections = self.tap.connections()
+            connections = self.monitor.connections()
             if self._set_marks is not None:
                 self._set_marks(*marks)
         else:
-            connection = self.tap.connection(number)
+            connection = self.monitor.connection(number)
             if connection is None:
                 raise HTTPError(404, f"there is no connection {number!r:.20} any more")
             connections = [connection]

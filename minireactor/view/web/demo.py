@@ -21,7 +21,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.address import shown
+from minireactor.address import format_address
 from minireactor.protocol import Factory, Protocol
 from minireactor.proxy.relay import Relay
 from minireactor.serve.server import Server
@@ -370,7 +370,7 @@ class Demo:
 
     def is_of_proxy(self, connection: Connection) -> bool:
         """Whether the proxy is at the other end of this connection of the server."""
-        return shown(connection.getPeer()) in self._upstream.values()
+        return format_address(connection.getPeer()) in self._upstream.values()
 
     # Connections.
 
@@ -385,15 +385,15 @@ class Demo:
 
     def _of_server(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == "connectionLost":
-            self._lost(shown(connection.getPeer()))
+            self._lost(format_address(connection.getPeer()))
 
     def _of_relay(self, event: str, proxy: Proxy, detail: Any) -> None:
-        peer = shown(proxy.client.getPeer())
+        peer = format_address(proxy.client.getPeer())
         if event == "connected":
             assert proxy.target is not None
             _set_buffer(proxy.target.getHandle(), socket.SO_RCVBUF, RECEIVE_BUFFER)
             _set_buffer(proxy.client.getHandle(), socket.SO_SNDBUF, SEND_BUFFER)
-            self._upstream[peer] = shown(proxy.target.getHost())
+            self._upstream[peer] = format_address(proxy.target.getHost())
         elif event == "connectionLost":
             self._upstream.pop(peer, None)
             self._lost(peer)
@@ -411,7 +411,7 @@ class Demo:
 
     def _connections(self) -> list[Connection]:
         """All that have marks of their own."""
-        return self.dashboard.tap.connections()
+        return self.dashboard.monitor.connections()
 
     # The switches.
 

@@ -498,7 +498,7 @@ class _Http(Protocol):
     def _set_timer(self, seconds: float = SECONDS) -> None:
         self._stop_timer()
         self._stuck_at = self.transport.bytes_out if self.transport.pending else None
-        self._timer = self.transport.reactor.call_later_hidden(seconds, self._time_out)
+        self._timer = self.transport.reactor.call_later_internal(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
