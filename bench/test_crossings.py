@@ -41,8 +41,8 @@ def test_table(measure):
 
     def work():
         for _ in range(MANY):
-            control.fire(flow.ABOVE)()
-            control.fire(flow.BELOW)()
+            flow.call(*control.fire(flow.ABOVE))
+            flow.call(*control.fire(flow.BELOW))
 
     measure(work, MANY, "pause and resume")
 

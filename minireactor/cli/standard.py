@@ -112,7 +112,7 @@ class Output:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         _start("minireactor-output", self._write)
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: flow.Producer, streaming: bool) -> None:
         self._call(self._flow.register(producer, streaming))
 
     def unregisterProducer(self) -> None:
@@ -136,9 +136,9 @@ class Output:
         self._call(self._flow.fire(flow.ENDED))
         self._on_end(error)
 
-    def _call(self, call: Callable[[], Any] | None) -> None:
+    def _call(self, call: flow.ProducerCall) -> None:
         if call is not None:
-            call()
+            flow.call(*call)
 
     def _write(self) -> None:
         error = None

@@ -5,16 +5,31 @@ apply to pending, the high and the low watermark ("marks"). Above the high mark 
 much. At or below the low mark it wants more. The distance between the marks keeps the consumer from
 pausing and resuming the producer for every few bytes.
 
-This module neither reads nor writes. Its caller fires the events, and makes the call on the
-producer that an event leads to. The caller makes this call last, because the producer may fire the
-next event within it.
+This module neither reads nor writes. Its caller fires the events. An event may lead to a call of
+one of the producer's methods, which the caller makes with `call()`. The caller makes this call
+last, because the producer may fire the next event within it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from minireactor.failure import safe_repr
+
+if TYPE_CHECKING:
+    from typing import Optional, Protocol
+
+    class Producer(Protocol):
+        """What the flow of bytes needs. A push producer also has pauseProducing()."""
+
+        def resumeProducing(self) -> object:
+            """Write: a push producer until it is paused, a pull producer once."""
+
+        def stopProducing(self) -> object:
+            """Write no more, ever."""
+
+    # A producer, and the name of its method that has to be called. None: there is no call to make.
+    ProducerCall = Optional[tuple[Producer, str]]
 
 HIGH = 64 * 1024  # bytes; enough for a few sends on a local network, and Twisted's limit
 LOW = HIGH // 4
@@ -88,14 +103,14 @@ class FlowControl:
     def __init__(self, high: int = HIGH, low: int = LOW) -> None:
         self.high = high
         self.low = low
-        self.producer: Any = None
+        self.producer: Producer | None = None
         self.streaming = False
         self.state = NONE
 
-    def register(self, producer: Any, streaming: bool) -> Callable[[], Any] | None:
-        """Take a producer, push if `streaming`, else pull; the call to make, as for `fire`.
+    def register(self, producer: Producer, streaming: bool) -> ProducerCall:
+        """Take a producer, push if `streaming`, else pull. Return the call to make, as fire() does.
 
-        RuntimeError while another is registered, which goes on undisturbed."""
+        Raises RuntimeError if another producer is registered. That one goes on undisturbed."""
         if self.producer is not None:
             raise RuntimeError(
                 f"cannot register {safe_repr(producer)}: "
@@ -106,21 +121,21 @@ class FlowControl:
         self.streaming = bool(streaming)
         return self.fire(PUSH_REGISTERED if streaming else PULL_REGISTERED)
 
-    def fire(self, event: str) -> Callable[[], Any] | None:
-        """Change state; the call on the producer that the caller has to make now, or None."""
+    def fire(self, event: str) -> ProducerCall:
+        """Change the state as the table says. Return the call that the caller has to make now.
+
+        Raises KeyError if the table has no such row."""
         self.state, name = TRANSITIONS[self.state, event]
         producer = self.producer
         if self.state is NONE or self.state is CLOSED:
             self.producer = None
             self.streaming = False
-        return _call_of(producer, name) if name else None
+        return (producer, name) if producer is not None and name is not None else None
 
 
-def _call_of(producer: Any, name: str) -> Callable[[], Any]:
-    # The method is looked up within the call: a producer that lacks it then fails where one that
-    # raises does, and not in the middle of somebody's write() or of an ending.
-    def call() -> Any:
-        return getattr(producer, name)()
+def call(producer: Producer, name: str) -> None:
+    """Call the method `name` of the producer.
 
-    call.__name__ = name
-    return call
+    The method is looked up here, inside the guard of the caller. A producer that lacks the method
+    then fails like one that raises, and not in the middle of a write() or of an ending."""
+    getattr(producer, name)()

@@ -153,8 +153,7 @@ class Stage:
         Raises RuntimeError if another producer is registered."""
         call = self._flow.register(producer, streaming)
         self._answered = False
-        if call is not None:
-            self._guard(call)
+        self._call_producer(call)
 
     def unregisterProducer(self) -> None:
         """End the stream. Does nothing if no producer is registered."""
@@ -200,8 +199,7 @@ class Stage:
         stop = self._break_off()
         for consumer in consumers:
             self._guard(getattr(consumer, "abortConnection", consumer.unregisterProducer))
-        if stop is not None:
-            self._guard(stop)
+        self._call_producer(stop)
 
     # The push producer's methods, called from below.
 
@@ -216,9 +214,7 @@ class Stage:
 
     def stopProducing(self) -> None:
         self._consumers = []
-        stop = self._break_off()
-        if stop is not None:
-            self._guard(stop)
+        self._call_producer(self._break_off())
 
     # What subclasses override.
 
@@ -304,9 +300,11 @@ class Stage:
         return state is flow.PAUSED or (state is flow.PULL and self._answered)
 
     def _notify_producer(self, event: str) -> None:
-        call = self._flow.fire(event)
+        self._call_producer(self._flow.fire(event))
+
+    def _call_producer(self, call: flow.ProducerCall) -> None:
         if call is not None:
-            self._guard(call)
+            self._guard(flow.call, *call)
 
     # Time: at most one delayed call, and none while there is nothing to wait for.
 
@@ -355,7 +353,7 @@ class Stage:
             if call is not None:
                 self._guard(call)
 
-    def _break_off(self) -> Callable[[], Any] | None:
+    def _break_off(self) -> flow.ProducerCall:
         """End the stream without a proper end; return the call to make on the producer, or None."""
         self.over = True
         self._on_finish = None
@@ -363,9 +361,9 @@ class Stage:
         self._drop()
         return self._flow.fire(flow.ENDED)
 
-    def _guard(self, call: Callable[[], object]) -> None:
+    def _guard(self, call: Callable[..., object], *args: object) -> None:
         try:
-            call()
+            call(*args)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:

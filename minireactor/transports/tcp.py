@@ -32,6 +32,7 @@ from minireactor.transports.sendfile import FileSource
 from minireactor.transports.sockets import Endpoint
 
 if TYPE_CHECKING:
+    from minireactor.core.flow import Producer, ProducerCall
     from minireactor.core.loop import Loop
     from minireactor.defer import Deferred
 
@@ -113,7 +114,7 @@ class Connection(Endpoint):
         self._flush_due = False
         # Slots, though most connections never set these two: an attribute in `__dict__` makes each
         # call of a method dearer. Benchmark `lines`: 0.172 us -> 0.190 us a line with `__dict__`.
-        self._turn_for: Any = None  # the producer that _resume_producer() will resume
+        self._turn_for: Producer | None = None  # the producer that _resume_producer() will resume
         self._unsent: UnsentLimit | None = None  # set when the kernel first takes only a part
         self.bytes_in = 0
         self.bytes_out = 0
@@ -261,7 +262,7 @@ class Connection(Endpoint):
     # Flow control: see `flow`.
 
     @property
-    def producer(self) -> Any:
+    def producer(self) -> Producer | None:
         return self._flow.producer
 
     @property
@@ -310,7 +311,7 @@ class Connection(Endpoint):
             self.writing = False  # the flush comes before the socket is seen to be writable
             self.reactor.flushes.append(self)
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Let `producer` supply the data: a push producer if `streaming`, else a pull producer.
 
         If the connection has ended, calls stopProducing() of the producer at once. Raises
@@ -346,14 +347,14 @@ class Connection(Endpoint):
         if self._flow.state is not flow.CLOSED:
             self._call_producer(self._flow.fire(event))
 
-    def _call_producer(self, call: Callable[[], Any] | None) -> None:
+    def _call_producer(self, call: ProducerCall) -> None:
         if call is not None:
-            name = call.__name__
-            if name == flow.PAUSE:
+            producer, name = call
+            if name is flow.PAUSE:
                 self.pauses += 1
                 self.highest_pending = max(self.highest_pending, self.pending)
             self.reactor.notify(name, self)
-            self.reactor.guard(self, call)
+            self.reactor.guard(self, flow.call, producer, name)
 
     # Reading.
 
