@@ -1,4 +1,4 @@
-"""A connected socket: its addresses, options and closing, in any state of the connection."""
+"""A connected socket: its addresses, options, lifecycle and closing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket, has_forked
+from minireactor.transports import lifecycle
 from minireactor.transports.closing import Lingering
+from minireactor.transports.lifecycle import CLOSED, OPEN
 
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop
@@ -25,6 +27,7 @@ class Endpoint(Handler):
         "__dict__",  # programs set attributes of their own on a transport, or replace its methods
         "_host",
         "_peer",
+        "_state",
         "protocol",
         "reactor",
         "socket",
@@ -43,6 +46,7 @@ class Endpoint(Handler):
         self.protocol: Any = None
         self._peer = peer
         self._host = host
+        self._state = OPEN
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """Return the peer's numeric address, also after the connection has ended."""
@@ -83,6 +87,32 @@ class Endpoint(Handler):
         """Return whether the protocol handles the end of each direction by itself."""
         protocol = self.protocol
         return hasattr(protocol, "readConnectionLost") and hasattr(protocol, "writeConnectionLost")
+
+    # The lifecycle: see `lifecycle`.
+
+    def _fire(self, event: str) -> bool:
+        """Change the state as the table says; return whether the new state is another one."""
+        before = self._state
+        self._state = lifecycle.TRANSITIONS[before, event]
+        return self._state is not before
+
+    @property
+    def state(self) -> str:
+        """The state in a word: "open", "closing", "ending" or "closed"."""
+        return self._state.public_name
+
+    @property
+    def write_ended(self) -> bool:
+        """Whether write() takes no data any more: our side, or the connection, has ended."""
+        return self._state.write_ended
+
+    @property
+    def connected(self) -> bool:
+        return self._state is not CLOSED
+
+    @property
+    def disconnected(self) -> bool:
+        return self._state is CLOSED
 
     def close_socket(self, reset: bool, linger: bool) -> None:
         """Close the socket: with a reset, or gracefully.

@@ -21,20 +21,17 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
-from minireactor.core.buffer import LARGE, Source, WriteBuffer, as_bytes
+from minireactor.core.buffer import Source
 from minireactor.core.poller import READ, WRITE
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.transports import lifecycle
-from minireactor.transports.kernel import UnsentLimit, unsent_limit_for
-from minireactor.transports.lifecycle import CLOSED, CLOSING_SILENT, ENDING, OPEN, WRITE_CLOSED
-from minireactor.transports.sendfile import FileSource
-from minireactor.transports.sockets import Endpoint
+from minireactor.transports.consumer import Consumer
+from minireactor.transports.kernel import UnsentLimit
+from minireactor.transports.lifecycle import CLOSED, CLOSING_SILENT, WRITE_CLOSED
 
 if TYPE_CHECKING:
-    from minireactor.core.flow import Producer, ProducerCall
     from minireactor.core.loop import Loop
-    from minireactor.defer import Deferred
 
 # A connection's share of one loop iteration, in bytes, so that a fast peer starves nobody. The read
 # size starts at 4 KiB and grows while reads fill it, so a connection with 64-byte messages never
@@ -49,7 +46,7 @@ SMALLEST_SHARE = 16 * 1024  # with less, the system calls cost more than moving 
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 
-class Connection(Endpoint):
+class Connection(Consumer):
     """The transport of one protocol. A Port or a Connector makes it: see `interfaces.ITransport`.
 
     `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is "open",
@@ -57,37 +54,16 @@ class Connection(Endpoint):
     """
 
     __slots__ = (
-        "_buffer",
-        "_flow",
-        "_flush_due",
         "_input_due",
         "_on_lost",
         "_read_hook",
         "_read_size",
         "_reason",
-        "_state",
-        "_tail",
-        "_tail_limit",
-        "_turn_for",
-        "_unsent",
         "bytes_in",
         "bytes_out",
         "disconnecting",
-        "highest_pending",
-        "pauses",
         "read_ended",
     )
-
-    # Three fields exist for speed alone.
-    # - `_tail` is `_buffer.tail`: the small writes after the last large chunk. write() appends to
-    #   the tail without a call.
-    # - `_tail_limit` is the high mark less the bytes before the tail. A longer tail means that
-    #   pending is above the high mark, so write() need not compute pending.
-    # - `_flush_due` means that a call of doWrite() is certain: the connection is in `loop.flushes`,
-    #   or waits until its socket is writable, or is inside doRead(). doRead() sets the flag, and
-    #   calls doWrite() itself after dataReceived(), so an echo needs no entry in `loop.flushes`.
-    # The plain version: write() appends to `_buffer`, adds the connection to `loop.flushes` if it
-    # is not there, and compares `pending` with the high mark.
 
     def __init__(
         self,
@@ -98,28 +74,16 @@ class Connection(Endpoint):
         on_lost: Callable[[Failure], None] | None = None,
         host: IPv4Address | IPv6Address | None = None,
     ) -> None:
-        super().__init__(reactor, sock, peer, host)
+        super().__init__(reactor, sock, peer, marks, host)
         self._on_lost = on_lost
-        self._state = OPEN
         self.disconnecting = False  # the program has closed or aborted; only reported
         self._reason: Failure | None = None  # why the state is ENDING
         self.read_ended = False  # the peer has sent its end of the stream
         self._read_size = SMALLEST_READ
         self._input_due = False  # a line receiver gets its buffered input before the next read
         self._read_hook: Callable[[], bool] | None = None  # see set_read_hook()
-        self._flow = flow.FlowControl(*marks)
-        self._buffer = WriteBuffer()
-        self._tail = self._buffer.tail
-        self._tail_limit = self._flow.high
-        self._flush_due = False
-        # Slots, though most connections never set these two: an attribute in `__dict__` makes each
-        # call of a method dearer. Benchmark `lines`: 0.172 us -> 0.190 us a line with `__dict__`.
-        self._turn_for: Producer | None = None  # the producer that _resume_producer() will resume
-        self._unsent: UnsentLimit | None = None  # set when the kernel first takes only a part
         self.bytes_in = 0
         self.bytes_out = 0
-        self.highest_pending = 0
-        self.pauses = 0
 
     def start(self, protocol: Any) -> None:
         """Connect `protocol` to this transport, then begin to read."""
@@ -132,61 +96,6 @@ class Connection(Endpoint):
             self.reactor.guard(self, self.reactor.update_interest, self)
 
     # Writing.
-
-    def write(self, data: Any) -> None:
-        """Queue bytes, a bytearray or a memoryview; the caller may change the data afterwards.
-
-        Never sends at once. Does nothing once the connection or its write side has ended. Calls
-        pauseProducing() of the registered producer if pending rises above the high mark. Raises
-        TypeError if `data` is of another type.
-        """
-        # All in one function: one more call would cost as much as the append itself. Benchmark
-        # `integers` makes each of a million integers a write of its own.
-        if data.__class__ is not bytes:
-            data = as_bytes(data)
-        if not self._flush_due and not (data and self._flush_soon()):
-            return
-        if len(data) < LARGE:
-            tail = self._tail
-            tail += data
-            if len(tail) > self._tail_limit:
-                self._signal(flow.ABOVE)
-        else:
-            self._seal(data)
-
-    def writeSequence(self, iovec: Any) -> None:
-        """Write an iterable of bytes. Raises TypeError if an item is of another type."""
-        self.write(b"".join(map(as_bytes, iovec)))
-
-    def write_source(self, source: Source) -> None:
-        """Queue the bytes of a Source. They are pending until they are sent, like all others."""
-        if source.left and self._flush_soon():
-            self._seal(source)
-        else:
-            source.close()
-
-    def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Deferred[int]:
-        """Queue a part of a real file; return a Deferred of the number sent. See `sendfile`.
-
-        count: by default, all bytes from `offset` on."""
-        source = FileSource(self.reactor.call_soon, file, offset, count)
-        self.write_source(source)
-        return source.sent
-
-    def _flush_soon(self) -> bool:
-        """Make sure that a flush follows. Return False if no data is taken any more."""
-        if self._state.write_ended:
-            return False
-        if not self._flush_due:
-            self._flush_due = True
-            self.reactor.flushes.append(self)
-        return True
-
-    def _seal(self, chunk: bytes | Source) -> None:
-        self._buffer.append(chunk)
-        self._tail_limit = self._flow.high - self._buffer.sealed
-        if self._tail_limit < 0:
-            self._signal(flow.ABOVE)
 
     def doWrite(self) -> None:
         """Flush: send once, then do what waited for that, such as resuming the producer."""
@@ -258,103 +167,6 @@ class Connection(Endpoint):
         if self.is_half_closeable():
             self.protocol.writeConnectionLost()
         self._close_if_both_ended()
-
-    # Flow control: see `flow`.
-
-    @property
-    def producer(self) -> Producer | None:
-        return self._flow.producer
-
-    @property
-    def streamingProducer(self) -> bool:
-        return self._flow.streaming
-
-    @property
-    def flow_state(self) -> str:
-        """The state of flow control: "none", "flowing", "paused", "pull" or "closed"."""
-        return self._flow.state
-
-    @property
-    def marks(self) -> tuple[int, int]:
-        """The high and the low mark, in bytes."""
-        return self._flow.high, self._flow.low
-
-    @property
-    def pending(self) -> int:
-        """How many bytes the application has written and the kernel has not yet taken."""
-        return len(self._buffer)
-
-    @property
-    def bufferSize(self) -> int:
-        """The high mark. Setting it also sets the low mark, to a quarter of the high mark."""
-        return self._flow.high
-
-    @bufferSize.setter
-    def bufferSize(self, high: int) -> None:
-        self.setWriteBufferLimits(high)
-
-    def setWriteBufferLimits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the high and low watermarks, in bytes; they apply at once.
-
-        With `high` alone, low becomes a quarter of high. With `low` alone, high stays. Without
-        both, the defaults return. Raises ValueError unless 0 <= low < high."""
-        if high is None:
-            high, low = (flow.HIGH, flow.LOW) if low is None else (self._flow.high, low)
-        self._flow.high, self._flow.low = flow.checked_marks(high, low)
-        self._tail_limit = self._flow.high - self._buffer.sealed
-        self._unsent = self._unsent or UnsentLimit(self.socket)
-        self._unsent.change(unsent_limit_for(self._flow.high))
-        pending = len(self._buffer)
-        if pending > self._flow.high:
-            self._signal(flow.ABOVE)
-        elif 0 < pending <= self._flow.low and self.writing:
-            self.writing = False  # the flush comes before the socket is seen to be writable
-            self.reactor.flushes.append(self)
-
-    def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        """Let `producer` supply the data: a push producer if `streaming`, else a pull producer.
-
-        If the connection has ended, calls stopProducing() of the producer at once. Raises
-        RuntimeError if another producer is registered."""
-        self._call_producer(self._flow.register(producer, streaming))
-
-    def unregisterProducer(self) -> None:
-        """Forget the producer, which has finished. Does nothing without a producer."""
-        self._flow.fire(flow.UNREGISTERED)
-        self._finish_soon()
-
-    def stopConsuming(self) -> None:
-        self.unregisterProducer()
-        self.loseConnection()
-
-    def _resume_in_turn(self) -> None:
-        # Not at once: a thousand producers could fill their buffers inside one flush. All other
-        # connections would then wait for seconds (rule T5).
-        if self._turn_for is None:
-            self.reactor.call_in_turn(self._resume_producer)
-        self._turn_for = self._flow.producer
-
-    def _resume_producer(self) -> None:
-        producer, self._turn_for = self._turn_for, None
-        if producer is not self._flow.producer:
-            return  # the flush was for an earlier producer
-        # Pending may have grown since. If so, the next flush asks for another turn.
-        waits = self._flow.state in flow.WAITING and self._state is not ENDING
-        if waits and len(self._buffer) <= self._flow.low:
-            self._signal(flow.BELOW)
-
-    def _signal(self, event: str) -> None:
-        if self._flow.state is not flow.CLOSED:
-            self._call_producer(self._flow.fire(event))
-
-    def _call_producer(self, call: ProducerCall) -> None:
-        if call is not None:
-            producer, name = call
-            if name is flow.PAUSE:
-                self.pauses += 1
-                self.highest_pending = max(self.highest_pending, self.pending)
-            self.reactor.notify(name, self)
-            self.reactor.guard(self, flow.call, producer, name)
 
     # Reading.
 
@@ -469,30 +281,6 @@ class Connection(Endpoint):
         self.loseConnection()
 
     # Endings: see `lifecycle`.
-
-    def _fire(self, event: str) -> bool:
-        """Change the state as the table says; return whether the new state is another one."""
-        before = self._state
-        self._state = lifecycle.TRANSITIONS[before, event]
-        return self._state is not before
-
-    @property
-    def state(self) -> str:
-        """The state in a word: "open", "closing", "ending" or "closed"."""
-        return self._state.public_name
-
-    @property
-    def write_ended(self) -> bool:
-        """Whether write() takes no data any more: our side, or the connection, has ended."""
-        return self._state.write_ended
-
-    @property
-    def connected(self) -> bool:
-        return self._state is not CLOSED
-
-    @property
-    def disconnected(self) -> bool:
-        return self._state is CLOSED
 
     def loseConnection(self) -> None:
         """Close once all written data has been sent and no producer is registered.
