@@ -24,7 +24,7 @@ from __future__ import annotations
 import select
 import selectors
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # The values of epoll's own bits.
 READ = 1
@@ -62,7 +62,7 @@ class SelectorPoller:
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._silent: Any = select.poll() if hasattr(select, "poll") else None
+        self._silent = select.poll() if hasattr(select, "poll") else None
         self._silent_fds: set[int] = set()  # watched without events
         self._looked = 0.0
 
@@ -90,8 +90,8 @@ class SelectorPoller:
             pass  # a `watch` that failed has removed it
 
     def poll(self, timeout: float, limit: int = -1) -> list[tuple[int, int]]:
-        looking = self._silent_fds and self._silent is not None
-        if looking:
+        silent = self._silent if self._silent_fds else None
+        if silent is not None:
             timeout = min(timeout, LOOK_SECONDS)
         ready = [
             (
@@ -101,9 +101,9 @@ class SelectorPoller:
             )
             for key, mask in self._select(timeout)
         ]
-        if looking and time.monotonic() - self._looked >= LOOK_SECONDS:
+        if silent is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            ready += self._look()
+            ready += self._look(silent)
         return ready
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
@@ -117,13 +117,13 @@ class SelectorPoller:
                 raise
             return [(key, key.events) for key in closed]
 
-    def _look(self) -> list[tuple[int, int]]:
+    def _look(self, silent: select.poll) -> list[tuple[int, int]]:
         """Return the descriptors without events that have hung up."""
         for fd in self._silent_fds:
-            self._silent.register(fd, 0)
-        gone = [(fd, HANGUP) for fd, _ in self._silent.poll(0)]
+            silent.register(fd, 0)
+        gone = [(fd, HANGUP) for fd, _ in silent.poll(0)]
         for fd in self._silent_fds:
-            self._silent.unregister(fd)
+            silent.unregister(fd)
         return gone
 
     def close(self) -> None:
