@@ -1,0 +1,49 @@
+"""Protocols that split a stream of bytes into lines or strings, and a producer that sends a file.
+
+All receivers give the same three guarantees.
+
+Linear cost. Each input byte is searched and copied a fixed number of times, however the stream is
+cut: one line in a thousand reads, or a thousand lines in one read. LineReceiver documents the cost
+of mode changes.
+
+Pausing takes effect immediately. A receiver checks `transport.reading` before each delivery, and
+stops while `transport.reading` is false. It is false as soon as the transport is paused, closed or
+lost. (If a transport has no attribute `reading`, the receiver checks `disconnecting`.) A receiver
+that is a push producer also stops between its own `pauseProducing()` and `resumeProducing()`. The
+rest of the input is then buffered, and `has_buffered_input` is true. `dataReceived(b"")` delivers
+the buffered input. A transport calls this after its own `resumeProducing()`.
+
+No re-entrance. If `dataReceived` is called from inside a delivery, it only buffers the data, which
+the running delivery then delivers. If a callback raises an exception, the input after its own line
+or string stays buffered.
+
+May import the kit, no transport. Read first: `receiver`, which all receivers share.
+"""
+
+from minireactor.basic.lines import WHOLE_SWITCHES, LineOnlyReceiver, LineReceiver
+from minireactor.basic.sender import FileSender
+from minireactor.basic.strings import (
+    Int8StringReceiver,
+    Int16StringReceiver,
+    Int32StringReceiver,
+    IntNStringReceiver,
+    NetstringParseError,
+    NetstringReceiver,
+    StatefulStringProtocol,
+    StringTooLongError,
+)
+
+__all__ = [
+    "WHOLE_SWITCHES",
+    "FileSender",
+    "Int8StringReceiver",
+    "Int16StringReceiver",
+    "Int32StringReceiver",
+    "IntNStringReceiver",
+    "LineOnlyReceiver",
+    "LineReceiver",
+    "NetstringParseError",
+    "NetstringReceiver",
+    "StatefulStringProtocol",
+    "StringTooLongError",
+]
