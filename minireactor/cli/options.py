@@ -1,18 +1,16 @@
-"""The command line: the commands, their options, the values of these, and the help texts."""
+"""The commands, their options and the help texts. `values` parses the values of options."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, NoReturn
 
 from minireactor import __version__
+from minireactor.cli import values
 from minireactor.core import flow
 from minireactor.proxy.balance import BALANCES, FAILURE_COOLDOWN, FIRST
-from minireactor.transports.keepalive import MAX_SECONDS
 from minireactor.view.output import UsageError
 
 # Default timeouts of a proxy, in seconds. Without them it would keep dead connections for ever.
@@ -22,7 +20,6 @@ PROXY_STALL = 300.0
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
 
 _UNTIL_STOPPED = ", until SIGINT or SIGTERM"
-_UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -105,21 +102,21 @@ def _add_serve(commands: Any) -> None:
     add("path", metavar="PATH", nargs="?", help="for file only: the file to send (default: none)")
     add(
         "--host",
-        type=_host,
+        type=values.host,
         default="127.0.0.1",
         help="address or name to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all addresses of this "
         "machine (default: %(default)s)",
     )
     add(
         "--port",
-        type=_port,
+        type=values.port,
         default=1234,
         help="port number to listen on; 0: any free one (default: %(default)s)",
     )
     _add_limits(add, None, None)
     add(
         "--seed",
-        type=_integer,
+        type=values.integer,
         metavar="N",
         help="for random only: start the random numbers from this integer; every client then gets "
         "the same ones, in each run (default: none)",
@@ -140,7 +137,7 @@ def _add_proxy(commands: Any) -> None:
     add(
         "listen",
         metavar="LISTEN",
-        type=_listening_place,
+        type=values.listening_address,
         help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, or :PORT (of all IPv4 "
         "addresses of this machine); port 0: any free one",
     )
@@ -148,7 +145,7 @@ def _add_proxy(commands: Any) -> None:
         "targets",
         metavar="TARGET",
         nargs="+",
-        type=_target_place,
+        type=values.target_address,
         help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; if "
         "one of several targets fails, the next is tried; the failed one is then tried last for "
         f"{FAILURE_COOLDOWN:g} s",
@@ -163,7 +160,7 @@ def _add_proxy(commands: Any) -> None:
     )
     add(
         "--connect-timeout",
-        type=_timeout,
+        type=values.timeout,
         metavar="SECONDS",
         default=10.0,
         help="give up an attempt to connect to a target after this many seconds; 0: no limit "
@@ -171,7 +168,7 @@ def _add_proxy(commands: Any) -> None:
     )
     add(
         "--rate",
-        type=_rate,
+        type=values.rate,
         metavar="BYTES",
         help="pass at most this many bytes a second for each connection and direction; with K or "
         "M: KiB or MiB (default: no limit)",
@@ -208,13 +205,13 @@ def _add_connect(commands: Any) -> None:
     add(
         "place",
         metavar="[HOST:]PORT",
-        type=_target_place,
+        type=values.target_address,
         help="where to connect: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT",
     )
     slow = parser.add_mutually_exclusive_group()
     slow.add_argument(
         "--rate",
-        type=_rate,
+        type=values.rate,
         metavar="BYTES",
         help="read slowly: this many bytes a second; with K or M: KiB or MiB (default: no limit)",
     )
@@ -225,7 +222,7 @@ def _add_connect(commands: Any) -> None:
     )
     add(
         "--timeout",
-        type=_timeout,
+        type=values.timeout,
         metavar="SECONDS",
         default=10.0,
         help="seconds after which the attempt to connect has failed; 0: no limit (default: 10)",
@@ -244,7 +241,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
     """Add the limits that `serve` and `proxy` share; `idle` and `stall` are default timeouts."""
     add(
         "--high",
-        type=_size,
+        type=values.size,
         default=flow.HIGH,
         metavar="BYTES",
         help="pause the producer of a connection when more than this many bytes wait to be sent; "
@@ -252,28 +249,28 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
     )
     add(
         "--low",
-        type=_size,
+        type=values.size,
         metavar="BYTES",
         help="resume the producer when this many bytes or fewer are left; less than --high; with K "
         "or M: KiB or MiB (default: a quarter of --high)",
     )
     add(
         "--kernel-limit",
-        type=_size,
+        type=values.size,
         metavar="BYTES",
         help="let the kernel buffer about this many unsent bytes for a peer that does not read, if "
         "the system has such a limit; 0: no limit (default: twice --high)",
     )
     add(
         "--max-connections",
-        type=_count,
+        type=values.count,
         metavar="N",
         help="how many connections there may be at a time; further clients are closed at once "
         "(default: as many as descriptors allow)",
     )
     add(
         "--idle-timeout",
-        type=_timeout,
+        type=values.timeout,
         metavar="SECONDS",
         default=idle,
         help="close a connection after this many seconds without a byte in either direction; "
@@ -281,7 +278,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
     )
     add(
         "--stall-timeout",
-        type=_timeout,
+        type=values.timeout,
         metavar="SECONDS",
         default=stall,
         help="abort a connection if its peer takes none of the waiting bytes for this many "
@@ -289,7 +286,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
     )
     add(
         "--keepalive",
-        type=_keepalive,
+        type=values.keepalive,
         metavar="SECONDS",
         default=KEEPALIVE,
         help="after this many seconds of silence, the system asks a peer whether it is still "
@@ -298,7 +295,7 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
     )
     add(
         "--grace",
-        type=_grace,
+        type=values.grace,
         default=5.0,
         metavar="SECONDS",
         help="after SIGINT or SIGTERM, let transfers go on for this many seconds before they are "
@@ -320,7 +317,7 @@ def _add_views(add: Callable[..., Any]) -> None:
     )
     add(
         "--dashboard",
-        type=_listening_place,
+        type=values.listening_address,
         metavar="[HOST:]PORT",
         help="serve a web page on this port that draws the connections and can change their "
         "marks; only someone who has the full printed address can open it; without HOST: on "
@@ -328,7 +325,7 @@ def _add_views(add: Callable[..., Any]) -> None:
     )
     add(
         "--metrics",
-        type=_listening_place,
+        type=values.listening_address,
         metavar="[HOST:]PORT",
         help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1 "
         "(default: no)",
@@ -361,7 +358,7 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands that show a web page."""
     parser.add_argument(
         "--port",
-        type=_port,
+        type=values.port,
         default=0,
         help="port number for the page, on 127.0.0.1; 0: any free one (default: %(default)s)",
     )
@@ -400,7 +397,13 @@ def _add_learn(commands: Any) -> None:
     description = "List the lessons or, with a number, show one and run its program."
     parser = _add_command(commands, "learn", what, "2", description=description)
     add = parser.add_argument
-    add("lesson", metavar="N", nargs="?", type=_lesson, help="number of a lesson (default: list)")
+    add(
+        "lesson",
+        metavar="N",
+        nargs="?",
+        type=values.lesson,
+        help="number of a lesson (default: list)",
+    )
     add(
         "--lang",
         choices=("en", "zh"),
@@ -434,112 +437,3 @@ def _add_learn(commands: Any) -> None:
         "(default: no)",
     )
     _add_version(parser)
-
-
-# Option values. When one of these functions raises, argparse reports the error with the option's
-# name.
-
-
-def _bad(text: str, fix: str) -> argparse.ArgumentTypeError:
-    shown = text if len(text) <= 40 else f"{text[:40]}..."
-    return argparse.ArgumentTypeError(f"{shown!r} will not do: {fix}")
-
-
-def _integer(text: str, fix: str = "give an integer, such as 42") -> int:
-    # Twenty digits are enough for every option, and Python refuses to convert thousands.
-    if re.fullmatch("[+-]?[0-9]{1,20}", text):
-        return int(text)
-    raise _bad(text, fix)
-
-
-def _port(text: str) -> int:
-    fix = "give a port number from 1 to 65535, or 0 for any free one"
-    port = _integer(text, fix)
-    if 0 <= port <= 65535:
-        return port
-    raise _bad(text, fix)
-
-
-def _host(text: str) -> str:
-    # This refuses a URL, for example. An IPv6 address may stand in brackets.
-    match = re.fullmatch(r"\[([^][\s/]*:[^][\s/]*)\]|([^][\s/@]+)", text)
-    if match:
-        return match[1] or match[2]
-    raise _bad(
-        text, "give an address or a name, such as ::1; for all addresses, give 0.0.0.0 or ::"
-    )
-
-
-def _listening_place(text: str) -> tuple[str, int]:
-    fix = "give PORT, HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:8080"
-    host, port = _place(text, fix)
-    return host or "0.0.0.0", port
-
-
-def _target_place(text: str) -> tuple[str, int]:
-    fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
-    host, port = _place(text, fix)
-    if host and port:
-        return host, port
-    raise _bad(text, fix)
-
-
-def _place(text: str, fix: str) -> tuple[str, int]:
-    # A host has no colon, slash or at sign. This refuses URLs and IPv6 without brackets.
-    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
-    if match and int(match[2]) <= 65535:
-        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
-    raise _bad(text, fix)
-
-
-def _rate(text: str) -> int:
-    rate = _size(text)
-    if rate > 0:
-        return rate
-    fix = "give a number of bytes a second above 0; for no limit, leave the option out"
-    raise _bad(text, fix)
-
-
-def _count(text: str) -> int:
-    fix = "give a number of connections, 1 or more"
-    count = _integer(text, fix)
-    if count >= 1:
-        return count
-    raise _bad(text, fix)
-
-
-def _lesson(text: str) -> int:
-    return _integer(text, "give the number of a lesson, such as 5")
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch("([0-9]{1,20})([kKmM]?)", text)
-    if match:
-        return int(match[1]) * _UNITS[match[2].lower()]
-    raise _bad(text, "give a number of bytes, such as 65536, 64K or 1M")
-
-
-def _seconds(text: str, fix: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if math.isfinite(seconds) and seconds >= 0:
-        return seconds
-    raise _bad(text, fix)
-
-
-def _timeout(text: str) -> float | None:
-    return _seconds(text, "give a number of seconds, or 0 for no limit") or None
-
-
-def _keepalive(text: str) -> int | None:
-    fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 to never ask"
-    seconds = _integer(text, fix)
-    if 0 <= seconds <= MAX_SECONDS:
-        return seconds or None
-    raise _bad(text, fix)
-
-
-def _grace(text: str) -> float:
-    return _seconds(text, "give a number of seconds, 0 or more")
