@@ -41,8 +41,8 @@ from minireactor.error import (
     UserError,
 )
 from minireactor.testing import Clock
+from minireactor.transports.attempt import STAGGER_SECONDS, Attempt, interleaved
 from minireactor.transports.closing import Lingering
-from minireactor.transports.connector import STAGGER_SECONDS, Attempt, interleaved
 from minireactor.transports.resolver import USUAL_LOOKUPS
 
 LOCAL = "127.0.0.1"
