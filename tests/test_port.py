@@ -310,7 +310,7 @@ def test_T3_a_number_that_is_taken_on_one_address_is_an_error(
 def test_T3_a_chosen_number_that_is_taken_on_another_address_is_chosen_anew(
     reactor, named, two_loopbacks, monkeypatch
 ):
-    class Taken(port._Listener):
+    class Taken(port._ListeningSocket):
         def bind(self, address):
             if address[0] == OTHER and len(tried) < 3:
                 tried.append(address[1])
@@ -318,7 +318,7 @@ def test_T3_a_chosen_number_that_is_taken_on_another_address_is_chosen_anew(
             super().bind(address)
 
     tried = []
-    monkeypatch.setattr(port, "_Listener", Taken)
+    monkeypatch.setattr(port, "_ListeningSocket", Taken)
     own = listen(reactor, interface=named(LOCAL, OTHER))
     assert len(tried) == 3
     assert len(reactor.getReaders()) == 2
@@ -460,7 +460,7 @@ def test_a_factory_may_prepare_each_listening_socket_before_it_starts(
 def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        port._Listener, "listen", lambda self, backlog: asked.append(backlog), raising=False
+        port._ListeningSocket, "listen", lambda self, backlog: asked.append(backlog), raising=False
     )
     listen(reactor)
     listen(reactor, backlog=7)

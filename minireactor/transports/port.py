@@ -41,10 +41,11 @@ _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
 
 
-class _Listener(socket.socket):
+class _ListeningSocket(socket.socket):
     """A listening socket that skips two enum lookups per accept().
 
-    The lookups of family and type cost 1 us of 28 us in benchmark `churn`."""
+    To do so, it uses a private method of `socket.socket`. Benchmark `churn`, median of five runs
+    of nine pairs: 33.1 us -> 32.1 us of CPU a connection (3 %)."""
 
     def __init__(self, family: int, kind: int, proto: int) -> None:
         super().__init__(family, kind, proto)
@@ -420,7 +421,7 @@ def _bind_all(addresses: list[Any], port: int, backlog: int) -> list[socket.sock
 
 def _bound_socket(address: Any, port: int, backlog: int, is_only: bool) -> socket.socket:
     family, kind, proto, (host, _, *scope) = address
-    sock = _Listener(family, kind, proto)
+    sock = _ListeningSocket(family, kind, proto)
     try:
         if os.name == "posix":
             # The number can be bound again while old connections are in TIME_WAIT.
