@@ -43,17 +43,11 @@ _Any = TypeVar("_Any")
 
 
 def implementer(*interfaces: object) -> Callable[[_Any], _Any]:
-    """Return a class decorator that names the roles of a class. The class is not changed."""
-    return _unchanged
+    """Return a decorator that names the roles of a class or an object, and does not change it."""
+    return lambda declared: declared
 
 
-def provider(*interfaces: object) -> Callable[[_Any], _Any]:
-    """Return a decorator that names the roles of the decorated object itself."""
-    return _unchanged
-
-
-def _unchanged(declared: _Any) -> _Any:
-    return declared
+provider = implementer
 
 
 class _Interface(_ProtocolMeta):
@@ -112,8 +106,7 @@ class IProducer(Protocol, metaclass=_Interface):
         """Stop for good: the consumer is lost, and has dropped this producer.
 
         E3: called exactly once, before the protocol's connectionLost. No other call follows.
-        E4: the producer need not unregister.
-        """
+        E4: the producer need not unregister."""
 
 
 class IPushProducer(IProducer, Protocol):
@@ -130,16 +123,14 @@ class IPushProducer(IProducer, Protocol):
 
         P1: called from inside registerProducer if pending is above the high mark at that time.
         P2: called once per upward crossing, from inside the `write()` that crossed. The producer is
-        then usually in the middle of its own loop. That loop must check a flag after each write.
-        """
+        then usually in the middle of its own loop. That loop must check a flag after each write."""
 
     def resumeProducing(self) -> None:
         """Continue to write.
 
         P3: called once per downward crossing, from the flush, never from inside `write()`.
         P4: may fill the consumer again at once. It is then paused again within this call, and
-        resumed again later.
-        """
+        resumed again later."""
 
 
 class IPullProducer(IProducer, Protocol):
@@ -155,27 +146,23 @@ class IPullProducer(IProducer, Protocol):
         """Write a chunk, or call `consumer.unregisterProducer()` if no chunk is left.
 
         U1: called once from inside registerProducer, then each time that the flush has brought
-        pending to the low mark or below.
-        """
+        pending to the low mark or below."""
 
 
 class IConsumer(Protocol, metaclass=_Interface):
     """Takes bytes from the application, and from at most one registered producer."""
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Register `producer`: an IPushProducer if `streaming`, else an IPullProducer.
 
         P1, U1: a push producer starts by itself; a pull producer is asked at once.
-        E1: raises RuntimeError, which names both, if another producer is registered. The other one
-        goes on undisturbed.
-        E2: if the consumer is lost, calls `producer.stopProducing()` and raises nothing.
-        """
+        E1: raises RuntimeError, which names both, if another producer is registered.
+        E2: if the consumer is lost, calls `producer.stopProducing()` and raises nothing."""
 
     def unregisterProducer(self) -> None:
         """End the registration: the producer has no more data. Else loseConnection waits for ever.
 
-        E4: does nothing if no producer is registered. E5: a waiting close goes on.
-        """
+        E4: does nothing if no producer is registered. E5: a waiting close goes on."""
 
     def write(self, data: Buffer) -> None:
         """Take `data`: bytes, bytearray, memoryview or any other buffer.
@@ -184,8 +171,7 @@ class IConsumer(Protocol, metaclass=_Interface):
         B2: sends nothing at once. If the peer has gone, raises nothing and drops the data;
         connectionLost reports the loss.
         P2: calls `pauseProducing()` of a registered push producer if `data` takes pending above the
-        high mark. A mark is a threshold, not a limit: all of `data` is taken.
-        """
+        high mark. A mark is a threshold, not a limit: all of `data` is taken."""
 
 
 # --- Transports and protocols ---------------------------------------------------------------------
@@ -205,8 +191,7 @@ class ITransport(Protocol, metaclass=_Interface):
 
         E5: waits until the producer has unregistered and pending is zero.
         C1: a peer that reads gets all data written before, even if this side has not read all data
-        of the peer. R3: no dataReceived follows.
-        """
+        of the peer. R3: no dataReceived follows."""
 
     def getPeer(self) -> IAddress:
         """Return the numeric address of the peer, also after the connection has ended."""
@@ -243,9 +228,7 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def reading(self) -> bool:
-        """Whether input may be delivered: false while paused, closing or closed.
-
-        It stays true after readConnectionLost, so that a receiver can deliver buffered input."""
+        """Whether input may be delivered: false while paused, closing or closed."""
 
     @property
     def producer(self) -> Any:
@@ -264,22 +247,14 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
         M1: raises ValueError unless `0 <= low < high`. `low` is high // 4 if only `high` is given.
         M2: pauses at `pending > high`, resumes at `pending <= low`. `low=0` resumes only when all
-        data is sent. M3: takes effect at once: it pauses now, or resumes in the next flush.
-        """
+        data is sent. M3: takes effect at once: it pauses now, or resumes in the next flush."""
 
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
-        """Write `count` bytes of a regular file from `offset` on, and return a Deferred.
+        """Write a part of a regular file; return a Deferred of the number of bytes sent.
 
-        Without `count`, writes all bytes up to the file's end. The kernel sends them directly from
-        the file, and they are pending until then. The Deferred fires with the number of bytes. It
-        fails with ConnectionLost if the connection ends before.
-
-        The file must stay open, and must not become shorter. If it does, the connection is aborted,
-        with FileEnded as the reason.
-
-        Raises TypeError if the file has no descriptor. Raises ValueError if the range does not fit
-        or the file is not regular. Raises ValueError too if reading does not give as many bytes as
-        the size says, as in /proc: send such a file with a FileSender."""
+        Without `count`, writes all bytes from `offset` to the end. They are pending until they are
+        sent. Until then, the file must stay open and must not become shorter: `sendfile` says what
+        the Deferred and this call raise."""
 
     def stopConsuming(self) -> None:
         """Unregister the producer, then call `loseConnection()`."""
@@ -287,14 +262,12 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
     def pauseProducing(self) -> None:
         """Stop reading until `resumeProducing`.
 
-        R1: no dataReceived follows, and a line receiver keeps the other lines of the same chunk.
-        Does nothing if the connection is closed or already paused."""
+        R1: no dataReceived follows, and a line receiver keeps the other lines of the same chunk."""
 
     def resumeProducing(self) -> None:
         """Read again.
 
-        R1: a receiver with buffered lines delivers them first, in the next loop iteration. Does
-        nothing if the connection is closing, closed or not paused."""
+        R1: a receiver with buffered lines delivers them first, in the next loop iteration."""
 
     def stopProducing(self) -> None:
         """Call `loseConnection()`."""
@@ -311,9 +284,7 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         loop iteration, with ConnectionAborted. No producer is resumed."""
 
     def getTcpNoDelay(self) -> bool:
-        """Return whether TCP_NODELAY is set: the kernel does not delay small packets.
-
-        It is set by default, because writes of one loop iteration are sent together anyway."""
+        """Return whether TCP_NODELAY is set, as it is by default: see `transports.tcp`."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""
@@ -342,8 +313,7 @@ class IProtocol(Protocol, metaclass=_Interface):
     def dataReceived(self, data: bytes) -> None:
         """Handle the next bytes of the stream. Their cuts do not follow the peer's writes.
 
-        R1, R3: not called while the transport is paused, nor after loseConnection.
-        """
+        R1, R3: not called while the transport is paused, nor after loseConnection."""
 
     def connectionLost(self, reason: Failure) -> None:
         """Handle the end of the connection.
@@ -351,8 +321,7 @@ class IProtocol(Protocol, metaclass=_Interface):
         `reason.value` is ConnectionDone after a graceful close, ConnectionAborted, another
         ConnectionLost, or the exception that a callback raised.
 
-        E8: called exactly once for each connectionMade, as the last call.
-        """
+        E8: called exactly once for each connectionMade, as the last call."""
 
 
 class IHalfCloseableProtocol(Protocol, metaclass=_Interface):
