@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ import reading_order
 from serve_support import Command, read_all
 from support import connect
 
-from minireactor import protocol
+from minireactor import __version__, protocol
 from minireactor.core import flow
 from minireactor.lessons.catalogue import lessons
 from minireactor.testing import StrictPushProducer, StringTransport
@@ -26,6 +27,7 @@ READMES += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("minireactor
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in READMES}
 README = TEXTS["README.md"]
 CORE = TEXTS["minireactor/core/README.md"]
+CHANGES = (ROOT / "minireactor" / "CHANGELOG.md").read_text(encoding="utf-8")
 RULES = "M1 M2 M3 P1 P2 P3 P4 U1 U2 E1 E2 E3 E4 E5 E6 E7 E8 C1 C2 R1 R2 R3 R4 B1 B2 B3 B4"
 RULES += " T1 T2 T3 T4 T5 T6"
 
@@ -80,6 +82,29 @@ def test_each_readme_is_reached_from_the_first():
         }
         to_follow += targets & TEXTS.keys() - reached
     assert reached == set(READMES)
+
+
+def test_the_list_of_changes_begins_with_this_version():
+    assert re.search(r"^## (.+)$", CHANGES, re.MULTILINE)[1] == __version__
+
+
+def test_each_new_path_in_the_list_of_changes_is_there():
+    section = CHANGES.partition("### Modules that moved")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`.+) \| (`.+) \|$", section, re.MULTILINE)
+    moved = [[re.findall(r"`([\w.]+)`", cell) for cell in row] for row in rows]
+    for old, new in moved:
+        if len(new) == 1 < len(old):  # a folder
+            new = [f"{new[0]}.{name}" for name in old]
+        assert len(old) == len(new) > 0
+        assert [name for name in new if not is_module(name)] == []
+    assert len(moved) > 5
+
+
+def is_module(name):
+    try:
+        return importlib.util.find_spec(f"minireactor.{name}") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def test_the_first_readme_is_short():
