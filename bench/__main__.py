@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from bench import measure, page, report
 from bench.engines import BASE, ENGINES, PROXY, SERVER, Engine, from_checkout, serving
-from bench.works import WORKS, Work
+from bench.workloads import WORKLOADS, Workload
 
 ROUNDS = 5
 MOST_QUICK_ROUNDS = 3
@@ -39,7 +39,7 @@ def options() -> Options:
     add = parser.add_argument
     add("--quick", action="store_true", help="everything within two minutes, less exactly")
     add("--engines", metavar="NAMES", help="these engines only")
-    add("--work", metavar="NAMES", help="these workloads only")
+    add("--workload", metavar="NAMES", help="these workloads only")
     add("--rounds", metavar="N", type=_positive, help=f"repeat N times (default: {ROUNDS})")
     add("--json", metavar="FILE", help="write every figure")
     add("--chart", metavar="FILE", help="write a picture (SVG) of the ratios")
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engines = chosen("engine", names, ENGINES)
         if given.against:
             engines.append(from_checkout(Path(given.against)))
-        works = chosen("work", given.work, WORKS)
+        workloads = chosen("workload", given.workload, WORKLOADS)
         check_writable(given)
         if given.list:
-            show_lists(works, engines)
+            show_lists(workloads, engines)
             return 0
-        engines = with_something_to_do(works, engines)
+        engines = with_something_to_do(workloads, engines)
         earlier = report.load(Path(given.earlier)) if given.earlier else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("; ".join(f"{e.title}: {measure.installed(e)}" for e in engines))
     measure.signals.install()
     try:
-        results = earlier or compare(engines, works, given.quick, given.rounds)
+        results = earlier or compare(engines, workloads, given.quick, given.rounds)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
@@ -131,20 +131,26 @@ def check_writable(given: argparse.Namespace) -> None:
         report.block(Path(given.readme).read_text(encoding="utf-8"))
 
 
-def with_something_to_do(works: Sequence[Work], engines: Sequence[Engine]) -> list[Engine]:
+def with_something_to_do(workloads: Sequence[Workload], engines: Sequence[Engine]) -> list[Engine]:
     """Those engines that do any of the workloads; ValueError if there is none."""
-    found = [engine for engine in engines if any(work.is_done_by(engine.name) for work in works)]
+    found = [
+        engine
+        for engine in engines
+        if any(workload.is_done_by(engine.name) for workload in workloads)
+    ]
     if not found:
-        works_named, engines_named = (", ".join(each.name for each in s) for s in (works, engines))
-        raise ValueError(f"{works_named}: not for {engines_named}; --list shows who does what")
+        workloads_named, engines_named = (
+            ", ".join(each.name for each in s) for s in (workloads, engines)
+        )
+        raise ValueError(f"{workloads_named}: not for {engines_named}; --list shows who does what")
     return found
 
 
-def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
+def show_lists(workloads: Sequence[Workload], engines: Sequence[Engine]) -> None:
     print("workloads:")
-    for work in works:
-        print(f"  {work.name:16} {work.title} ({work.unit})")
-        print(f"  {'':16} {work.measured}")
+    for workload in workloads:
+        print(f"  {workload.name:16} {workload.title} ({workload.unit})")
+        print(f"  {'':16} {workload.measured}")
     print("engines:")
     for engine in engines:
         reason = measure.installed(engine)
@@ -154,7 +160,7 @@ def show_lists(works: Sequence[Work], engines: Sequence[Engine]) -> None:
 
 
 def compare(
-    engines: Sequence[Engine], works: Sequence[Work], quick: bool, rounds: int | None
+    engines: Sequence[Engine], workloads: Sequence[Workload], quick: bool, rounds: int | None
 ) -> report.Results:
     """Run every engine on every workload, round after round; return the results."""
     absent = {engine: reason for engine in engines if (reason := measure.installed(engine))}
@@ -163,8 +169,8 @@ def compare(
     engines = [engine for engine in engines if engine not in absent]
     results = report.Results(header(engines, absent, quick), [])
     bounded = quick and rounds is None
-    pairs = [(w, e) for w in works for e in engines if w.is_done_by(e.name)]
-    backwards = [(w, e) for w in works for e in reversed(engines) if w.is_done_by(e.name)]
+    pairs = [(w, e) for w in workloads for e in engines if w.is_done_by(e.name)]
+    backwards = [(w, e) for w in workloads for e in reversed(engines) if w.is_done_by(e.name)]
     wanted = rounds or (MOST_QUICK_ROUNDS if quick else ROUNDS)
     progress = Progress(len(pairs), wanted)
     session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT)
@@ -173,12 +179,12 @@ def compare(
         for number in range(1, wanted + 1):
             results.header["rounds"] = number
             # Every other round goes backwards: what heats up or slows down favours nobody.
-            for work, engine in pairs if number % 2 else backwards:
+            for workload, engine in pairs if number % 2 else backwards:
                 if bounded and time.monotonic() - begun > LAST_SECONDS:
                     results.header["unfinished"] = True
                     break
-                progress.starts(number, work, engine)
-                run = run_once(session, number, work, engine, quick)
+                progress.starts(number, workload, engine)
+                run = run_once(session, number, workload, engine, quick)
                 results.runs.append(run)
                 progress.ended(run)
             spent = time.monotonic() - begun
@@ -192,17 +198,17 @@ def compare(
 
 
 def run_once(
-    session: measure.Session, number: int, work: Work, engine: Engine, quick: bool
+    session: measure.Session, number: int, workload: Workload, engine: Engine, quick: bool
 ) -> dict[str, Any]:
     """One run, as `report.Results` has it."""
-    run: dict[str, Any] = {"round": number, "work": work.name, "engine": engine.name}
+    run: dict[str, Any] = {"round": number, "workload": workload.name, "engine": engine.name}
     try:
-        if session.descriptors < work.descriptors:
+        if session.descriptors < workload.descriptors:
             raise measure.RunFailed(
-                f"needs {work.descriptors} descriptors, the limit is {session.descriptors}: "
+                f"needs {workload.descriptors} descriptors, the limit is {session.descriptors}: "
                 "raise it with ulimit -n"
             )
-        run["figures"] = work.run(session, engine, quick)
+        run["figures"] = workload.run(session, engine, quick)
     except measure.RunFailed as error:
         run["error"] = str(error)
     if session.complaints:
@@ -244,12 +250,12 @@ class Progress:
         self.live = sys.stderr.isatty()
         self.what = ""
 
-    def starts(self, number: int, work: Work, engine: Engine) -> None:
+    def starts(self, number: int, workload: Workload, engine: Engine) -> None:
         self.since = time.monotonic()
         self.done += 1
         place = f"{(self.done - 1) % self.runs + 1}/{self.runs}"
-        self.what = f"round {number} of {self.rounds}, {place:>7}: {work.name}, {engine.title}"
-        self.unit = work.unit
+        self.what = f"round {number} of {self.rounds}, {place:>7}: {workload.name}, {engine.title}"
+        self.unit = workload.unit
         if self.live:
             sys.stderr.write(f"\r\x1b[K{self.what} ...")
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Load generators: what the clients of a work do. Each runs in a process of its own.
+"""Load generators: what the clients of a workload do. Each runs in a process of its own.
 
 `python -m bench.load NAME JSON SECONDS`. It works in parts; before each it says `mark` and waits
 for a line, so that whoever measures can look at the server while nothing happens. At the end comes

@@ -2,7 +2,7 @@
 
 CPU is read from outside, by the clock that Linux keeps of each process, to the nanosecond: nothing
 runs in a server for it. Where there is no such clock, the server's whole CPU is taken from its end,
-less what it had used when it was ready; then warm-up counts, and a work's memory is its peak.
+less what it had used when it was ready; then warm-up counts, and a workload's memory is its peak.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Server(Child):
         """Seconds, user and system, until now; None where only the end will tell.
 
         Waits for a moment until the server sleeps: what it does after the last byte belongs to the
-        work, and the clock of a process that is running is as old as the last tick."""
+        workload, and the clock of a process that is running is as old as the last tick."""
         patience = time.monotonic() + 0.05
         while any(map(_runs, self.pids())) and time.monotonic() < patience:
             time.sleep(0.0005)

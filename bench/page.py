@@ -11,7 +11,7 @@ from html import escape
 from typing import NamedTuple
 
 from bench.report import Results, Section, Spread
-from bench.works import Work
+from bench.workloads import Workload
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 # A colour that shows on white and on black, and a shape for readers who cannot tell the colours.
@@ -51,7 +51,7 @@ def scale_of(ratios: Sequence[Spread]) -> Scale:
 
 
 def _all_ratios(results: Results, section: Section) -> list[Spread]:
-    found = (results.ratio(w.name, p) for w in section.works for p in section.peers)
+    found = (results.ratio(w.name, p) for w in section.workloads for p in section.peers)
     return [each for each in found if each is not None]
 
 
@@ -67,7 +67,7 @@ def _mark(peer: str, x: str, y: float, title: str = "") -> str:
 def _ratio_row(
     results: Results,
     peers: Sequence[str],
-    work: Work,
+    workload: Workload,
     scale: Scale,
     x: Callable[[float], str],
     middle: float,
@@ -75,13 +75,13 @@ def _ratio_row(
     """Return the marks of one workload, each with its spread, a little apart in height."""
     parts = []
     for i, peer in enumerate(peers):
-        found = results.ratio(work.name, peer)
+        found = results.ratio(workload.name, peer)
         if found is None:
             continue
         y = middle + (i - (len(peers) - 1) / 2) * 2.4
         colour = MARKS.get(peer, FALLBACK_MARK)[0]
         title = (
-            f"{work.name}, minireactor to {results.title(peer)}: {found.median:.2f} "
+            f"{workload.name}, minireactor to {results.title(peer)}: {found.median:.2f} "
             f"({found.low:.2f} to {found.high:.2f})"
         )
         parts.append(
@@ -112,7 +112,7 @@ def chart(results: Results) -> str:
     width, left, right, row = 880, 132, 34, 30
     above, legend, below = 62, 44, 36
     sections = results.sections()
-    rows = sum(len(section.works) for section in sections)
+    rows = sum(len(section.workloads) for section in sections)
     height = above + (legend + below) * len(sections) + row * rows + 12
 
     def x(part: float) -> str:
@@ -140,15 +140,15 @@ def chart(results: Results) -> str:
             at += 38 + 7.2 * len(results.title(peer))
         scale = scale_of(_all_ratios(results, section))
         top = y + legend
-        y = top + row * len(section.works)
+        y = top + row * len(section.workloads)
         parts += _grid(scale, x, top, y)
-        for i, work in enumerate(section.works):
+        for i, workload in enumerate(section.workloads):
             middle = top + row * (i + 0.5)
             parts.append(
                 f'<text class="text" x="{left - 14}" y="{middle + 4.5:g}" text-anchor="end">'
-                f"{escape(work.name)}</text>"
+                f"{escape(workload.name)}</text>"
             )
-            parts += _ratio_row(results, section.peers, work, scale, x, middle)
+            parts += _ratio_row(results, section.peers, workload, scale, x, middle)
         y += below
     head = results.header
     parts.append(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.engines import BASE, CHECKOUT_MARK, COPYING, PROXY, SERVER
-from bench.works import COLUMNS, WORKS, Work
+from bench.workloads import COLUMNS, WORKLOADS, Workload
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
@@ -31,24 +31,24 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 class Section(NamedTuple):
-    """The works of one role, and who else has done any of them."""
+    """The workloads of one role, and who else has done any of them."""
 
     role: str
-    works: list[Work]
+    workloads: list[Workload]
     peers: list[str]
 
-    def rows(self) -> list[tuple[str, Work, str]]:
-        """Of a summary: what to call it, the work, and whose ratios to the peers it shows."""
+    def rows(self) -> list[tuple[str, Workload, str]]:
+        """Of a summary: what to call it, the workload, and whose ratios to the peers it shows."""
         rows = []
-        for work in self.works:
-            rows.append((work.name, work, BASE))
+        for workload in self.workloads:
+            rows.append((workload.name, workload, BASE))
             if COPYING in self.peers:
-                rows.append((f"{work.name}, --copy", work, COPYING))
+                rows.append((f"{workload.name}, --copy", workload, COPYING))
         return rows
 
 
 class Results(NamedTuple):
-    """A header, and runs: {"round", "work", "engine"} with "figures" or with "error"."""
+    """A header, and runs: {"round", "workload", "engine"} with "figures" or with "error"."""
 
     header: dict[str, Any]
     runs: list[dict[str, Any]]
@@ -64,46 +64,46 @@ class Results(NamedTuple):
         engines = self.engines()
         return [name for name in engines if name != BASE] if BASE in engines else []
 
-    def works(self) -> list[Work]:
-        names = {run["work"] for run in self.runs}
-        return [work for work in WORKS if work.name in names]
+    def workloads(self) -> list[Workload]:
+        names = {run["workload"] for run in self.runs}
+        return [workload for workload in WORKLOADS if workload.name in names]
 
     def sections(self) -> list[Section]:
-        """Those that have works."""
+        """Those that have workloads."""
         found = []
         for role in (SERVER, PROXY):
-            works = [work for work in self.works() if work.role == role]
-            names = {work.name for work in works}
-            busy = {run["engine"] for run in self.runs if run["work"] in names}
+            workloads = [workload for workload in self.workloads() if workload.role == role]
+            names = {workload.name for workload in workloads}
+            busy = {run["engine"] for run in self.runs if run["workload"] in names}
             peers = [peer for peer in self.peers() if peer in busy]
-            found += [Section(role, works, peers)] if works else []
+            found += [Section(role, workloads, peers)] if workloads else []
         return found
 
-    def by_round(self, work: str, engine: str, figure: str = "main") -> dict[int, float]:
+    def by_round(self, workload: str, engine: str, figure: str = "main") -> dict[int, float]:
         return {
             run["round"]: run["figures"][figure]
             for run in self.runs
-            if run["work"] == work and run["engine"] == engine
+            if run["workload"] == workload and run["engine"] == engine
             if figure in run.get("figures", ())
         }
 
-    def figure(self, work: str, engine: str, figure: str = "main") -> Spread | None:
-        values = self.by_round(work, engine, figure).values()
+    def figure(self, workload: str, engine: str, figure: str = "main") -> Spread | None:
+        values = self.by_round(workload, engine, figure).values()
         return spread(values) if values else None
 
-    def ratio(self, work: str, peer: str, base: str = BASE) -> Spread | None:
+    def ratio(self, workload: str, peer: str, base: str = BASE) -> Spread | None:
         """minireactor's main figure over the peer's, of the rounds that both have."""
-        values = self.ratios(work, peer, base)
+        values = self.ratios(workload, peer, base)
         return spread(values) if values and peer != base else None
 
-    def ratios(self, work: str, peer: str, base: str = BASE) -> list[float]:
+    def ratios(self, workload: str, peer: str, base: str = BASE) -> list[float]:
         """Return the ratios of the rounds that both have, in order."""
-        ours, theirs = self.by_round(work, base), self.by_round(work, peer)
+        ours, theirs = self.by_round(workload, base), self.by_round(workload, peer)
         return [ours[n] / theirs[n] for n in sorted(ours) if theirs.get(n, 0) > 0]
 
     def failures(self) -> list[str]:
         return [
-            f"{run['work']}, {run['engine']}, round {run['round']}: {run['error']}"
+            f"{run['workload']}, {run['engine']}, round {run['round']}: {run['error']}"
             for run in self.runs
             if "error" in run
         ]
@@ -157,82 +157,88 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def work_table(results: Results, work: Work) -> list[list[str]]:
+def workload_table(results: Results, workload: Workload) -> list[list[str]]:
     """Headings, then a row for each engine."""
     columns = [
-        c for c in work.columns if any(results.figure(work.name, e, c) for e in results.engines())
+        c
+        for c in workload.columns
+        if any(results.figure(workload.name, e, c) for e in results.engines())
     ]
     with_ratios = bool(results.peers())
-    rows = [["", work.unit, "least", "most"]]
+    rows = [["", workload.unit, "least", "most"]]
     rows[0] += ["ratio", "least", "most"] if with_ratios else []
-    rows[0] += [heading(work, column) for column in columns]
+    rows[0] += [heading(workload, column) for column in columns]
     for engine in results.engines():
-        main = results.figure(work.name, engine)
+        main = results.figure(workload.name, engine)
         if main is None:
-            if not work.is_done_by(engine):
+            if not workload.is_done_by(engine):
                 continue
             failed = any(
-                run["work"] == work.name and run["engine"] == engine for run in results.runs
+                run["workload"] == workload.name and run["engine"] == engine for run in results.runs
             )
             said = "failed" if failed else "not run"
             rows.append([results.title(engine), said] + [""] * (len(rows[0]) - 2))
             continue
         row = [results.title(engine), *map(number, main)]
         if with_ratios:
-            versus = results.ratio(work.name, engine)
+            versus = results.ratio(workload.name, engine)
             row += ["", "", ""] if versus is None else [f"{value:.2f}" for value in versus]
-        row += [shown(results, work, engine, column) for column in columns]
+        row += [shown(results, workload, engine, column) for column in columns]
         rows.append(row)
     return rows
 
 
-def heading(work: Work, column: str) -> str:
+def heading(workload: Workload, column: str) -> str:
     if column == "rate":
-        return "MB/s" if work.unit.endswith("GB") or work.name == "timer" else "per second"
+        return "MB/s" if workload.unit.endswith("GB") or workload.name == "timer" else "per second"
     return COLUMNS[column][0]
 
 
-def shown(results: Results, work: Work, engine: str, column: str) -> str:
-    value = results.figure(work.name, engine, column)
+def shown(results: Results, workload: Workload, engine: str, column: str) -> str:
+    value = results.figure(workload.name, engine, column)
     return "" if value is None else COLUMNS[column][1].format(value.median)
 
 
 def summary(results: Results, section: Section) -> list[list[str]]:
-    """Headings, then a row of ratios for each work."""
+    """Headings, then a row of ratios for each workload."""
     what = "minireactor" if section.role == SERVER else "minireactor's proxy"
     return [
         [f"{what} to", *map(results.title, section.peers)],
         *(
-            [label, *(ratio(results.ratio(work.name, peer, base)) for peer in section.peers)]
-            for label, work, base in section.rows()
+            [label, *(ratio(results.ratio(workload.name, peer, base)) for peer in section.peers)]
+            for label, workload, base in section.rows()
         ),
     ]
 
 
 def before_and_after(results: Results, before: str) -> list[list[str]]:
-    """Headings, then a row for each work: what it costs now, and cost in another checkout.
+    """Headings, then a row for each workload: what it costs now, and cost in another checkout.
 
     The costs are medians. The quartiles of the ratios taken round by round tell how far to trust
     them: of a difference that is real, all three are on one side of 1."""
     rows = [[f"after / before ({before})", "after", "before", "25 %", "50 %", "75 %"]]
-    for work in results.works():
-        now, then = results.figure(work.name, BASE), results.figure(work.name, before)
-        ratios = results.ratios(work.name, before)
+    for workload in results.workloads():
+        now, then = results.figure(workload.name, BASE), results.figure(workload.name, before)
+        ratios = results.ratios(workload.name, before)
         if now is None or then is None or not ratios:
             continue
         # quantiles() takes two values or more.
         quarters = statistics.quantiles(
             (ratios * 2)[: max(2, len(ratios))], n=4, method="inclusive"
         )
-        row = [work.name, number(now.median), number(then.median)]
+        row = [workload.name, number(now.median), number(then.median)]
         rows.append(row + [f"{each:.3f}" for each in quarters])
     return rows
 
 
 def text(results: Results) -> str:
     lines = [first_line(results), ""]
-    for work in results.works():
-        lines += [f"{work.name}: {work.title}", *aligned(work_table(results, work)), ""]
+    for workload in results.workloads():
+        lines += [
+            f"{workload.name}: {workload.title}",
+            *aligned(workload_table(results, workload)),
+            "",
+        ]
     for peer in results.peers():
         if CHECKOUT_MARK in peer:
             lines += [*aligned(before_and_after(results, peer)), ""]
@@ -284,15 +290,15 @@ def as_json(results: Results) -> str:
         {
             "first line": first_line(results),
             "header": results.header,
-            "units": {work.name: work.unit for work in results.works()},
+            "units": {workload.name: workload.unit for workload in results.workloads()},
             "ratios": {
                 label: {
                     peer: found._asdict()
                     for peer in section.peers
-                    if (found := results.ratio(work.name, peer, base))
+                    if (found := results.ratio(workload.name, peer, base))
                 }
                 for section in results.sections()
-                for label, work, base in section.rows()
+                for label, workload, base in section.rows()
             },
             "runs": results.runs,
         },

@@ -20,7 +20,7 @@ MESSAGE = b"x" * 64
 SPARE = 100  # descriptors for all the rest
 
 
-def sizes(work):
+def sizes(kind):
     """Connections registered and ready. Only those with as many ready can be compared."""
     return pytest.mark.parametrize(
         ("registered", "ready"),
@@ -29,7 +29,7 @@ def sizes(work):
                 registered,
                 ready,
                 id=f"{ready} of {registered}",
-                marks=pytest.mark.benchmark(group=f"tick: {work}, {ready} ready"),
+                marks=pytest.mark.benchmark(group=f"tick: {kind}, {ready} ready"),
             )
             for ready, registered in [(1, 1), (1, 100), (1, 10_000), (100, 100), (100, 10_000)]
         ],

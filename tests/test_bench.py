@@ -23,14 +23,14 @@ import pytest
 pytest.importorskip("resource")
 
 from bench import __main__ as command
-from bench import load, measure, page, report, works
+from bench import load, measure, page, report, workloads
 from bench.engines import ENGINES, from_checkout, minireactor_source, programs
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def results(work: str = "lines", **mains: list[float]) -> report.Results:
-    """What a work has cost each engine, round by round; `_` in a name stands for a dash."""
+def results(workload: str = "lines", **mains: list[float]) -> report.Results:
+    """What a workload has cost each engine, round by round; `_` in a name stands for a dash."""
     mains = {name.replace("_", "-"): values for name, values in mains.items()}
     header = {
         "machine": "A processor, 2 cores, Linux 6.1",
@@ -48,7 +48,7 @@ def results(work: str = "lines", **mains: list[float]) -> report.Results:
     runs = [
         {
             "round": n,
-            "work": work,
+            "workload": workload,
             "engine": name,
             "figures": {"main": value, "rate": 1e6, "peak": 15.0, "bytes": 6e6},
         }
@@ -172,19 +172,19 @@ def test_a_scale_holds_its_ratios_and_1():
 
 
 def test_a_load_is_divided_without_loss():
-    shares = works.shared({"connections": 10, "amount": 11, "size": 64}, 3)
+    shares = workloads.shared({"connections": 10, "amount": 11, "size": 64}, 3)
 
     assert [share["connections"] for share in shares] == [4, 3, 3]
     assert sum(share["amount"] for share in shares) == 11
     assert {share["size"] for share in shares} == {64}
 
 
-def test_every_work_has_a_generator_that_takes_its_numbers():
-    for work in works.WORKS:
-        if work.load:
-            code = load.GENERATORS[work.load].__code__
+def test_every_workload_has_a_generator_that_takes_its_numbers():
+    for workload in workloads.WORKLOADS:
+        if workload.load:
+            code = load.GENERATORS[workload.load].__code__
             expected = set(code.co_varnames[: code.co_argcount]) - {"port", "door"}
-            assert set(work.full) == set(work.quick) == expected
+            assert set(workload.full) == set(workload.quick) == expected
 
 
 def test_the_twisted_servers_become_minireactor_servers():
@@ -199,10 +199,10 @@ def test_the_twisted_servers_become_minireactor_servers():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--work", "linse"], "no work 'linse'; there are: integers, lines, "),
+        (["--workload", "linse"], "no workload 'linse'; there are: integers, lines, "),
         (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
         (["--engines", ","], "no engine is named"),
-        (["--work", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
+        (["--workload", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
         (["--rounds", "0"], "'0' is not a number of rounds, from 1 on"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
         (["--against", "/nowhere"], "'/nowhere' has no package 'minireactor'; name a checkout's"),
@@ -219,11 +219,11 @@ def test_a_wrong_option_is_one_line_and_exit_2(arguments, said, capsys):
     assert heard.count("\n") == 1
 
 
-def test_list_shows_works_and_engines(capsys):
+def test_list_shows_workloads_and_engines(capsys):
     assert command.main(["--list"]) == 0
 
     heard = capsys.readouterr().out
-    assert all(each.name in heard for each in (*works.WORKS, *ENGINES))
+    assert all(each.name in heard for each in (*workloads.WORKLOADS, *ENGINES))
 
 
 def test_an_engine_that_is_not_installed_says_so():
@@ -235,15 +235,15 @@ def test_an_engine_that_is_not_installed_says_so():
 
 
 def test_the_beginning_of_names_stands_for_all_of_them_and_a_name_for_itself():
-    found = command.chosen("work", "proxy,timer", works.WORKS)
-    assert [work.name for work in found] == [
+    found = command.chosen("workload", "proxy,timer", workloads.WORKLOADS)
+    assert [workload.name for workload in found] == [
         *("timer", "proxy-1", "proxy-100", "proxy-echo", "proxy-churn")
     ]
     found = command.chosen("engine", "haproxy", ENGINES)
     assert [engine.name for engine in found] == ["haproxy"]
 
 
-def test_proxies_and_servers_do_their_own_works_only():
+def test_proxies_and_servers_do_their_own_workloads_only():
     def doers(name):
         return {engine.name for engine in ENGINES if named(name).is_done_by(engine.name)}
 
@@ -366,7 +366,7 @@ needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="raw needs
 def test_a_small_run_counts_every_byte(tmp_path):
     path = tmp_path / "figures.json"
     with start(
-        *("--quick", "--rounds", "1", "--work", "lines", "--engines", "minireactor,raw"),
+        *("--quick", "--rounds", "1", "--workload", "lines", "--engines", "minireactor,raw"),
         *("--json", str(path)),
     ) as process:
         out, err = process.communicate(timeout=60)
@@ -383,7 +383,7 @@ def test_a_small_run_counts_every_byte(tmp_path):
 @needs_epoll
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
 def test_ctrl_c_leaves_no_process():
-    with start("--work", "echo-100", "--engines", "minireactor") as process:
+    with start("--workload", "echo-100", "--engines", "minireactor") as process:
         children: set[int] = set()
         while len(children) < 2:  # a server and a load
             assert process.poll() is None
@@ -421,7 +421,7 @@ def lives(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
 def test_ctrl_c_leaves_none_of_those_that_a_proxy_has_forked():
-    with start("--work", "proxy-100", "--engines", "socat") as process:
+    with start("--workload", "proxy-100", "--engines", "socat") as process:
         forked: set[int] = set()
         while len(forked) < 50:
             assert process.poll() is None
@@ -443,8 +443,8 @@ def session():
     session.close()
 
 
-def named(name: str) -> works.Work:
-    return next(work for work in works.WORKS if work.name == name)
+def named(name: str) -> workloads.Workload:
+    return next(workload for workload in workloads.WORKLOADS if workload.name == name)
 
 
 @pytest.mark.slow

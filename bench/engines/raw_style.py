@@ -1,6 +1,6 @@
 """The servers as bare loops over epoll: the same system calls, no abstraction. The ceiling.
 
-There is no protocol, no buffer that grows, no error handling, no timer queue unless the work is
+There is no protocol, no buffer that grows, no error handling, no timer queue unless the workload is
 about timers. Nobody should write a server in this manner.
 """
 

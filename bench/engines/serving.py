@@ -1,9 +1,9 @@
 """What all servers share: their arguments, their marks, and the few lines they say.
 
 A server is started as `SERVER APP key=number ...`. It listens on a free port of 127.0.0.1 and says
-`ready PORT CPU-SECONDS PEAK-BYTES`; the works that a server measures by itself end with a line
-`result NUMBER ...`. Then it waits to be killed. Nothing here runs while a work is being counted,
-and little is imported, because the start of a server is one of the works.
+`ready PORT CPU-SECONDS PEAK-BYTES`; the workloads that a server measures by itself end with a line
+`result NUMBER ...`. Then it waits to be killed. Nothing here runs while a workload is being
+counted, and little is imported, because the start of a server is one of the workloads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 HIGH = 64 * 1024  # bytes; the marks of every connection that streams, on every engine
 LOW = 16 * 1024
 BACKLOG = 1024  # connections that may wait to be accepted, on every engine
-CHUNK = bytes(64 * 1024)  # one write of the bulk works
+CHUNK = bytes(64 * 1024)  # one write of the bulk workloads
 LINE = b"4711\r\n"
 GREETING = b"how many random integers do you want?\r\n"
 SETTLING = 1024 * 1024  # bytes; more than any engine reads at a time

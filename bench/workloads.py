@@ -1,7 +1,7 @@
-"""The works: what is asked of a server, how much of it, and what is read off it.
+"""The workloads: what is asked of a server, how much of it, and what is read off it.
 
-The main figure of a work is a cost, lower is better: mostly the server's CPU, user and system, for
-one unit of work, because that holds on machines where time does not.
+The main figure of a workload is a cost, lower is better: mostly the server's CPU, user and system,
+for one unit of work, because that holds on machines where time does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MB, GB = 1e6, 1e9
 
 
 class Run(NamedTuple):
-    """One work, done once by one engine."""
+    """One workload, done once by one engine."""
 
     session: Session
     engine: Engine
@@ -301,7 +301,7 @@ def _start_once(run: Run) -> Figures:
         return {"main": cpu * 1e3, "seconds": seconds, "wall": seconds * 1e3, "peak": peak / MB}
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     """One row of the comparison."""
 
     name: str
@@ -370,11 +370,11 @@ _COUNTED = ("rate", "peak", "bytes")
 _TIMED = ("rate", "p50", "p99", "peak", "bytes")
 
 
-def _echo(connections: int, amount: int, quick: int, **also: Any) -> Work:
+def _echo(connections: int, amount: int, quick: int, **also: Any) -> Workload:
     busy = also.pop("busy", connections)
     numbers = {"connections": connections, "busy": busy, "warm": busy + 1000}
     many = connections >= 100
-    return Work(
+    return Workload(
         also.get("name", f"echo-{connections}"),
         also.get("title", f"Echo, {connections:,} connection{'s' * (connections > 1)}"),
         "µs of CPU a message",
@@ -395,8 +395,8 @@ def _echo(connections: int, amount: int, quick: int, **also: Any) -> Work:
 _PASSES = "It passes on what it gets, in both directions."
 
 
-def _passed(connections: int, why: str) -> Work:
-    return Work(
+def _passed(connections: int, why: str) -> Workload:
+    return Workload(
         f"proxy-{connections}",
         f"2 GB through a proxy, {connections} connection{'s' * (connections > 1)}",
         "s of CPU a GB",
@@ -413,8 +413,8 @@ def _passed(connections: int, why: str) -> Work:
     )
 
 
-WORKS: Sequence[Work] = (
-    Work(
+WORKLOADS: Sequence[Workload] = (
+    Workload(
         "integers",
         "A million integers",
         "µs of CPU a line",
@@ -430,7 +430,7 @@ WORKS: Sequence[Work] = (
         {"amount": 1_000_000, "warm": 20_000},
         {"amount": 50_000, "warm": 5_000},
     ),
-    Work(
+    Workload(
         "lines",
         "A million lines",
         "µs of CPU a line",
@@ -462,7 +462,7 @@ WORKS: Sequence[Work] = (
         title="Mostly idle: 100 busy among 10,000",
         why="Most connections of most servers are silent. They should cost nothing.",
     ),
-    Work(
+    Workload(
         "bulk-out-push",
         "2 GB out, pushed",
         "s of CPU a GB",
@@ -476,7 +476,7 @@ WORKS: Sequence[Work] = (
         {"amount": 32_768, "warm": 512, "size": 65_536},
         {"amount": 3_072, "warm": 64, "size": 65_536},
     ),
-    Work(
+    Workload(
         "bulk-out-pull",
         "2 GB out, pulled",
         "s of CPU a GB",
@@ -492,7 +492,7 @@ WORKS: Sequence[Work] = (
         {"amount": 3_072, "warm": 64, "size": 65_536},
         without=("streams",),
     ),
-    Work(
+    Workload(
         "bulk-in",
         "2 GB in",
         "s of CPU a GB",
@@ -508,7 +508,7 @@ WORKS: Sequence[Work] = (
         {"unit": 64_000_000},
         {"unit": 50_000_000},
     ),
-    Work(
+    Workload(
         "stream-back",
         "2 GB in and out, 10 connections",
         "s of CPU a GB",
@@ -522,7 +522,7 @@ WORKS: Sequence[Work] = (
         {"connections": 10, "amount": 2_000_000_000, "warm": 20_000_000},
         {"connections": 10, "amount": 200_000_000, "warm": 10_000_000},
     ),
-    Work(
+    Workload(
         "churn",
         "Connect, one echo, close",
         "µs of CPU a connection",
@@ -538,7 +538,7 @@ WORKS: Sequence[Work] = (
         descriptors=300,
         processes=MOST_LOADS,
     ),
-    Work(
+    Workload(
         "stalled",
         "1,000 readers that stop",
         "bytes a connection",
@@ -556,7 +556,7 @@ WORKS: Sequence[Work] = (
         {"length": 1_024},
         descriptors=1_100,
     ),
-    Work(
+    Workload(
         "greedy",
         "A newcomer beside 1,000 greedy clients",
         "ms, longest wait",
@@ -574,7 +574,7 @@ WORKS: Sequence[Work] = (
         {"connections": 200, "newcomers": 5, "amount": 1_000, "limit": 3},
         descriptors=1_200,
     ),
-    Work(
+    Workload(
         "timer",
         "A 10 ms timer under bulk load",
         "ms late, p99",
@@ -590,7 +590,7 @@ WORKS: Sequence[Work] = (
         {"firings": 300},
         {"firings": 40},
     ),
-    Work(
+    Workload(
         "timers",
         "100,000 timers, half of them cancelled",
         "µs of CPU a timer",
@@ -605,7 +605,7 @@ WORKS: Sequence[Work] = (
         app_quick={"count": 50_000},
         without=("streams",),
     ),
-    Work(
+    Workload(
         "idle-memory",
         "Memory of an idle connection",
         "bytes a connection",
@@ -620,7 +620,7 @@ WORKS: Sequence[Work] = (
         {"amount": 5_000, "warm": 200},
         descriptors=10_300,
     ),
-    Work(
+    Workload(
         "start-up",
         "Start, until the first connection",
         "ms of CPU",
@@ -640,7 +640,7 @@ WORKS: Sequence[Work] = (
         "moved at a time.",
     ),
     _passed(100, why="The same, when many take turns."),
-    Work(
+    Workload(
         "proxy-echo",
         "Echo through a proxy",
         "µs added, p50",
@@ -655,7 +655,7 @@ WORKS: Sequence[Work] = (
         {"amount": 10_000, "warm": 500},
         {"amount": 2_000, "warm": 200},
     ),
-    Work(
+    Workload(
         "proxy-churn",
         "Connect through a proxy, one echo, close",
         "µs of CPU a connection",
