@@ -10,7 +10,8 @@ from support import Recorder
 from minireactor import Reactor, __version__
 from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
-from minireactor.view.monitor import CHUNK, LOOK_SECONDS, Monitor
+from minireactor.view.monitor import SCAN_SECONDS, Monitor
+from minireactor.view.ranking import BATCH
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')
@@ -119,16 +120,16 @@ def test_a_scrape_looks_at_all_connections_in_slices(wire, monkeypatch):
 
     answers = []
     metrics = Metrics(wire.reactor)
-    for _ in range(3 * CHUNK):
+    for _ in range(3 * BATCH):
         _, sock = wire.connect(Recorder())
         sock.inbox = [b"y"]
     wire.run()
     times = itertools.count()
-    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * LOOK_SECONDS)
+    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * SCAN_SECONDS)
     metrics._scrape(None, Response())
     assert answers == []
     wire.run()
-    assert [answer["received_bytes_total"] for answer in answers] == [3 * CHUNK]
+    assert [answer["received_bytes_total"] for answer in answers] == [3 * BATCH]
 
 
 def test_it_is_served():

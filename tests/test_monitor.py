@@ -9,8 +9,9 @@ from support import HalfCloseable, Recorder, RecordingClientFactory, pump, serve
 
 from minireactor.protocol import Factory
 from minireactor.transports import kernel as queues
-from minireactor.view import monitor as monitor_module
-from minireactor.view.monitor import CHUNK, LIMIT, LOOK_SECONDS, MAX_RANKED, Monitor
+from minireactor.view import watched
+from minireactor.view.monitor import LIMIT, SCAN_SECONDS, Monitor
+from minireactor.view.ranking import BATCH, MAX_RANKED, ORDERS
 
 
 class Push:
@@ -31,9 +32,9 @@ def monitor(wire):
 
 @pytest.fixture
 def events(monitor):
-    heard = []
-    monitor.subscribe(heard.append)
-    return heard
+    received = []
+    monitor.subscribe(received.append)
+    return received
 
 
 def rows(monitor):
@@ -52,7 +53,7 @@ def paused(wire, room=0):
 # Samples.
 
 
-def test_a_sample_of_nobody(monitor, clock):
+def test_a_sample_without_connections(monitor, clock):
     clock.advance(1.5)
     sample = monitor.sample()
     memory = sample.pop("memory")
@@ -76,7 +77,7 @@ def test_a_sample_of_nobody(monitor, clock):
     assert memory is None or memory > 1 << 20
 
 
-def test_a_sample_tells_all_of_a_connection(monitor, wire, clock):
+def test_a_sample_has_all_figures_of_a_connection(monitor, wire, clock):
     transport, sock = paused(wire)
     sock.inbox = [b"y" * 7]
     sock.room = 10
@@ -121,7 +122,7 @@ def test_a_sample_is_json(monitor, wire):
     assert json.loads(json.dumps(sample)) == sample
 
 
-def test_the_states_are_those_of_the_connection(monitor, wire):
+def test_a_row_has_the_state_of_its_connection(monitor, wire):
     closing, ending = paused(wire)[0], paused(wire)[0]
     closing.loseConnection()
     ending.abortConnection()
@@ -129,13 +130,13 @@ def test_the_states_are_those_of_the_connection(monitor, wire):
     assert (found[1]["state"], found[2]["state"]) == ("closing", "ending")
 
 
-def test_pending_counts_as_the_highest_before_a_write_pass_has_seen_it(monitor, wire):
+def test_pending_counts_for_the_highest_before_a_flush(monitor, wire):
     transport, _ = wire.connect(Recorder())
     transport.write(b"x" * 5)
     assert monitor.sample()["totals"]["highest_pending"] == 5
 
 
-def test_one_that_has_ended_is_shown_once_more_and_counts_for_ever(monitor, wire):
+def test_an_ended_connection_gets_one_last_row_and_stays_in_the_totals(monitor, wire):
     transport, sock = paused(wire, room=60)
     wire.run()
     sock.inbox = [b"in", b""]
@@ -152,7 +153,7 @@ def test_one_that_has_ended_is_shown_once_more_and_counts_for_ever(monitor, wire
     assert second["totals"]["highest_pending"] == 101
 
 
-def test_of_those_that_have_ended_no_more_are_kept_than_a_sample_holds(monitor, wire):
+def test_a_sample_keeps_at_most_LIMIT_ended_connections(monitor, wire):
     for _ in range(LIMIT + 10):
         _, sock = wire.connect(Recorder())
         sock.inbox = [b""]
@@ -162,7 +163,7 @@ def test_of_those_that_have_ended_no_more_are_kept_than_a_sample_holds(monitor, 
     assert sample["totals"]["connections"] == LIMIT + 10
 
 
-def test_one_that_ended_and_found_no_room_is_not_shown_later(wire):
+def test_an_ended_connection_that_did_not_fit_gets_no_row_later(wire):
     monitor = Monitor(wire.reactor, limit=1)
     _, first = wire.connect(Recorder())
     _, second = wire.connect(Recorder())
@@ -175,7 +176,7 @@ def test_one_that_ended_and_found_no_room_is_not_shown_later(wire):
     assert rows(monitor) == {}
 
 
-def test_a_label_of_ones_own(wire):
+def test_the_label_is_what_the_given_callable_returns(wire):
     monitor = Monitor(wire.reactor, label=lambda connection: f"to {connection.getPeer().port}")
     wire.connect(Recorder())
     assert monitor.sample()["connections"][0]["label"] == "to 4321"
@@ -185,13 +186,13 @@ def test_a_label_of_ones_own(wire):
 
 
 def slow(wire, monkeypatch):
-    """Have a sample look at CHUNK connections, and at no more: its time is over then."""
+    """Let the clock go on so fast that a sample examines BATCH connections only."""
     times = itertools.count()
-    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * LOOK_SECONDS)
+    monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * SCAN_SECONDS)
 
 
-def test_a_sample_looks_at_some_and_the_next_one_goes_on(monitor, wire, monkeypatch):
-    for _ in range(2 * CHUNK + 10):
+def test_a_sample_examines_some_connections_and_the_next_one_continues(monitor, wire, monkeypatch):
+    for _ in range(2 * BATCH + 10):
         _, sock = wire.connect(Recorder(), room=10)
         sock.inbox = [b"y"]
     wire.run()
@@ -199,16 +200,16 @@ def test_a_sample_looks_at_some_and_the_next_one_goes_on(monitor, wire, monkeypa
 
     samples = [monitor.sample() for _ in range(3)]
 
-    assert [sample["totals"]["in"] for sample in samples] == [CHUNK, 2 * CHUNK, 2 * CHUNK + 10]
-    assert {sample["totals"]["open"] for sample in samples} == {2 * CHUNK + 10}
+    assert [sample["totals"]["in"] for sample in samples] == [BATCH, 2 * BATCH, 2 * BATCH + 10]
+    assert {sample["totals"]["open"] for sample in samples} == {2 * BATCH + 10}
     assert [len(sample["connections"]) for sample in samples] == [0, 0, LIMIT]
     for sample in samples:
         rest, rows = sample["rest"], sample["connections"]
-        assert rest["count"] == 2 * CHUNK + 10 - len(rows)
+        assert rest["count"] == 2 * BATCH + 10 - len(rows)
         assert rest["in"] + sum(row["in"] for row in rows) == sample["totals"]["in"]
 
 
-def test_one_that_was_idle_counts_as_soon_as_it_writes_and_as_soon_as_that_is_sent(wire):
+def test_an_idle_connection_counts_as_soon_as_it_writes_and_as_soon_as_it_has_sent(wire):
     monitor = Monitor(wire.reactor, limit=0)
     transport, sock = wire.connect(Recorder(), room=10)
     for _ in range(3):
@@ -216,7 +217,7 @@ def test_one_that_was_idle_counts_as_soon_as_it_writes_and_as_soon_as_that_is_se
     transport.write(b"x" * 10)
     assert monitor.sample()["rest"]["pending"] == 10
     wire.run()
-    for _ in range(100):  # until the averages are those of an idle one again
+    for _ in range(100):  # until the averages are those of an idle connection again
         assert monitor.sample()["totals"]["out"] == 10
     sock.room = 10
     transport.write(b"x" * 10)
@@ -224,9 +225,9 @@ def test_one_that_was_idle_counts_as_soon_as_it_writes_and_as_soon_as_that_is_se
     assert monitor.sample()["totals"]["out"] == 20
 
 
-def test_rows_are_of_now_also_in_the_middle_of_a_round(monitor, wire, monkeypatch):
+def test_rows_are_current_in_the_middle_of_a_scan(monitor, wire, monkeypatch):
     _, sock = wire.connect(Recorder())
-    for _ in range(2 * CHUNK):
+    for _ in range(2 * BATCH):
         wire.connect(Recorder())
     monitor.sample()
     slow(wire, monkeypatch)
@@ -237,20 +238,20 @@ def test_rows_are_of_now_also_in_the_middle_of_a_round(monitor, wire, monkeypatc
     assert sample["connections"][0]["in"] == sample["totals"]["in"] == 3
 
 
-def test_one_that_ends_in_the_middle_of_a_round_counts_once(monitor, wire, monkeypatch):
-    socks = [wire.connect(Recorder())[1] for _ in range(2 * CHUNK)]
+def test_a_connection_that_ends_during_a_scan_counts_once(monitor, wire, monkeypatch):
+    socks = [wire.connect(Recorder())[1] for _ in range(2 * BATCH)]
     slow(wire, monkeypatch)
     monitor.sample()
-    for sock in (socks[0], socks[-1]):  # it has looked at one of them, and will at the other
+    for sock in (socks[0], socks[-1]):  # the scan has examined one of them, and not the other
         sock.inbox = [b"in", b""]
     wire.run()
     for _ in range(3):
         totals = monitor.sample()["totals"]
-        assert (totals["in"], totals["open"]) == (4, 2 * CHUNK - 2)
+        assert (totals["in"], totals["open"]) == (4, 2 * BATCH - 2)
 
 
-def test_sample_soon_has_looked_at_every_connection(monitor, wire, monkeypatch):
-    for _ in range(3 * CHUNK):
+def test_sample_soon_examines_every_connection(monitor, wire, monkeypatch):
+    for _ in range(3 * BATCH):
         _, sock = wire.connect(Recorder())
         sock.inbox = [b"y"]
     wire.run()
@@ -260,17 +261,17 @@ def test_sample_soon_has_looked_at_every_connection(monitor, wire, monkeypatch):
     assert samples == []
     wire.run()
     (sample,) = samples
-    assert sample["totals"]["in"] == 3 * CHUNK
+    assert sample["totals"]["in"] == 3 * BATCH
 
 
-def test_sample_soon_is_at_once_where_there_are_few(monitor, wire):
+def test_sample_soon_calls_back_at_once_if_there_are_few_connections(monitor, wire):
     wire.connect(Recorder())
     samples = []
     monitor.sample_soon(samples.append)
     assert samples[0]["totals"]["open"] == 1
 
 
-def test_the_kernel_is_asked_for_the_rows_and_for_those_that_are_active(wire, monkeypatch):
+def test_the_kernel_is_asked_only_for_rows_and_active_connections(wire, monkeypatch):
     monitor = Monitor(wire.reactor, limit=2)
     for _ in range(20):
         wire.connect(Recorder())
@@ -278,10 +279,8 @@ def test_the_kernel_is_asked_for_the_rows_and_for_those_that_are_active(wire, mo
     monitor.sample()
     monitor.sample()
     asked = []
-    monkeypatch.setattr(monitor_module, "send_queue", lambda connection: asked.append(connection))
-    monkeypatch.setattr(
-        monitor_module, "receive_queue", lambda connection: asked.append(connection)
-    )
+    monkeypatch.setattr(watched, "send_queue", asked.append)
+    monkeypatch.setattr(watched, "receive_queue", asked.append)
     sock.inbox = [b"y" * 1000]
     wire.run()
     first, second = monitor.sample()["connections"]
@@ -290,34 +289,34 @@ def test_the_kernel_is_asked_for_the_rows_and_for_those_that_are_active(wire, mo
     assert len(set(asked)) == 2
 
 
-def test_the_first_ones_are_found_among_very_many_active_ones(wire):
+def test_the_first_rows_are_found_among_more_than_MAX_RANKED_active_connections(wire):
     monitor = Monitor(wire.reactor, limit=1)
-    for count in range(MAX_RANKED + 2 * CHUNK):
+    for count in range(MAX_RANKED + 2 * BATCH):
         _, sock = wire.connect(Recorder())
         sock.inbox = [b"y" * (100_000 if count == 5 else 1)]
     wire.run()
     assert list(rows(monitor)) == [6]
 
 
-def test_those_that_were_there_before_are_met_beat_by_beat(wire, monkeypatch):
-    for _ in range(3 * CHUNK):
+def test_connections_from_before_the_monitor_are_added_in_batches(wire, monkeypatch):
+    for _ in range(3 * BATCH):
         wire.connect(Recorder())
     slow(wire, monkeypatch)
-    told = []
-    monitor = Monitor(wire.reactor, label=lambda connection: told.append(connection) or "label")
-    assert told == []
+    labelled = []
+    monitor = Monitor(wire.reactor, label=lambda connection: labelled.append(connection) or "label")
+    assert labelled == []
     wire.run(1)
-    assert len(told) == CHUNK
+    assert len(labelled) == BATCH
     assert (
         monitor.sample()["totals"]["open"]
         == monitor.count()
         == len(monitor.connections())
-        == 3 * CHUNK
+        == 3 * BATCH
     )
-    assert monitor.connection(3 * CHUNK) is monitor.connections()[-1]
+    assert monitor.connection(3 * BATCH) is monitor.connections()[-1]
 
 
-def test_events_of_one_that_was_there_before_are_told_and_timed_from_then(wire, clock):
+def test_the_resume_after_a_pause_from_before_the_monitor_is_an_event(wire, clock):
     transport, sock = paused(wire)
     clock.advance(5.0)
     monitor = Monitor(wire.reactor)
@@ -332,17 +331,17 @@ def test_events_of_one_that_was_there_before_are_told_and_timed_from_then(wire, 
     assert rows(monitor)[1]["paused"] == 1.0
 
 
-# Who comes first, and who is left out.
+# The order of the rows, and the rest.
 
 
-def test_those_for_which_most_waits_come_first(monitor, wire):
+def test_connections_with_the_most_bytes_waiting_come_first(monitor, wire):
     for count in (10, 100_000, 1000):
         transport, _ = wire.connect(Recorder())
         transport.write(b"x" * count)
     assert list(rows(monitor)) == [2, 3, 1]
 
 
-def test_then_those_that_have_moved_most_then_the_oldest(monitor, wire):
+def test_then_the_connections_that_move_most_then_the_oldest(monitor, wire):
     for count in (0, 10, 1000, 0):
         _, sock = wire.connect(Recorder())
         if count:
@@ -351,13 +350,13 @@ def test_then_those_that_have_moved_most_then_the_oldest(monitor, wire):
     assert list(rows(monitor)) == [3, 2, 1, 4]
 
 
-def test_rows_keep_their_places_while_little_more_waits_for_one_than_for_another(monitor, wire):
+def test_rows_keep_their_places_while_about_as_much_waits_for_each(monitor, wire):
     for count in (600, 1000, 1100):
         wire.connect(Recorder())[0].write(b"x" * count)
     assert list(rows(monitor)) == [1, 2, 3]
 
 
-def test_rows_keep_their_places_while_one_moves_little_more_than_another(monitor, wire):
+def test_rows_keep_their_places_while_each_moves_about_as_much(monitor, wire):
     transports = [wire.connect(Recorder(), room=1 << 20)[0] for _ in range(3)]
     for _ in range(5):
         for transport, count in zip(transports, (600, 1000, 1100)):
@@ -399,6 +398,20 @@ def test_other_orders(monitor, wire, order, expected):
     assert list(rows(monitor)) == expected
 
 
+@pytest.mark.parametrize("order", ORDERS[1:])
+def test_changing_the_order_during_a_scan_begins_a_new_scan(wire, monkeypatch, order):
+    monitor = Monitor(wire.reactor, limit=2)
+    for _ in range(2 * BATCH):
+        wire.connect(Recorder())[0].write(b"x")
+    rows(monitor)
+    with monkeypatch.context() as patch:
+        slow(wire, patch)
+        rows(monitor)  # examines half of the connections, in the first order
+    monitor.order = order
+    first = 2 * BATCH if order == "newest" else 1
+    assert next(iter(rows(monitor))) == first
+
+
 def test_the_rest_is_summed(wire):
     monitor = Monitor(wire.reactor, limit=2)
     for count in range(5):
@@ -418,7 +431,7 @@ def test_the_rest_is_summed(wire):
     }
 
 
-def test_the_rest_does_not_count_who_has_ended(wire):
+def test_the_rest_does_not_count_ended_connections(wire):
     monitor = Monitor(wire.reactor, limit=1)
     _, gone = paused(wire, room=60)
     paused(wire)
@@ -429,7 +442,7 @@ def test_the_rest_does_not_count_who_has_ended(wire):
     assert monitor.sample()["rest"] == {"count": 1, "pending": 101, "in": 0, "out": 0, "pauses": 1}
 
 
-def test_those_through_which_somebody_watches_are_left_out(monitor, events, wire):
+def test_connections_of_unwatched_protocols_are_left_out(monitor, events, wire):
     protocol = Recorder()
     protocol.unwatched = True
     transport, sock = wire.connect(protocol)
@@ -442,7 +455,7 @@ def test_those_through_which_somebody_watches_are_left_out(monitor, events, wire
 # Pauses.
 
 
-def test_the_time_spent_paused_ends_with_each_resume(monitor, wire, clock):
+def test_the_paused_time_stops_at_each_resume(monitor, wire, clock):
     transport, sock = paused(wire)
     clock.advance(1.0)
     sock.room = 1000
@@ -455,7 +468,7 @@ def test_the_time_spent_paused_ends_with_each_resume(monitor, wire, clock):
     assert rows(monitor)[1]["paused"] == 1.5
 
 
-def test_all_pauses_together_count_for_ever(monitor, wire, clock):
+def test_the_total_paused_time_includes_ended_connections(monitor, wire, clock):
     _, gone = paused(wire)
     paused(wire)
     clock.advance(1.0)
@@ -466,7 +479,7 @@ def test_all_pauses_together_count_for_ever(monitor, wire, clock):
     assert (totals["paused"], totals["paused_now"]) == (3.0, 1)
 
 
-def test_a_producer_that_leaves_while_paused_is_paused_no_more(monitor, wire, clock):
+def test_a_pause_ends_when_its_producer_is_unregistered(monitor, wire, clock):
     transport, _ = paused(wire)
     clock.advance(1.0)
     transport.unregisterProducer()
@@ -475,7 +488,7 @@ def test_a_producer_that_leaves_while_paused_is_paused_no_more(monitor, wire, cl
     assert rows(monitor)[1]["paused"] == 1.0
 
 
-def test_a_connection_that_was_paused_before_the_monitor_began_is_timed_from_then(wire, clock):
+def test_a_pause_from_before_the_monitor_is_timed_from_the_monitors_start(wire, clock):
     paused(wire)
     clock.advance(5.0)
     monitor = Monitor(wire.reactor)
@@ -486,7 +499,7 @@ def test_a_connection_that_was_paused_before_the_monitor_began_is_timed_from_the
 # Events.
 
 
-def test_the_events_of_a_life(events, wire, clock):
+def test_the_events_of_a_connection_from_connect_to_lost(events, wire, clock):
     transport, sock = paused(wire)
     clock.advance(1.0)
     sock.room = 101
@@ -508,7 +521,7 @@ def test_the_events_of_a_life(events, wire, clock):
     ]
 
 
-def test_that_a_pull_producer_is_asked_is_no_event(events, wire):
+def test_resuming_a_pull_producer_is_no_event(events, wire):
     transport, sock = wire.connect(Recorder(), room=1000)
     transport.registerProducer(Push(), False)
     transport.write(b"x")
@@ -516,25 +529,25 @@ def test_that_a_pull_producer_is_asked_is_no_event(events, wire):
     assert [event["event"] for event in events] == ["connect"]
 
 
-def test_that_another_producer_is_asked_is_no_resume_of_one_that_was_paused(events, wire):
+def test_resuming_a_new_pull_producer_is_no_resume_of_the_paused_one_before(events, wire):
     transport, _ = paused(wire)
     transport.unregisterProducer()
     transport.registerProducer(Push(), False)
     assert [event["event"] for event in events] == ["connect", "pause"]
 
 
-def test_who_unsubscribes_hears_nothing_more_and_may_do_so_twice(monitor, events, wire):
-    heard = []
-    unsubscribe = monitor.subscribe(heard.append)
+def test_after_unsubscribing_no_event_comes_and_a_repetition_is_allowed(monitor, events, wire):
+    received = []
+    unsubscribe = monitor.subscribe(received.append)
     unsubscribe()
     unsubscribe()
     wire.connect(Recorder())
-    assert heard == []
+    assert received == []
     assert len(events) == 1
 
 
 @pytest.mark.parametrize("error", [ValueError, GeneratorExit])
-def test_a_subscriber_that_raises_is_logged_and_dropped_and_costs_nobody_anything(
+def test_a_subscriber_that_raises_is_logged_and_removed_and_the_others_go_on(
     monitor, wire, caplog, error
 ):
     calls = []
@@ -544,39 +557,39 @@ def test_a_subscriber_that_raises_is_logged_and_dropped_and_costs_nobody_anythin
         raise error("no")
 
     monitor.subscribe(broken)
-    heard = []
-    monitor.subscribe(heard.append)
+    received = []
+    monitor.subscribe(received.append)
     with caplog.at_level(logging.ERROR):
         wire.connect(Recorder())
         wire.connect(Recorder())
     assert len(calls) == 1
-    assert len(heard) == 2
+    assert len(received) == 2
     (record,) = caplog.records
     assert "broken" in record.getMessage()
 
 
-# Its own life.
+# Beginning and end.
 
 
-def test_who_was_there_before_is_seen(wire):
+def test_a_connection_from_before_the_monitor_has_a_row(wire):
     transport, _ = wire.connect(Recorder())
     transport.write(b"x" * 5)
     assert rows(Monitor(wire.reactor))[1]["pending"] == 5
 
 
-def test_closed_it_hears_nothing_and_leaves_nothing(wire):
+def test_a_closed_monitor_gets_no_events_and_no_longer_observes_the_reactor(wire):
     monitor = Monitor(wire.reactor)
-    heard = []
-    monitor.subscribe(heard.append)
+    received = []
+    monitor.subscribe(received.append)
     wire.run()
     monitor.close()
     monitor.close()
     wire.connect(Recorder())
-    assert heard == []
+    assert received == []
     assert wire.reactor.observers == ()
 
 
-def test_two_monitors_count_each_for_itself(monitor, wire):
+def test_two_monitors_count_independently(monitor, wire):
     wire.connect(Recorder())
     later = Monitor(wire.reactor)
     wire.connect(Recorder())
@@ -586,7 +599,7 @@ def test_two_monitors_count_each_for_itself(monitor, wire):
     assert list(rows(monitor)) == [1, 2, 3]
 
 
-def test_its_timer_is_not_shown(monitor, wire):
+def test_the_timer_is_not_among_the_applications_delayed_calls(monitor, wire):
     wire.run()
     assert wire.reactor.getDelayedCalls() == []
 
@@ -594,7 +607,7 @@ def test_its_timer_is_not_shown(monitor, wire):
 # The lag.
 
 
-def test_the_lag_is_the_latest_that_a_timer_came_since_the_last_sample(monitor, wire, clock):
+def test_the_lag_is_the_longest_delay_of_a_timer_since_the_last_sample(monitor, wire, clock):
     wire.run()
     for late in (0.1, 0.3, 0.2):
         clock.advance(0.05 + late)
@@ -609,7 +622,7 @@ def test_the_time_before_the_loop_runs_is_no_lag(monitor, wire, clock):
     assert monitor.sample()["lag"] == 0
 
 
-def test_a_lag_that_the_sample_is_first_to_notice_counts_once(monitor, wire, clock):
+def test_a_lag_that_the_sample_notices_first_counts_once(monitor, wire, clock):
     wire.run()
     clock.advance(1.05)
     assert monitor.sample()["lag"] == pytest.approx(1.0)
@@ -636,7 +649,7 @@ def test_the_kernels_queues(reactor, closing):
     assert row["peer"] == f"127.0.0.1:{client.getsockname()[1]}"
 
 
-def test_connections_that_go_out_are_seen_as_well(reactor, closing):
+def test_outgoing_connections_are_watched_too(reactor, closing):
     monitor = Monitor(reactor)
     port = reactor.listenTCP(0, Factory.forProtocol(Recorder), interface="127.0.0.1")
     to = port.getHost()
@@ -649,7 +662,7 @@ def test_connections_that_go_out_are_seen_as_well(reactor, closing):
 
 
 @pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
-def test_T6_a_row_has_the_limit_of_the_kernel(reactor, closing):
+def test_T6_a_row_has_the_kernels_unsent_limit(reactor, closing):
     monitor = closing(Monitor(reactor))
     protocol, client = served(reactor)
     closing(client)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from minireactor.view.monitor import BUSIEST
 from minireactor.view.output import visible
+from minireactor.view.ranking import BUSIEST
 
 INTERVAL = 0.25  # seconds between two samples, as far as a heading speaks of them
 ENDED_SECONDS = 3.0  # for which a connection that has ended is still shown, if there is room

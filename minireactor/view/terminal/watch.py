@@ -19,7 +19,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.view.monitor import ORDERS, Monitor
+from minireactor.view.monitor import Monitor
+from minireactor.view.ranking import ORDERS
 from minireactor.view.terminal import screen
 from minireactor.view.terminal.screen import HISTORY, INTERVAL, Options
 from minireactor.view.terminal.terminal import Capture, Terminal, find_terminal
