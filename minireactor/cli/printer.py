@@ -8,16 +8,18 @@ import sys
 from typing import Any
 
 from minireactor.address import format_address, host_port
+from minireactor.core import events
+from minireactor.proxy import CONNECTED, FAILED
 
 _EVENTS = {
-    "connectionMade": "connection made from",
-    "pauseProducing": "pausing connection from",
-    "resumeProducing": "resuming connection from",
+    events.MADE: "connection made from",
+    events.PAUSE: "pausing connection from",
+    events.RESUME: "resuming connection from",
 }
 
 _FLOW = {
-    "pauseProducing": "pausing {fast}: bytes wait for {slow}",
-    "resumeProducing": "resuming {fast}: {slow} has taken them",
+    events.PAUSE: "pausing {fast}: bytes wait for {slow}",
+    events.RESUME: "resuming {fast}: {slow} has taken them",
 }
 
 
@@ -46,27 +48,27 @@ class Printer:
     def event(self, event: str, connection: Any, reason: Any) -> None:
         """Print an event of a Server; this is its `on_event`."""
         peer = format_address(connection.getPeer())
-        if event == "connectionLost":
+        if event == events.LOST:
             self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
         else:
             self.line(f"{_EVENTS[event]} {peer}")
 
     def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
         """Print the end of a proxied connection; as a Relay's `on_event`, ignore other events."""
-        if event == "connectionLost":
+        if event == events.LOST:
             self.line(str(proxy))
 
     def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
         """Print any event of a Relay; this is its `on_event`."""
         client, target = format_address(proxy.client.getPeer()), host_port(*proxy.place)
-        if event == "connected":
+        if event == CONNECTED:
             self.line(f"connected {client} to {target}")
-        elif event == "failed":
+        elif event == FAILED:
             self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
-        elif event in ("pauseProducing", "resumeProducing"):
+        elif event in _FLOW:
             slow, fast = (client, target) if detail is proxy.client else (target, client)
             self.line(_FLOW[event].format(fast=fast, slow=slow))
-        elif event == "connectionMade":
+        elif event == events.MADE:
             self.line(f"{_EVENTS[event]} {client}")
         else:
             self.proxy_end(event, proxy, detail)

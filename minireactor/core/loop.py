@@ -40,9 +40,8 @@ class Loop:
 
     An observer watches all connections. The loop calls it as `observer(event, connection, reason)`.
 
-    event: "connectionMade", "pauseProducing", "resumeProducing", "stopProducing" or
-        "connectionLost". The observer is called just before the method of that name.
-    reason: a Failure for "connectionLost", else None.
+    event: one of `events`. The observer is called just before the method of that name.
+    reason: a Failure for LOST, else None.
 
     If an observer raises, the exception is logged and the observer is removed; everything else
     goes on. See `add_observer()`.

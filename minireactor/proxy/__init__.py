@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Proxy", "ProxyFactory", "join"]
 
+# The events of a Relay that are not events of one connection.
+CONNECTED, FAILED = "connected", "failed"
+
 
 def __getattr__(name: str) -> Any:
     # Each name is imported at first use. Every command imports `balance` for its help text,

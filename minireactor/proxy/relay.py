@@ -14,10 +14,10 @@ import errno
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import format_address, host_port
-from minireactor.core import flow
+from minireactor.core import events, flow
 from minireactor.error import ConnectError, DNSLookupError
 from minireactor.log import logger
-from minireactor.proxy import Proxy, ProxyFactory
+from minireactor.proxy import CONNECTED, FAILED, Proxy, ProxyFactory
 from minireactor.proxy.balance import FIRST, Balancer
 from minireactor.serve.server import Server
 
@@ -41,13 +41,13 @@ class Relay(Server):
     timeout: seconds for each attempt to connect.
     rate: bytes a second in each direction of each client; None for no limit.
     splice: allow splice() for bulk data, where the system has it.
-    on_event: called as `on_event(event, proxy, detail)` with the `Proxy` of a client. The events:
-        "connectionMade": the client has connected.
-        "failed": the attempt to connect to proxy.place has failed; detail is a Failure.
-        "connected": the client has been joined to the target at proxy.place.
-        "pauseProducing", "resumeProducing": detail is the transport whose peer reads too
-            slowly, or has caught up.
-        "connectionLost": both connections have ended.
+    on_event: called as `on_event(event, proxy, detail)` with the `Proxy` of a client. The events
+        are those of `core.events`, and CONNECTED and FAILED:
+        MADE: the client has connected.
+        FAILED: the attempt to connect to proxy.place has failed; detail is a Failure.
+        CONNECTED: the client has been joined to the target at proxy.place.
+        PAUSE, RESUME: detail is the transport whose peer reads too slowly, or has caught up.
+        LOST: both connections have ended.
     limits: the options of Server. They count for a client and its target together: bytes of
         either one keep both from being idle, and both are aborted if either one stalls.
     """
@@ -88,10 +88,10 @@ class Relay(Server):
     # Events.
 
     def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
-        if event == "connectionMade":
+        if event == events.MADE:
             super()._observe(event, connection, reason)
-        elif event in (flow.PAUSE, flow.RESUME) and connection in self._proxies:
-            change = self.paused.add if event == flow.PAUSE else self.paused.discard
+        elif event in (events.PAUSE, events.RESUME) and connection in self._proxies:
+            change = self.paused.add if event == events.PAUSE else self.paused.discard
             change(connection)
             self._report(event, self._proxies[connection], connection)
         # The end of one connection is not reported here: `ended` follows when both have ended.
@@ -101,14 +101,14 @@ class Relay(Server):
         super()._arrived(connection)
 
     def accepted(self, proxy: Proxy) -> None:
-        self._report("connectionMade", proxy, None)
+        self._report(events.MADE, proxy, None)
 
     def joined(self, proxy: Proxy) -> None:
         for transport in proxy.transports:
             self._proxies[transport] = proxy
         self._watch(proxy.client, proxy.transports[-1])
         self.balancer.joined(proxy.place, proxy)
-        self._report("connected", proxy, None)
+        self._report(CONNECTED, proxy, None)
 
     def trying(self, proxy: Proxy) -> None:
         self.balancer.began(proxy.place, proxy)
@@ -125,7 +125,7 @@ class Relay(Server):
                 )
         else:
             self.balancer.gave_up(proxy.place, proxy)
-        self._report("failed", proxy, reason)
+        self._report(FAILED, proxy, reason)
 
     def ended(self, proxy: Proxy) -> None:
         if proxy.target in self._proxies:  # `joined` was called
@@ -133,7 +133,7 @@ class Relay(Server):
         elif proxy.place in self._places:  # an attempt to connect may be under way
             self.balancer.gave_up(proxy.place, proxy)
         try:
-            self._report("connectionLost", proxy, None)
+            self._report(events.LOST, proxy, None)
         finally:
             self._gone(proxy.client, None)
             for transport in proxy.transports:

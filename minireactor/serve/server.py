@@ -13,7 +13,7 @@ from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.core import flow
+from minireactor.core import events, flow
 from minireactor.core.slices import Walk
 from minireactor.log import logger
 from minireactor.protocol import Factory
@@ -122,9 +122,9 @@ class Server:
     keepalive: after this many seconds of silence the system asks the peer whether it still exists.
     unsent: about how many bytes the kernel holds unsent for a peer that does not read. 0 means no
         limit, None means twice the high watermark. See Port.setUnsentLimit().
-    on_event: called as `on_event(event, connection, reason)`. The event is "connectionMade",
-        "pauseProducing", "resumeProducing" (only after a pause) or "connectionLost". The reason is
-        a Failure for "connectionLost", and None otherwise. An exception from on_event is logged.
+    on_event: called as `on_event(event, connection, reason)`. The event is one of `core.events`:
+        MADE, PAUSE, RESUME (only after a pause) or LOST. The reason is a Failure for LOST, and None
+        otherwise. An exception from on_event is logged.
     on_stopped: called once, after `stop()`, when the last connection has closed.
 
     Outgoing connections that the application makes do not count: the server leaves them alone.
@@ -232,25 +232,25 @@ class Server:
 
     def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
         # An observer gets the events of all connections of the reactor, also of other ports.
-        if event == "connectionMade":
+        if event == events.MADE:
             if connection.protocol is self.expected:
                 self._arrived(connection)
         elif connection not in self.connections:
             return
-        elif event == flow.PAUSE:
+        elif event == events.PAUSE:
             self.paused.add(connection)
             self._notify(event, connection)
-        elif event == flow.RESUME and connection in self.paused:
+        elif event == events.RESUME and connection in self.paused:
             self.paused.discard(connection)
             self._notify(event, connection)
-        elif event == "connectionLost":
+        elif event == events.LOST:
             self._gone(connection, reason)
 
     def _arrived(self, connection: Connection) -> None:
         self.expected = None
         self.connections.add(connection)
         self._watch(connection, connection)
-        self._notify("connectionMade", connection)
+        self._notify(events.MADE, connection)
 
     def _gone(self, connection: Connection, reason: Failure | None) -> None:
         parts = self._parts(connection)
@@ -258,7 +258,7 @@ class Server:
         self.paused.difference_update(parts)
         self._timeouts.forget(connection)
         self._ended.add(*parts)
-        self._notify("connectionLost", connection, reason)
+        self._notify(events.LOST, connection, reason)
         if not self.connections:
             self._empty()
 

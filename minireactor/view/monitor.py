@@ -49,7 +49,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.core import flow
+from minireactor.core import events, flow
 from minireactor.transports import tcp
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
 from minireactor.view.watched import Totals, WatchedConnection
@@ -64,7 +64,7 @@ LIMIT = 50  # rows of a sample
 LAG_INTERVAL = 0.05  # seconds between the timer calls whose delay is the lag
 SCAN_SECONDS = 0.001  # of one sample: ten samples a second then take 1 % of a processor
 
-_EVENTS = {"connectionMade": "connect", flow.PAUSE: "pause", flow.RESUME: "resume"}
+_EVENTS = {events.MADE: "connect", events.PAUSE: "pause", events.RESUME: "resume"}
 
 
 class Monitor:
@@ -149,7 +149,7 @@ class Monitor:
         return unsubscribe
 
     def _on_event(self, event: str, connection: tcp.Connection, reason: Failure | None) -> None:
-        if event == "connectionMade":
+        if event == events.MADE:
             if _is_unwatched(connection):
                 return
             self._totals.connections += 1
@@ -160,9 +160,9 @@ class Monitor:
             watched = self._watch_earlier_one(connection, event)
         else:
             return
-        if event == flow.PAUSE:
+        if event == events.PAUSE:
             self._totals.begin_pause(watched, self.reactor.seconds())
-        elif event == flow.RESUME:
+        elif event == events.RESUME:
             # A pull producer gets this call too, without having been paused.
             if watched.paused_since is None or connection.flow_state != flow.FLOWING:
                 return
@@ -182,8 +182,8 @@ class Monitor:
 
         event: the event of the connection that is being handled, if there is one."""
         watched = self._watch(connection, self._earlier.pop(connection))
-        is_paused = connection.flow_state == flow.PAUSED and event != flow.PAUSE
-        if is_paused or (event == flow.RESUME and connection.streamingProducer):
+        is_paused = connection.flow_state == flow.PAUSED and event != events.PAUSE
+        if is_paused or (event == events.RESUME and connection.streamingProducer):
             self._totals.begin_pause(watched, self._began)
         return watched
 

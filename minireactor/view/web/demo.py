@@ -22,7 +22,9 @@ import socket
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import format_address
+from minireactor.core import events
 from minireactor.protocol import Factory, Protocol
+from minireactor.proxy import CONNECTED
 from minireactor.proxy.relay import Relay
 from minireactor.serve.server import Server
 from minireactor.view.web.dashboard import Dashboard
@@ -384,17 +386,17 @@ class Demo:
             client.connect(server.port.getHost().port)  # type: ignore[union-attr]
 
     def _of_server(self, event: str, connection: Connection, reason: Failure | None) -> None:
-        if event == "connectionLost":
+        if event == events.LOST:
             self._lost(format_address(connection.getPeer()))
 
     def _of_relay(self, event: str, proxy: Proxy, detail: Any) -> None:
         peer = format_address(proxy.client.getPeer())
-        if event == "connected":
+        if event == CONNECTED:
             assert proxy.target is not None
             _set_buffer(proxy.target.getHandle(), socket.SO_RCVBUF, RECEIVE_BUFFER)
             _set_buffer(proxy.client.getHandle(), socket.SO_SNDBUF, SEND_BUFFER)
             self._upstream[peer] = format_address(proxy.target.getHost())
-        elif event == "connectionLost":
+        elif event == events.LOST:
             self._upstream.pop(peer, None)
             self._lost(peer)
 
