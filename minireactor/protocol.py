@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, TypeVar, cast
 
 from minireactor.error import ConnectionDone, NotConnectingError
 from minireactor.failure import Failure
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from minireactor.interfaces import IConnector
 
     Address = IPv4Address | IPv6Address
+
+_Factory = TypeVar("_Factory", bound="Factory")
 
 connectionDone = Failure(ConnectionDone())
 
@@ -82,7 +84,9 @@ class Factory:
     __class_getitem__: ClassVar[Any] = classmethod(GenericAlias)
 
     @classmethod
-    def forProtocol(cls, protocol: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def forProtocol(
+        cls: type[_Factory], protocol: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> _Factory:
         """Return a factory made with `args` and `kwargs`, whose connections get `protocol()`."""
         factory = cls(*args, **kwargs)
         factory.protocol = protocol

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from typing import Optional, Protocol
 
     class Producer(Protocol):
-        """What the flow of bytes needs. A push producer also has pauseProducing()."""
-
-        def resumeProducing(self) -> object:
-            """Write: a push producer until it is paused, a pull producer once."""
+        """A push producer also has pauseProducing() and resumeProducing(), a pull producer the
+        latter. See `interfaces`."""
 
         def stopProducing(self) -> object:
             """Write no more, ever."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from minireactor.address import format_address, host_port
 from minireactor.core import flow
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from minireactor.address import IPv4Address, IPv6Address
     from minireactor.interfaces import IConnector
+    from minireactor.internet import Reactor
     from minireactor.transports.connector import Connector
     from minireactor.transports.tcp import Connection
 
@@ -84,7 +85,7 @@ class ProxyFactory(Factory):
         hops.save_first_packets(sock)
         keep_urgent_bytes(sock)
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
+    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Proxy:
         return Proxy(self)
 
     def targets(self) -> Iterable[tuple[str, int | str]]:
@@ -129,9 +130,10 @@ class Proxy(Protocol):
     seconds: the duration, once both have ended.
     """
 
+    client: Connection  # set by connectionMade
+
     def __init__(self, factory: ProxyFactory) -> None:
         self.factory = factory
-        self.client: Any = None
         self.target: Connection | None = None
         self.place: tuple[str, int | str] = ("", "")
         self.why = ""
@@ -197,7 +199,8 @@ class Proxy(Protocol):
             return
         self.place = place
         self.factory.trying(self)
-        reactor = self.client.reactor
+        # A transport only knows that it has a Loop. The one with ports also connects.
+        reactor = cast("Reactor", self.client.reactor)
         self._connector = reactor.connectTCP(*place, TargetConnector(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
         self._connector.setUnsentLimit(self.factory.unsent)
@@ -284,7 +287,7 @@ class TargetConnector(ClientFactory):
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Any:
+    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> PendingTarget:
         return PendingTarget(self._proxy)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:

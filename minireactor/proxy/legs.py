@@ -34,6 +34,8 @@ from minireactor.streams import RateLimiter, pipe
 from minireactor.transports.kernel import send_queue
 
 if TYPE_CHECKING:
+    from minireactor.core.loop import Loop
+    from minireactor.interfaces import IConsumer
     from minireactor.transports.splice import PipeSource
     from minireactor.transports.tcp import Connection
 
@@ -103,7 +105,7 @@ class Leg(Protocol):
     connected = 1
 
     def __init__(
-        self, near: Connection, sink: Any, far: Connection, on_lost: OnLost | None = None
+        self, near: Connection, sink: IConsumer, far: Connection, on_lost: OnLost | None = None
     ) -> None:
         self.transport: Connection = near
         self.sink = sink
@@ -182,7 +184,7 @@ class Turns:
                 reactor.call_soon(self._run, reactor)
         return False
 
-    def _run(self, reactor: Any) -> None:
+    def _run(self, reactor: Loop) -> None:
         queue = self._queue
         until = reactor.seconds() + TURN_SECONDS * len(queue)
         for _ in range(len(queue)):
@@ -200,10 +202,10 @@ class Turns:
             reactor.call_soon(self._run, reactor)
 
 
-_turns: weakref.WeakKeyDictionary[Any, Turns] = weakref.WeakKeyDictionary()  # by reactor
+_turns: weakref.WeakKeyDictionary[Loop, Turns] = weakref.WeakKeyDictionary()  # by reactor
 
 
-def _turns_of(reactor: Any) -> Turns:
+def _turns_of(reactor: Loop) -> Turns:
     """Return the Turns of a reactor."""
     turns = _turns.get(reactor)
     if turns is None:

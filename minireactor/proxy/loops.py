@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Origin(Protocol):
     """Describe what the detector needs of a `Proxy`."""
 
-    client: Any
+    client: Connection
     outgoing: tuple[tuple[str, int], ...]
 
     def came_back(self) -> None: ...

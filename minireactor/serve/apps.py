@@ -31,6 +31,7 @@ from minireactor.transports.sendfile import has_true_size
 if TYPE_CHECKING:
     from minireactor.defer import Deferred
     from minireactor.failure import Failure
+    from minireactor.transports.tcp import Connection
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 RECLAIMED = 64  # lingering sockets that are closed when no descriptor is left to open a file
@@ -79,7 +80,9 @@ def _quoted(text: bytes) -> str:
 class RandomIntegers:
     """A push producer: writes `count` integers, one a line, then closes the connection."""
 
-    def __init__(self, consumer: Any, count: int, generator: Any, lines: list[bytes]) -> None:
+    def __init__(
+        self, consumer: Connection, count: int, generator: random.Random, lines: list[bytes]
+    ) -> None:
         self.paused = False
         self._consumer = consumer
         self._left = count
@@ -306,7 +309,7 @@ class SendFile(Protocol):
         if not failure.check(ConnectionLost):
             self._fail(failure.value)
 
-    def _fail(self, error: Any) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Log the error and reset the connection.
 
         After an orderly end, the peer would take an empty or partial file for the whole one."""

@@ -6,10 +6,13 @@ import importlib
 import sys
 from operator import attrgetter
 from reprlib import repr
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, cast
 
 from minireactor.protocol import Factory
 from minireactor.serve.apps import Chargen, Discard, Echo, FileFactory, RandomFactory
+
+if TYPE_CHECKING:
+    from minireactor.interfaces import IProtocolFactory
 
 APPS = ("random", "echo", "discard", "chargen", "file")
 
@@ -18,7 +21,7 @@ class LoadError(Exception):
     """An app cannot be found or used; the message says why in one line."""
 
 
-def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any:
+def load_app(name: str, seed: int | None = None, path: str | None = None) -> IProtocolFactory:
     """Return the factory of an app, which is one of APPS or `module:name`.
 
     `seed` makes the integers of random repeatable. `path` names the file that the app file sends.
@@ -45,7 +48,7 @@ def load_app(name: str, seed: int | None = None, path: str | None = None) -> Any
         if hasattr(found, "makeConnection"):
             return Factory.forProtocol(found)
     elif hasattr(found, "buildProtocol"):
-        return found
+        return cast("IProtocolFactory", found)
     raise LoadError(
         f"{name} is {repr(found)}; name a Factory instance or class, or a Protocol class"
     )
@@ -85,7 +88,7 @@ def _find(module: Any, module_name: str, attribute: str) -> Any:
         raise LoadError(f"module {module_name!r} has no name {attribute!r}") from error
 
 
-def _make(factory: Callable[[], Any], name: str) -> Any:
+def _make(factory: Callable[[], IProtocolFactory], name: str) -> IProtocolFactory:
     try:
         return factory()
     except KeyboardInterrupt:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import socket
 
     from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.core.timers import DelayedCall
     from minireactor.failure import Failure
+    from minireactor.interfaces import IProtocol, IProtocolFactory
     from minireactor.internet import Reactor
     from minireactor.transports.port import Port
     from minireactor.transports.tcp import Connection
@@ -84,7 +86,7 @@ class Admission(Factory):
     It keeps no count of ports: `doStart` and `doStop` go to the application's factory, which does.
     """
 
-    def __init__(self, server: Server, factory: Any) -> None:
+    def __init__(self, server: Server, factory: IProtocolFactory) -> None:
         self._server = server
         self._factory = factory
 
@@ -99,12 +101,12 @@ class Admission(Factory):
     def doStop(self) -> None:
         self._factory.doStop()
 
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> IProtocol | None:
         if self._server.is_full():
             self._server.reject()
             return None
-        protocol = self._server.expected = self._factory.buildProtocol(addr)
-        return protocol
+        self._server.expected = self._factory.buildProtocol(addr)
+        return self._server.expected
 
     def logPrefix(self) -> str:
         """Return the name of the application's factory, which the log should show."""
@@ -133,7 +135,7 @@ class Server:
     def __init__(
         self,
         reactor: Reactor,
-        factory: Any,
+        factory: IProtocolFactory,
         *,
         max_connections: int | None = None,
         idle_timeout: float | None = None,
@@ -150,7 +152,7 @@ class Server:
         self.stopping = False
         self.rejected = 0
         self.cut = 0  # connections that abort() has ended after stop()
-        self.expected: Any = None  # the protocol of the next connection to this port
+        self.expected: IProtocol | None = None  # the protocol of the next connection to this port
         self._admission = Admission(self, factory)
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
@@ -162,7 +164,7 @@ class Server:
         self._ended = Totals()  # of connections that have ended
         self._timeouts = Timeouts(reactor, idle_timeout, stall_timeout, self._idle, self._stalled)
         self._ending: Walk[Connection] | None = None
-        self._aborting: Any = None
+        self._aborting: DelayedCall | None = None
         self._next_warning = -1.0
         self._unreported = 0
 

@@ -7,7 +7,7 @@ It compares the counters of the connection with those of the sweep before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 from minireactor.core.slices import Walk
 from minireactor.transports.kernel import receive_queue, send_queue
@@ -15,6 +15,7 @@ from minireactor.transports.kernel import receive_queue, send_queue
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from minireactor.core.timers import DelayedCall
     from minireactor.internet import Reactor
     from minireactor.transports.tcp import Connection
 
@@ -91,7 +92,7 @@ class Timeouts:
         self._stall_timeout = stall_timeout
         self._on_idle = on_idle
         self._on_stalled = on_stalled
-        self._sweep_timer: Any = None
+        self._sweep_timer: DelayedCall | None = None
         self._sweep: Walk[Connection] | None = None
 
     def watch(self, connection: Connection, part: Connection) -> None:

@@ -49,15 +49,17 @@ from minireactor.core.buffer import as_bytes
 from minireactor.failure import safe_repr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from minireactor.core.timers import DelayedCall
-    from minireactor.interfaces import IReactorTime
+    from minireactor.interfaces import Buffer, IConsumer, IProducer, IReactorTime
 
 # Bytes that a stage passes on in one turn, as many as a connection reads in one loop iteration.
 # Without this limit, a consumer that never pauses would block the loop until all is passed on.
 LARGEST_TURN = 256 * 1024
 
 
-def pipe(*stages: Any, on_finish: Callable[[], object] | None = None) -> Any:
+def pipe(*stages: Any, on_finish: Callable[[], object] | None = None) -> Stage:
     """Connect each stage to the next one, and the last stage to a consumer; return the first stage.
 
     stages: one or more stages, then any consumer.
@@ -69,11 +71,12 @@ def pipe(*stages: Any, on_finish: Callable[[], object] | None = None) -> Any:
         raise ValueError(
             f"pipe{safe_repr(stages)} will not do: give one stage or more, then a consumer"
         )
+    first: Stage = stages[0]
     consumer = stages[-1]
     for stage in reversed(stages[:-1]):
         stage.feed(consumer, on_finish)
         consumer, on_finish = stage, None
-    return consumer
+    return first
 
 
 class Stage:
@@ -98,7 +101,7 @@ class Stage:
         self._reactor = reactor
         # Both watermarks are 0: a stage is full while it is paused, or has buffered bytes.
         self._flow = flow.FlowControl(0, 0)
-        self._consumers: list[Any] = []
+        self._consumers: list[IConsumer] = []
         self._on_finish: Callable[[], object] | None = None
         self._chunks: deque[Any] = deque()
         self._size = 0  # bytes in _chunks
@@ -114,7 +117,7 @@ class Stage:
         """Return the number of bytes that were written and not yet passed on."""
         return self._size
 
-    def feed(self, consumer: Any, on_finish: Callable[[], object] | None = None) -> None:
+    def feed(self, consumer: IConsumer, on_finish: Callable[[], object] | None = None) -> None:
         """Connect this stage to `consumer`, and begin to pass on.
 
         on_finish: called after the end of the stream was passed on, but not after a loss.
@@ -138,7 +141,7 @@ class Stage:
             raise
         self._continue()
 
-    def _check_not_over(self, consumer: Any) -> None:
+    def _check_not_over(self, consumer: IConsumer) -> None:
         if self.over:
             raise RuntimeError(
                 f"{safe_repr(self)} has no more for {safe_repr(consumer)}: make another stage"
@@ -146,7 +149,7 @@ class Stage:
 
     # The consumer's methods, called from above.
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Register a push producer if `streaming` is true, else a pull producer.
 
         A producer that registers after the end of the stream gets stopProducing() at once.
@@ -161,7 +164,7 @@ class Stage:
             self._flow.fire(flow.UNREGISTERED)
             self._end_input()
 
-    def write(self, data: Any) -> None:
+    def write(self, data: Buffer) -> None:
         """Pass bytes, bytearray or memoryview on, or buffer them.
 
         Calls pauseProducing() of a registered push producer if the data makes the stage full.
@@ -177,7 +180,7 @@ class Stage:
         finally:
             self._writing -= 1
 
-    def writeSequence(self, iovec: Any) -> None:
+    def writeSequence(self, iovec: Iterable[Buffer]) -> None:
         """Write all chunks of an iterable.
 
         Raises TypeError, and writes none of them, if one is not bytes, bytearray or memoryview."""

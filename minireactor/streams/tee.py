@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable, cast
 
 from minireactor.core import flow
 from minireactor.streams.stage import Stage
 
 if TYPE_CHECKING:
-    from minireactor.interfaces import IReactorTime
+    from minireactor.interfaces import Buffer, IConsumer, IReactorTime
 
 # What a Tee does with a consumer that is paused when the next chunk comes: see Tee.
 WAIT, DROP, DISCONNECT = "wait", "drop", "disconnect"
@@ -34,12 +34,12 @@ class Tee(Stage):
         super().__init__(reactor)
         self._lasting = lasting
 
-    def feed(self, consumer: Any, on_finish: Callable[[], object] | None = None) -> None:
+    def feed(self, consumer: IConsumer, on_finish: Callable[[], object] | None = None) -> None:
         """Call `add(consumer, "wait", on_finish)`."""
         self.add(consumer, WAIT, on_finish)
 
     def add(
-        self, consumer: Any, slow: str = WAIT, on_finish: Callable[[], object] | None = None
+        self, consumer: IConsumer, slow: str = WAIT, on_finish: Callable[[], object] | None = None
     ) -> Branch:
         """Pass the stream on to `consumer` too, from the next chunk on; return its Branch.
 
@@ -59,7 +59,7 @@ class Tee(Stage):
 
     def update_pause(self) -> None:
         """Pause or resume after a branch was added, removed, paused or resumed."""
-        branches = self._consumers
+        branches = cast("list[Branch]", self._consumers)
         if not branches or any(branch.keeps_others_waiting() for branch in branches):
             self.pauseProducing()
         elif self._paused:
@@ -100,7 +100,7 @@ class Branch(Stage):
         self._tee.remove(self)
         self.unregisterProducer()
 
-    def write(self, data: Any) -> None:
+    def write(self, data: Buffer) -> None:
         if self.over or not self._paused or self._slow == WAIT:
             super().write(data)
         elif self._slow == DROP:
