@@ -1,4 +1,4 @@
-"""`transport.write()` by itself, and the write pass: `minireactor.transports.tcp`.
+"""`transport.write()` by itself, and the flush: `minireactor.transports.tcp`.
 
 `write()` only appends, so these benchmarks call it and leave the sending to the set-up of the
 next round. What they guard is the short way through it for all but the first small write of a
@@ -131,7 +131,7 @@ def test_writeSequence(measure, link):
 
 
 def pass_of(size):
-    return pytest.mark.benchmark(group=f"write pass, {size} bytes")
+    return pytest.mark.benchmark(group=f"flush, {size} bytes")
 
 
 PASSES = pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Time, transports and producers for the tests of programs: no socket, no waiting.
+"""A clock, transports and producers for the tests of programs: no socket, no waiting.
 
     clock = Clock()                        # callLater() and seconds(); clock.advance(5)
     transport = connected(MyProtocol())    # makeConnection() on a transport in memory
-    StrictPushProducer(transport, chunks)  # raises if it is not called by the contract
+    StrictPushProducer(transport, chunks)  # raises if a call breaks the contract
 
-The test plays the reactor: it calls `protocol.dataReceived(data)`, and `producer.resumeProducing()`
-where a connection would, and looks at `transport.value()`.
+The test plays the part of the reactor. It calls `protocol.dataReceived(data)`. It calls
+`producer.resumeProducing()` where a connection would. It checks `transport.value()`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from minireactor.transports.sendfile import FileSource
 
 
 class Clock:
-    """The reactor's time for a test: it stands still but for `advance()`.
+    """The reactor's time for a test: it changes only in `advance()`.
 
-    `rightNow`: the time, in seconds, 0.0 at first.
+    rightNow: the time in seconds, 0.0 at first.
     """
 
     rightNow = 0.0
@@ -37,33 +37,37 @@ class Clock:
         self._timers = TimerQueue(self.seconds)
 
     def seconds(self) -> float:
+        """Return the time in seconds."""
         return self.rightNow
 
     def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
-        """Call `f(*a, **k)` when `delay` more seconds have been advanced. TypeError, ValueError."""
+        """Call `f(*a, **k)` when `delay` more seconds have been advanced; return the delayed call.
+
+        Raises TypeError if `delay` is no number or `f` is not callable. Raises ValueError if
+        `delay` is negative or NaN."""
         return self._timers.add(delay, f, a, k)
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """The calls to come, in the order in which they will."""
+        """Return the pending calls, in the order in which they become due."""
         return sorted(self._timers.calls(), key=lambda call: (call.time, call.serial))
 
     @property
     def calls(self) -> list[DelayedCall]:
+        """The pending calls, as getDelayedCalls() returns them."""
         return self.getDelayedCalls()
 
     def advance(self, amount: float) -> None:
         """Let `amount` seconds pass, then make all calls that are due, in order.
 
-        It is one step: a call sees the time of its end. Calls that these calls ask for come as
-        well if they are due by then. What one raises comes out here, and those behind it wait
-        for the next `advance()`.
-        """
+        The time changes in one step, so each call sees the time after the step. A call may schedule
+        further calls. Those that are due by then are made as well. If a call raises, `advance`
+        raises the same exception. The calls after it wait for the next `advance()`."""
         self.rightNow += amount
         while self._timers.timeout(self.rightNow) == 0:
             self._timers.run_due(self.rightNow, _call)
 
     def pump(self, timings: Iterable[float]) -> None:
-        """Advance by each of `timings`, one after the other."""
+        """Call `advance()` with each of `timings`, in order."""
         for amount in timings:
             self.advance(amount)
 
@@ -73,18 +77,20 @@ def _call(f: Callable[..., Any], args: Any, kw: Any) -> None:
 
 
 class StringTransport:
-    """A transport that keeps what is written and calls nobody: the test plays the reactor.
+    """A transport that keeps all written bytes in memory, and makes no calls by itself.
 
-    It takes and refuses what a connection does, and remembers what was asked of it:
+    It takes and refuses data as a connection does. It records the calls on it:
 
-    - `value()`: the bytes written. As on a connection, more may be written after
-      loseConnection(), while that waits, but not after the other two ways to end.
-    - `disconnecting`: one of loseConnection(), abortConnection(), stopProducing() was called.
-      `write_ended`: loseWriteConnection() was. `aborting`, `disconnected`: abortConnection()
-      was; `connected` is the opposite.
-    - `producer`, `streaming`: as registered, else None.
-    - `producerState`: of the transport itself as a producer of input: "producing", "paused" or,
-      after stopProducing(), "stopped". `reading`: whether a connection would deliver input now.
+    value(): the bytes written. Data written after loseConnection() is still taken, as on a
+        connection that waits to close. Data written after loseWriteConnection() or
+        abortConnection() is dropped.
+    disconnecting: loseConnection(), abortConnection() or stopProducing() was called.
+    write_ended: loseWriteConnection() was called.
+    aborting, disconnected: abortConnection() was called. `connected` is the opposite.
+    producer, streaming: the arguments of registerProducer(), or None.
+    producerState: the state of the transport as a producer of input: "producing", "paused" or,
+        after stopProducing(), "stopped".
+    reading: whether a connection would deliver input now.
     """
 
     connected = True
@@ -114,16 +120,17 @@ class StringTransport:
         self.clear()
 
     def value(self) -> bytes:
-        """All that was written since the last `clear()`."""
+        """Return the bytes written since the last `clear()`."""
         return self.io.getvalue()
 
     def clear(self) -> None:
-        """Forget what was written."""
+        """Drop the bytes written so far."""
         self.io = BytesIO()
 
-    # The consumer.
+    # As a consumer.
 
     def write(self, data: Any) -> None:
+        """Keep `data`, or drop it after an end. Raises TypeError if `data` is not bytes-like."""
         data = as_bytes(data)
         if not (self.disconnected or self.write_ended):
             self.io.write(data)
@@ -132,7 +139,7 @@ class StringTransport:
         self.write(b"".join(map(as_bytes, iovec)))
 
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Deferred[int]:
-        """Write that part of a real file. The Deferred has fired."""
+        """Write a part of a real file; return a Deferred that has already fired."""
         source = FileSource(lambda call, *results: call(*results), file, offset, count)
         self.write(os.pread(file.fileno(), source.size, offset))
         source.left = 0
@@ -140,9 +147,10 @@ class StringTransport:
         return source.sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Note the producer, without a call on it: pull producers too wait for the test's.
+        """Record the producer. The test makes all calls on it, also the first of a pull producer.
 
-        RuntimeError if there is one already. After the end it gets stopProducing() at once."""
+        After an end, calls `producer.stopProducing()` at once. Raises RuntimeError if another
+        producer is registered."""
         if self.producer is not None:
             raise RuntimeError(
                 f"cannot register {producer!r}: {self.producer!r} is still registered; "
@@ -173,12 +181,14 @@ class StringTransport:
         self.setWriteBufferLimits(high)
 
     def setWriteBufferLimits(self, high: int | None = None, low: int | None = None) -> None:
-        """Checks and keeps the marks, of which nothing else comes. ValueError."""
+        """Record the high and low watermark. They have no effect: nothing is ever pending.
+
+        Raises ValueError unless 0 <= low < high."""
         if high is None:
             high, low = (flow.HIGH, flow.LOW) if low is None else (self._high, low)
         self._high, self._low = flow.checked_marks(high, low)
 
-    # The producer of input.
+    # As a producer of input.
 
     @property
     def reading(self) -> bool:
@@ -189,8 +199,10 @@ class StringTransport:
             self.producerState = "paused"
 
     def resumeProducing(self) -> None:
-        """Note it. A connection would go on with input that the protocol holds, a little later:
-        `protocol.dataReceived(b"")` does that."""
+        """Record that input may be delivered again.
+
+        A connection would then let a line receiver deliver its buffered input. In a test, call
+        `protocol.dataReceived(b"")` for that."""
         if self.producerState == "paused" and not self.disconnecting:
             self.producerState = "producing"
 
@@ -213,7 +225,7 @@ class StringTransport:
         self.aborting = self.disconnecting = self.disconnected = True
         self.connected = False
 
-    # What is left of a connection.
+    # The other methods of a connection.
 
     def getHost(self) -> IPv4Address | IPv6Address:
         return self.hostAddr
@@ -222,7 +234,7 @@ class StringTransport:
         return self.peerAddr
 
     def getHandle(self) -> None:
-        """There is no socket."""
+        """Return None: there is no socket."""
 
     def fileno(self) -> int:
         return -1
@@ -244,10 +256,11 @@ class StringTransport:
 
 
 class StringTransportWithDisconnection(StringTransport):
-    """A StringTransport that ends its `protocol`, which has to be set, as a connection does.
+    """A StringTransport that also reports its end to `protocol`, which must be set.
 
-    Not on a later pass, for there is none, but from within the call that ends it: a registered
-    producer gets stopProducing(), then the protocol connectionLost(reason), each once.
+    The end is reported from inside loseConnection() or abortConnection(); a connection would report
+    it in a later loop iteration. First, stopProducing() of a registered producer is called. Then
+    connectionLost(reason) of the protocol is called, once.
     """
 
     def loseConnection(self) -> None:
@@ -270,7 +283,7 @@ class StringTransportWithDisconnection(StringTransport):
 
 
 def connected(protocol: Any, transport: Any = None) -> Any:
-    """The transport, a new StringTransport if none is given, after `protocol.makeConnection`."""
+    """Connect `protocol` to `transport`, by default a new StringTransport; return the transport."""
     if transport is None:
         transport = StringTransport()
     transport.protocol = protocol
@@ -278,37 +291,42 @@ def connected(protocol: Any, transport: Any = None) -> Any:
     return transport
 
 
-# Producers that know their rights. The rules are the consumer's: P for push, U for pull
-# producers, E for endings.
+# Producers that check each call on them. The ids of the rules are those of `interfaces`: P is for
+# push producers, U for pull producers, E for endings.
 
-_FLOWING, _PAUSED, _STOPPED, _GONE = "flowing", "paused", "stopped", "unregistered"
+_FLOWING, _PAUSED, _STOPPED, _UNREGISTERED = "flowing", "paused", "stopped", "unregistered"
 
-_AFTER_THE_END = {
+_AFTER_AN_END = {
     (state, call): rule
     for call in (flow.PAUSE, flow.RESUME, flow.STOP)
     for state, rule in (
-        (_STOPPED, "E3: no call comes after stopProducing()"),
-        (_GONE, "E4: no call comes after unregisterProducer()"),
+        (_STOPPED, "E3: no call follows stopProducing()"),
+        (_UNREGISTERED, "E4: no call follows unregisterProducer()"),
     )
 }
 
 
 class _StrictProducer:
-    """What both share: a script, a memory, and a list of what must not happen.
+    """The common part of both strict producers.
 
-    `chunks`: what it writes, one after the other; it unregisters when there are no more. `on`:
-    functions, by the name of a call, to be run within that call: `on={"pauseProducing":
-    transport.abortConnection}`. Use `write()` and `unregister()`, not the consumer's, so that it
-    knows where it stands.
+    chunks: the data to write, one chunk after the other; at their end the producer unregisters.
+    on: functions to call from inside a call on the producer, by the name of that call:
+        `on={"pauseProducing": transport.abortConnection}`.
+    calls: the names of all calls on the producer, in order.
+    written: the number of bytes written.
+    state: "flowing", "paused", "stopped" or "unregistered".
+    writing: whether a `write()` is under way.
+    breaches: a message for each call that broke the contract.
 
-    A breach of the contract is an AssertionError that begins with the rule. Reactors log what
-    producers raise, hence the breach is kept as well, in `breaches`: end each test with
-    `check()`. `calls`: the names of all calls, in order. `written`: bytes. `state`: "flowing",
-    "paused", "stopped" or "unregistered". `writing`: whether a `write()` is under way.
+    A breach raises AssertionError with a message that begins with the rule. A reactor logs the
+    exceptions of producers and goes on. So end each test with `check()`, which raises again.
+
+    To write or unregister from a test, call `write()` and `unregister()` of the producer, not those
+    of the consumer. Otherwise the producer does not know its own state.
     """
 
     streaming: bool
-    _breaches: Mapping[tuple[str, str], str] = _AFTER_THE_END
+    _breaches: Mapping[tuple[str, str], str] = _AFTER_AN_END
     _breach_in_write: str
 
     def __init__(
@@ -327,11 +345,12 @@ class _StrictProducer:
         self._on = dict(on or {})
 
     def start(self) -> None:
-        """Register with the consumer; a push producer then begins to write."""
+        """Register with the consumer. A push producer then begins to write."""
         self.state = _FLOWING
         self.consumer.registerProducer(self, self.streaming)
 
     def write(self, data: bytes) -> None:
+        """Write `data` to the consumer."""
         outer, self.writing = self.writing, True
         try:
             self.consumer.write(data)
@@ -340,12 +359,13 @@ class _StrictProducer:
             self.writing = outer
 
     def unregister(self) -> None:
+        """Unregister from the consumer."""
         if self.state != _STOPPED:
-            self.state = _GONE
+            self.state = _UNREGISTERED
         self.consumer.unregisterProducer()
 
     def check(self) -> None:
-        """AssertionError if there has been any breach."""
+        """Raise AssertionError, with all breaches and calls, if there was any breach."""
         if self.breaches:
             raise AssertionError(f"{'; '.join(self.breaches)} (calls: {', '.join(self.calls)})")
 
@@ -372,18 +392,18 @@ class _StrictProducer:
 
 
 class StrictPushProducer(_StrictProducer):
-    """A push producer for tests: it writes until it is paused.
+    """A push producer for tests, which writes until it is paused.
 
-    Fails when it is paused twice, resumed without a pause or from inside `write()`, and on any
-    call after stopProducing() or `unregister()`.
+    These calls are breaches: a second pause, a resume without a pause, a resume from inside
+    `write()`, and any call after stopProducing() or `unregister()`.
     """
 
     streaming = True
-    _breach_in_write = "P3: resumeProducing() comes from the write pass, never from inside write()"
+    _breach_in_write = "P3: resumeProducing() is called from the flush, never from inside write()"
     _breaches = {
-        (_PAUSED, flow.PAUSE): "P2: pauseProducing() comes once for each upward crossing",
+        (_PAUSED, flow.PAUSE): "P2: pauseProducing() is called once for each upward crossing",
         (_FLOWING, flow.RESUME): "P3: pause and resume alternate, and registering does not resume",
-        **_AFTER_THE_END,
+        **_AFTER_AN_END,
     }
 
     def start(self) -> None:
@@ -404,17 +424,17 @@ class StrictPushProducer(_StrictProducer):
 
 
 class StrictPullProducer(_StrictProducer):
-    """A pull producer for tests: each time it is asked, it writes one chunk; for None, nothing.
+    """A pull producer for tests, which writes one chunk each time that it is asked.
 
-    Fails when it is paused, asked from inside `write()`, and on any call after stopProducing()
-    or `unregister()`.
+    A chunk that is None makes it write nothing. These calls are breaches: a pause, a call of
+    resumeProducing() from inside `write()`, and any call after stopProducing() or `unregister()`.
     """
 
     streaming = False
-    _breach_in_write = "U1: resumeProducing() comes from the write pass, never from inside write()"
+    _breach_in_write = "U1: resumeProducing() is called from the flush, never from inside write()"
     _breaches = {
-        (_FLOWING, flow.PAUSE): "U1: a pull producer is asked or not, it is never paused",
-        **_AFTER_THE_END,
+        (_FLOWING, flow.PAUSE): "U1: a pull producer is never paused",
+        **_AFTER_AN_END,
     }
 
     _nothing_left = object()

@@ -276,7 +276,7 @@ def test_a_producer_that_lacks_the_method_fails_in_the_call_and_not_before(state
 
 
 class Consumer:
-    """Pending bytes and marks, without a kernel: `flush(count)` is a write pass."""
+    """Pending bytes and marks, without a kernel: `flush(count)` sends so many."""
 
     def __init__(self, high=100, low=20):
         self.flow = FlowControl(high, low)

@@ -1051,7 +1051,7 @@ def test_R4_one_connection_gets_a_bounded_share_of_a_pass(wire):
         before_in, before_out = transport.bytes_in, transport.bytes_out
         wire.run(1)
         assert 0 < transport.bytes_in - before_in <= tcp.LARGEST_READ
-        # One send in the write pass, and one for being writable.
+        # One send in the flush, and one for being writable.
         assert 0 < transport.bytes_out - before_out <= 2 * tcp.LARGEST_SEND
 
 
