@@ -193,7 +193,7 @@ def full_links(connect, reactor):
     return links, setup
 
 
-@pytest.mark.benchmark(group="write pass, no room")
+@pytest.mark.benchmark(group="flush, no room")
 def test_write_pass_without_room(measure, full_links, reactor):
     """A tick that finds no room in the kernel for any of 100 connections: a send that is refused
     and a change of what the poller watches, each. What a reader that stops costs, once."""
@@ -204,7 +204,7 @@ def test_write_pass_without_room(measure, full_links, reactor):
     assert all(link.transport.pending == len(SMALL) for link in links)
 
 
-@pytest.mark.benchmark(group="write pass, no room")
+@pytest.mark.benchmark(group="flush, no room")
 def test_room_comes(measure, full_links, reactor):
     """Two ticks in which those 100 connections are told of room and send, and then need no more
     to be told: the way back from the benchmark before."""

@@ -8,7 +8,7 @@ Importing the package opens no descriptor and starts nothing; `Reactor()` makes 
 
 from __future__ import annotations
 
-# What `typing` has under this name; loading that takes longer than all the rest of this.
+# As in `typing`. Importing `typing` would take longer than the rest of this package's import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -22,7 +22,7 @@ __all__ = ["Reactor", "__version__", "reactor"]
 
 
 def __getattr__(name: str) -> Any:
-    # Both names are looked up late: a reactor owns descriptors, and importing must own none.
+    # Both names are set at first use: a reactor opens descriptors, and an import must open none.
     if name not in ("reactor", "Reactor"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from minireactor.internet import Reactor

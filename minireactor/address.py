@@ -36,7 +36,7 @@ class IPv4Address(_Address):
     neither "TCP" nor "UDP".
     """
 
-    # Without __dict__, as every connection keeps an address.
+    # Slots instead of a __dict__ save memory: every connection keeps an address.
     __slots__ = ("host", "port", "type")
 
     def __init__(self, type: str, host: str, port: int) -> None:

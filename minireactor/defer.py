@@ -1,4 +1,4 @@
-"""Deferred: a result that comes later, and the callbacks that will handle it.
+"""Deferred: a result that comes later, and the callbacks that handle this result.
 
 This is the small part of Twisted's class that a TCP program uses. FileSender.beginFileTransfer and
 Port.stopListening return a Deferred, and a "before" trigger of the reactor may return one.

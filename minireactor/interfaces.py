@@ -70,7 +70,7 @@ class _Interface(_ProtocolMeta):
         cls.__methods = methods.union(*(base.__methods for base in parents))
         cls.__attributes = attributes.union(*(base.__attributes for base in parents))
         for method in methods:
-            setattr(cls, method, _standing_back(cls, namespace[method]))
+            setattr(cls, method, _cooperative(cls, namespace[method]))
         # A type checker sees an attribute as a property, so a class may implement it as a property.
         # At run time, this property would keep a subclass from setting the attribute.
         for attribute in attributes:
@@ -85,7 +85,7 @@ class _Interface(_ProtocolMeta):
         return all(hasattr(other, member) for member in cls.__methods or cls.__attributes)
 
 
-def _standing_back(interface: type, method: Callable[..., Any]) -> Callable[..., Any]:
+def _cooperative(interface: type, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return `method` in a form that calls the next method of this name, if there is one."""
 
     @wraps(method)

@@ -41,10 +41,10 @@ class Reactor(Loop):
         self._started = False  # run() is active
         self._stopping = False  # stop() has been called
         self._shutdown_due = False  # stop() has been called, and the triggers have not fired yet
-        self._ended = False  # the triggers have fired: it cannot run again
-        self._undo_signals: Callable[[], None] = _nothing
+        self._ended = False  # the triggers have fired: the reactor cannot run again
+        self._undo_signals: Callable[[], None] = _do_nothing
         self._events = {
-            "startup": SystemEvent("startup", self._now_running),
+            "startup": SystemEvent("startup", self._set_running),
             "shutdown": SystemEvent("shutdown", self._end),
         }
         self._descriptors = DescriptorSet(self)
@@ -53,7 +53,7 @@ class Reactor(Loop):
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
         """Call `f(*a, **k)` now if the loop runs, else when it starts, in the order of the calls.
 
-        Returns the result of `f`, or what removeSystemEventTrigger() takes."""
+        Returns the result of `f`, or the id of a trigger for removeSystemEventTrigger()."""
         if self.running:
             return f(*a, **k)
         return self.addSystemEventTrigger("after", "startup", f, *a, **k)
@@ -61,7 +61,7 @@ class Reactor(Loop):
     def addSystemEventTrigger(
         self, phase: str, eventType: str, f: Callable[..., Any], *a: Any, **k: Any
     ) -> tuple[Any, ...]:
-        """Add a trigger: call `f(*a, **k)` once in a phase of an event, and return its id.
+        """Add a trigger, which calls `f(*a, **k)` once in a phase of an event; return its id.
 
         `phase` is "before", "during" or "after". `eventType` is "startup", "shutdown" or a name of
         your own. Raises KeyError if `phase` is unknown, and TypeError if `f` is not callable."""
@@ -105,7 +105,7 @@ class Reactor(Loop):
                 if self._shutdown_due:
                     self._shut_down()
                 else:
-                    self._tick_on()
+                    self._run_ticks()
             if self._ended:
                 self.drain()
         finally:
@@ -114,7 +114,7 @@ class Reactor(Loop):
             if self._ended:
                 self.close()
 
-    def _tick_on(self) -> None:
+    def _run_ticks(self) -> None:
         """Run iterations until stop() or crash(), or until a signal handler raises an exception.
 
         Python calls a program's signal handlers between any two steps, mostly while the loop waits.
@@ -152,14 +152,14 @@ class Reactor(Loop):
         if not self._started or self._stopping:
             raise ReactorNotRunning("call stop() once, while run() is active")
         self._stopping = self._shutdown_due = True
-        self.call_soon(_nothing)  # keeps this iteration from waiting for events
+        self.call_soon(_do_nothing)  # keeps this iteration from waiting for events
 
     def crash(self) -> None:
         """End `run()` after this iteration, without triggers. The reactor may run again."""
         self._started = self.running = False
-        self.call_soon(_nothing)  # keeps this iteration from waiting for events
+        self.call_soon(_do_nothing)  # keeps this iteration from waiting for events
 
-    def _now_running(self) -> None:
+    def _set_running(self) -> None:
         self.running = self._started
 
     def _shut_down(self) -> None:
@@ -199,7 +199,7 @@ class Reactor(Loop):
 
         port: a number; 0 for any free one.
         interface: an address or a name; "" for all IPv4 addresses. The reactor listens on each
-            address of a name that this machine has. To look up a name may block for a while.
+            address of a name that this machine has. Looking up a name may block for a while.
 
         Raises CannotListenError if the port cannot be bound, and TypeError if `port` is no int."""
         listening = Port(port, factory, backlog, interface, self)
@@ -261,5 +261,5 @@ class Reactor(Loop):
         self._threads.close()
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

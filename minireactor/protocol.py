@@ -34,7 +34,7 @@ connectionDone = Failure(ConnectionDone())
 
 
 class BaseProtocol:
-    """The start of every protocol. `transport` is set just before `connectionMade` is called."""
+    """The base of every protocol. `transport` is set just before `connectionMade` is called."""
 
     connected = 0
     transport: Any = None
@@ -96,7 +96,7 @@ class Factory:
         return self.__class__.__name__
 
     def doStart(self) -> None:
-        """Count one more port or connector that uses this factory; start it for the first."""
+        """Count one more port or connector. For the first one, call `startFactory`."""
         if self.numPorts == 0:
             if self.noisy:
                 logger.debug("starting factory %r", self)
@@ -104,7 +104,7 @@ class Factory:
         self.numPorts += 1
 
     def doStop(self) -> None:
-        """Count one port or connector less that uses this factory; stop it after the last."""
+        """Count one port or connector less. After the last one, call `stopFactory`."""
         if self.numPorts == 0:
             return
         self.numPorts -= 1
@@ -163,7 +163,7 @@ class ReconnectingClientFactory(ClientFactory):
     the standard deviation of a delay, as a share of the delay. The jitter spreads the clients of a
     restarted server, so that they do not all come back at once.
 
-    Call `resetDelay()` from `buildProtocol`, or later when a connection has proved good. Call
+    Call `resetDelay()` from `buildProtocol`, or later when a connection has proved to work. Call
     `stopTrying()` to end the retries, or set `maxRetries` to limit their number.
     """
 
@@ -218,8 +218,8 @@ class ReconnectingClientFactory(ClientFactory):
             # Not max(0, ...): a delay of 0 would stay 0 when it is multiplied by `factor`.
             delay = abs(random.normalvariate(delay, delay * self.jitter))
             if delay > self.maxDelay:
-                # Mirror it at maxDelay. If it were cut off, half of all clients would wait for
-                # exactly maxDelay and come back at the same time.
+                # Mirror the delay at maxDelay. Limiting it to maxDelay would make half of all
+                # clients wait for exactly maxDelay, and come back at the same time.
                 delay = min(abs(2 * self.maxDelay - delay), self.maxDelay)
         return delay
 

@@ -7,15 +7,16 @@ cut: one line in a thousand reads, or a thousand lines in one read. LineReceiver
 of mode changes.
 
 Pausing takes effect immediately. A receiver checks `transport.reading` before each delivery, and
-stops while `transport.reading` is false. It is false as soon as the transport is paused, closed or
-lost. (If a transport has no attribute `reading`, the receiver checks `disconnecting`.) A receiver
-that is a push producer also stops between its own `pauseProducing()` and `resumeProducing()`. The
-rest of the input is then buffered, and `has_buffered_input` is true. `dataReceived(b"")` delivers
-the buffered input. A transport calls this after its own `resumeProducing()`.
+stops while `transport.reading` is false. This attribute is false as soon as the transport is
+paused, closed or lost. (If a transport has no such attribute, the receiver checks `disconnecting`.)
+A receiver that is a push producer also stops between its own `pauseProducing()` and
+`resumeProducing()`. The rest of the input stays buffered, and `has_buffered_input` is true.
+`dataReceived(b"")` delivers the buffered input. A transport makes this call after its own
+`resumeProducing()`.
 
-No re-entrance. If `dataReceived` is called from inside a delivery, it only buffers the data, which
-the running delivery then delivers. If a callback raises an exception, the input after its own line
-or string stays buffered.
+No re-entrance. A call of `dataReceived` from inside a delivery only buffers the data. The running
+delivery then delivers this data too. If a callback raises an exception, the input after the line or
+string of that call stays buffered.
 
 May import the kit, no transport. Read first: `receiver`, which all receivers share.
 """

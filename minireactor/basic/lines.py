@@ -1,4 +1,4 @@
-"""Protocols that split a stream of bytes into lines."""
+"""Protocols that split a stream of bytes into lines: LineReceiver and LineOnlyReceiver."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from minireactor.basic.receiver import InputBuffer, PauseableReceiver, Receiver
 from minireactor.failure import safe_repr
 
 
-class _LinesReceiver(Receiver):
-    """The common part of both line receivers."""
+class _BaseLineReceiver(Receiver):
+    """The base of both line receivers."""
 
     delimiter = b"\r\n"
     MAX_LENGTH = 16384
@@ -33,7 +33,7 @@ class _LinesReceiver(Receiver):
         self.transport.write(line + self.delimiter)
 
     def _next_chunk(self, buffer: InputBuffer, delimiter: bytes) -> bool:
-        """Go on after a chunk without a delimiter. Return False if nothing can be delivered."""
+        """Handle a chunk without a delimiter. Return False if no line can be delivered now."""
         if buffer.gather_line(delimiter):
             return True
         if len(buffer.later) < self.MAX_LENGTH + len(delimiter):
@@ -42,12 +42,12 @@ class _LinesReceiver(Receiver):
         return True
 
 
-# So many switches to raw mode in one dataReceived() each get the whole buffered input.
+# The first switches to raw mode in one dataReceived(): each of these gets the whole buffered input.
 WHOLE_SWITCHES = 16
 _FIRST_PART = 1024  # bytes; the smallest part of raw data after WHOLE_SWITCHES
 
 
-class LineReceiver(_LinesReceiver, PauseableReceiver):
+class LineReceiver(_BaseLineReceiver, PauseableReceiver):
     """Receives lines, or raw data in raw mode. A callback may switch the mode at any time.
 
     delimiter: the bytes that end a line; may be changed at any time, also in `lineReceived`.
@@ -99,7 +99,7 @@ class LineReceiver(_LinesReceiver, PauseableReceiver):
 
     def _deliver(self, buffer: InputBuffer, transport: Any) -> Any:
         delimiter: Any = None
-        answer = None  # the result of the last rawDataReceived()
+        result = None  # of the last rawDataReceived()
         whole, part = WHOLE_SWITCHES, _FIRST_PART
         while not self.paused and transport.reading:
             if not self.line_mode:
@@ -109,8 +109,8 @@ class LineReceiver(_LinesReceiver, PauseableReceiver):
                 else:
                     data = buffer.take(part)
                 if not data:
-                    return answer
-                answer = self.rawDataReceived(data)
+                    return result
+                result = self.rawDataReceived(data)
                 part = _FIRST_PART if self.line_mode else 2 * part
                 continue
             # Read these attributes again each time: the callback may have changed them.
@@ -126,25 +126,25 @@ class LineReceiver(_LinesReceiver, PauseableReceiver):
                 # A shortcut, as most reads end with a complete line.
                 if start == len(chunk) and not buffer.later:
                     buffer.chunk, buffer.offset = b"", 0
-                    return answer
+                    return result
                 if not self._next_chunk(buffer, delimiter):
-                    return answer
+                    return result
             elif end - start > self.MAX_LENGTH:
                 self.lineLengthExceeded(buffer.replace())
             else:
                 buffer.offset = end + width
                 self.lineReceived(chunk[start:end])
-        return answer
+        return result
 
 
-class LineOnlyReceiver(_LinesReceiver):
+class LineOnlyReceiver(_BaseLineReceiver):
     """Receives lines, faster than LineReceiver: it has neither raw mode nor `pauseProducing`.
 
     delimiter: the bytes that end a line; a change takes effect with the next read.
     MAX_LENGTH: the longest line, in bytes without the delimiter.
     """
 
-    # Lines that are already split. After a pause, the iterator continues at the right line.
+    # The lines of the last chunk. After a pause, the iterator continues with the next line.
     _lines: Iterator[bytes] = iter(())
 
     @property

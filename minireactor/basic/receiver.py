@@ -1,4 +1,4 @@
-"""What all receivers share: the buffer of input that is not delivered yet, and the pauses."""
+"""The base classes of all receivers, and the buffer of input that is not delivered yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minireactor.protocol import Protocol
 
 
 class _ReadingAdapter:
-    """Gives the attribute `reading` to a transport without it, or to None."""
+    """Wraps a transport that lacks the attribute `reading`, and gives it this attribute."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -23,7 +23,7 @@ _NOT_SEARCHED = (b"", 0)
 
 
 class InputBuffer:
-    """Input that is not delivered yet: `chunk` from `offset` on, then `later`.
+    """The input that is not delivered yet: `chunk` from `offset` on, then `later`.
 
     `chunk` is bytes because strings are cut out of it. A slice of a bytearray would need one more
     copy. `later` is a bytearray because it grows. `later` becomes the chunk only when it completes
@@ -43,6 +43,7 @@ class InputBuffer:
         return self.offset < len(self.chunk) or bool(self.later)
 
     def peek(self) -> bytes:
+        """Return all buffered bytes, which stay buffered."""
         return self.chunk[self.offset :] + self.later
 
     def replace(self, data: bytes = b"") -> bytes:
@@ -65,7 +66,7 @@ class InputBuffer:
         return taken
 
     def put_back(self, data: bytes) -> None:
-        """Insert `data` before the rest. No copy is made if `data` was taken from there."""
+        """Insert `data` before the rest. This makes no copy if `data` was just taken from here."""
         start = self.offset - len(data)
         if start >= 0 and self.chunk.startswith(data, start):
             self.offset = start
@@ -74,8 +75,8 @@ class InputBuffer:
         self.searched = _NOT_SEARCHED
 
     def gather(self, size: int) -> bool:
-        """Join `chunk` and `later` if they have `size` bytes together. Return whether they have."""
-        # Free the delivered bytes now, and not only when the rest comes.
+        """Join `chunk` and `later` if they have `size` bytes together; return whether they do."""
+        # Free the delivered bytes now: the rest of the string may arrive much later.
         self.chunk, self.offset = self.chunk[self.offset :], 0
         if len(self.chunk) + len(self.later) < size:
             return False
@@ -84,9 +85,9 @@ class InputBuffer:
         return True
 
     def gather_line(self, delimiter: bytes) -> bool:
-        """Join `chunk` and `later` if `delimiter` occurs in them. Return whether it does.
+        """Join `chunk` and `later` if they contain `delimiter`; return whether they do.
 
-        The caller has found no `delimiter` in the chunk alone."""
+        The caller has searched the chunk alone, and found no `delimiter` in it."""
         later = self.later
         if self.offset < len(self.chunk):
             later[:0] = self.chunk[self.offset :]
@@ -104,7 +105,7 @@ class InputBuffer:
 
 
 class Receiver(Protocol):
-    """Buffers input, and delivers it while it is not paused."""
+    """The base of all receivers: buffers input, and delivers it while the transport reads."""
 
     _buffered_input: InputBuffer | None = None
 
@@ -134,6 +135,7 @@ class Receiver(Protocol):
             buffer.busy = False
 
     def _deliver(self, buffer: InputBuffer, transport: Any) -> Any:
+        """Deliver input while `transport.reading`. The result is that of `dataReceived`."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""A pull producer that sends a file."""
+"""FileSender: a pull producer that sends a file."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class FileSender:
         while True:
             chunk: bytes | None = self.file.read(self.CHUNK_SIZE)
             if chunk is None:
-                # This is not the end of the file. A peer must not take a part of it for all of it.
+                # This is not the end of the file. The peer must not take this part for the whole.
                 raise BlockingIOError(
                     errno.EAGAIN,
                     f"{safe_repr(self.file)} has nothing to read now; wait until it has",

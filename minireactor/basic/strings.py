@@ -18,8 +18,8 @@ class StringTooLongError(AssertionError):
     """`sendString` was given a string whose length does not fit the length prefix."""
 
 
-class _StringsReceiver(Receiver):
-    """The common part of the string receivers."""
+class _BaseStringReceiver(Receiver):
+    """The base of all string receivers."""
 
     MAX_LENGTH = 99999
 
@@ -28,7 +28,7 @@ class _StringsReceiver(Receiver):
         raise NotImplementedError(f"{safe_repr(self)} must override stringReceived(string)")
 
 
-class NetstringReceiver(_StringsReceiver):
+class NetstringReceiver(_BaseStringReceiver):
     """Receives and sends netstrings, `<length in decimal>:<bytes>,`.
 
     MAX_LENGTH: the longest string, in bytes. A longer string, or input that is no netstring, closes
@@ -59,12 +59,12 @@ class NetstringReceiver(_StringsReceiver):
         """Remove and return the next string, or None if it is not complete.
 
         Raises NetstringParseError if the input is no netstring, or a string is too long."""
-        longest = len(str(self.MAX_LENGTH)) + 1
-        if buffer.later and len(buffer.chunk) - buffer.offset < longest:
+        prefix_limit = len(str(self.MAX_LENGTH)) + 1
+        if buffer.later and len(buffer.chunk) - buffer.offset < prefix_limit:
             buffer.gather(0)
         start = buffer.offset
-        digits, colon, _ = buffer.chunk[start : start + longest].partition(b":")
-        need = longest
+        digits, colon, _ = buffer.chunk[start : start + prefix_limit].partition(b":")
+        need = prefix_limit
         if digits or colon:
             if not digits.isdigit() or (digits[0] == ord("0") and len(digits) > 1):
                 raise NetstringParseError(f"{digits + colon!r} is no length; send digits and ':'")
@@ -81,7 +81,7 @@ class NetstringReceiver(_StringsReceiver):
         return buffer.chunk[start : end - 1]
 
 
-class IntNStringReceiver(_StringsReceiver, PauseableReceiver):
+class IntNStringReceiver(_BaseStringReceiver, PauseableReceiver):
     """Receives and sends strings after their length as a binary integer. Use a subclass.
 
     structFormat: the format of the length, as in the `struct` module.
