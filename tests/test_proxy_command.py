@@ -726,7 +726,8 @@ def test_the_options_that_the_readme_speaks_of_are_in_the_help(capsys):
 
 
 def test_the_lines_of_the_session_in_the_readme_are_like_ours():
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    folder = Path(__file__).parent.parent / "minireactor" / "proxy"
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    (.* bytes up, .*)$", readme, re.MULTILINE)
     assert len(lines) == 3
     for line in lines:
