@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import reading_order
 
 import minireactor
 
@@ -142,6 +143,35 @@ def test_a_module_imports_nothing_but_the_standard_library(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if level_of(name) < level_of("cli")])
 def test_a_module_imports_nothing_slow_before_it_needs_it(module):
     assert {name.split(".")[0] for name in Imports(module).eager}.isdisjoint(SLOW)
+
+
+# What the heart of the reading order imports from outside core and transports. Two files to read:
+TO_READ = {"error", "failure"}
+# Three whose names say enough: a line of the log, an address, a result that is not there yet.
+NAMED_ONLY = {"log", "address", "defer"}
+
+
+def outside(module, *folders):
+    """Return the modules of ours that a module imports from other folders than these."""
+    names = own(Imports(module).all)
+    return {name for name in names if name.partition(".")[0] not in folders}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if level_of(name) == level_of("core")])
+def test_reading_the_core_needs_nothing_outside_but_error_and_failure(module):
+    assert outside(module, "core") <= TO_READ | {"log"}
+
+
+def test_reading_the_heart_needs_nothing_outside_but_error_and_failure():
+    readme = reading_order.README.read_text(encoding="utf-8")
+    steps = {step[1]: step[3] for step in reading_order.STEP.finditer(readme)}
+    files = [
+        file for n in reading_order.HEART_STEPS for file in reading_order.places_of_step(steps[n])
+    ]
+    modules = [name_of(file) for file in files]
+    assert {"core.loop", "core.flow", "transports.tcp"} <= set(modules)
+    needed = {each for name in modules for each in outside(name, "core", "transports")}
+    assert needed <= TO_READ | NAMED_ONLY
 
 
 def test_only_the_command_knows_of_the_lessons():

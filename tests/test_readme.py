@@ -113,13 +113,16 @@ def test_the_first_readme_is_short():
 
 def test_the_line_counts_of_the_reading_order_are_true():
     assert len(reading_order.STEP.findall(README)) >= 5
-    assert reading_order.TOTAL.search(README)
+    assert reading_order.TOTAL.search(README) and reading_order.HEART.search(README)
     wrong = "python3 tests/reading_order.py writes the true counts"
     assert reading_order.with_true_counts(README) == README, wrong
 
 
-def test_a_count_that_is_wrong_is_noticed():
-    wrong = re.sub(r"^\| 1 \| ", "| 1 | 9", README, flags=re.MULTILINE)
+@pytest.mark.parametrize(
+    "right, wrong", [(r"^\| 1 \| ", "| 1 | 9"), (r"/loop\.py\) ", "/loop.py) 9")]
+)
+def test_a_count_that_is_wrong_is_noticed(right, wrong):
+    wrong = re.sub(right, wrong, README, flags=re.MULTILINE)
     assert wrong != README
     assert reading_order.with_true_counts(wrong) == README
 
