@@ -241,9 +241,10 @@ class Monitor:
     def _sample(self) -> dict[str, Any]:
         rows = []
         now = self.reactor.seconds()
+        update = self._totals.update
         for watched in self._ranking.first[: self.limit]:
             if watched.connection in self._watched:
-                self._totals.update(watched)
+                update(watched)
                 rows.append(self._row(watched, now))
         count = self.count()
         totals = self._totals.values(count)

@@ -77,6 +77,8 @@ class Ranking:
             self._ranked.clear()
             self._order = order
         left = self._left
+        ranked = self._ranked
+        update = self._totals.update
         key = _KEYS[order]
         by_pauses = order == PAUSES
         while left:
@@ -90,13 +92,13 @@ class Ranking:
                     or connection.bytes_out != watched.bytes_out
                     or connection._flush_due
                 ):
-                    self._totals.update(watched)
+                    update(watched)
                     watched.update_averages()
                 elif not (by_pauses and watched.pauses):
                     continue
-                self._ranked.append((key(watched), watched.id, watched))
-            if len(self._ranked) > MAX_RANKED:
-                self._ranked = nsmallest(limit, self._ranked)
+                ranked.append((key(watched), watched.id, watched))
+            if len(ranked) > MAX_RANKED:
+                ranked[:] = nsmallest(limit, ranked)
             if left and self._reactor.seconds() >= until:
                 return False
         self._left = None
