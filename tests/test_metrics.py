@@ -56,7 +56,7 @@ def values(text):
     }
 
 
-def test_each_value_is_that_of_the_monitor(wire, clock):
+def test_each_metric_has_the_monitors_value(wire, clock):
     monitor = Monitor(wire.reactor, limit=1)
     for _ in range(2):
         transport, sock = wire.connect(Recorder(), room=10)
@@ -93,19 +93,19 @@ def test_the_version_is_a_label(wire):
     assert families["minireactor_info"][2] == {f'{{version="{__version__}"}}': 1}
 
 
-def test_what_the_system_does_not_tell_is_left_out(wire):
+def test_a_metric_that_the_system_does_not_know_is_left_out(wire):
     sample = Monitor(wire.reactor).sample()
     sample["memory"] = None
     assert "minireactor_resident_memory_bytes" not in exposition(sample)
 
 
-def test_closed_it_leaves_the_reactor_alone(wire):
+def test_closed_metrics_no_longer_observe_the_reactor(wire):
     metrics = Metrics(wire.reactor)
     metrics.close()
     assert wire.reactor.observers == ()
 
 
-def test_closed_it_listens_no_more(reactor):
+def test_closed_metrics_do_not_listen(reactor):
     metrics = Metrics(reactor)
     port = metrics.listen("127.0.0.1", 0)
     metrics.close()
@@ -113,7 +113,7 @@ def test_closed_it_listens_no_more(reactor):
     assert not port.connected
 
 
-def test_a_scrape_looks_at_all_connections_in_slices(wire, monkeypatch):
+def test_a_scrape_examines_all_connections_in_batches(wire, monkeypatch):
     class Response:
         def send(self, text, kind):
             answers.append(values(text))
@@ -132,7 +132,7 @@ def test_a_scrape_looks_at_all_connections_in_slices(wire, monkeypatch):
     assert [answer["received_bytes_total"] for answer in answers] == [3 * BATCH]
 
 
-def test_it_is_served():
+def test_metrics_are_served_over_http():
     reactor = Reactor()
     reactor.listenTCP(0, Factory.forProtocol(Recorder), interface="127.0.0.1")
     port = Metrics(reactor).listen("127.0.0.1", 0).getHost().port

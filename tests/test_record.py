@@ -10,7 +10,7 @@ from support import Recorder as AnyProtocol
 
 from minireactor import __version__
 from minireactor.view import record
-from minireactor.view.record import INTERVAL, MOST_PAUSES, Recorder, RecordingError, read
+from minireactor.view.record import INTERVAL, MAX_PAUSES, Recorder, RecordingError, read
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def kinds(path):
 
 
 def cross(transport, sock, wire, times):
-    """Go above high and down to low so often."""
+    """Exceed the high mark, and drain to the low mark, this many times."""
     for _ in range(times):
         transport.write(b"x" * 101)
         sock.room = 101
@@ -48,7 +48,7 @@ def paused_and_resumed(wire):
 # Writing.
 
 
-def test_the_first_line_says_what_it_is(wire, path):
+def test_the_first_line_describes_the_recording(wire, path):
     Recorder(wire.reactor, path, "minireactor serve echo").close()
     first = next(read(path))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("started"))
@@ -60,7 +60,7 @@ def test_the_first_line_says_what_it_is(wire, path):
     }
 
 
-def test_samples_come_in_their_interval_and_events_as_they_happen(wire, path, clock):
+def test_a_sample_comes_each_INTERVAL_and_an_event_as_it_happens(wire, path, clock):
     recorder = Recorder(wire.reactor, path)
     wire.run(1)
     transport, sock = paused_and_resumed(wire)
@@ -81,7 +81,7 @@ def test_samples_come_in_their_interval_and_events_as_they_happen(wire, path, cl
     assert wire.reactor.observers == ()
 
 
-def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
+def test_events_are_written_with_the_next_sample(wire, path, clock):
     recorder = Recorder(wire.reactor, path)
     wire.run(1)
     wire.connect(AnyProtocol())
@@ -92,18 +92,18 @@ def test_what_is_recorded_is_in_the_file_by_the_next_sample(wire, path, clock):
     recorder.close()
 
 
-def test_a_label_of_ones_own(wire, path):
+def test_rows_have_the_given_label(wire, path):
     recorder = Recorder(wire.reactor, path, label=lambda connection: "somewhere")
     wire.connect(AnyProtocol())
     recorder.close()
     assert list(read(path))[-1]["connections"][0]["label"] == "somewhere"
 
 
-def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path, clock):
+def test_only_the_first_MAX_PAUSES_pauses_are_recorded_each_with_its_resume(wire, path, clock):
     recorder = Recorder(wire.reactor, path)
     wire.run(1)
     transport, sock = paused_and_resumed(wire)
-    cross(transport, sock, wire, 3 * MOST_PAUSES)
+    cross(transport, sock, wire, 3 * MAX_PAUSES)
     transport.write(b"x" * 101)  # paused across the sample, and not in the recording
     clock.advance(INTERVAL)
     wire.run(1)
@@ -113,12 +113,12 @@ def test_of_very_many_pauses_the_first_are_kept_each_with_its_resume(wire, path,
     recorder.close()
     found = kinds(path)
     between = found.index("sample", 2)
-    assert found[2:between] == ["connect"] + ["pause", "resume"] * MOST_PAUSES
+    assert found[2:between] == ["connect"] + ["pause", "resume"] * MAX_PAUSES
     assert found[between:] == ["sample", "pause", "resume", "sample"]
-    assert list(read(path))[-1]["connections"][0]["pauses"] == 3 * MOST_PAUSES + 2
+    assert list(read(path))[-1]["connections"][0]["pauses"] == 3 * MAX_PAUSES + 2
 
 
-def test_a_file_that_cannot_be_made_is_an_oserror(wire, tmp_path):
+def test_a_file_that_cannot_be_created_is_an_oserror(wire, tmp_path):
     with pytest.raises(OSError):
         Recorder(wire.reactor, str(tmp_path / "nowhere" / "recording.jsonl"))
     assert wire.reactor.observers == ()
@@ -155,7 +155,7 @@ def fifo(tmp_path):
     return path
 
 
-def test_T2_a_fifo_whose_reader_stalls_delays_nobody_and_what_is_lost_is_noted(
+def test_T2_a_stalled_reader_of_a_fifo_does_not_delay_the_loop_and_dropped_lines_are_counted(
     wire, fifo, path, clock, monkeypatch
 ):
     monkeypatch.setattr(record, "MAX_QUEUED", 1000)
@@ -175,17 +175,17 @@ def test_T2_a_fifo_whose_reader_stalls_delays_nobody_and_what_is_lost_is_noted(
     (note,) = [line for line in found if line["type"] == "dropped"]
     assert note["lines"] > 0
     assert found[-1]["type"] == "sample"
-    # Those who read recordings pass over it.
+    # read() leaves the note out.
     assert list(read(path)) == [line for line in found if line is not note]
 
 
-def test_T2_a_fifo_that_nobody_reads_delays_nobody(wire, fifo, monkeypatch, caplog):
+def test_T2_a_fifo_that_nobody_reads_does_not_delay_the_loop(wire, fifo, monkeypatch, caplog):
     monkeypatch.setattr(record, "FLUSH_SECONDS", 0.01)
     recorder = Recorder(wire.reactor, fifo)
     wire.run(1)
     recorder.close()
     assert "lacks its last lines: 3" in caplog.text
-    with open(fifo, "rb") as reader:  # so that its thread can end
+    with open(fifo, "rb") as reader:  # so that the writer's thread can end
         reader.read()
 
 
@@ -225,17 +225,17 @@ def written(path, *lines):
     return path
 
 
-def test_what_is_written_is_read(path):
+def test_read_returns_the_written_lines(path):
     event = {"type": "event", "time": 1, "event": "connect", "id": 1, "peer": "p"}
     assert list(read(written(path, HEAD, sample(), event))) == [HEAD, sample(), event]
 
 
-def test_a_text_may_have_as_many_digits_as_it_likes(path):
+def test_a_string_may_have_any_number_of_digits(path):
     head = {**HEAD, "command": f"minireactor serve --record {'1234567890' * 9}.jsonl"}
     assert list(read(written(path, head, sample()))) == [head, sample()]
 
 
-def test_the_highest_mark_that_can_be_given_can_be_read(wire, path):
+def test_the_highest_possible_mark_can_be_read(wire, path):
     recorder = Recorder(wire.reactor, path)
     transport, _ = wire.connect(AnyProtocol())
     transport.setWriteBufferLimits(99999999999999999999 * 1024 * 1024)
@@ -244,11 +244,11 @@ def test_the_highest_mark_that_can_be_given_can_be_read(wire, path):
     assert last["connections"][0]["high"] == 99999999999999999999 * 1024 * 1024
 
 
-def test_types_that_are_not_known_are_left_out(path):
+def test_lines_of_unknown_types_are_left_out(path):
     assert list(read(written(path, HEAD, {"type": "new"}, {"no": "type"}))) == [HEAD]
 
 
-def test_a_last_line_that_was_cut_off_is_left_out(path):
+def test_an_incomplete_last_line_is_left_out(path):
     written(path, HEAD, sample(), sample())
     with open(path, "rb+") as file:
         file.truncate(os.path.getsize(path) - 10)
@@ -256,7 +256,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(path):
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("not json", "line 2: no JSON object: 'not json'"),
         ("[]", "line 2: no JSON object: '[]'"),
@@ -280,19 +280,19 @@ def test_a_last_line_that_was_cut_off_is_left_out(path):
         ('"' + '\\"[' * 1000, "line 2: no JSON object"),
     ],
 )
-def test_a_damaged_line_is_named(path, line, said):
+def test_the_error_names_the_damaged_line(path, line, message):
     written(path, HEAD, line)
-    if said is None:
+    if message is None:
         assert list(read(path)) == [HEAD]
         return
     with pytest.raises(RecordingError) as caught:
         list(read(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("name", sorted({*sample()} - {"type"}))
-def test_a_sample_that_lacks_something_is_named(path, name):
+def test_the_error_names_the_line_of_a_sample_that_lacks_a_field(path, name):
     lacking = sample()
     del lacking[name]
     with pytest.raises(RecordingError, match="line 2: no complete sample"):
@@ -300,7 +300,7 @@ def test_a_sample_that_lacks_something_is_named(path, name):
 
 
 @pytest.mark.parametrize("name", sorted(sample()["connections"][0]))
-def test_a_row_that_lacks_something_is_named(path, name):
+def test_the_error_names_the_line_of_a_row_that_lacks_a_field(path, name):
     lacking = sample()
     del lacking["connections"][0][name]
     with pytest.raises(RecordingError, match="line 2: no complete sample"):
@@ -308,7 +308,7 @@ def test_a_row_that_lacks_something_is_named(path, name):
 
 
 @pytest.mark.parametrize(
-    "first, said",
+    "first, message",
     [
         ("", "line 1: no JSON object"),
         ("#!/bin/sh", "line 1: no JSON object"),
@@ -317,38 +317,38 @@ def test_a_row_that_lacks_something_is_named(path, name):
         ({**HEAD, "version": "x" * 1000}, "has version 'xxx"),
     ],
 )
-def test_another_file_is_refused(path, first, said):
+def test_a_file_that_is_no_recording_is_rejected(path, first, message):
     with pytest.raises(RecordingError) as caught:
         list(read(written(path, first)))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
-def test_an_empty_file_is_refused(path):
+def test_an_empty_file_is_rejected(path):
     open(path, "w").close()
     with pytest.raises(RecordingError, match="line 1"):
         list(read(path))
 
 
-def test_a_line_without_end_is_refused(path, monkeypatch):
-    monkeypatch.setattr(record, "MOST_LINE", 1000)
+def test_a_line_longer_than_MAX_LINE_is_rejected(path, monkeypatch):
+    monkeypatch.setattr(record, "MAX_LINE", 1000)
     with pytest.raises(RecordingError, match="line 2"):
         list(read(written(path, HEAD, "x" * 5000)))
 
 
-def test_a_line_of_63_megabytes_is_refused_at_4(path):
+def test_a_line_of_63_megabytes_is_rejected_after_4(path):
     with open(path, "wb") as file:
         file.write(json.dumps(HEAD).encode() + b"\n[" + b"1," * (63 * 1024 * 1024 // 2))
     with pytest.raises(RecordingError, match="line 2: longer than 4194304 bytes: '.1,1,1"):
         list(read(path))
 
 
-def test_brackets_in_texts_are_no_levels(path):
+def test_brackets_in_strings_do_not_count_as_nesting(path):
     line = sample(row={"label": "[{" * 100 + '"\\'})
     assert list(read(written(path, HEAD, line))) == [HEAD, line]
 
 
-def test_bytes_that_are_no_text_are_refused(path):
+def test_bytes_that_are_no_text_are_rejected(path):
     with open(path, "wb") as file:
         file.write(b"\xff\xfe\x00\n" * 3)
     with pytest.raises(RecordingError, match="line 1"):

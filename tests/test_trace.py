@@ -42,7 +42,7 @@ def counters(*recording):
     ]
 
 
-def test_a_life_is_a_slice_and_each_pause_one_inside_it():
+def test_a_connection_is_a_slice_and_each_pause_is_a_slice_within_it():
     found = slices(
         event("connect", 0.5),
         event("pause", 1.0),
@@ -55,19 +55,19 @@ def test_a_life_is_a_slice_and_each_pause_one_inside_it():
     }
 
 
-def test_the_reason_of_the_end_goes_with_it():
+def test_the_slice_of_a_connection_has_the_reason_of_its_end():
     found = list(trace_events([HEAD, event("connect", 0), event("lost", 1, reason="done")]))
     assert found[0]["args"] == {"reason": "done"}
 
 
-def test_what_is_open_at_the_end_of_the_recording_ends_there():
+def test_slices_that_are_open_at_the_end_of_the_recording_end_there():
     found = slices(event("connect", 0.5), event("pause", 1.0), event("connect", 3.0, number=2))
     assert found[1, "paused"] == (1_000_000, 2_000_000)
     assert found[1, "127.0.0.1:1"] == (500_000, 2_500_000)
     assert found[2, "127.0.0.1:2"] == (3_000_000, 0)
 
 
-def test_who_was_there_before_the_recording_begins_where_it_is_first_seen():
+def test_a_connection_from_before_the_recording_begins_at_its_first_sample():
     assert slices(sample(time=0.5), sample(time=1.0)) == {
         (1, "127.0.0.1:1 Echo"): (500_000, 500_000)
     }
@@ -95,7 +95,7 @@ def test_the_process_has_the_name_of_the_command():
     assert [one["args"]["name"] for one in found] == ["minireactor serve"]
 
 
-def test_what_waits_and_what_moves_are_counters():
+def test_waiting_bytes_and_rates_are_counters():
     found = counters(
         event("connect", 0),
         sample(time=1.0, row={"pending": 5, "sendq": 7, "in": 100, "out": 200}),
@@ -121,7 +121,7 @@ def test_samples_at_the_same_time_give_no_rate(later):
     assert "#1 bytes/s" not in [name for _, name, _ in found]
 
 
-def test_the_process_has_counters_of_its_own():
+def test_lag_memory_and_open_connections_are_counters_of_the_process():
     found = counters(sample(time=1.0, lag=0.0123, memory=1 << 20))
     assert (1_000_000, "lag", {"ms": 12.3}) in found
     assert (1_000_000, "memory", {"bytes": 1 << 20}) in found
@@ -129,17 +129,17 @@ def test_the_process_has_counters_of_its_own():
     assert "memory" not in [name for _, name, _ in counters(sample())]
 
 
-def test_a_row_of_one_that_has_ended_makes_no_new_life():
+def test_the_last_row_of_an_ended_connection_begins_no_new_slice():
     recording = [event("connect", 0), event("lost", 1.0), sample(time=2, row={"state": "closed"})]
     assert slices(*recording) == {(1, "127.0.0.1:1"): (0, 1_000_000)}
 
 
-def test_times_that_go_backwards_make_no_negative_duration():
+def test_times_that_go_backwards_give_no_negative_duration():
     found = slices(event("connect", 5), event("pause", 4), event("resume", 3), event("lost", 2))
     assert all(duration >= 0 for _, duration in found.values())
 
 
-def test_the_file_is_json_as_the_format_wants_it():
+def test_the_file_is_json_with_the_fields_of_the_format():
     out = io.StringIO()
     recording = [HEAD, event("connect", 0), sample(time=1.0), event("lost", 2, reason='a "b"')]
     count = write_trace(recording, out)
@@ -155,7 +155,7 @@ def test_the_file_is_json_as_the_format_wants_it():
             assert all(isinstance(value, (int, float)) for value in one["args"].values())
 
 
-def test_the_trace_of_nothing_is_one_too():
+def test_the_trace_of_an_empty_recording_has_the_process_only():
     out = io.StringIO()
     write_trace([HEAD], out)
     assert [one["ph"] for one in json.loads(out.getvalue())["traceEvents"]] == ["M"]
@@ -169,7 +169,7 @@ WEIRD = [
 
 
 def places(found):
-    """(holder, key) of each value in it, of any depth."""
+    """Yield (container, key) of each value in `found`, at any depth."""
     for key in found if isinstance(found, dict) else range(len(found)):
         yield found, key
         if isinstance(found[key], (dict, list)):
@@ -177,7 +177,7 @@ def places(found):
 
 
 def hostile(seed):
-    """A recording of which one or two values, of any depth, have become something else."""
+    """Return a recording in which one or two values, at any depth, are replaced."""
     chance = random.Random(seed)
     lines = [dict(HEAD), event("connect", 0)]
     for _ in range(chance.randrange(1, 5)):

@@ -24,11 +24,11 @@ def recording(tmp_path):
     return written(str(tmp_path / "some.jsonl"), HEAD, sample())
 
 
-# What is wrong on the command line.
+# Usage errors.
 
 
 @pytest.mark.parametrize(
-    "arguments, named",
+    "arguments, message",
     [
         ("serve --metrics", "argument --metrics: expected one argument"),
         ("serve --metrics http", "argument --metrics: 'http' will not do: give PORT, HOST:PORT"),
@@ -46,20 +46,20 @@ def recording(tmp_path):
         ("trace a -x", "unrecognized arguments: -x"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_status_2(command, arguments, named):
+def test_a_usage_error_is_one_line_with_status_2(command, arguments, message):
     status, output, errors = command(*arguments.split()).end()
 
     assert status == 2
     assert output == ""
     assert errors.startswith("minireactor")
     assert errors.count("\n") == 1
-    assert named in errors
+    assert message in errors
 
 
 # Metrics and recordings.
 
 
-def test_metrics_are_served_where_it_says(command, closing):
+def test_metrics_are_served_at_the_printed_address(command, closing):
     process = command("serve", "echo", "--port", "0", "--metrics", "0")
     process.listening()
     line = process.line()
@@ -78,7 +78,7 @@ def test_metrics_are_served_where_it_says(command, closing):
     assert output.startswith("minireactor: connections 1, bytes in 6, bytes out 6")
 
 
-def test_metrics_listen_where_they_are_told_to(command):
+def test_metrics_listen_on_the_given_host(command):
     process = command("serve", "--port", "0", "--metrics", "[::1]:0")
     if not _has_ipv6():
         assert process.end()[0] == 2
@@ -95,7 +95,9 @@ def _has_ipv6():
         return False
 
 
-def test_a_recording_of_a_proxy_says_where_its_connections_lead(command, closing, tmp_path):
+def test_a_recording_of_a_proxy_labels_each_connection_with_its_other_end(
+    command, closing, tmp_path
+):
     target = closing(socket.create_server(("127.0.0.1", 0)))
     number = target.getsockname()[1]
     process = command("proxy", "0", str(number), "--record", "it's.jsonl")
@@ -128,7 +130,7 @@ def client_port(lines):
 
 
 @pytest.mark.slow
-def test_a_recording_that_cannot_go_on_does_not_end_the_server(command, closing):
+def test_a_recording_that_ends_early_does_not_end_the_server(command, closing):
     process = command("serve", "echo", "--port", "0", "--record", "/dev/full")
     process.listening()
     assert "/dev/full ends here" in process.error_line()
@@ -137,15 +139,15 @@ def test_a_recording_that_cannot_go_on_does_not_end_the_server(command, closing)
     assert read_line(client) == b"hello\n"
 
 
-@pytest.mark.parametrize("refused", ["--metrics", "--dashboard"])
-def test_what_is_refused_costs_no_recording(command, recording, refused):
+@pytest.mark.parametrize("option", ["--metrics", "--dashboard"])
+def test_an_error_of_another_option_does_not_empty_the_recording(command, recording, option):
     lines = list(read(recording))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        process = command("serve", "--port", "0", "--record", recording, refused, port)
+        process = command("serve", "--port", "0", "--record", recording, option, port)
         status, _, errors = process.end()
     assert status == 2
-    assert f"{refused}: Cannot listen on 127.0.0.1:{port}" in errors
+    assert f"{option}: Cannot listen on 127.0.0.1:{port}" in errors
     assert errors.endswith("; give another port, or stop what listens there\n")
     assert list(read(recording)) == lines
 
@@ -153,7 +155,7 @@ def test_what_is_refused_costs_no_recording(command, recording, refused):
 # Traces.
 
 
-def test_a_trace_goes_beside_its_recording(recording, tmp_path, capsys):
+def test_a_trace_is_written_beside_its_recording(recording, tmp_path, capsys):
     assert main(["trace", recording]) == 0
     trace = tmp_path / "some.trace.json"
     found = json.loads(trace.read_text())
@@ -165,7 +167,7 @@ def test_a_trace_goes_beside_its_recording(recording, tmp_path, capsys):
     )
 
 
-def test_a_trace_goes_where_it_is_told_to(recording, tmp_path, capsys):
+def test_a_trace_is_written_to_the_given_file_or_stdout(recording, tmp_path, capsys):
     assert main(["trace", recording, "-o", str(tmp_path / "other")]) == 0
     assert json.loads((tmp_path / "other").read_text())["traceEvents"]
     capsys.readouterr()
@@ -179,7 +181,7 @@ def test_a_trace_does_not_overwrite_its_recording(recording, capsys):
     assert len(list(read(recording))) == 2
 
 
-def test_of_a_damaged_recording_no_trace_is_left(recording, tmp_path, capsys):
+def test_a_damaged_recording_leaves_no_trace_file(recording, tmp_path, capsys):
     with open(recording, "a") as file:
         file.write("damage\n")
     assert main(["trace", recording]) == 2
@@ -189,30 +191,30 @@ def test_of_a_damaged_recording_no_trace_is_left(recording, tmp_path, capsys):
     assert not (tmp_path / "some.trace.json").exists()
 
 
-def test_a_trace_that_cannot_be_written_is_one_line(recording, capsys):
+def test_a_trace_that_cannot_be_written_is_an_error_of_one_line(recording, capsys):
     assert main(["trace", recording, "-o", "/no/such"]) == 2
     assert capsys.readouterr().err == "minireactor trace: /no/such: No such file or directory\n"
 
 
-def test_a_trace_without_a_name_goes_nowhere(recording, tmp_path, capsys):
+def test_a_trace_with_an_empty_name_is_an_error(recording, tmp_path, capsys):
     assert main(["trace", recording, "-o", ""]) == 2
     assert capsys.readouterr().err == "minireactor trace: : No such file or directory\n"
     assert [path.name for path in tmp_path.iterdir()] == ["some.jsonl"]
 
 
-def test_a_trace_for_a_standard_output_that_is_closed_is_nothing(recording, monkeypatch, capsys):
+def test_a_trace_for_a_closed_standard_output_is_no_error(recording, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout", None)
     assert main(["trace", recording, "-o", "-"]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_a_full_disk_is_one_line(recording, capsys):
+def test_a_full_disk_is_an_error_of_one_line(recording, capsys):
     assert main(["trace", recording, "-o", "/dev/full"]) == 2
     assert capsys.readouterr().err.startswith("minireactor trace: /dev/full: No space left")
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_of_a_trace_is_no_error(command, tmp_path):
+def test_a_reader_that_closes_its_pipe_early_is_no_error(command, tmp_path):
     lines = [sample(time=float(n)) for n in range(20_000)]
     written(str(tmp_path / "long.jsonl"), HEAD, *lines)
     process = command("trace", "long.jsonl", "-o", "-")

@@ -1,4 +1,4 @@
-"""What the command does with --watch, --metrics, --record, --dashboard, trace, demo and replay."""
+"""The views of the command: --watch, --metrics, --record, --dashboard, trace, demo and replay."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 def open_views(
     stack: ExitStack, reactor: Reactor, options: argparse.Namespace, label: Label
 ) -> list[str]:
-    """Begin what `options` ask for, but --watch, until `stack` is closed; a line on each, to be
-    printed. UsageError."""
-    said = []
+    """Open --metrics and --record as `options` ask, until `stack` is closed.
+
+    Returns the lines to print, one for each. Raises UsageError if one cannot be opened."""
+    lines = []
     if options.metrics:
         from minireactor.view.metrics import Metrics
 
         metrics = Metrics(reactor)
         stack.callback(metrics.close)
-        with _refused(f"minireactor {options.command}: --metrics"):
+        with _usage_errors(f"minireactor {options.command}: --metrics"):
             address = metrics.listen(*options.metrics).getHost()
-        said.append(f"metrics on http://{format_address(address)}/metrics")
-    # Last, as it empties the file: nothing that could still be refused is to cost a recording.
+        lines.append(f"metrics on http://{format_address(address)}/metrics")
+    # The recorder empties its file, so it opens last: an error of another option must not cost an
+    # existing recording.
     if options.record is not None:
         from minireactor.view.record import Recorder
 
@@ -47,17 +49,19 @@ def open_views(
         try:
             recorder = Recorder(reactor, options.record, command, label)
         except OSError as error:
-            why = f"--record {options.record}: {error.strerror}"
-            raise UsageError(f"minireactor {options.command}: {why}") from error
+            reason = f"--record {options.record}: {error.strerror}"
+            raise UsageError(f"minireactor {options.command}: {reason}") from error
         stack.callback(recorder.close)
-        said.append(f"recording to {options.record}")
-    return said
+        lines.append(f"recording to {options.record}")
+    return lines
 
 
 def open_dashboard(
     stack: ExitStack, server: Server, options: argparse.Namespace, title: str, label: Label
 ) -> str:
-    """Serve the page on `server` until `stack` is closed; a line to be printed. UsageError."""
+    """Serve the page about `server` until `stack` is closed; return the line to print.
+
+    Raises UsageError if its port cannot be opened, or if --quiet would hide its address."""
     from minireactor.view.web.dashboard import Dashboard
 
     command = f"minireactor {options.command}"
@@ -66,30 +70,34 @@ def open_dashboard(
     page = Dashboard(
         server.reactor,
         title,
-        hint=f"nc {_place_of(server)}",
+        hint=f"nc {_nc_arguments(server)}",
         label=label,
         set_marks=server.set_marks,
     )
     stack.callback(page.close)
-    with _refused(f"{command}: --dashboard"):
+    with _usage_errors(f"{command}: --dashboard"):
         page.listen(server.reactor, *options.dashboard)
     return f"dashboard on {page.url}"
 
 
-def demo(options: argparse.Namespace, say: Callable[[str], object]) -> None:
-    """A server and three clients, with the page on them, until a signal. UsageError."""
+def demo(options: argparse.Namespace, print_line: Callable[[str], object]) -> None:
+    """Run a server, three clients and their page until a signal. Raises UsageError.
+
+    print_line: called with a line that names the address of the page."""
     from minireactor import reactor
     from minireactor.view.web.demo import Demo
 
-    whole = Demo(reactor)
-    with _refused("minireactor demo"):
-        whole.listen(options.port)
-    say(f"demo on {whole.dashboard.url} (Ctrl-C ends it)")
-    _run_page(whole.dashboard.url, options)
+    running = Demo(reactor)
+    with _usage_errors("minireactor demo"):
+        running.listen(options.port)
+    print_line(f"demo on {running.dashboard.url} (Ctrl-C ends it)")
+    _run_page(running.dashboard.url, options)
 
 
-def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
-    """The page, on a recording, until a signal. UsageError."""
+def replay(options: argparse.Namespace, print_line: Callable[[str], object]) -> None:
+    """Serve the page about a recording until a signal. Raises UsageError.
+
+    print_line: called with a line that names the address of the page."""
     from minireactor import reactor
     from minireactor.view.record import RecordingError
     from minireactor.view.web.replay import Replay
@@ -100,25 +108,28 @@ def replay(options: argparse.Namespace, say: Callable[[str], object]) -> None:
         raise UsageError(f"minireactor replay: {error}") from error
     except OSError as error:
         raise UsageError(f"minireactor replay: {options.file}: {error.strerror}") from error
-    with _refused("minireactor replay"):
+    with _usage_errors("minireactor replay"):
         page.listen(reactor, "127.0.0.1", options.port)
-    say(f"replay of {options.file} on {page.url} (Ctrl-C ends it)")
+    print_line(f"replay of {options.file} on {page.url} (Ctrl-C ends it)")
     _run_page(page.url, options)
 
 
 @contextmanager
-def _refused(what: str) -> Iterator[None]:
-    """A port that cannot be had is UsageError, with `what` asked for it."""
+def _usage_errors(place: str) -> Iterator[None]:
+    """Turn CannotListenError into UsageError.
+
+    place: the command and option that asked for the port; the message begins with it."""
     try:
         yield
     except CannotListenError as error:
-        raise UsageError(f"{what}: {cannot_listen(error, 'port')}") from error
+        raise UsageError(f"{place}: {cannot_listen(error, 'port')}") from error
 
 
 def _run_page(url: str, options: argparse.Namespace) -> None:
+    """Open `url` in a browser, unless --no-browser was given, and run the loop."""
     from minireactor import reactor
 
-    # Without a display, what webbrowser finds would be a browser in this very terminal.
+    # Without a display, webbrowser could start a text browser in this terminal.
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     if options.browser and (
         os.name == "nt" or sys.platform == "darwin" or any(map(os.getenv, displays))
@@ -126,13 +137,13 @@ def _run_page(url: str, options: argparse.Namespace) -> None:
         import threading
         import webbrowser
 
-        # Some browsers keep their caller waiting until they are closed.
+        # With some browsers, this call returns only when the browser is closed.
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     reactor.run(installSignalHandlers=False)
 
 
-def _place_of(server: Server) -> str:
-    """Where it can be reached from this machine, as `nc` wants it."""
+def _nc_arguments(server: Server) -> str:
+    """Return the arguments with which `nc` connects to the server from this machine."""
     address = server.port.getHost()  # type: ignore[union-attr]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     return f"{host} {address.port}"
@@ -141,13 +152,13 @@ def _place_of(server: Server) -> str:
 def watch(
     stack: ExitStack, server: Server, stop: Callable[[], object], title: str, label: Label
 ) -> None:
-    """Show `server` until `stack` is closed; `q` calls `stop`."""
+    """Show --watch for `server` until `stack` is closed. The key `q` calls `stop`."""
     from minireactor.view.terminal.watch import open_watch
 
     view = open_watch(
         server.reactor,
         title,
-        hint=f"no connection yet; try: nc {_place_of(server)}",
+        hint=f"no connection yet; try: nc {_nc_arguments(server)}",
         label=label,
         on_quit=stop,
         is_stopping=lambda: server.stopping,
@@ -156,7 +167,7 @@ def watch(
 
 
 def trace(options: argparse.Namespace) -> str:
-    """Write the trace of a recording; what to say about it. UsageError."""
+    """Write the trace of a recording; return the line to print. Raises UsageError."""
     from minireactor.view.record import RecordingError, read
     from minireactor.view.trace import write_trace
 
@@ -166,12 +177,12 @@ def trace(options: argparse.Namespace) -> str:
         out = f"{path[:-6] if path.endswith('.jsonl') else path}.trace.json"
     try:
         recording = read(path)
-        # Before anything is written: most mistakes show here.
+        # Most errors show here, before the output is opened.
         first = next(recording)
         if os.path.exists(out) and os.path.samefile(path, out):
             raise UsageError(f"minireactor trace: {out} is the recording itself; give another OUT")
         if out == "-":
-            if sys.stdout is not None:  # it was closed, or there is none
+            if sys.stdout is not None:  # None if it was closed
                 write_trace(chain([first], recording), sys.stdout)
             return ""
         with open(out, "w", encoding="utf-8") as file:
@@ -182,7 +193,7 @@ def trace(options: argparse.Namespace) -> str:
                     os.remove(out)
                 raise
     except BrokenPipeError:
-        return ""  # who reads the standard output has seen enough
+        return ""  # the reader of standard output has closed it: no error
     except RecordingError as error:
         raise UsageError(f"minireactor trace: {error}") from error
     except OSError as error:

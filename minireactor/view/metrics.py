@@ -2,7 +2,7 @@
 
     Metrics(reactor).listen("127.0.0.1", 9100)
 
-No series belongs to a single connection: each client would leave a series behind for ever.
+There is no series for a single connection: each client would leave its series behind for ever.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ def _pending(sample: dict[str, Any]) -> int:
     return int(rest + sum(row["pending"] for row in sample["connections"]))
 
 
-# (name and labels, type, help, its value in a sample)
+# (name and labels, type, help, function from a sample to the value)
 METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
     (f'info{{version="{__version__}"}}', "gauge", "Always 1.", lambda sample: 1),
     ("connections_total", "counter", "Connections made or accepted.", _total("connections")),
     ("connections_open", "gauge", "Connections that are open.", _total("open")),
-    ("received_bytes_total", "counter", "Bytes that the kernel has given.", _total("in")),
-    ("sent_bytes_total", "counter", "Bytes that the kernel has taken.", _total("out")),
-    ("pending_bytes", "gauge", "Bytes written that the kernel has not taken.", _pending),
+    ("received_bytes_total", "counter", "Bytes received from the kernel.", _total("in")),
+    ("sent_bytes_total", "counter", "Bytes accepted by the kernel.", _total("out")),
+    ("pending_bytes", "gauge", "Bytes written that the kernel has not accepted yet.", _pending),
     (
         "highest_pending_bytes",
         "gauge",
-        "The most that were pending for one connection.",
+        "Highest number of bytes pending for one connection.",
         _total("highest_pending"),
     ),
-    ("pauses_total", "counter", "Times that a producer was paused.", _total("pauses")),
-    ("paused_seconds_total", "counter", "Seconds that producers were paused.", _total("paused")),
+    ("pauses_total", "counter", "Pauses of producers.", _total("pauses")),
+    ("paused_seconds_total", "counter", "Duration of all pauses.", _total("paused")),
     ("paused_producers", "gauge", "Producers that are paused.", _total("paused_now")),
     (
         "loop_lag_seconds",
         "gauge",
-        "How late a timer came, the most since the last scrape.",
+        "Longest delay of a timer since the last scrape.",
         lambda sample: sample["lag"],
     ),
     (
         "resident_memory_bytes",
         "gauge",
-        "Memory that the process has resident.",
+        "Resident memory of the process.",
         lambda sample: sample["memory"],
     ),
 )
 
 
 def exposition(sample: dict[str, Any]) -> str:
-    """Return a sample in the text format, without the metrics that are unknown here."""
+    """Return a sample in the text format, without the metrics that this system does not know."""
     lines = []
     for name, kind, what, value_in in METRICS:
         value = value_in(sample)
@@ -75,27 +75,27 @@ def exposition(sample: dict[str, Any]) -> str:
 
 
 class Metrics:
-    """Serves what a monitor of its own counts, as the text that Prometheus scrapes."""
+    """Serves the figures of its own monitor, for Prometheus: listen()* close()"""
 
     def __init__(self, reactor: Reactor) -> None:
         self._monitor = Monitor(reactor, limit=0)
         self._reactor = reactor
         self._site = Site()
         self._site.add("GET", "/metrics", self._scrape)
-        self._site.add("GET", "/", self._lead)
+        self._site.add("GET", "/", self._point_to_metrics)
 
     def listen(self, host: str, port: int) -> Port:
-        """Start to serve; return the port. Raises CannotListenError. See `http.Site.listen`."""
+        """Start to serve; return the port. Raises CannotListenError. See http.Site.listen()."""
         return self._site.listen(self._reactor, host, port)
 
     def close(self) -> None:
-        """Stop to listen and to count. Idempotent; allowed after a failed `listen()`."""
+        """Stop listening and counting. Idempotent; allowed after a failed listen()."""
         self._site.close()
         self._monitor.close()
 
     def _scrape(self, request: Request, response: Response) -> None:
-        # To look at 20,000 connections takes some milliseconds: not in one go.
+        # Examining 20,000 connections takes some milliseconds: too long for one loop iteration.
         self._monitor.sample_soon(lambda sample: response.send(exposition(sample), CONTENT_TYPE))
 
-    def _lead(self, request: Request, response: Response) -> None:
+    def _point_to_metrics(self, request: Request, response: Response) -> None:
         response.send("minireactor: see /metrics\n")

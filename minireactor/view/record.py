@@ -1,15 +1,16 @@
-"""Recordings: what a monitor gives, a JSON object a line.
+"""Recordings: the samples and events of a monitor in a file, one JSON object a line.
 
-The first line says what it is, the others are samples and events as in `monitor`, in the order of
-their times:
+The first line describes the recording. Then follow samples and events as in `monitor`, in the order
+of their times:
 
     {"type": "recording", "version": 1, "program": "minireactor 0.1.0",
      "started": "2026-01-31T12:00:00Z", "command": "minireactor serve echo"}
 
-A line {"type": "dropped", "lines": 7} stands where the file took lines more slowly than they came.
+A line {"type": "dropped", "lines": 7} stands in place of lines that were dropped because the file
+accepted them too slowly.
 
-A connection may be paused and resumed a thousand times a second. Of such a one, only the first
-MOST_PAUSES between two samples are in the recording; the samples count all of them.
+A connection may pause and resume a thousand times a second. The recording has only its first
+MAX_PAUSES pauses between two samples; the samples count all of them.
 """
 
 from __future__ import annotations
@@ -36,22 +37,25 @@ VERSION = 1
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _FLAGS |= getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)  # POSIX, Windows
 INTERVAL = 0.25  # seconds between samples
-MAX_QUEUED = 4 * 1024 * 1024  # bytes that wait for a slow disk; 50 seconds of full samples
-MOST_PAUSES = 20  # of one connection, between two samples
-MOST_DIGITS = 30  # of a number; marks may be given with 20, and M behind them
-MOST_DEPTH = 20  # lists and objects inside each other; a sample has four
-MOST_LINE = 4 * 1024 * 1024  # bytes; a sample has some 300 for each of 50 connections
+MAX_QUEUED = 4 * 1024 * 1024  # bytes that wait for a slow disk: full samples of 50 seconds
+MAX_PAUSES = 20  # recorded pauses of one connection between two samples
+MAX_DIGITS = 30  # of an integer; --high takes 20 digits and the unit M
+MAX_DEPTH = 20  # levels of nested lists and objects; a sample has four
+MAX_LINE = 4 * 1024 * 1024  # bytes; a sample has about 300 for each of 50 connections
 
 
 class RecordingError(Exception):
-    """It is no recording, or a damaged one; says where in one line."""
+    """A file is no recording, or is damaged. The message names the place, in one line."""
 
 
 class Recorder:
-    """Writes a recording of `reactor` to the file at `path`, which it makes or empties. OSError.
+    """Writes a recording of `reactor` to the file at `path`. An existing file is emptied first.
 
-    A file that cannot be written to any more ends the recording, with a warning, and nothing else.
-    A file that is slow, or a FIFO that nobody reads, never makes the loop wait: lines are dropped.
+    command: the command line, for the first line of the recording. label: as for a Monitor.
+
+    Raises OSError if the file cannot be opened. If a later write fails, the recording ends with a
+    warning, and the program goes on. The loop never waits for a slow file or for a FIFO that nobody
+    reads: lines are dropped.
     """
 
     def __init__(
@@ -67,12 +71,12 @@ class Recorder:
             lambda: os.open(path, _FLAGS, 0o666), limit=MAX_QUEUED, note=_dropped, retry=False
         )
         self._open = True
-        # A FIFO without a reader takes longer. What comes until then is queued.
+        # Opening a FIFO without a reader takes longer. Lines are queued until it is open.
         self._writer.open(FLUSH_SECONDS)
         self._lines: list[str] = []
-        self._pauses: dict[int, int] = {}  # by connection, since the last sample
-        self._left_out: set[int] = set()  # connections whose latest pause is not in it
-        self._note(
+        self._pauses: dict[int, int] = {}  # by connection id, since the last sample
+        self._left_out: set[int] = set()  # ids of connections whose last pause is not recorded
+        self._add(
             {
                 "type": "recording",
                 "version": VERSION,
@@ -82,14 +86,14 @@ class Recorder:
             }
         )
         self._monitor = Monitor(reactor, label=label)
-        self._monitor.subscribe(self._hear)
-        self._timer = reactor.call_later_internal(0, self._sample)
+        self._monitor.subscribe(self._on_event)
+        self._timer = reactor.call_later_internal(0, self._on_timer)
 
     def close(self) -> None:
         """Take a last sample and close the file. Idempotent."""
         if not self._open:
             return
-        self._note(self._monitor.sample())
+        self._add(self._monitor.sample())
         self._write()
         self._end()
 
@@ -106,11 +110,11 @@ class Recorder:
         elif lost:
             logger.warning("the recording %s lacks its last lines: %d", self._path, lost)
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _on_event(self, event: dict[str, Any]) -> None:
         number = event["id"]
         if event["event"] == "pause":
             pauses = self._pauses[number] = self._pauses.get(number, 0) + 1
-            if pauses > MOST_PAUSES:
+            if pauses > MAX_PAUSES:
                 self._left_out.add(number)
                 return
             self._left_out.discard(number)
@@ -118,15 +122,16 @@ class Recorder:
             return
         elif event["event"] == "lost":
             self._left_out.discard(number)
-        self._note(event)
+        self._add(event)
 
-    def _sample(self) -> None:
-        self._timer = self._reactor.call_later_internal(INTERVAL, self._sample)
+    def _on_timer(self) -> None:
+        self._timer = self._reactor.call_later_internal(INTERVAL, self._on_timer)
         self._pauses.clear()
-        self._note(self._monitor.sample())
+        self._add(self._monitor.sample())
         self._write()
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _add(self, line: dict[str, Any]) -> None:
+        """Add a line to those that the next _write() writes."""
         self._lines.append(json.dumps(line, separators=(",", ":")))
 
     def _write(self) -> None:
@@ -138,15 +143,17 @@ class Recorder:
 
 
 def _dropped(lines: int) -> bytes:
+    """Return the line that stands in place of dropped lines."""
     return b'{"type":"dropped","lines":%d}\n' % lines
 
 
 def read(path: str) -> Iterator[dict[str, Any]]:
-    """Its lines: the first, then samples and events. OSError, RecordingError.
+    """Return the lines of a recording, parsed: the first one, then samples and events.
 
-    A last line that was cut off in the middle is left out, and so are types that are not known."""
+    An incomplete last line is left out, and so are lines of unknown types. Each next() raises
+    OSError if reading fails, or RecordingError if the file is no recording or is damaged."""
     with open(path, "rb") as file:
-        first = _parsed(file.readline(MOST_LINE + 1), f"{path}, line 1")
+        first = _parse(file.readline(MAX_LINE + 1), f"{path}, line 1")
         if first.get("type") != "recording":
             raise RecordingError(f"{path} is no recording; one comes from: serve --record FILE")
         if first.get("version") != VERSION:
@@ -155,40 +162,40 @@ def read(path: str) -> Iterator[dict[str, Any]]:
             )
         yield first
         for number in count(2):
-            line = file.readline(MOST_LINE + 1)
-            if not line.endswith(b"\n") and len(line) <= MOST_LINE:
+            line = file.readline(MAX_LINE + 1)
+            if not line.endswith(b"\n") and len(line) <= MAX_LINE:
                 return
             where = f"{path}, line {number}"
-            found = _parsed(line, where)
-            shape = _SHAPES.get(str(found.get("type")))
-            if shape is not None:
-                if not shape(found):
-                    raise RecordingError(f"{where}: no complete {found['type']}: {_cut(line)}")
+            found = _parse(line, where)
+            is_complete = _COMPLETE.get(str(found.get("type")))
+            if is_complete is not None:
+                if not is_complete(found):
+                    raise RecordingError(f"{where}: no complete {found['type']}: {_excerpt(line)}")
                 yield found
 
 
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    if len(line) > MOST_LINE:
-        raise RecordingError(f"{where}: longer than {MOST_LINE} bytes: {_cut(line)}")
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    if len(line) > MAX_LINE:
+        raise RecordingError(f"{where}: longer than {MAX_LINE} bytes: {_excerpt(line)}")
     try:
-        # To look at each number would take longer than to read the line.
-        integer = _integer if _LONG.search(line) else None
+        # Checking each integer would take longer than parsing the line.
+        parse_int = _parse_int if _LONG_NUMBER.search(line) else None
         found = json.loads(
-            line, parse_int=integer, parse_float=_reasonable, parse_constant=_reasonable
+            line, parse_int=parse_int, parse_float=_parse_float, parse_constant=_parse_float
         )
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise RecordingError(f"{where}: no JSON object: {_cut(line)}")
-    if line.count(b"[") + line.count(b"{") > MOST_DEPTH and _depth(line) > MOST_DEPTH:
-        raise RecordingError(f"{where}: nested deeper than {MOST_DEPTH} levels: {_cut(line)}")
+        raise RecordingError(f"{where}: no JSON object: {_excerpt(line)}")
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
+        raise RecordingError(f"{where}: nested deeper than {MAX_DEPTH} levels: {_excerpt(line)}")
     return found
 
 
 def _depth(line: bytes) -> int:
     """Return how deeply the lists and objects of a line are nested.
 
-    Python can read JSON that is nested so deeply that it cannot write it again."""
+    json.loads() accepts a deeper nesting than json.dumps() does."""
     depth = deepest = 0
     for bracket in _BRACKET.finditer(line):
         kind = bracket[0][:1]
@@ -200,44 +207,49 @@ def _depth(line: bytes) -> int:
     return deepest
 
 
-def _integer(text: str) -> int:
-    if len(text) <= MOST_DIGITS:
+def _parse_int(text: str) -> int:
+    """Return an integer of JSON. Raises ValueError if it has too many digits."""
+    if len(text) <= MAX_DIGITS:
         return int(text)
     raise ValueError(text)
 
 
-def _reasonable(text: str) -> float:
+def _parse_float(text: str) -> float:
+    """Return a number of JSON. Raises ValueError if it is too large, infinite or NaN."""
     number = float(text)
     if abs(number) < 1e15:
         return number
     raise ValueError(text)
 
 
-def _cut(line: bytes) -> str:
+def _excerpt(line: bytes) -> str:
+    """Return the beginning of a line for an error message."""
     text = repr(line[:41].decode("utf-8", "replace").rstrip())
     return text if len(line) <= 40 else f"{text[:40]}..."
 
 
-_BRACKET = re.compile(rb'[][{}]|"(?:[^"\\]+|\\.)*"?')  # or a text, which may contain some
-_LONG = re.compile(rb"[0-9]{%d}" % MOST_DIGITS)
+_BRACKET = re.compile(
+    rb'[][{}]|"(?:[^"\\]+|\\.)*"?'
+)  # a bracket, or a string with any brackets in it
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
 
 _NUMBER = (int, float)
-_NUMBER_OR_NOT = (int, type(None))
-_BYTES = {"in": int, "out": int, "pauses": int}
-_TOTALS = {"connections": int, "open": int, "highest_pending": int, **_BYTES}
-_REST = {"count": int, "pending": int, **_BYTES}
+_INT_OR_NULL = (int, type(None))
+_COUNTERS = {"in": int, "out": int, "pauses": int}
+_TOTALS = {"connections": int, "open": int, "highest_pending": int, **_COUNTERS}
+_REST = {"count": int, "pending": int, **_COUNTERS}
 _ROW = {
     **dict.fromkeys(("peer", "label", "state", "producer"), str),
     **dict.fromkeys(("id", "pending", "high", "low"), int),
     "paused": _NUMBER,
-    "sendq": _NUMBER_OR_NOT,
-    "recvq": _NUMBER_OR_NOT,
-    **_BYTES,
+    "sendq": _INT_OR_NULL,
+    "recvq": _INT_OR_NULL,
+    **_COUNTERS,
 }
 _SAMPLE = {
     "time": _NUMBER,
     "lag": _NUMBER,
-    "memory": _NUMBER_OR_NOT,
+    "memory": _INT_OR_NULL,
     "totals": dict,
     "connections": list,
     "rest": (dict, type(None)),
@@ -245,23 +257,25 @@ _SAMPLE = {
 _EVENT = {"time": _NUMBER, "event": str, "id": int, "peer": str}
 
 
-def _has(found: Any, kinds: dict[str, Any]) -> bool:
+def _has_fields(found: Any, fields: dict[str, Any]) -> bool:
+    """Return whether `found` is an object with all these fields, each of its type."""
     if not isinstance(found, dict):
         return False
-    return all(name in found and isinstance(found[name], kind) for name, kind in kinds.items())
+    return all(name in found and isinstance(found[name], kind) for name, kind in fields.items())
 
 
 def _is_sample(found: dict[str, Any]) -> bool:
     return (
-        _has(found, _SAMPLE)
-        and _has(found["totals"], _TOTALS)
-        and (found["rest"] is None or _has(found["rest"], _REST))
-        and all(_has(row, _ROW) for row in found["connections"])
+        _has_fields(found, _SAMPLE)
+        and _has_fields(found["totals"], _TOTALS)
+        and (found["rest"] is None or _has_fields(found["rest"], _REST))
+        and all(_has_fields(row, _ROW) for row in found["connections"])
     )
 
 
 def _is_event(found: dict[str, Any]) -> bool:
-    return _has(found, _EVENT)
+    return _has_fields(found, _EVENT)
 
 
-_SHAPES = {"sample": _is_sample, "event": _is_event}
+# How to check a line of each known type.
+_COMPLETE = {"sample": _is_sample, "event": _is_event}

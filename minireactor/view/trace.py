@@ -1,8 +1,9 @@
-"""A recording as a trace that Perfetto (https://ui.perfetto.dev) opens: Chrome's trace events.
+"""A recording as a trace: a file of Chrome's trace events, which https://ui.perfetto.dev shows.
 
-Each connection is a thread, named by its peer: a slice for its life, and in that a slice for each
-pause. Its bytes that wait, and those that move, are counters; so are what belongs to the process:
-lag, memory, open connections. Times are microseconds from the beginning of the recording.
+Each connection is a thread of the trace, named by its peer. A slice of the thread lasts from
+connect to lost; within it, each pause is a slice. Counters show the bytes that wait for a
+connection, and the bytes per second that it moves. The process has counters for lag, memory and
+open connections. Times are microseconds since the recording began.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SHORTEST = 1e-6  # seconds between samples for a rate: the unit of a trace's times
-PROCESS = 1  # there is one only, and what is in it needs a number
+MIN_INTERVAL = 1e-6  # seconds between two samples for a rate; the resolution of a trace
+PROCESS = 1  # the id of the one process; each trace event must name a process
 
 
-class _Life:
-    """Of a connection in the recording."""
+class _Connection:
+    """A connection of the recording, as of the events and samples read so far."""
 
     def __init__(self, number: int, peer: str, began: float) -> None:
         self.id = number
@@ -26,14 +27,17 @@ class _Life:
         self.label = ""
         self.began = began
         self.paused_since: float | None = None
-        self.time = began  # and bytes either way, at its last sample
+        # As of its last sample.
+        self.time = began
         self.bytes_in = 0
         self.bytes_out = 0
 
 
 class _Tracer:
+    """Turns the lines of one recording into trace events: events()"""
+
     def __init__(self) -> None:
-        self._lives: dict[int, _Life] = {}
+        self._connections: dict[int, _Connection] = {}
         self._now = 0.0
 
     def events(self, recording: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -44,43 +48,43 @@ class _Tracer:
                 continue
             self._now = max(self._now, found["time"])
             if found["type"] == "sample":
-                yield from self._sample(found)
+                yield from self._read_sample(found)
             else:
-                yield from self._event(found)
-        for life in list(self._lives.values()):
-            yield from self._end(life, "still open at the end of the recording")
+                yield from self._read_event(found)
+        for connection in list(self._connections.values()):
+            yield from self._end(connection, "still open at the end of the recording")
         yield self._name("process_name", 0, name)
 
-    def _life(self, number: int, peer: str) -> _Life:
-        life = self._lives.get(number)
-        if life is None:
-            life = self._lives[number] = _Life(number, peer, self._now)
-        return life
+    def _connection(self, number: int, peer: str) -> _Connection:
+        connection = self._connections.get(number)
+        if connection is None:
+            connection = self._connections[number] = _Connection(number, peer, self._now)
+        return connection
 
-    def _event(self, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        life = self._life(event["id"], event["peer"])
+    def _read_event(self, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        connection = self._connection(event["id"], event["peer"])
         kind = event["event"]
         if kind == "pause":
-            if life.paused_since is None:
-                life.paused_since = self._now
+            if connection.paused_since is None:
+                connection.paused_since = self._now
         elif kind == "resume":
-            yield from self._end_pause(life)
+            yield from self._end_pause(connection)
         elif kind == "lost":
-            yield from self._end(life, str(event.get("reason", "")))
+            yield from self._end(connection, str(event.get("reason", "")))
 
-    def _end_pause(self, life: _Life) -> Iterator[dict[str, Any]]:
-        if life.paused_since is not None:
-            yield self._slice("paused", life.id, life.paused_since)
-            life.paused_since = None
+    def _end_pause(self, connection: _Connection) -> Iterator[dict[str, Any]]:
+        if connection.paused_since is not None:
+            yield self._slice("paused", connection.id, connection.paused_since)
+            connection.paused_since = None
 
-    def _end(self, life: _Life, reason: str) -> Iterator[dict[str, Any]]:
-        yield from self._end_pause(life)
-        name = f"{life.peer} {life.label}".rstrip()
-        yield self._slice(name, life.id, life.began, reason=reason)
-        yield self._name("thread_name", life.id, f"#{life.id} {life.peer}")
-        del self._lives[life.id]
+    def _end(self, connection: _Connection, reason: str) -> Iterator[dict[str, Any]]:
+        yield from self._end_pause(connection)
+        name = f"{connection.peer} {connection.label}".rstrip()
+        yield self._slice(name, connection.id, connection.began, reason=reason)
+        yield self._name("thread_name", connection.id, f"#{connection.id} {connection.peer}")
+        del self._connections[connection.id]
 
-    def _sample(self, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _read_sample(self, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
         totals = sample["totals"]
         yield self._counter("connections", 0, open=totals["open"])
         yield self._counter("lag", 0, ms=round(sample["lag"] * 1000, 3))
@@ -88,24 +92,25 @@ class _Tracer:
             yield self._counter("memory", 0, bytes=sample["memory"])
         for row in sample["connections"]:
             if row["state"] != "closed":
-                yield from self._row(row)
+                yield from self._read_row(row)
 
-    def _row(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        life = self._life(row["id"], row["peer"])
-        life.label = row["label"]
+    def _read_row(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        connection = self._connection(row["id"], row["peer"])
+        connection.label = row["label"]
         if row["producer"] != "paused":
-            # The recording has left out a resume, or its producer has gone.
-            yield from self._end_pause(life)
+            # The recording lacks the resume, or the producer was unregistered.
+            yield from self._end_pause(connection)
         waiting = {"pending": row["pending"], "kernel": row["sendq"] or 0}
-        yield self._counter(f"#{life.id} waiting", life.id, **waiting)
-        passed = self._now - life.time
-        if passed >= SHORTEST:
+        yield self._counter(f"#{connection.id} waiting", connection.id, **waiting)
+        passed = self._now - connection.time
+        if passed >= MIN_INTERVAL:
             rates = {
-                "in": round((row["in"] - life.bytes_in) / passed),
-                "out": round((row["out"] - life.bytes_out) / passed),
+                "in": round((row["in"] - connection.bytes_in) / passed),
+                "out": round((row["out"] - connection.bytes_out) / passed),
             }
-            yield self._counter(f"#{life.id} bytes/s", life.id, **rates)
-        life.time, life.bytes_in, life.bytes_out = self._now, row["in"], row["out"]
+            yield self._counter(f"#{connection.id} bytes/s", connection.id, **rates)
+        connection.time = self._now
+        connection.bytes_in, connection.bytes_out = row["in"], row["out"]
 
     def _slice(self, name: str, thread: int, since: float, **more: str) -> dict[str, Any]:
         event = {"ph": "X", "name": name, "cat": "flow", "pid": PROCESS, "tid": thread}
@@ -125,12 +130,16 @@ def _micros(seconds: float) -> int:
 
 
 def trace_events(recording: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The trace events of a recording, as `record.read` gives it; in no order of time."""
+    """Return the trace events of a recording, which are not sorted by time.
+
+    recording: what record.read() returns."""
     return _Tracer().events(recording)
 
 
 def write_trace(recording: Iterable[dict[str, Any]], out: IO[str]) -> int:
-    """Write a trace file, as it is read; the number of events in it. OSError, RecordingError."""
+    """Write a trace file to `out` while reading the recording; return its number of events.
+
+    Raises OSError if reading or writing fails, RecordingError if the recording is damaged."""
     count = 0
     out.write('{"displayTimeUnit":"ms","traceEvents":[')
     for event in trace_events(recording):
