@@ -69,7 +69,7 @@ def line_with(lines, text):
 
 
 def cells_under(lines, heading, of):
-    """What a row has below a heading that stands at its column's left end."""
+    """Return the text of the row with `of` below a heading, which must be aligned to the left."""
     head = next(line for line in lines if "PEER" in line)
     start = head.index(heading)
     width = len(re.match(r"\S+(?: \S+)* *", head[start:])[0])
@@ -101,14 +101,14 @@ def bar(pending, low=15_000, high=60_000, size=(120, 24), **options):
         (5 * 1024**7, "5120E"),
     ],
 )
-def test_an_amount_is_short(number, text):
+def test_an_amount_has_at_most_five_characters(number, text):
     assert amount(number) == text
 
 
 # The picture as a whole.
 
 
-def test_the_lines_say_who_is_there_and_how_much():
+def test_the_picture_has_title_summary_headings_rows_and_keys():
     now = sample(row(), row(2), **{"in": 2048, "out": 4096, "pauses": 7, "highest_pending": 999})
     lines = drawn([now])
     assert lines[0].startswith("serve echo  ")
@@ -125,30 +125,30 @@ def test_memory_is_shown_where_it_is_known():
     assert " 18.0M memory " in drawn([{**sample(), "memory": 18 << 20}])[0]
 
 
-def test_while_nobody_is_there_it_says_how_to_come():
+def test_the_hint_is_shown_while_there_is_no_connection():
     assert "nobody yet" in drawn([sample()])
     assert "nobody yet" not in drawn([sample(row())])
 
 
-def test_the_rate_of_all_is_that_of_the_last_second():
+def test_the_total_rate_is_measured_over_the_last_second():
     samples = [sample(time=n / 4, out=n * 256, **{"in": n * 256}) for n in range(9)]
     assert "(2.0K/s)" in drawn(samples)[1]
 
 
-def test_an_order_and_that_the_picture_is_frozen_or_all_is_stopping_are_said():
+def test_the_last_line_shows_the_order_and_frozen_and_stopping():
     assert drawn([sample()], order="rate")[-1].endswith("order: rate")
     assert drawn([sample()], frozen=True)[-1].startswith("FROZEN  q quit  f go on")
     assert drawn([sample()], stopping=True)[-1].startswith("stopping: ")
 
 
-def test_the_latest_notes_stand_at_the_bottom():
+def test_the_latest_notes_are_at_the_bottom():
     lines = drawn([sample()], notes=[f"note {n}" for n in range(100)])
     assert lines[-5:-1] == ["note 96", "note 97", "note 98", "note 99"]
 
 
 @pytest.mark.parametrize("size", [(120, 30), (80, 24), (60, 10), (40, 8), (20, 5), (9, 3), (1, 1)])
 @pytest.mark.parametrize("unicode", [True, False])
-def test_it_has_the_size_of_the_window(size, unicode):
+def test_the_picture_has_the_size_of_the_window(size, unicode):
     rows = [row(n, pending=n * 10_000, label=f"-> {n}") for n in range(1, 41)]
     rows.append(row(99, state="closed"))
     lines = drawn(
@@ -159,7 +159,7 @@ def test_it_has_the_size_of_the_window(size, unicode):
     assert unicode or all(line.isascii() for line in lines)
 
 
-def test_whatever_the_samples_say_it_draws():
+def test_random_samples_give_printable_pictures_of_the_right_size():
     chance = random.Random(1)
 
     def any_row(number):
@@ -191,19 +191,19 @@ def test_whatever_the_samples_say_it_draws():
             assert len(text) + sum(character in "名前" for character in text) <= size[0]
 
 
-def test_characters_that_are_twice_as_wide_count_twice():
+def test_wide_characters_count_as_two_columns():
     lines = drawn([sample(row(label="名前" * 4), row(2))], (120, 10))
     one, other = (line_with(lines, peer) for peer in (":40001", ":40002"))
     assert other.index("flowing") - one.index("flowing") == 8
 
 
-def test_characters_that_join_the_one_before_do_not_count():
+def test_combining_characters_count_as_no_column():
     lines = drawn([sample(row(label="e\u0301" * 8), row(2, label="e" * 8))], (120, 10))
     one, other = (line_with(lines, peer) for peer in (":40001", ":40002"))
     assert one.index("flowing") - other.index("flowing") == 8
 
 
-def test_what_is_not_printable_is_shown_as_an_escape():
+def test_unprintable_characters_are_shown_as_escapes():
     lines = drawn([sample(row(label="\x1b]0;x\x07"), row(2))], notes=["\x1b[2Jbang\t\x00"])
     assert "\\x1b]0;x\\x07" in line_with(lines, ":40001")
     assert "\\x1b[2Jbang\\t\\x00" in lines
@@ -226,7 +226,7 @@ def test_colours_change_nothing_but_the_colour():
     assert all(line.endswith("\x1b[0m") or "\x1b" not in line[-4:] for line in coloured)
 
 
-def test_a_paused_producer_stands_out():
+def test_a_paused_producer_is_bold_and_red():
     assert "\x1b[1;31mpaused" in "".join(drawn([sample(row(producer="paused"))], colours=True))
 
 
@@ -271,13 +271,13 @@ def test_marks_that_are_close_do_not_hide_each_other(low, high):
     assert found.index("┊") < found.index("│")
 
 
-def test_what_goes_beyond_the_bar_is_hinted_at():
+def test_a_bar_that_is_exceeded_ends_with_an_arrow():
     assert bar(90_000)[-1] == "█"
     assert bar(90_001)[-1] == "»"
     assert bar(90_001, unicode=False)[-1] == ">"
 
 
-def test_part_of_a_cell_is_shown_where_there_are_characters_for_it():
+def test_a_part_of_a_cell_is_drawn_with_unicode_only():
     cell = 90_000 / len(bar(0))
     assert bar(cell * 1.5)[1] == "▌"
     assert bar(cell * 1.5, unicode=False)[1] == " "
@@ -289,7 +289,7 @@ def test_a_row_shows_its_figures():
     assert line_with(lines, "127.0.0.1").split("]")[1].split() == ["20.0K", "3.0M", "-", "12"]
 
 
-def test_a_queue_that_the_system_does_not_tell_is_a_dash():
+def test_an_unknown_kernel_queue_is_a_dash():
     lines = drawn([sample(row(sendq=None))])
     assert line_with(lines, "127.0.0.1").split("]")[1].split()[1] == "-"
 
@@ -298,14 +298,14 @@ def rate(samples):
     return line_with(drawn(samples), "127.0.0.1").split()[-2]
 
 
-def test_the_rate_of_a_row_is_that_of_the_last_second():
+def test_the_rate_of_a_row_is_measured_over_the_last_second():
     moments = [[row(out=n * 128, **{"in": n * 128})] for n in range(9)]
     assert rate(series(*moments)) == "1.0K"
     moments += [[row(out=8 * 128, **{"in": 8 * 128})]] * 4
     assert rate(series(*moments)) == "0"
 
 
-def test_a_new_connection_has_a_rate_at_once_and_an_old_one_that_was_not_shown_has_none():
+def test_a_new_connection_has_a_rate_and_an_old_one_without_an_earlier_row_has_none():
     new = [sample(time=0.0), sample(row(out=256), time=0.25)]
     assert rate(new) == "1.0K"
     old = [sample(time=0.0, connections=1), sample(row(out=256), time=0.25)]
@@ -321,22 +321,22 @@ def spark(*moved):
     return re.search("[▁▂▃▄▅▆▇█ ]*[▁▂▃▄▅▆▇█]", line.split("]")[1])[0].strip()
 
 
-def test_a_sparkline_shows_what_moved_between_the_samples():
+def test_a_sparkline_shows_the_bytes_moved_between_samples():
     assert spark(0, 1, 4, 7, 0) == "▂▅█▁"
 
 
-def test_before_a_connection_has_moved_anything_the_sparkline_is_blank():
+def test_a_sparkline_is_blank_until_the_first_byte_has_moved():
     assert spark(0, 0, 0, 7, 0, 7) == "█▁█"
 
 
-def test_its_heading_says_how_long_ago_it_begins():
+def test_the_heading_of_the_sparklines_names_their_duration():
     lines = drawn(series([row()], [row()]))
     heading = re.search(r"LAST (\d+) s *", next(line for line in lines if "PEER" in line))
     assert len(heading[0].rstrip()) >= 8
     assert int(heading[1]) in (2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 
-def test_the_label_is_shown_where_it_tells_connections_apart():
+def test_labels_are_shown_only_if_they_differ():
     assert "LABEL" not in "".join(drawn([sample(row(), row(2))]))
     lines = drawn([sample(row(label="-> a"), row(2, label="<- b"))])
     assert "LABEL" in "".join(lines)
@@ -363,7 +363,7 @@ def test_on_eighty_columns_nothing_is_missing_but_a_label():
     assert lines[2].endswith("PAUSES")
 
 
-# Many, and those who have gone.
+# Many connections, and ended ones.
 
 
 def test_the_rest_is_one_line():
@@ -372,7 +372,7 @@ def test_the_rest_is_one_line():
     assert "and 950 more: pending 1.0M, in 2.0M, out 3.0G, pauses 12345" in lines
 
 
-def test_what_does_not_fit_into_the_window_joins_the_rest():
+def test_rows_that_do_not_fit_count_in_the_rest():
     rest = {"count": 950, "pending": 5, "in": 0, "out": 0, "pauses": 0}
     rows = [row(n, pending=10, pauses=1) for n in range(1, 51)]
     lines = drawn([sample(*rows, rest=rest)], (120, 10))
@@ -383,13 +383,13 @@ def test_what_does_not_fit_into_the_window_joins_the_rest():
     assert line_with(lines, "more").startswith(f"{expected}pauses {left_out}")
 
 
-def test_all_that_fit_are_shown_without_a_rest():
+def test_there_is_no_rest_if_all_rows_fit():
     lines = drawn([sample(*(row(n) for n in range(1, 7)))], (120, 10))
     assert sum("127.0.0.1" in line for line in lines) == 6
     assert "more" not in "".join(lines)
 
 
-def test_who_has_ended_is_shown_for_a_moment_behind_the_others():
+def test_an_ended_connection_is_shown_for_a_moment_after_the_others():
     gone = row(1, state="closed", producer="closed")
     samples = series([row(1)], [gone], [row(2)], [row(2)])
     lines = drawn(samples)
@@ -398,14 +398,14 @@ def test_who_has_ended_is_shown_for_a_moment_behind_the_others():
     assert "closed" not in "".join(drawn(later))
 
 
-def test_who_has_ended_gives_way_to_who_is_there():
+def test_ended_connections_get_only_the_lines_that_open_ones_leave():
     gone = [row(n, state="closed") for n in range(1, 20)]
     lines = drawn(series(gone, [row(n) for n in range(21, 26)]), (120, 10))
     assert sum("closed" in line for line in lines) == 1
     assert sum("flowing" in line for line in lines) == 5
 
 
-# A line, for no terminal.
+# The line without a terminal.
 
 
 def test_a_plain_line():
@@ -419,5 +419,5 @@ def test_a_plain_line():
     )
 
 
-def test_a_plain_line_of_nobody():
+def test_a_plain_line_without_connections():
     assert plain([sample(time=3.0)]).endswith("highest pending 0, lag 0.0 ms")

@@ -18,7 +18,7 @@ fcntl = pytest.importorskip("fcntl")
 
 
 class Pty:
-    """A terminal whose other end the test holds."""
+    """A pseudo-terminal: the test has its other end."""
 
     def __init__(self):
         self.master, self.slave = os.openpty()
@@ -35,7 +35,7 @@ class Pty:
         return termios.tcgetattr(self.slave)
 
     def read(self):
-        """What has been written to it, as far as it has arrived."""
+        """Return all that has been written to the terminal so far."""
         try:
             while True:
                 self.screen += os.read(self.master, 65536)
@@ -66,7 +66,7 @@ def term(reactor, pty, closing):
 # The terminal.
 
 
-def test_entered_it_gives_each_key_at_once_and_shows_none(term, pty, reactor):
+def test_after_enter_each_key_arrives_at_once_and_is_not_echoed(term, pty, reactor):
     before = pty.settings()
     term.enter()
     assert term.entered
@@ -77,14 +77,14 @@ def test_entered_it_gives_each_key_at_once_and_shows_none(term, pty, reactor):
     assert b"aB" not in pty.read()
 
 
-def test_keys_that_send_a_sequence_are_no_letters(term, pty, reactor):
+def test_escape_sequences_of_keys_are_ignored(term, pty, reactor):
     term.enter()
     os.write(pty.master, b"\x1b[A\x1bOQ\x1b[15~\x1bqx")
     pump(reactor, lambda: "x" in pty.keys)
     assert pty.keys == ["x"]
 
 
-def test_left_it_is_as_it_was(term, pty, reactor):
+def test_leave_restores_screen_and_settings(term, pty, reactor):
     before = pty.settings()
     term.enter()
     term.show(["one"])
@@ -97,7 +97,7 @@ def test_left_it_is_as_it_was(term, pty, reactor):
     assert not term.entered
 
 
-def test_taken_away_and_entered_again_it_is_left_as_it_was_at_first(term, pty):
+def test_leave_after_forget_restores_the_settings_before_the_first_enter(term, pty):
     before = pty.settings()
     term.enter()
     term.enter()
@@ -108,7 +108,7 @@ def test_taken_away_and_entered_again_it_is_left_as_it_was_at_first(term, pty):
     assert pty.settings() == before
 
 
-def test_left_and_entered_again_it_is_left_as_it_was_at_the_second_time(term, pty):
+def test_leave_restores_the_settings_before_the_latest_enter(term, pty):
     term.enter()
     term.leave()
     changed = pty.settings()
@@ -119,7 +119,7 @@ def test_left_and_entered_again_it_is_left_as_it_was_at_the_second_time(term, pt
     assert pty.settings() == changed
 
 
-def test_a_picture_takes_the_whole_screen_line_by_line(term, pty):
+def test_show_writes_each_line_at_its_place(term, pty):
     term.enter()
     pty.read()
     pty.screen = b""
@@ -127,14 +127,12 @@ def test_a_picture_takes_the_whole_screen_line_by_line(term, pty):
     assert pty.read() == "\x1b[1;1H\x1b[2Kone\x1b[2;1H\x1b[2K\x1b[3;1H\x1b[2Kthree ▄".encode()
 
 
-def test_it_shows_nothing_unless_it_is_entered(term, pty):
+def test_show_before_enter_writes_nothing(term, pty):
     term.show(["one"])
     assert pty.read() == b""
 
 
-def test_a_terminal_that_takes_nothing_blocks_nobody_and_gets_the_next_picture_later(
-    term, pty, reactor
-):
+def test_a_full_terminal_does_not_block_and_gets_a_later_picture(term, pty, reactor):
     term.enter()
     for number in range(2000):
         term.show([f"picture {number} " * 20])
@@ -153,7 +151,7 @@ def test_a_terminal_that_takes_nothing_blocks_nobody_and_gets_the_next_picture_l
     assert 0 < len(shown) < 2000
 
 
-def test_a_picture_that_was_cut_off_is_none_when_the_screen_is_given_back(term, pty, reactor):
+def test_leave_ends_a_picture_that_was_cut_off(term, pty, reactor):
     term.enter()
     while not reactor.getWriters():
         term.show(["x" * 1000])
@@ -163,7 +161,7 @@ def test_a_picture_that_was_cut_off_is_none_when_the_screen_is_given_back(term, 
     assert reactor.getWriters() == []
 
 
-def test_a_terminal_that_takes_nothing_is_given_back_without_waiting(term, pty, reactor):
+def test_leave_does_not_wait_for_a_full_terminal(term, pty, reactor):
     before = pty.settings()
     term.enter()
     for number in range(2000):
@@ -173,10 +171,10 @@ def test_a_terminal_that_takes_nothing_is_given_back_without_waiting(term, pty, 
     assert pty.settings() == before
     pump(reactor, lambda: pty.read().endswith(b"\x1b[?1049l"))
     os.set_blocking(pty.slave, False)
-    assert os.write(pty.slave, b"what the program says next") > 0
+    assert os.write(pty.slave, b"later output of the program") > 0
 
 
-def test_a_terminal_that_was_halted_with_ctrl_s_is_given_back_without_waiting(term, pty, reactor):
+def test_leave_does_not_wait_for_a_terminal_halted_with_ctrl_s(term, pty, reactor):
     term.enter()
     termios.tcflow(pty.slave, termios.TCOOFF)
     term.show(["a picture"])
@@ -184,7 +182,7 @@ def test_a_terminal_that_was_halted_with_ctrl_s_is_given_back_without_waiting(te
     pump(reactor, lambda: pty.read().endswith(b"\x1b[?1049l"))
 
 
-def test_a_terminal_that_goes_away_is_forgotten(term, pty, reactor):
+def test_a_terminal_that_hangs_up_is_removed_from_the_reactor(term, pty, reactor):
     term.enter()
     pty.hang_up()
     pump(reactor, lambda: not term.entered)
@@ -196,7 +194,7 @@ def test_a_terminal_that_goes_away_is_forgotten(term, pty, reactor):
     assert not term.entered
 
 
-def test_a_reactor_that_ends_gives_it_back(pty):
+def test_the_end_of_the_reactor_restores_the_terminal(pty):
     own = Reactor()
     before = pty.settings()
     term = pty.open(own)
@@ -208,24 +206,24 @@ def test_a_reactor_that_ends_gives_it_back(pty):
     term.close()
 
 
-def test_a_terminal_that_controls_nobody_is_anybodys(term):
+def test_a_terminal_without_job_control_may_be_used(term):
     assert term.is_ours()
 
 
-def test_its_size_is_its_own_whatever_the_environment_says(term, pty, monkeypatch):
+def test_the_terminals_size_takes_precedence_over_the_environment(term, pty, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("LINES", "5")
     fcntl.ioctl(pty.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     assert term.size() == (100, 30)
 
 
-def test_a_terminal_without_a_size_has_that_of_the_environment(term, monkeypatch):
+def test_a_terminal_without_a_size_has_the_size_in_the_environment(term, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("LINES", "5")
     assert term.size() == (20, 5)
 
 
-# Which it is.
+# Finding it.
 
 
 # Patched in the test itself, since pytest has streams of its own for each phase.
@@ -236,7 +234,7 @@ def on_tty(pty, monkeypatch, closing):
     return lambda: monkeypatch.setattr(sys, "stdout", stream)
 
 
-def test_it_is_opened_anew_and_never_waits(on_tty, pty):
+def test_find_terminal_opens_it_again_as_non_blocking(on_tty, pty):
     on_tty()
     fd = find_terminal()
     assert os.ttyname(fd) == pty.name
@@ -246,7 +244,7 @@ def test_it_is_opened_anew_and_never_waits(on_tty, pty):
 
 
 @pytest.mark.parametrize("name", ["", "dumb", None])
-def test_a_terminal_that_can_do_nothing_is_none(on_tty, monkeypatch, name):
+def test_find_terminal_returns_None_for_a_terminal_that_cannot_draw(on_tty, monkeypatch, name):
     on_tty()
     if name is None:
         monkeypatch.delenv("TERM")
@@ -255,19 +253,19 @@ def test_a_terminal_that_can_do_nothing_is_none(on_tty, monkeypatch, name):
     assert find_terminal() is None
 
 
-def test_a_file_is_none(monkeypatch, tmp_path, closing):
+def test_find_terminal_returns_None_for_a_file(monkeypatch, tmp_path, closing):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", closing((tmp_path / "out").open("w")))
     assert find_terminal() is None
 
 
-def test_nothing_at_all_is_none(monkeypatch):
+def test_find_terminal_returns_None_without_standard_output(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", None)
     assert find_terminal() is None
 
 
-# What is printed meanwhile.
+# Output of the program meanwhile.
 
 
 class Stream:
@@ -287,7 +285,7 @@ class Stream:
         return self._isatty
 
 
-def test_lines_are_kept_when_they_are_complete():
+def test_notes_adds_a_line_when_it_is_complete():
     lines = deque()
     notes = Notes(Stream(), lines)
     assert notes.write("one\ntw") == 6
@@ -311,21 +309,21 @@ def streams(monkeypatch):
     return streams
 
 
-def test_what_is_printed_is_kept_and_errors_are_printed_in_the_end(streams):
+def test_printed_lines_are_captured_and_close_prints_the_errors(streams):
     out, err = streams()
     capture = Capture()
     capture.open()
-    print("said")
-    print("complained", file=sys.stderr)
+    print("output")
+    print("error", file=sys.stderr)
     assert (out.text, err.text) == ("", "")
-    assert list(capture.notes) == ["said", "complained"]
+    assert list(capture.notes) == ["output", "error"]
     capture.close()
     capture.close()
     assert (sys.stdout, sys.stderr) == (out, err)
-    assert (out.text, err.text) == ("", "complained\n")
+    assert (out.text, err.text) == ("", "error\n")
 
 
-def test_escapes_in_errors_are_visible_in_the_end(streams):
+def test_close_prints_errors_with_visible_escapes(streams):
     _, err = streams()
     capture = Capture()
     capture.open()
@@ -334,19 +332,19 @@ def test_escapes_in_errors_are_visible_in_the_end(streams):
     assert err.text == "\\x1b[2J\\rforged\n"
 
 
-def test_errors_that_do_not_go_to_the_terminal_go_where_they_went(streams, monkeypatch):
+def test_standard_error_that_is_no_terminal_is_not_captured(streams, monkeypatch):
     streams()
     err = Stream(isatty=False)
     monkeypatch.setattr(sys, "stderr", err)
     capture = Capture()
     capture.open()
-    print("complained", file=sys.stderr)
-    assert err.text == "complained\n"
+    print("error", file=sys.stderr)
+    assert err.text == "error\n"
     assert list(capture.notes) == []
     capture.close()
 
 
-def test_log_records_are_kept_too(streams):
+def test_log_records_are_captured_too(streams):
     out, err = streams()
     handler = logging.StreamHandler(err)
     logger = logging.getLogger("somebody.else")
@@ -364,7 +362,7 @@ def test_log_records_are_kept_too(streams):
     assert err.text == "went wrong\nagain\n"
 
 
-def test_no_more_lines_are_kept_than_anybody_reads(streams):
+def test_only_the_last_MAX_NOTES_lines_are_kept(streams):
     _, err = streams()
     capture = Capture()
     capture.open()
@@ -372,5 +370,5 @@ def test_no_more_lines_are_kept_than_anybody_reads(streams):
         print(number, file=sys.stderr)
     capture.close()
     kept = err.text.split()
-    assert len(capture.notes) == len(kept) == terminal.MOST_NOTES
+    assert len(capture.notes) == len(kept) == terminal.MAX_NOTES
     assert kept[-1] == "999"

@@ -1,4 +1,4 @@
-"""--watch, in a real terminal: that of tmux."""
+"""--watch in a real terminal, which tmux provides."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from minireactor import Reactor
 from minireactor.view.terminal.screen import INTERVAL
 from minireactor.view.terminal.watch import Lines, open_watch
 
-tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux, and it is not here")
+tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 
 class Window:
-    """A terminal of tmux with a shell in it. It has a server of tmux to itself."""
+    """A terminal with a shell, in a tmux server of its own."""
 
     def __init__(self, folder, columns, lines):
-        # The path of a socket may not be long.
+        # The path of a socket must be short.
         self._folder = tempfile.mkdtemp(prefix="tmux")
         self._tmux = ["tmux", "-u", "-S", f"{self._folder}/socket", "-f", os.devnull]
         environment = {**os.environ, "PYTHONPATH": ROOT, "LC_ALL": "C.UTF-8"}
@@ -53,7 +53,7 @@ class Window:
         return done.stdout.decode()
 
     def text(self, colours=False):
-        """What is on the screen."""
+        """Return the text on the screen."""
         return self._ask("capture-pane", "-p", *(["-e"] if colours else []))
 
     def lines(self):
@@ -75,39 +75,39 @@ class Window:
     def until(self, condition, what="the condition"):
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}; saw:\n{self.text()}"
-            time.sleep(0.02)  # between two looks, not for something to happen
+            assert time.monotonic() < deadline, f"no {what} in time; the screen:\n{self.text()}"
+            time.sleep(0.02)  # between two checks of the condition
 
     def shows(self, pattern):
-        """Wait until it does; the match."""
+        """Wait until the screen matches `pattern`; return the match."""
         found = []
 
-        def look():
+        def is_shown():
             text = self.text().rstrip("\n")
             found[:] = filter(None, [re.search(pattern, text, re.MULTILINE)])
             return found
 
-        self.until(look, f"/{pattern}/")
+        self.until(is_shown, f"/{pattern}/")
         return found[0]
 
     def serve(self, *arguments):
-        """Run it with --watch on a free port, until it shows its screen."""
+        """Start `serve --watch` on a free port, and wait for its picture."""
         words = " ".join(["serve", "--watch", "--port", "0", *arguments])
         self.run(f"{sys.executable} -m minireactor {words}; echo status $?")
         self.port = int(self.shows(r"^minireactor: .* on 127.0.0.1:(\d+) +.*lag")[1])
 
     def process(self):
-        """The id of the command that serves."""
+        """Return the process id of the server."""
         shell = self._ask("display-message", "-p", "#{pane_pid}").strip()
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", shell], capture_output=True)
         return int(children.stdout.split()[0])
 
     def settings(self):
-        """Of the terminal, as stty knows them; at the shell's prompt."""
+        """Return the settings of the terminal, from stty; needs the shell's prompt."""
         marker = uuid.uuid4().hex[:8]
         self.run(f"clear; stty -a; echo {marker[:4]}''{marker[4:]}")
         self.shows(f"^{marker}")
-        # Without the size, and how it was asked for.
+        # Without the size and the command itself.
         return [line for line in self.lines() if ";" in line and "rows" not in line]
 
     def close(self):
@@ -134,7 +134,7 @@ def connect(closing):
     return connect
 
 
-# What it shows.
+# Pictures.
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_learner_watches_a_buffer_fill_cross_its_mark_pause_and_drain(window, 
 
 @pytest.mark.slow
 @tmux
-def test_the_proxy_shows_both_ends_and_where_they_lead(window, connect, closing):
+def test_the_proxy_shows_both_ends_with_their_labels(window, connect, closing):
     with socket.create_server(("127.0.0.1", 0)) as target:
         number = target.getsockname()[1]
         term = window(140)
@@ -170,7 +170,7 @@ def test_the_proxy_shows_both_ends_and_where_they_lead(window, connect, closing)
 
 @pytest.mark.slow
 @tmux
-def test_what_is_printed_and_logged_stands_at_the_bottom_and_errors_remain(
+def test_printed_and_logged_lines_are_at_the_bottom_and_errors_remain_after_the_end(
     window, connect, tmp_path
 ):
     (tmp_path / "app.py").write_text(
@@ -198,7 +198,7 @@ def test_what_is_printed_and_logged_stands_at_the_bottom_and_errors_remain(
 
 
 @tmux
-def test_q_ends_it_in_the_normal_way_and_the_terminal_is_as_it_was(window):
+def test_q_stops_the_program_and_restores_the_terminal(window):
     term = window()
     before = term.settings()
     term.serve()
@@ -214,7 +214,7 @@ def test_q_ends_it_in_the_normal_way_and_the_terminal_is_as_it_was(window):
 
 @pytest.mark.slow
 @tmux
-def test_while_transfers_go_on_q_waits_and_a_second_one_does_not(window, connect):
+def test_q_waits_for_transfers_and_a_second_q_does_not(window, connect):
     term = window()
     term.serve("--grace", "1000")
     connect(term, b"10000000\r\n", SO_RCVBUF=65536)
@@ -249,7 +249,7 @@ def test_f_freezes_the_picture_and_s_changes_the_order(window, connect):
     while time.monotonic() < until:
         first.sendall(b"hello")
         echoed += len(first.recv(10))
-    term.press("Up")  # which means nothing, and is not taken for letters
+    term.press("Up")  # has no meaning, and must not be read as letters
     assert term.text().startswith(frozen)
     term.resize(90, 20)
     term.until(lambda: len(term.lines()) == 20, "a picture of the new size")
@@ -266,7 +266,7 @@ def test_f_freezes_the_picture_and_s_changes_the_order(window, connect):
 @pytest.mark.slow
 @tmux
 @pytest.mark.parametrize("name, status", [("INT", 0), ("TERM", 0), ("HUP", 129), ("QUIT", 131)])
-def test_a_signal_leaves_the_terminal_as_it_was(window, name, status):
+def test_a_signal_restores_the_terminal(window, name, status):
     term = window()
     before = term.settings()
     term.serve()
@@ -293,9 +293,7 @@ def test_signals_that_the_parent_ignores_stay_ignored(window, connect):
 
 @pytest.mark.slow
 @tmux
-def test_an_exception_that_ends_the_program_leaves_the_terminal_as_it_was(
-    window, connect, tmp_path
-):
+def test_an_exception_that_ends_the_program_restores_the_terminal(window, connect, tmp_path):
     (tmp_path / "app.py").write_text(
         "from minireactor.protocol import Protocol\n"
         "class Fatal(Protocol):\n"
@@ -313,7 +311,7 @@ def test_an_exception_that_ends_the_program_leaves_the_terminal_as_it_was(
 
 @pytest.mark.slow
 @tmux
-def test_stopped_it_gives_the_terminal_back_and_takes_it_again_when_it_goes_on(window, connect):
+def test_ctrl_z_restores_the_terminal_and_fg_takes_it_again(window, connect):
     term = window()
     before = term.settings()
     term.serve("echo")
@@ -333,7 +331,7 @@ def test_stopped_it_gives_the_terminal_back_and_takes_it_again_when_it_goes_on(w
 
 @pytest.mark.slow
 @tmux
-def test_stopped_without_warning_it_stays_away_from_a_terminal_that_is_not_its_own(window):
+def test_after_SIGSTOP_and_bg_the_terminal_is_left_alone(window):
     term = window()
     before = term.settings()
     term.serve("echo")
@@ -380,12 +378,12 @@ def test_in_the_background_it_serves_and_leaves_the_terminal_alone(window, conne
     assert term.is_on_its_own_screen() == ["0", "1"]
 
 
-# Windows of other sizes, and without colours.
+# Other sizes, and terminals without colours.
 
 
 @pytest.mark.slow
 @tmux
-def test_it_follows_the_size_of_the_window(window, connect):
+def test_the_picture_follows_the_size_of_the_window(window, connect):
     term = window(120, 30)
     term.serve("echo")
     connect(term)
@@ -400,7 +398,7 @@ def test_it_follows_the_size_of_the_window(window, connect):
 
 @pytest.mark.slow
 @tmux
-def test_it_follows_the_window_also_if_the_shell_exports_a_size(window):
+def test_the_picture_follows_the_window_even_if_the_shell_exports_a_size(window):
     term = window(100, 30)
     term.run("export COLUMNS=100 LINES=30")
     term.serve("echo")
@@ -413,7 +411,7 @@ def test_it_follows_the_window_also_if_the_shell_exports_a_size(window):
 @pytest.mark.slow
 @tmux
 @pytest.mark.parametrize("columns, lines", [(40, 6), (20, 4), (12, 2)])
-def test_in_a_very_small_window_it_shows_what_there_is_room_for(window, columns, lines):
+def test_a_very_small_window_shows_what_fits(window, columns, lines):
     term = window(columns, lines)
     term.run(f"{sys.executable} -m minireactor serve --watch --port 0")
     term.shows("^open 0 of")
@@ -424,7 +422,7 @@ def test_in_a_very_small_window_it_shows_what_there_is_room_for(window, columns,
 
 @pytest.mark.slow
 @tmux
-def test_colours_unless_they_are_not_wanted(window, connect):
+def test_there_are_colours_unless_NO_COLOR_is_set(window, connect):
     plain, coloured = window(), window()
     plain.run("export NO_COLOR=1")
     for term in (plain, coloured):
@@ -437,7 +435,7 @@ def test_colours_unless_they_are_not_wanted(window, connect):
 
 @pytest.mark.slow
 @tmux
-def test_a_terminal_of_few_characters_gets_those(window, connect):
+def test_an_ascii_terminal_gets_only_ascii(window, connect):
     term = window()
     term.run("export PYTHONIOENCODING=ascii")
     term.serve("echo")
@@ -455,7 +453,7 @@ def command(tmp_path, closing):
 
 
 @pytest.mark.slow
-def test_in_a_pipe_it_is_a_line_each_second(command, connect):
+def test_in_a_pipe_a_line_is_printed_each_second(command, connect):
     process = command("serve", "--watch", "--port", "0")
     process.listening()
     client = connect(process, b"1\r\n")
@@ -475,7 +473,7 @@ def test_in_a_pipe_it_is_a_line_each_second(command, connect):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_does_not_end_the_server(command, connect):
+def test_a_reader_that_closes_its_pipe_does_not_end_the_server(command, connect):
     process = command("serve", "echo", "--watch", "--port", "0")
     process.listening()
     process.line_with("1 s: ")
@@ -486,7 +484,7 @@ def test_a_reader_that_has_seen_enough_does_not_end_the_server(command, connect)
     assert process.end_without_output() == (0, "")
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_not_written_to(monkeypatch):
+def test_a_broken_pipe_ends_the_lines_and_their_monitor(monkeypatch):
     class Broken:
         encoding = "utf-8"
 
@@ -506,7 +504,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_not_written_to(monkeypatch):
     reactor.close()
 
 
-def test_closed_it_prints_no_more_and_leaves_nothing(reactor, monkeypatch):
+def test_close_ends_the_lines_and_their_monitor(reactor, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     watch = open_watch(reactor, "title", on_quit=reactor.stop)
     assert isinstance(watch, Lines)

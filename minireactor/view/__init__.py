@@ -1,4 +1,5 @@
-"""Watching a reactor: samples and events, and what is made of them.
+"""Watching a reactor: a monitor takes samples and events, and views show them.
 
-Imports `core`, `transports` and the kit; nothing below imports it. Read first: `monitor`.
+May import `core`, `transports`, `serve`, `proxy` and the kit; no lower level imports this folder.
+Read first: `monitor`.
 """

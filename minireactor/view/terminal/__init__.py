@@ -1,4 +1,4 @@
-"""What a terminal shows: the full screen of `--watch`, and its lines in a pipe.
+"""Views for a terminal: the full screen of `--watch`, and its lines in a pipe.
 
-Imports `view` and what is below it. Read first: `screen`, a function from samples to lines.
+May import `view` and lower levels. Read first: `screen`, a function from samples to lines.
 """

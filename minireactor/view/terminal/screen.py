@@ -1,58 +1,39 @@
-"""The picture that `--watch` shows in a terminal: samples of a monitor in, lines of text out.
+"""The picture of `--watch`: a function from the samples of a monitor to lines of text.
 
     draw(samples, (80, 24), Options(title="serve echo")) -> ["...", ...]
 
-Nothing here knows a terminal. A line is no wider than it may be, and colours, if they are wanted,
-are the only escape sequences in it; whatever else the samples say is made printable.
+This module does not use a terminal. No line is longer than the width. Colours, if wanted, are the
+only escape sequences in a line; other unprintable characters of a sample are escaped.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 from minireactor.view.output import visible
 from minireactor.view.ranking import BUSIEST
+from minireactor.view.terminal.text import Part, cut, render, width_of
 
-INTERVAL = 0.25  # seconds between two samples, as far as a heading speaks of them
-ENDED_SECONDS = 3.0  # for which a connection that has ended is still shown, if there is room
-RATE_SECONDS = 1.0  # over which rates are taken
+INTERVAL = 0.25  # seconds between two samples; the heading of the sparklines assumes it
+ENDED_SECONDS = 3.0  # how long an ended connection keeps its line, if there is room
+RATE_SECONDS = 1.0  # the time over which rates are measured
 HISTORY = 41  # samples that a picture can use
-BAR_SCALE = 1.5  # what a whole bar stands for, in high marks
+BAR_SCALE = 1.5  # a full bar is this many high marks
 
-Part = tuple[str, str]  # (text, style)
-
-_STYLES = {
-    "": "",
-    "title": "1",
-    "heading": "2",
-    "ended": "2",
-    "key": "7",
-    "mark": "1",
-    "low": "32",
-    "middle": "33",
-    "high": "31",
-    "spark": "36",
-    "warn": "1;31",
-    "flowing": "32",
-    "paused": "1;31",
-    "pull": "36",
-    "open": "",
-    "closing": "35",
-    "ending": "35",
-    "closed": "2",
-}
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.:-=+*#"
 
 
 class Options:
-    """title: what is watched. hint: said while there is no connection. order: the name of that of
-    the rows. notes: lines to show at the bottom, the latest last. colours, unicode: whether the
-    terminal has them. frozen, stopping: said at the bottom."""
+    """What to draw beside the samples.
+
+    title: what is watched. hint: shown while there is no connection.
+    order: the name of the rows' order. notes: lines for the bottom of the picture, the latest last.
+    colours, unicode: whether to use them. frozen, stopping: whether to show these states.
+    """
 
     __slots__ = ("colours", "frozen", "hint", "notes", "order", "stopping", "title", "unicode")
 
@@ -70,9 +51,10 @@ class Options:
 
 
 def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Options) -> list[str]:
-    """The lines of a picture of (columns, lines) at most; `samples` as they came, the latest last.
+    """Return the lines of a picture.
 
-    At most the last HISTORY of them are used; there has to be one."""
+    samples: one or more, the latest last; only the last HISTORY of them are used.
+    size: (columns, lines), the largest size of the picture."""
     width, height = size
     now = samples[-1]
     above: list[list[Part]] = [_summary(samples)]
@@ -84,13 +66,14 @@ def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Opti
     body = _body(samples, width, room, options)
     empty: list[list[Part]] = [[] for _ in range(room - len(body))]
     lines = [*above, *body, *empty, *notes, *below][:height]
-    return [_rendered(line, width, options) for line in lines]
+    return [render(line, width, options.colours, options.unicode) for line in lines]
 
 
 def plain(samples: Sequence[dict[str, Any]]) -> str:
-    """The state of things in one line, for who has no terminal."""
+    """Return the summary and the busiest connection in one line, for output without a terminal."""
     now = samples[-1]
-    line = f"{now['time']:.0f} s: {_said(_summary(samples))}, lag {now['lag'] * 1000:.1f} ms"
+    summary = ", ".join("".join(text for text, _ in _summary(samples)).split("  "))
+    line = f"{now['time']:.0f} s: {summary}, lag {now['lag'] * 1000:.1f} ms"
     busiest = next((row for row in now["connections"] if row["state"] != "closed"), None)
     if busiest is None:
         return line
@@ -101,7 +84,7 @@ def plain(samples: Sequence[dict[str, Any]]) -> str:
 
 
 def amount(number: float) -> str:
-    """In five characters at most, with K, M, G... for powers of 1,024: 999, 1.0K, 64.0K, 128K."""
+    """Return a number in at most five characters: 999, 1.0K, 64.0K, 128K. K is 1,024."""
     value, units = float(number), "KMGTPE"
     unit = ""
     while value >= 999.5 and units:
@@ -109,7 +92,7 @@ def amount(number: float) -> str:
     return f"{value:.1f}{unit}" if unit and value < 99.95 else f"{value:.0f}{unit}"
 
 
-# The lines above and below.
+# The lines above and below the rows.
 
 
 def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
@@ -118,7 +101,7 @@ def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
     facts = f"lag {now['lag'] * 1000:.1f} ms  {clock}"
     if now["memory"] is not None:
         facts = f"{amount(now['memory'])} memory  {facts}"
-    gap = width - _cells(visible(options.title)) - len(facts)
+    gap = width - width_of(visible(options.title)) - len(facts)
     return [(options.title, "title"), (f"{' ' * max(2, gap)}{facts}", "")]
 
 
@@ -163,7 +146,7 @@ def _body(
 ) -> list[list[Part]]:
     now = samples[-1]
     rows = [row for row in now["connections"] if row["state"] != "closed"]
-    ended = _ended(samples)
+    ended = _recently_ended(samples)
     if not rows and not ended:
         return [[], [(options.hint, "")]][: max(0, room)]
     columns = _columns([*rows, *ended], width)
@@ -173,7 +156,7 @@ def _body(
     rest = now["rest"]
     if rest is not None or len(rows) > room:
         room = max(0, room - 1)
-        rest = _sum(rest, rows[room:])
+        rest = _add_to_rest(rest, rows[room:])
         rows = rows[:room]
     rows += ended[: room - len(rows)]
     histories = _histories(samples, {row["id"] for row in rows})
@@ -181,12 +164,13 @@ def _body(
         cells = _row(row, columns, samples, histories[row["id"]], options)
         lines.append([part for cell in cells for part in (*cell, (gap, ""))])
     if rest is not None:
-        told = ", ".join(f"{name} {amount(rest[name])}" for name in ("pending", "in", "out"))
-        lines.append([(f"and {rest['count']} more: {told}, pauses {rest['pauses']}", "heading")])
+        sums = ", ".join(f"{name} {amount(rest[name])}" for name in ("pending", "in", "out"))
+        lines.append([(f"and {rest['count']} more: {sums}, pauses {rest['pauses']}", "heading")])
     return lines
 
 
-def _sum(rest: dict[str, int] | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+def _add_to_rest(rest: dict[str, int] | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the sums over the connections that have no line: `rest`, and these rows."""
     names = ("pending", "in", "out", "pauses")
     total = dict(rest) if rest is not None else dict.fromkeys(("count", *names), 0)
     total["count"] += len(rows)
@@ -195,8 +179,8 @@ def _sum(rest: dict[str, int] | None, rows: list[dict[str, Any]]) -> dict[str, i
     return total
 
 
-def _ended(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that have ended a moment ago, the latest first."""
+def _recently_ended(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of connections that ended within ENDED_SECONDS, the latest first."""
     found = []
     for sample in reversed(samples):
         if samples[-1]["time"] - sample["time"] > ENDED_SECONDS:
@@ -206,11 +190,11 @@ def _ended(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _columns(rows: list[dict[str, Any]], width: int) -> dict[str, int]:
-    """Name and width of each column that there is room for."""
+    """Return {name: width} of the columns that fit. The least important ones are dropped first."""
     wanted = {
         "id": max(len(str(row["id"])) for row in rows),
-        "peer": min(25, max(4, *(_cells(visible(row["peer"])) for row in rows))),
-        "label": min(25, max(5, *(_cells(visible(row["label"])) for row in rows))),
+        "peer": min(25, max(4, *(width_of(visible(row["peer"])) for row in rows))),
+        "label": min(25, max(5, *(width_of(visible(row["label"])) for row in rows))),
         "state": 7,
         "bar": 12,
         "pending": 7,
@@ -235,7 +219,7 @@ def _columns(rows: list[dict[str, Any]], width: int) -> dict[str, int]:
 
 
 def _gap(width: int) -> str:
-    """What stands between two columns."""
+    """Return the space between two columns."""
     return "  " if width >= 100 else " "
 
 
@@ -267,8 +251,8 @@ def _heading(columns: dict[str, int], row: dict[str, Any], gap: str) -> list[Par
 
 
 def _cell(name: str, text: str, width: int) -> str:
-    text = _cut(visible(text), width)
-    space = " " * (width - _cells(text))
+    text = cut(visible(text), width)
+    space = " " * (width - width_of(text))
     return space + text if name in _RIGHT else text + space
 
 
@@ -296,13 +280,15 @@ def _row(
 
 
 def _kernel_limit(rows: list[dict[str, Any]]) -> str:
-    """How much of a peer's bytes waits in the kernel; peers that read fast have no limit."""
+    """Return the kernel's limit for unsent bytes as text, or "" without a limit.
+
+    A peer that reads fast has no limit. The text shows the highest limit of the rows."""
     limits = [row["unsent"] for row in rows if row.get("unsent")]
     return f"  kernel limit {amount(max(limits))}" if limits else ""
 
 
 def _state(row: dict[str, Any]) -> str:
-    """In one word: of its producer, if it has one, as long as it is open."""
+    """Return the producer's state if the connection is open and has a producer, else its own."""
     if row["state"] != "open" or row["producer"] in ("none", "closed"):
         return str(row["state"])
     return str(row["producer"])
@@ -317,7 +303,7 @@ def _value(name: str, row: dict[str, Any]) -> str:
 
 
 def _bar(row: dict[str, Any], width: int, unicode: bool) -> list[Part]:
-    """Pending against both marks, which stay visible in it."""
+    """Return the bar: pending, compared with both marks, which are drawn over it."""
     low, high = _mark_cells(row, width)
     filled = row["pending"] / (row["high"] * BAR_SCALE) * width
     parts: list[Part] = [("[", "")]
@@ -338,16 +324,16 @@ def _bar(row: dict[str, Any], width: int, unicode: bool) -> list[Part]:
 
 
 def _mark_cells(row: dict[str, Any], width: int) -> tuple[int, int]:
-    """Where the two marks are in a bar; never in one place."""
+    """Return the cells of the low and the high mark in a bar, which always differ."""
     high = int(width / BAR_SCALE)
     return min(int(row["low"] / (row["high"] * BAR_SCALE) * width), high - 1), high
 
 
-# The past.
+# Rates and histories.
 
 
 def _back(samples: Sequence[dict[str, Any]], seconds: float) -> int:
-    """How many samples to go back for so many seconds; one at least, if there is another."""
+    """Return how many samples to go back for `seconds`: at least one, if there is one."""
     count = 0
     for sample in islice(reversed(samples), 1, None):
         if count and samples[-1]["time"] - sample["time"] > seconds * 1.05:
@@ -357,34 +343,38 @@ def _back(samples: Sequence[dict[str, Any]], seconds: float) -> int:
 
 
 def _histories(samples: Sequence[dict[str, Any]], numbers: set[int]) -> dict[int, list[int | None]]:
-    """The bytes that each of these connections had moved at each sample; None: not known."""
+    """Return {id: bytes moved until each of the last samples} for these connections.
+
+    None stands for a sample without a row of the connection, 0 for one before its arrival."""
     found: dict[int, list[int | None]] = {number: [] for number in numbers}
     for sample in samples[-HISTORY:]:
         moved = {row["id"]: row["in"] + row["out"] for row in sample["connections"]}
         for number, history in found.items():
-            to_come = number > sample["totals"]["connections"]
-            history.append(0 if to_come else moved.get(number))
+            is_later = number > sample["totals"]["connections"]
+            history.append(0 if is_later else moved.get(number))
     return found
 
 
 def _spark(history: list[int | None], width: int, unicode: bool) -> str:
-    """What moved between each two samples, against the most of that; blank before the first."""
+    """Return a sparkline: the bytes moved between samples, relative to the largest number.
+
+    It is blank until the connection has moved its first byte."""
     moved = [
         after - before if after and before is not None else None
         for before, after in zip(history, history[1:])
     ]
-    most = max((number for number in moved if number is not None), default=0)
+    largest = max((number for number in moved if number is not None), default=0)
     levels = _LEVELS if unicode else _ASCII_LEVELS
     text = ""
     for number in moved:
-        # The lowest level is for nothing at all.
-        level = -(-number * (len(levels) - 1) // most) if number else 0
+        # Rounded up: only a zero gets the lowest level.
+        level = -(-number * (len(levels) - 1) // largest) if number else 0
         text += " " if number is None else levels[level]
     return f"{text:>{width}}"
 
 
 def _rate(history: list[int | None], samples: Sequence[dict[str, Any]]) -> str:
-    """Bytes a second, both ways."""
+    """Return the bytes per second, in and out together, as text; "-" if they are not known."""
     known = 0
     for moved in islice(reversed(history), 1 + _back(samples, RATE_SECONDS)):
         if moved is None:
@@ -394,51 +384,3 @@ def _rate(history: list[int | None], samples: Sequence[dict[str, Any]]) -> str:
         return "-"
     passed = samples[-1]["time"] - samples[-known]["time"]
     return amount((history[-1] - history[-known]) / max(passed, 1e-6))  # type: ignore[operator]
-
-
-# Characters.
-
-
-def _rendered(parts: Iterable[Part], width: int, options: Options) -> str:
-    """A line, cut to its width; neighbours of one style share their escape sequences."""
-    text, style, line = "", "", ""
-
-    def flush() -> str:
-        code = _STYLES[style] if options.colours else ""
-        return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
-
-    for part, its_style in parts:
-        part = _cut(visible(part) if options.unicode else _ascii(part), width)
-        width -= _cells(part)
-        if its_style != style:
-            line += flush()
-            text, style = "", its_style
-        text += part
-    return (line + flush()).rstrip(" ")
-
-
-def _said(parts: Iterable[Part]) -> str:
-    return ", ".join("".join(text for text, _ in parts).split("  "))
-
-
-def _ascii(text: str) -> str:
-    return visible(text).encode("ascii", "replace").decode()
-
-
-def _cells(text: str) -> int:
-    """How many columns of a terminal it takes."""
-    if text.isascii():
-        return len(text)
-    return sum(_cells_of(character) for character in text)
-
-
-def _cells_of(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _cut(text: str, width: int) -> str:
-    while _cells(text) > width:
-        text = text[: max(0, width)] if len(text) > width else text[:-1]
-    return text

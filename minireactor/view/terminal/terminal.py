@@ -1,7 +1,7 @@
-"""A terminal of which a program takes the whole screen, and which it gives back as it was.
+"""The terminal: takes the whole screen, shows pictures, reads keys, and restores everything.
 
-The terminal is opened anew, so that it can be written to without waiting: a terminal that takes
-nothing, as after Ctrl-S, stops the picture and never the loop. It is a consumer like others.
+The terminal is opened a second time, as non-blocking. A terminal that accepts nothing, for instance
+after Ctrl-S, therefore delays the picture and never the loop.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ try:
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
-# The other screen; no cursor; lines that are too long are cut.
+# The alternate screen; no cursor; no wrapping of lines that are too long.
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-# First what ends a sequence that has been cut off in its middle.
+# Undoes _ENTER. CAN (\x18) comes first: it ends a sequence that was cut off.
 _LEAVE = b"\x18\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
-_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # of an arrow, say
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # such as an arrow key sends
 
-MOST_NOTES = 100  # lines
+MAX_NOTES = 100  # lines
 
 
 def find_terminal() -> int | None:
-    """A descriptor of its own for the terminal that standard output is; None if it is none, or
-    none that could show a picture."""
+    """Open the terminal behind standard output once more; return the descriptor.
+
+    Returns None if standard output is no terminal, or if TERM says that it cannot draw."""
     if termios is None or os.environ.get("TERM", "dumb") in ("", "dumb"):
         return None
     try:
@@ -53,9 +54,12 @@ def find_terminal() -> int | None:
 
 
 class Terminal:
-    """Owns `fd`, as `find_terminal()` gives it. `on_key` is called with each character typed.
+    """Shows pictures on a terminal and reads its keys. Grammar of the calls:
 
-    entered: whether the screen is ours at the moment.
+    (enter+  show*  [leave | forget])*  close
+
+    fd: from find_terminal(); close() closes it. on_key: called with each character that is typed.
+    entered: whether this program has the screen.
     """
 
     def __init__(self, reactor: Reactor, fd: int, on_key: Callable[[str], object]) -> None:
@@ -63,15 +67,15 @@ class Terminal:
         self._reactor = reactor
         self._fd = fd
         self._on_key = on_key
-        self._before: list[Any] | None = None  # how the terminal was set
+        self._before: list[Any] | None = None  # the settings before enter()
         self._unsent = b""
 
     def is_ours(self) -> bool:
-        """Whether this process is in the foreground, and may use it."""
+        """Return whether this process is in the foreground, and may use the terminal."""
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:
-            return self._fd >= 0  # it controls nobody
+            return self._fd >= 0  # no job control here: every process may use it
 
     def size(self) -> os.terminal_size:
         """Return the size of the window: (columns, lines).
@@ -84,7 +88,7 @@ class Terminal:
         return size if size.columns and size.lines else shutil.get_terminal_size()
 
     def enter(self) -> None:
-        """Take the screen, and the keys one by one; Ctrl-C and Ctrl-Z stay what they are."""
+        """Take the screen, and read each key at once. Ctrl-C and Ctrl-Z keep their meaning."""
         try:
             before = termios.tcgetattr(self._fd)
             wanted = termios.tcgetattr(self._fd)
@@ -93,7 +97,7 @@ class Terminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, wanted)
         except (OSError, ValueError, termios.error):
             return
-        # If it has been taken away from us, it was not set back: the first time counts.
+        # After forget(), the settings have not been restored: those of the first enter() count.
         self._before = self._before or before
         if not self.entered:
             self.entered = True
@@ -102,30 +106,31 @@ class Terminal:
         self._send(_ENTER)
 
     def show(self, lines: Sequence[str]) -> None:
-        """A picture of the whole screen; none if the terminal has not taken the last one yet."""
+        """Draw a picture of the whole screen, unless the last one is still being written."""
         if self.entered and not self._unsent:
-            # Each line is erased first: to do so behind one that is full would take its last
-            # character away.
+            # Erase each line before writing it. Erasing the rest of a full line afterwards would
+            # remove its last character.
             numbered = enumerate(lines, 1)
             picture = "".join(f"\x1b[{number};1H\x1b[2K{line}" for number, line in numbered)
             self._send(picture.encode(errors="replace"))
 
     def leave(self) -> None:
-        """Give the screen back. Idempotent."""
+        """Restore the screen and the settings. Idempotent."""
         if not self.entered:
             return
         self.forget()
-        if self.is_ours():  # or it would stop us for touching it
+        if self.is_ours():  # the system stops a background process that changes the settings
             try:
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)  # type: ignore[arg-type]
                 self._before = None
-                self._say_goodbye()
+                self._restore_screen()
             except (OSError, termios.error):
-                pass  # there is no terminal any more
+                pass  # the terminal is gone
 
-    def _say_goodbye(self) -> None:
-        # After Ctrl-S, or with nobody at its other end, it would keep whoever writes to it waiting,
-        # be it for ever: us, and what the program has to say afterwards.
+    def _restore_screen(self) -> None:
+        # After Ctrl-S, or if nobody reads the terminal's other end, a blocking write would wait,
+        # perhaps for ever. So would the program's own output after this. Resume output first, and
+        # drop the unread output if the terminal is full.
         termios.tcflow(self._fd, termios.TCOON)
         try:
             if os.write(self._fd, _LEAVE) == len(_LEAVE):
@@ -136,13 +141,14 @@ class Terminal:
         os.write(self._fd, _LEAVE)
 
     def forget(self) -> None:
-        """It is not ours any more, so leave it alone."""
+        """Stop using the terminal without restoring it, because another process has it now."""
         self.entered = False
         self._unsent = b""
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
 
     def close(self) -> None:
+        """Restore the terminal and close its descriptor. Idempotent."""
         self.leave()
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -185,7 +191,7 @@ class Terminal:
         return None
 
     def connectionLost(self, reason: Any) -> None:
-        """The terminal is gone; or the reactor is, and this is the last moment to restore it."""
+        """Restore the terminal: it is gone, or the reactor closes and this is the last chance."""
         self.close()
 
     def logPrefix(self) -> str:
@@ -193,22 +199,23 @@ class Terminal:
 
 
 class Notes:
-    """Stands for a stream, such as sys.stdout, while its terminal shows something else: adds the
-    lines that are written to each of `places`. What else is asked of it, the stream answers."""
+    """Replaces a stream, such as sys.stdout, while its terminal shows a picture.
 
-    def __init__(self, stream: Any, *places: deque[str]) -> None:
+    Each complete line is added to all of `targets`. Other attributes are those of the stream."""
+
+    def __init__(self, stream: Any, *targets: deque[str]) -> None:
         self._stream = stream
-        self._places = places
-        self._rest = ""
+        self._targets = targets
+        self._rest = ""  # the beginning of an incomplete line
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
-        for place in self._places:
-            place.extend(line.expandtabs().rstrip() for line in lines)
+        for target in self._targets:
+            target.extend(line.expandtabs().rstrip() for line in lines)
         return len(text)
 
     def flush(self) -> None:
-        """Lines are shown when they are complete."""
+        """Do nothing: a line is added when it is complete."""
 
     def isatty(self) -> bool:
         return False
@@ -218,23 +225,27 @@ class Notes:
 
 
 class Capture:
-    """While it is open, what is printed on the terminal is kept in `notes`, as lines, the latest
-    last; so are the records that logging would print there. What of that went to standard error is
-    printed when it is closed, so that no error is lost with the screen."""
+    """Captures the lines that the program prints on the terminal: open close
+
+    notes: the last MAX_NOTES lines, from print() and from logging, the latest last.
+
+    close() prints the lines that were meant for standard error, because restoring the screen would
+    erase them."""
 
     def __init__(self) -> None:
-        self.notes: deque[str] = deque(maxlen=MOST_NOTES)
-        self._errors: deque[str] = deque(maxlen=MOST_NOTES)
+        self.notes: deque[str] = deque(maxlen=MAX_NOTES)
+        self._errors: deque[str] = deque(maxlen=MAX_NOTES)
         self._undo: list[Callable[[], object]] = []
 
     def open(self) -> None:
+        """Begin: replace sys.stdout, sys.stderr and the streams of logging handlers."""
         self._replace("stdout", self.notes)
         if sys.stderr is not None and sys.stderr.isatty():
             self._replace("stderr", self.notes, self._errors)
 
-    def _replace(self, name: str, *places: deque[str]) -> None:
+    def _replace(self, name: str, *targets: deque[str]) -> None:
         stream = getattr(sys, name)
-        notes = Notes(stream, *places)
+        notes = Notes(stream, *targets)
         setattr(sys, name, notes)
         self._undo.append(lambda: setattr(sys, name, stream))
         for handler in _handlers_that_write_to(stream):
@@ -242,7 +253,7 @@ class Capture:
             self._undo.append(partial(handler.setStream, stream))
 
     def close(self) -> None:
-        """Idempotent."""
+        """Restore the streams, and print the errors. Idempotent."""
         while self._undo:
             self._undo.pop()()
         while self._errors:

@@ -1,4 +1,4 @@
-"""`--watch`: what the connections do, in the terminal, as it happens.
+"""`--watch`: shows in the terminal what the connections do.
 
     watch = open_watch(reactor, "serve: echo on 127.0.0.1:1234", on_quit=reactor.stop)
     try:
@@ -6,8 +6,8 @@
     finally:
         watch.close()
 
-On a terminal it takes the whole screen and gives it back in the end, whatever that is: an error, a
-signal, Ctrl-Z. Elsewhere, as in a pipe, it prints a line each second.
+On a terminal, it takes the whole screen. It restores the screen in all cases: after an error, a
+signal or Ctrl-Z. Without a terminal, for instance in a pipe, it prints a line each second.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def open_watch(
     on_quit: Callable[[], object],
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Lines | Screen:
-    """Show `reactor` from now on, until it is closed.
+    """Show what the connections of `reactor` do; return the view, to be closed with close().
 
-    title: what it is. hint: what to say while there is no connection. label: as for a Monitor.
-    on_quit: called for each `q`. is_stopping: asked whether the end has begun."""
+    title: the first line. hint: shown while there is no connection. label: as for a Monitor.
+    on_quit: called for each key `q`. is_stopping: returns whether the program is stopping."""
     fd = find_terminal()
     if fd is None:
         return Lines(reactor, label)
@@ -60,7 +60,7 @@ def open_watch(
 
 
 class Lines:
-    """A line each second, for as long as somebody takes them."""
+    """Prints a line each second, until close() or until printing fails."""
 
     def __init__(self, reactor: Reactor, label: Label | None = None) -> None:
         self._reactor = reactor
@@ -72,19 +72,20 @@ class Lines:
         self._timer = self._reactor.call_later_internal(LINE_SECONDS, self._print)
         self._samples.append(self._monitor.sample())
         try:
-            # Of a command, sys.stdout is a stream that never waits.
+            # The command has replaced sys.stdout by a stream that never blocks.
             print(screen.plain(self._samples), flush=True)
         except (OSError, ValueError):
             self.close()
 
     def close(self) -> None:
+        """Stop printing. Idempotent."""
         self._monitor.close()
         if self._timer.active():
             self._timer.cancel()
 
 
 class Screen:
-    """The picture on a terminal, and the keys."""
+    """Draws pictures on a terminal, and handles keys and signals, until close()."""
 
     def __init__(
         self,
@@ -101,15 +102,15 @@ class Screen:
         self._is_stopping = is_stopping
         self._monitor = Monitor(reactor, label=label)
         self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._terminal = Terminal(reactor, fd, self._key)
+        self._terminal = Terminal(reactor, fd, self._on_key)
         self._capture = Capture()
         self._signals: dict[int, Any] = {}
         self._capture.open()
-        self._take_signals()
-        self._timer = reactor.call_later_internal(0, self._tick)
+        self._handle_signals()
+        self._timer = reactor.call_later_internal(0, self._on_timer)
 
     def close(self) -> None:
-        """The terminal is as it was. Idempotent."""
+        """Restore the terminal, the streams and the signal handlers. Idempotent."""
         self._terminal.close()
         self._capture.close()
         self._monitor.close()
@@ -121,19 +122,19 @@ class Screen:
 
     # The picture.
 
-    def _tick(self) -> None:
-        self._timer = self._reactor.call_later_internal(INTERVAL, self._tick)
-        ours = self._terminal.is_ours()
-        if ours and not self._terminal.entered:
+    def _on_timer(self) -> None:
+        self._timer = self._reactor.call_later_internal(INTERVAL, self._on_timer)
+        is_ours = self._terminal.is_ours()
+        if is_ours and not self._terminal.entered:
             self._terminal.enter()
-        elif not ours and self._terminal.entered:
+        elif not is_ours and self._terminal.entered:
             self._terminal.forget()
         if self._terminal.entered and not self._options.frozen:
             self._sample()
             self._draw()
 
     def _sample(self) -> None:
-        # As many as there may be lines: what is left out of the picture is summed there.
+        # Ask for a row for each line of the screen. draw() sums up the rows that do not fit.
         self._monitor.limit = max(1, self._terminal.size().lines)
         self._samples.append(self._monitor.sample())
 
@@ -147,7 +148,7 @@ class Screen:
 
     # The keys.
 
-    def _key(self, key: str) -> None:
+    def _on_key(self, key: str) -> None:
         key = key.lower()
         if key == "q":
             self._on_quit()
@@ -160,38 +161,38 @@ class Screen:
                 self._sample()
         self._draw()
 
-    # The signals. Where nothing is lost by waiting, they are handled by the loop.
+    # Signals. The loop handles them, except the two that end the process.
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._take(signal.SIGWINCH, self._later(self._resized))
-            self._take(signal.SIGTSTP, self._later(self._suspend))
-            self._take(signal.SIGCONT, self._later(self._resized))
+            self._handle(signal.SIGWINCH, self._in_loop(self._redraw))
+            self._handle(signal.SIGTSTP, self._in_loop(self._suspend))
+            self._handle(signal.SIGCONT, self._in_loop(self._redraw))
             for number in (signal.SIGHUP, signal.SIGQUIT):
                 if signal.getsignal(number) is signal.SIG_DFL:
-                    self._take(number, self._die)
+                    self._handle(number, self._end_process)
 
-    def _take(self, number: int, handler: Callable[[int, Any], object]) -> None:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as the parent process wants it
+    def _handle(self, number: int, handler: Callable[[int, Any], object]) -> None:
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored at the parent process's wish
             self._signals[number] = signal.signal(number, handler)
 
-    def _later(self, call: Callable[[], object]) -> Callable[[int, Any], object]:
+    def _in_loop(self, call: Callable[[], object]) -> Callable[[int, Any], object]:
         return lambda number, frame: self._reactor.callFromThread(call)
 
-    def _resized(self) -> None:
+    def _redraw(self) -> None:
         if self._terminal.is_ours():
             self._terminal.enter()
             self._draw()
 
     def _suspend(self) -> None:
         self._terminal.leave()
-        taken = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
-        # Here it goes on, perhaps in the background.
-        signal.signal(signal.SIGTSTP, taken)
-        self._resized()
+        # The process continues here after SIGCONT, perhaps in the background.
+        signal.signal(signal.SIGTSTP, handler)
+        self._redraw()
 
-    def _die(self, number: int, frame: Any) -> None:
+    def _end_process(self, number: int, frame: Any) -> None:
         self._terminal.leave()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""What a browser sees: a small HTTP server, and the pages that it serves.
+"""Views for a browser: a small HTTP server, and the pages that it serves.
 
-Imports `view`, `serve`, `proxy` and what is below them. Read first: `dashboard`.
+May import `view` and lower levels. Read first: `dashboard`.
 """
