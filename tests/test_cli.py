@@ -427,7 +427,7 @@ def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(serve, cli
     status, output, errors = process.end()
     assert (status, errors) == (1, "")
     assert "This side aborted the connection." in output
-    assert output.endswith(", transfers cut 1\n")
+    assert output.endswith(", transfers aborted 1\n")
     with pytest.raises(ConnectionResetError):
         read_all(peer)
 
@@ -444,7 +444,7 @@ def test_a_second_signal_aborts_at_once(serve, client):
     status, output, errors = process.end()
     assert (status, errors) == (1, "")
     assert "This side aborted the connection." in output
-    assert output.endswith(", transfers cut 1\n")
+    assert output.endswith(", transfers aborted 1\n")
 
 
 def test_many_signals_are_no_more_than_two(serve, client):
@@ -459,7 +459,7 @@ def test_many_signals_are_no_more_than_two(serve, client):
 
     status, output, errors = process.end()
     assert (status, errors) == (1, "")
-    assert output.endswith(", transfers cut 1\n")
+    assert output.endswith(", transfers aborted 1\n")
 
 
 def test_a_signal_while_it_starts_is_an_end_without_a_traceback(command, tmp_path):

@@ -684,7 +684,7 @@ def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
     status, output, errors = process.end()
     assert (status, errors) == (1, "")
     assert "the proxy has stopped" in output
-    assert output.endswith(", transfers cut 1\n")
+    assert output.endswith(", transfers aborted 1\n")
     for sock in (peer, behind):
         with pytest.raises(ConnectionResetError):
             read_all(sock)
@@ -699,7 +699,7 @@ def test_a_second_signal_aborts_at_once(proxy, target, client):
     status, output, errors = process.end()
     assert (status, errors) == (1, "")
     assert "the proxy has stopped" in output
-    assert output.endswith(", transfers cut 1\n")
+    assert output.endswith(", transfers aborted 1\n")
 
 
 def resident(pid):

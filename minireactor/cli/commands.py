@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     IPAddress = _IPv4 | _IPv6
 
 # Exit statuses.
-CUT = 1  # transfers were aborted at the end
+ABORTED = 1  # transfers were aborted at the end
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     if argv is None:
         open_standard_descriptors()
-        # Before a server runs, Ctrl-C ends the process at once, without a traceback...
+        # Until a server runs, Ctrl-C ends the process at once, without a traceback.
         set_handler(signal.SIGINT, signal.SIG_DFL)
-        # ...and while the interpreter shuts down, it is ignored.
+        # While the interpreter shuts down, Ctrl-C is ignored.
         before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
@@ -143,7 +143,7 @@ def _proxy(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"minireactor proxy: {error}") from error
     for target in options.targets:
-        if _is_same_place(options.listen, target):
+        if _is_same_address(options.listen, target):
             raise UsageError(
                 f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
                 "give another TARGET, or another LISTEN"
@@ -171,21 +171,21 @@ def _connect(options: argparse.Namespace) -> int | None:
     from minireactor import reactor
     from minireactor.cli.connect import FAILED, Client
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         if options.verbose:
             print_error(f"minireactor: {text}")
 
-    def complain(text: str) -> None:
+    def report_error(text: str) -> None:
         print_error(f"minireactor connect: {text}")
 
     _set_up_logging()
     try:
-        client = Client(reactor, options, say, complain, lambda: _stop(reactor))
+        client = Client(reactor, options, report, report_error, lambda: _stop(reactor))
     except RuntimeError as error:  # the system has no thread left
-        complain(str(error))
+        report_error(str(error))
         return FAILED
     for number in _STOP_SIGNALS:
-        # What shells report for a command that this signal has ended; INTERRUPTED for Ctrl-C.
+        # Shells report 128 + number for a command that this signal has ended: 130 for Ctrl-C.
         set_handler(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
     reactor.run(installSignalHandlers=False)
     return client.status
@@ -216,16 +216,16 @@ def _show_page(
 ) -> None:
     from minireactor import reactor
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         # Until now a signal ends the process, also while it reads a long recording. Once the
-        # address is printed, a signal must stop the reactor in order.
+        # address is printed, a signal must stop the reactor in an orderly way.
         for number in _STOP_SIGNALS:
             set_handler(number, lambda *_: reactor.callFromThread(_stop, reactor))
         output.line(f"minireactor: {text}")
 
     _set_up_logging()
     output = Printer(quiet=False)
-    show(options, say)
+    show(options, report)
 
 
 def _set_up_logging() -> None:
@@ -237,7 +237,7 @@ def _set_up_logging() -> None:
     logging.basicConfig(handlers=[LogHandler()])
 
 
-def _is_same_place(listen: tuple[str, int], target: tuple[str, int]) -> bool:
+def _is_same_address(listen: tuple[str, int], target: tuple[str, int]) -> bool:
     """Return whether a target is the proxy itself, as far as that is clear without a look-up.
 
     The proxy detects all other such targets when it connects to them."""
@@ -338,9 +338,9 @@ def _run_server(
             options.flush()  # before the view takes over the screen
             watch(views, server, stop, f"minireactor: {what_it_does}", label)
         reactor.run(installSignalHandlers=False)
-    cut = f", transfers cut {server.cut}" if server.cut else ""
-    output.line(f"minireactor: {server.totals()}{cut}")
-    return CUT if server.cut else 0
+    aborted = f", transfers aborted {server.aborted}" if server.aborted else ""
+    output.line(f"minireactor: {server.totals()}{aborted}")
+    return ABORTED if server.aborted else 0
 
 
 def _learn(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The command `connect`: a small client, under flow control in both directions.
 
-Its bytes take this way; each arrow pauses what is before it:
+The bytes take these two paths. Each stage pauses the one before it when it has too many bytes:
 
     standard input -> Input -> connection -> peer
     peer -> connection (-> RateLimiter) -> Output -> standard output
@@ -21,75 +21,80 @@ if TYPE_CHECKING:
     import argparse
 
     from minireactor.failure import Failure
+    from minireactor.interfaces import IConnector
     from minireactor.internet import Reactor
+    from minireactor.streams import Stage
 
 FAILED = 1  # exit status
 
 
 class Client(Protocol, ClientFactory):
-    """The one connection, and its factory.
+    """The only protocol of the command, and its factory.
 
-    say(text): called with a line that tells what happens. complain(text): with the one error.
-    on_end(): when all is over; `status` is the exit status from then on."""
+    report: called as `report(text)` with a line about each event.
+    report_error: called as `report_error(text)` if there is an error, once.
+    on_end: called as `on_end()` when everything has ended.
+    status: the exit status, None until the end.
+    """
 
     def __init__(
         self,
         reactor: Reactor,
         options: argparse.Namespace,
-        say: Callable[[str], object],
-        complain: Callable[[str], object],
+        report: Callable[[str], object],
+        report_error: Callable[[str], object],
         on_end: Callable[[], object],
     ) -> None:
         self.status: int | None = None
         self._options = options
-        self._say = say
-        self._complain = complain
+        self._report = report
+        self._report_error = report_error
         self._on_end = on_end
-        self._place = host_port(*options.place)
-        self._has_failed = False  # and the error has been told
+        self._peer = host_port(*options.address)
+        self._has_failed = False  # the connection has, and its error has been reported
         self._is_connected = False
-        self._is_written = False  # all output
-        # Threads come before the connection, so that no peer sees one that cannot be served.
+        self._has_written_all = False
+        # Start the threads first. If the system has no thread left, no peer sees a connection.
         self._input = Input(reactor, 0, self._input_ended)
         output = Output(reactor, 1, self._output_ended)
-        self._way: Any = output  # for what is received
+        self._sink: Output | Stage = output  # takes the received bytes
         if options.rate is not None:
-            self._way = pipe(RateLimiter(options.rate, reactor=reactor), output)
-        host, port = options.place
+            self._sink = pipe(RateLimiter(options.rate, reactor=reactor), output)
+        host, port = options.address
         reactor.connectTCP(host, port, self, options.timeout)
 
     def buildProtocol(self, addr: Any) -> Client:
         return self
 
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self._fail(f"cannot connect to {self._place}: {reason.getErrorMessage()}")
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._fail(f"cannot connect to {self._peer}: {reason.getErrorMessage()}")
 
     def connectionMade(self) -> None:
         self._is_connected = True
-        self._say(f"connected to {format_address(self.transport.getPeer())}")
-        self._way.registerProducer(self.transport, True)
+        self._report(f"connected to {format_address(self.transport.getPeer())}")
+        self._sink.registerProducer(self.transport, True)
         if self._options.stall:
             self.transport.pauseProducing()
         self._input.feed(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._way.write(data)
+        self._sink.write(data)
 
     def _input_ended(self, error: OSError | None) -> None:
         if error is not None:
             self._fail(f"cannot read standard input: {error.strerror}")
         else:
-            self._say("standard input has ended")
+            self._report("standard input has ended")
             self.transport.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
-        """Half-close has been sent; having this method is what makes reading go on."""
+        """Do nothing. Having this method makes the protocol half-closeable."""
 
     def readConnectionLost(self) -> None:
-        self._say("the peer has ended")
-        self._way.unregisterProducer()
-        # A person would have to end the input by hand, of a peer that most likely is gone. From a
-        # pipe or a file comes what the peer may still want.
+        self._report("the peer has ended")
+        self._sink.unregisterProducer()
+        # On a terminal, a person would have to end the input by hand, although the peer has most
+        # likely gone. Input from a pipe or a file is sent to its end: the peer may still want it.
         if os.isatty(0):
             self._input.stopProducing()
             self.transport.unregisterProducer()
@@ -99,15 +104,17 @@ class Client(Protocol, ClientFactory):
         self._is_connected = False
         if self.status is None and not reason.check(ConnectionDone):
             self._has_failed = True
-            self._complain(f"{self._place}: {reason.getErrorMessage()}")
-        self._say(f"sent {self.transport.bytes_out:,} bytes, received {self.transport.bytes_in:,}")
-        # What was received before a break is written nevertheless.
-        self._way.unregisterProducer()
+            self._report_error(f"{self._peer}: {reason.getErrorMessage()}")
+        self._report(
+            f"sent {self.transport.bytes_out:,} bytes, received {self.transport.bytes_in:,}"
+        )
+        # Bytes received before an error are still written.
+        self._sink.unregisterProducer()
         self._end_if_over()
 
     def _output_ended(self, error: OSError | None) -> None:
-        self._is_written = True
-        if isinstance(error, BrokenPipeError):  # such as of `| head -1`, which has what it wants
+        self._has_written_all = True
+        if isinstance(error, BrokenPipeError):  # the reader has read enough, as in `| head -1`
             self.end(0)
         elif error is not None:
             self._fail(f"cannot write standard output: {error.strerror}")
@@ -115,16 +122,16 @@ class Client(Protocol, ClientFactory):
             self._end_if_over()
 
     def _end_if_over(self) -> None:
-        if self._is_written and not self._is_connected:
+        if self._has_written_all and not self._is_connected:
             self.end(FAILED if self._has_failed else 0)
 
     def _fail(self, what: str) -> None:
         if self.status is None:
-            self._complain(what)
+            self._report_error(what)
             self.end(FAILED)
 
     def end(self, status: int) -> None:
-        """End the command with this exit status. A connection that is open still is reset."""
+        """End the command with this exit status. Reset the connection if it is still open."""
         if self.status is not None:
             return
         self.status = status

@@ -203,7 +203,7 @@ def _add_connect(commands: Any) -> None:
     parser = _add_command(commands, "connect", what, "1234 --rate 10K", description=description)
     add = parser.add_argument
     add(
-        "place",
+        "address",
         metavar="[HOST:]PORT",
         type=values.target_address,
         help="where to connect: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT",

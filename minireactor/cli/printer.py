@@ -1,4 +1,4 @@
-"""What a command prints: text on standard output until its reader has gone, errors on stderr."""
+"""Print text on standard output, until its reader has gone, and errors on standard error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FLOW = {
 
 
 class Printer:
-    """Prints text on standard output until that is closed; nothing if `quiet`."""
+    """Prints text on standard output until its reader has gone. If `quiet`, prints nothing."""
 
     def __init__(self, quiet: bool) -> None:
         self._open = not quiet and sys.stdout is not None
@@ -36,7 +36,7 @@ class Printer:
         self.text(f"{visible_line(text)}\n")
 
     def text(self, text: str) -> bool:
-        """Print text as it is. Return whether standard output still takes any."""
+        """Print text as it is. Return whether standard output still takes text."""
         if self._open:
             try:
                 sys.stdout.write(text)
@@ -54,7 +54,7 @@ class Printer:
             self.line(f"{_EVENTS[event]} {peer}")
 
     def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
-        """Print the end of a proxied connection; as a Relay's `on_event`, ignore other events."""
+        """Print the end of a proxied connection; an `on_event` of a Relay. Ignore other events."""
         if event == events.LOST:
             self.line(str(proxy))
 
@@ -90,9 +90,9 @@ def visible_line(text: str) -> str:
 
 
 def flush(stream: Any) -> bool:
-    """Flush a stream. Return whether that was possible; if not, redirect it to the null device.
+    """Flush a stream, and return True. If that fails, redirect it to the null device; return False.
 
-    Otherwise the interpreter would try to flush it again at its end, and print an error."""
+    Without that, the interpreter would try to flush the stream at its end, and print an error."""
     if stream is None:
         return False
     try:

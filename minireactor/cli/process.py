@@ -1,4 +1,4 @@
-"""What the command sets up for its own process: signal handlers and descriptors."""
+"""Set up the process of a command: its signal handlers and descriptors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
 OPEN_MAX = 10_240  # what macOS allows at least, even if it reports no limit
-# For the loop, ports, files, views and name look-ups. If the limit is small, at most half of it.
+# Descriptors for the loop, ports, files, views and name look-ups; at most half of a small limit.
 RESERVED_DESCRIPTORS = 32
 
 
 def set_handler(number: int, handler: Any) -> None:
-    """Set the handler of a signal, unless the parent process has it ignored (`trap '' INT`)."""
+    """Set the handler of a signal, unless the parent process made us ignore it (`trap '' INT`)."""
     if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, handler)
 
 
 def open_standard_descriptors() -> None:
-    """Open those of the descriptors 0 to 2 that are closed, on the null device.
+    """Open the null device for each closed descriptor from 0 to 2.
 
     Otherwise a socket would get the number 1 or 2, and printed text would go to a client."""
     for number in range(3):
@@ -35,10 +35,10 @@ def open_standard_descriptors() -> None:
 
 
 def raise_descriptor_limit() -> int | None:
-    """Raise the soft limit of open descriptors to the hard one. Return it, or None if unknown.
+    """Raise the soft limit of open descriptors, to the hard limit at most. Return the new limit.
 
-    The soft limit becomes MAX_DESCRIPTORS at most, because a child process may run a program that
-    closes every possible number."""
+    The new limit is at most MAX_DESCRIPTORS, because a child process may run a program that closes
+    every possible descriptor. Returns None if the system has no such limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -57,7 +57,7 @@ def raise_descriptor_limit() -> int | None:
 
 
 def max_connections(options: argparse.Namespace, descriptors: int | None) -> int | None:
-    """Return how many connections --max-connections and descriptors allow, None if unknown."""
+    """Return how many connections the option and the descriptors allow, or None for no limit."""
     asked: int | None = options.max_connections
     if descriptors is None:
         return asked

@@ -1,8 +1,8 @@
 """Standard input as a producer and standard output as a consumer, without O_NONBLOCK.
 
-A thread reads the input and another writes the output, both with blocking calls. So a descriptor
-may be anything: epoll refuses regular files, and the shell that shares a descriptor would find
-O_NONBLOCK set. Either thread may block for ever, and no end of the process waits for it.
+One thread reads the input, another writes the output, both with blocking calls. So each descriptor
+may be of any kind: epoll refuses regular files. O_NONBLOCK would also be set for the shell, which
+shares the descriptors. Either thread may block for ever; the process ends without waiting for it.
 """
 
 from __future__ import annotations
@@ -18,65 +18,66 @@ from minireactor.core import flow
 from minireactor.core.threads import start_daemon
 
 if TYPE_CHECKING:
+    from minireactor.interfaces import IConsumer, IProducer
     from minireactor.internet import Reactor
 
-CHUNK = flow.HIGH  # bytes a read: with one chunk, at most twice the high mark is pending
+CHUNK = flow.HIGH  # bytes of one read, so that at most twice the high mark is pending
 
-OnEnd = Callable[[Any], object]  # called with the OSError that has ended it, or None
+OnEnd = Callable[[Any], object]  # called with the OSError that caused the end, or None
 
 
 class Input:
-    """A push producer of what a descriptor gives, read by a thread of its own.
+    """A push producer of the bytes that a thread reads from a descriptor.
 
-    The thread reads a chunk only when it is asked, and has one chunk in hand at most. `on_end` is
-    called after the consumer was told of the end."""
+    The thread reads one chunk for each request. There is one request at a time, so at most one
+    chunk waits. `on_end` is called after the producer has unregistered."""
 
     def __init__(self, reactor: Reactor, fd: int, on_end: OnEnd) -> None:
         self._reactor = reactor
         self._fd = fd
         self._on_end = on_end
-        self._consumer: Any = None
+        self._consumer: IConsumer | None = None
         self._paused = False
-        self._asked = False  # the thread reads, or what it has read is on its way
-        self._held = b""  # arrived while paused
+        self._has_request = False  # the thread reads, or its chunk has not arrived yet
+        self._chunk = b""  # arrived while paused
         self._requests = threading.Semaphore(0)
         _start("minireactor-input", self._read)
 
-    def feed(self, consumer: Any) -> None:
+    def feed(self, consumer: IConsumer) -> None:
         """Begin to read, for `consumer`."""
         self._consumer = consumer
         consumer.registerProducer(self, True)
-        self._go_on()
+        self._continue()
 
     def pauseProducing(self) -> None:
         self._paused = True
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._go_on()
+        self._continue()
 
     def stopProducing(self) -> None:
         self._consumer = None
-        self._held = b""
-        self._requests.release()  # to end the thread, unless it reads
+        self._chunk = b""
+        self._requests.release()  # ends the thread if it waits for a request
 
-    def _go_on(self) -> None:
-        """Pass on what is held, then ask for more, as far as the consumer takes it."""
-        if self._held and not self._paused:
-            data, self._held = self._held, b""
+    def _continue(self) -> None:
+        """Write the buffered chunk, then request another one, unless the consumer has paused us."""
+        if self._consumer is not None and self._chunk and not self._paused:
+            data, self._chunk = self._chunk, b""
             self._consumer.write(data)
-        if not (self._paused or self._asked or self._consumer is None):
-            self._asked = True
+        if not (self._paused or self._has_request or self._consumer is None):
+            self._has_request = True
             self._requests.release()
 
     def _arrived(self, data: bytes, error: OSError | None) -> None:
-        self._asked = False
+        self._has_request = False
         consumer = self._consumer
         if consumer is None:
             return
         if data:
-            self._held = data
-            self._go_on()
+            self._chunk = data
+            self._continue()
             return
         self._consumer = None
         consumer.unregisterProducer()
@@ -98,10 +99,10 @@ class Input:
 
 
 class Output:
-    """A consumer whose bytes a thread of its own writes to a descriptor, in order.
+    """A consumer whose bytes a thread writes to a descriptor, in order.
 
-    Nothing is dropped: the producer is paused and resumed at the usual two marks. `on_end` is
-    called when all is written and the producer has finished, or when writing has failed."""
+    No bytes are dropped: the producer is paused and resumed at the default marks. `on_end` is
+    called when the producer has unregistered and all bytes are written, or if writing fails."""
 
     def __init__(self, reactor: Reactor, fd: int, on_end: OnEnd) -> None:
         self._reactor = reactor
@@ -112,7 +113,7 @@ class Output:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         _start("minireactor-output", self._write)
 
-    def registerProducer(self, producer: flow.Producer, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._call(self._flow.register(producer, streaming))
 
     def unregisterProducer(self) -> None:
@@ -161,7 +162,8 @@ def _start(name: str, f: Callable[[], None]) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         start_daemon(name, f)
         return
-    # Who blocks these two gets EIO from a terminal in place of a stop of the whole process.
+    # These two signals stop a background process that uses its terminal. A thread that blocks them
+    # would get EIO instead.
     blocked = signal.valid_signals() - {signal.SIGTTIN, signal.SIGTTOU}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
@@ -171,7 +173,7 @@ def _start(name: str, f: Callable[[], None]) -> None:
 
 
 def _retry(call: Callable[..., Any], fd: int, what: Any, ready: Any) -> Any:
-    """Return `call(fd, what)`, also if another program has made the descriptor non-blocking."""
+    """Return `call(fd, what)`, even if another program has made the descriptor non-blocking."""
     while True:
         try:
             return call(fd, what)

@@ -151,7 +151,7 @@ class Server:
         self.port: Port | None = None
         self.stopping = False
         self.rejected = 0
-        self.cut = 0  # connections that abort() has ended after stop()
+        self.aborted = 0  # connections that abort() has ended after stop()
         self.expected: IProtocol | None = None  # the protocol of the next connection to this port
         self._admission = Admission(self, factory)
         self._max_connections = max_connections
@@ -325,7 +325,7 @@ class Server:
     def abort(self) -> None:
         """Abort all connections; bytes that wait to be sent are dropped."""
         if self.stopping:
-            self.cut = max(self.cut, len(self.connections))
+            self.aborted = max(self.aborted, len(self.connections))
         self._end_all(self._end_now)
 
     def _end_now(self, connection: Connection) -> bool:
