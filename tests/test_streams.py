@@ -210,7 +210,7 @@ def test_everything_arrives_in_order_with_a_pause_at_any_point_or_at_all(kind, p
         sink.check()
         assert sink.data == ALL, pause_at
         assert sink.calls == ["unregister", "finished"]
-        assert (stage.held, stage.over, clock.calls) == (0, True, [])
+        assert (stage.buffered, stage.over, clock.calls) == (0, True, [])
         assert "stopProducing" not in producer.calls
 
 
@@ -242,7 +242,7 @@ def test_nothing_is_held_beyond_the_mark_and_a_chunk(kind, producing, clock):
 
     def watch():
         nonlocal most
-        most = max(most, stage.held)
+        most = max(most, stage.buffered)
 
     producer._on["resumeProducing"] = watch
     producer.start()
@@ -420,7 +420,7 @@ def test_E3_a_loss_at_any_point_stops_the_producer_once_and_then_all_is_quiet(ki
         before = len(sink.chunks)
         assert clock.calls == []
         producer.write(b"into the void")
-        assert (len(sink.chunks), stage.held) == (before, 0)
+        assert (len(sink.chunks), stage.buffered) == (before, 0)
         assert stage.over
         if producer.state != "unregistered":
             assert producer.calls.count("stopProducing") == 1
@@ -451,19 +451,19 @@ def test_E4_to_unregister_without_a_producer_is_nothing(kind, clock):
 
 
 @each_stage
-def test_E5_the_end_waits_for_a_paused_consumer_if_anything_is_held(kind, clock):
+def test_E5_the_end_waits_for_a_paused_consumer_if_anything_is_buffered(kind, clock):
     producer, stage, sink = chain(kind, clock, chunks=[b"a"])
     sink.pause()
     producer.start()
     if producer.state == "paused":
         producer.unregister()
-    assert (stage.held, stage.over, sink.calls) == (1, False, [])
+    assert (stage.buffered, stage.over, sink.calls) == (1, False, [])
     sink.resume()
     assert (sink.data, sink.calls) == (b"a", ["unregister", "finished"])
 
 
 @each_stage
-def test_E5_the_end_needs_no_resume_if_nothing_is_held(kind, clock):
+def test_E5_the_end_needs_no_resume_if_nothing_is_buffered(kind, clock):
     producer, stage, sink = chain(kind, clock)
     sink.pause()
     stage.registerProducer(producer, True)
@@ -493,7 +493,7 @@ def test_E5_the_end_comes_once_whatever_the_consumer_says_after_it(kind, clock):
 
 
 @each_stage
-def test_E5_closing_waits_for_the_producer_and_for_what_is_held(kind, clock):
+def test_E5_closing_waits_for_the_producer_and_for_what_is_buffered(kind, clock):
     producer, stage, sink = chain(kind, clock, StrictPullProducer)
     producer.start()
     stage.loseConnection()
@@ -539,7 +539,7 @@ def test_E6_an_abort_stops_the_producer_drops_what_is_held_and_aborts_below(kind
     stage.abortConnection()
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ["abort"]
-    assert (stage.held, stage.over, clock.calls) == (0, True, [])
+    assert (stage.buffered, stage.over, clock.calls) == (0, True, [])
     producer.check()
 
 
@@ -600,7 +600,7 @@ def test_B3_a_producer_that_raises_breaks_its_stream_off(kind, call, clock, capl
     assert logged(caplog) == [ZeroDivisionError]
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ([] if call == "stopProducing" else ["abort"])
-    assert (stage.held, stage.over, clock.calls) == (0, True, [])
+    assert (stage.buffered, stage.over, clock.calls) == (0, True, [])
     producer.check()
 
 
@@ -619,7 +619,7 @@ def test_B3_a_consumer_that_raises_breaks_its_stream_off(kind, clock, caplog):
     assert logged(caplog) == [ZeroDivisionError]
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ["abort"]
-    assert (stage.held, stage.over, clock.calls) == (0, True, [])
+    assert (stage.buffered, stage.over, clock.calls) == (0, True, [])
 
 
 def test_B3_a_consumer_that_raises_when_it_is_aborted_is_logged_and_that_is_all(clock, caplog):
@@ -726,7 +726,7 @@ def test_without_a_consumer_it_keeps_what_comes_and_passes_it_on_later(kind, pro
     producer = producing(stage, CHUNKS)
     producer.start()
     settle(clock)
-    assert 0 < producer.written + (stage.held == 0) <= 60 + max(SIZES)
+    assert 0 < producer.written + (stage.buffered == 0) <= 60 + max(SIZES)
     sink = Sink(clock)
     stage.feed(sink)
     settle(clock, sink)
@@ -827,12 +827,12 @@ def test_the_example_of_the_module_is_three_lines_and_works(clock, monkeypatch):
     assert transport.producer is None
 
 
-def test_a_repr_says_what_is_held(clock):
+def test_a_repr_says_what_is_buffered(clock):
     stage = Buffer(reactor=clock)
     stage.write(b"abc")
-    assert repr(stage) == "<Buffer, 3 bytes held>"
+    assert repr(stage) == "<Buffer, 3 bytes buffered>"
     stage.abortConnection()
-    assert repr(stage) == "<Buffer, 0 bytes held, over>"
+    assert repr(stage) == "<Buffer, 0 bytes buffered, over>"
 
 
 # --- PushFromPull
@@ -903,20 +903,20 @@ def test_M2_exactly_low_is_at(clock):
     producer = StrictPushProducer(stage, [b"a" * LARGEST_CHUNK] * 9)
     sink = Sink(pause_at="all")
     producer.start()
-    assert stage.held == 4 * LARGEST_CHUNK
+    assert stage.buffered == 4 * LARGEST_CHUNK
     stage.feed(sink)
     sink.resume()
-    assert (producer.calls, stage.held) == (["pauseProducing"], 2 * LARGEST_CHUNK)
+    assert (producer.calls, stage.buffered) == (["pauseProducing"], 2 * LARGEST_CHUNK)
     sink.resume()
     assert producer.calls == ["pauseProducing", "resumeProducing", "pauseProducing"]
-    assert stage.held == 4 * LARGEST_CHUNK
+    assert stage.buffered == 4 * LARGEST_CHUNK
 
 
 def test_the_producer_runs_ahead_by_the_high_mark_and_no_further(clock):
     producer, stage, sink = chain("Buffer", clock, chunks=[b"a" * 9] * 30)
     sink.pause()
     producer.start()
-    assert (producer.written, stage.held) == (63, 63)
+    assert (producer.written, stage.buffered) == (63, 63)
     sink.resume()
     assert sink.data == b"a" * 270
     producer.check()
@@ -997,7 +997,7 @@ def test_a_burst_passes_at_once_after_a_rest(clock):
     clock.advance(1000)
     limiter.write(b"b" * 40)
     assert sink.data == b"a" * 30 + b"b" * 30
-    assert limiter.held == 10
+    assert limiter.buffered == 10
 
 
 def test_it_pauses_with_the_first_byte_it_holds_and_resumes_with_the_last(clock):
@@ -1008,9 +1008,9 @@ def test_it_pauses_with_the_first_byte_it_holds_and_resumes_with_the_last(clock)
     producer.write(b"a" * 30)
     assert producer.calls == []
     producer.write(b"b")
-    assert (producer.calls, limiter.held) == (["pauseProducing"], 1)
+    assert (producer.calls, limiter.buffered) == (["pauseProducing"], 1)
     next_call(clock)
-    assert limiter.held == 0
+    assert limiter.buffered == 0
     assert producer.calls[:2] == ["pauseProducing", "resumeProducing"]
 
 
@@ -1019,7 +1019,7 @@ def test_the_rate_is_kept_though_the_loop_is_late_by_less_than_half_a_burst(late
     sink = Sink(clock)
     limiter = pipe(RateLimiter(1000, 100, clock), sink)
     limiter.write(b"a" * 10_100)
-    while limiter.held:
+    while limiter.buffered:
         clock.advance(clock.calls[0].getTime() - clock.seconds() + late)
     assert clock.seconds() == pytest.approx(10, abs=0.1)
 
@@ -1217,7 +1217,7 @@ def test_a_decompression_bomb_waits_for_its_reader_in_bounded_memory(wire):
         wire.run(1)
         most = max(most, transport.pending)
     assert producer.state == "paused"
-    assert (most, way.held) == (5 * 16_384, 9000)
+    assert (most, way.buffered) == (5 * 16_384, 9000)
     while not sock.closed:
         sock.room = 100_000
         wire.run(1)
@@ -1259,7 +1259,7 @@ def test_B3_a_transform_that_fails_breaks_the_stream_off_both_ways(clock, caplog
     producer.start()
     assert logged(caplog) == [zlib.error]
     assert producer.calls == ["stopProducing"]
-    assert (sink.calls, finished, way.held) == (["abort"], [], 0)
+    assert (sink.calls, finished, way.buffered) == (["abort"], [], 0)
     producer.check()
 
 
@@ -1604,7 +1604,7 @@ PASSES_AT_REST = 20  # without a byte that moves: by then nothing will
 
 
 def held_by(stages):
-    return sum(stage.held for stage in stages)
+    return sum(stage.buffered for stage in stages)
 
 
 def read_all(reactor, client, most=1 << 20):
@@ -1667,7 +1667,7 @@ def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lo
 
     pump(reactor, at_rest, "the producer to stop")
     assert 0 < producer.written < 2000 * 5000
-    assert way.held <= 5000
+    assert way.buffered <= 5000
     assert most <= 4 * marks[0] + (len(stages) + 1) * LARGEST_CHUNK
     assert read_all(reactor, client) == hashlib.sha256(b"".join(blocks)).hexdigest()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"], "the close")
@@ -1689,7 +1689,7 @@ def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
     client.close()
     pump(reactor, lambda: producer.state == "stopped", "the stop")
     assert producer.calls[-1] == "stopProducing"
-    assert [stage.held for stage in stages] == [0, 0, 0]
+    assert [stage.buffered for stage in stages] == [0, 0, 0]
     assert next_timer(reactor) is None
     producer.check()
 
@@ -1976,7 +1976,7 @@ class Episode:
             sink.check()
         for stage in self.stages:
             mark = stage._flow.high if isinstance(stage, Buffer) else 0
-            assert stage.held <= mark + max(self.largest, LARGEST_CHUNK), stage
+            assert stage.buffered <= mark + max(self.largest, LARGEST_CHUNK), stage
 
     def run_to_the_end(self):
         """Let all that waits go on, then look at what has come of it."""

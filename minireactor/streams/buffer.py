@@ -11,14 +11,14 @@ from minireactor.streams.stage import Stage
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
 
-# Bytes that a Buffer passes on at a time. A consumer gets at most so many beyond its high mark.
+# Bytes that a Buffer passes on at a time: a consumer gets at most this many above its high mark.
 LARGEST_CHUNK = 16 * 1024
 
 
 class Buffer(Stage):
-    """Buffer bytes between two watermarks, so that the producer may run ahead of the consumer.
+    """Buffer bytes, up to a high watermark, so that the producer may run ahead of the consumer.
 
-    high, low: the watermarks in bytes, 0 <= low < high; low is high // 4 unless given.
+    high, low: the watermarks in bytes, 0 <= low < high. Without `low`, low is high // 4.
 
     If the consumer pauses, the producer goes on until more than `high` bytes are buffered. If the
     consumer resumes, the buffered bytes are passed on until it pauses again. The producer is
@@ -36,7 +36,7 @@ class Buffer(Stage):
         self._buffer = WriteBuffer()
 
     @property
-    def held(self) -> int:
+    def buffered(self) -> int:
         return len(self._buffer)
 
     def _store(self, data: bytes) -> None:

@@ -10,7 +10,7 @@ from minireactor.streams.stage import Stage
 if TYPE_CHECKING:
     from minireactor.interfaces import IReactorTime
 
-# Seconds. A shorter delay may vanish in the clock's rounding, and would be repeated endlessly.
+# Seconds. A shorter delay may be rounded to nothing, and would then be repeated endlessly.
 SHORTEST_WAIT = 1e-6
 
 
@@ -18,7 +18,7 @@ class RateLimiter(Stage):
     """Pass on `rate` bytes a second, and up to `burst` bytes at once after a rest.
 
     rate: bytes a second, any number above 0.
-    burst: bytes, 1 or more; the bytes of a tenth of a second unless given.
+    burst: bytes, 1 or more; by default, the bytes of a tenth of a second.
 
     At most `rate + burst` bytes pass in any second. The full `rate` is reached if the loop is never
     later than `burst / (2 * rate)` seconds.
@@ -27,9 +27,10 @@ class RateLimiter(Stage):
     so the buffer holds the rest of one chunk at most. The producer is resumed when the last
     buffered byte has passed. If the consumer pauses, the producer is paused at once. During the
     pause the allowance grows up to `burst` and no further. At the end of the stream, the buffered
-    bytes pass at the same rate, and then the end does. If the consumer is lost, they are dropped.
+    bytes pass at the same rate, and then the end does. If the consumer is lost, the buffered bytes
+    are dropped.
 
-    Raises ValueError for any other `rate` or `burst`.
+    Raises ValueError if `rate` or `burst` is not such a number.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class RateLimiter(Stage):
             raise ValueError(f"burst={burst!r} will not do: give a number of bytes, 1 or more")
         self._rate = rate
         self._burst = burst
-        # Wait until half a burst may pass: single bytes would cost a wake-up each. The other half
-        # of the bucket stays free for the bytes that are earned while a wake-up is late.
+        # Wait until half a burst may pass: each single byte would cost a wake-up. The other half of
+        # the bucket takes the bytes that are earned while a wake-up is late.
         self._portion = (burst + 1) // 2
         # The allowance is counted from the last moment when the bucket was full. Adding up many
         # small steps would add up their rounding errors.

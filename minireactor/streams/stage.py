@@ -9,19 +9,20 @@ a transport, another stage, or any other IConsumer. It keeps the contract of `in
 sides:
 
     call from above           what the stage does                            call below
-    registerProducer(p, s)    P1: pauses a push producer if full;
-                              U1: asks a pull producer now, and once more
-                              after each of its writes, when there is room
+    registerProducer(p, s)    P1: pauses a push producer if full
+                              U1: asks a pull producer now, and again
+                              after each of its writes once there is room
     write(data)               passes the data on, or buffers it              write(chunk)
     unregisterProducer()      the stream ends: passes on the buffered        unregisterProducer()
-                              bytes, then ends the stream below              and on_finish()
-    loseConnection()          E5: the same once no producer is registered    and loseConnection()
+                              bytes, then the end                            and on_finish()
+    loseConnection()          E5: does the same, once no producer is         and loseConnection()
+                              registered
     abortConnection()         drops the buffered bytes, stops the producer   abortConnection()
 
     call from below           what the stage does                            call above
-    pauseProducing()          buffers what comes; full at once, but a        pauseProducing()
-                              Buffer only above its high mark
-    resumeProducing()         passes on the buffered bytes, and has room     resumeProducing()
+    pauseProducing()          buffers what comes; is full at once (a         pauseProducing()
+                              Buffer: above its high mark)
+    resumeProducing()         passes on the buffered bytes; has room then    resumeProducing()
     stopProducing()           the consumer is lost: drops the buffered       stopProducing()
                               bytes
 
@@ -32,8 +33,8 @@ program that writes without a registered producer ends the stream with `loseConn
 closes the consumer too.
 
 Errors. A lost consumer is reported to the producer. An exception of a producer, a consumer or a
-transform is logged once, and never leaves `write()`. The producer is then stopped, and the consumer
-is aborted: a consumer that is closed in order would take half a stream for the whole.
+transform is logged once, and `write()` never raises it. The producer is then stopped, and the
+consumer is aborted: if it were closed in order, its peer would take half a stream for the whole.
 
 A stage without a consumer behaves as if a consumer had paused it.
 """
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
     from minireactor.core.timers import DelayedCall
     from minireactor.interfaces import Buffer, IConsumer, IProducer, IReactorTime
 
-# Bytes that a stage passes on in one turn, as many as a connection reads in one loop iteration.
-# Without this limit, a consumer that never pauses would block the loop until all is passed on.
+# Bytes that a stage passes on in one turn. A connection reads as many in one loop iteration.
+# Without this limit, a stage with a consumer that never pauses would block the loop.
 LARGEST_TURN = 256 * 1024
 
 
@@ -84,15 +85,16 @@ class Stage:
 
         FileSender().beginFileTransfer(file, pipe(Stage(), consumer))
 
-    A stage makes a push producer of a pull producer, so a consumer that only knows push producers
-    can be fed by any producer. The pull producer is asked for data at three moments: when it
-    registers, when the consumer resumes, and otherwise once in each loop iteration, through the
-    reactor's `callLater(0)`. So it neither recurses nor delays others, however much data it has.
-    It is not asked while the consumer is paused, nor, by U2, before it has written again.
+    A stage makes a push producer of a pull producer. So any producer can feed a consumer that only
+    knows push producers. The stage asks a pull producer for data when the producer registers, when
+    the consumer resumes, and otherwise once in each loop iteration, through `callLater(0)` of the
+    reactor. So the calls never recurse, and never delay others, however much data there is. While
+    the consumer is paused, the producer is not asked. U2: the producer is not asked again before it
+    has written.
 
     reactor: has `callLater` and `seconds`; the default reactor unless given.
-    held: number of buffered bytes.
-    over: true once the end of the stream was passed on, or the stream was broken off.
+    buffered: number of bytes that were written and not yet passed on.
+    over: true once the end of the stream was passed on, or the stream was aborted.
     """
 
     over = False
@@ -108,19 +110,19 @@ class Stage:
         self._paused = True  # the consumer has paused this stage, or there is no consumer
         self._writing = 0  # number of nested calls of write()
         self._passing = False  # a chunk is being written to the consumer
-        self._answered = False  # the pull producer has written since it was last asked
+        self._answered = False  # the pull producer has written since it was asked last
         self._closing = False  # loseConnection() was called
         self._call: DelayedCall | None = None
 
     @property
-    def held(self) -> int:
-        """Return the number of bytes that were written and not yet passed on."""
+    def buffered(self) -> int:
+        """The number of bytes that were written and not yet passed on."""
         return self._size
 
     def feed(self, consumer: IConsumer, on_finish: Callable[[], object] | None = None) -> None:
         """Connect this stage to `consumer`, and begin to pass on.
 
-        on_finish: called after the end of the stream was passed on, but not after a loss.
+        on_finish: called after the end of the stream was passed on. Not called after a loss.
 
         Raises RuntimeError if the stage has a consumer, the consumer has a producer, or the stream
         is over."""
@@ -242,7 +244,7 @@ class Stage:
         """Return the number that is compared with the watermarks.
 
         The stage is full above the high mark, and has room at or below the low mark."""
-        return self.held + self._paused
+        return self.buffered + self._paused
 
     def _drop(self) -> None:
         """Drop all buffered bytes."""
@@ -357,7 +359,7 @@ class Stage:
                 self._guard(call)
 
     def _break_off(self) -> flow.ProducerCall:
-        """End the stream without a proper end; return the call to make on the producer, or None."""
+        """End the stream at once; return the call to make on the producer, or None."""
         self.over = True
         self._on_finish = None
         self._cancel()
@@ -377,7 +379,8 @@ class Stage:
         self.abortConnection()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {self.held} bytes held{', over' if self.over else ''}>"
+        over = ", over" if self.over else ""
+        return f"<{type(self).__name__}, {self.buffered} bytes buffered{over}>"
 
 
 # The name for a program that only needs a push producer made of a pull producer.

@@ -26,8 +26,8 @@ class Tee(Stage):
     The producer is paused while any "wait" consumer is paused. The end of the stream is passed on
     to all consumers. The loss of one consumer does not affect the others.
 
-    lasting: if true, a Tee that has lost its last consumer waits for another one. If false, the
-    loss of the last consumer stops the producer.
+    lasting: if true, a Tee that has lost its last consumer waits for another one. If false, it
+        stops the producer then.
     """
 
     def __init__(self, reactor: IReactorTime | None = None, lasting: bool = False) -> None:
@@ -66,7 +66,7 @@ class Tee(Stage):
             self.resumeProducing()
 
     def remove(self, branch: Branch) -> None:
-        """Remove a branch, and resume the others if only this one was waited for."""
+        """Remove a branch, and resume the others if only this branch was paused."""
         if branch in self._consumers:
             self._consumers.remove(branch)
             self.update_pause()
@@ -115,7 +115,7 @@ class Branch(Stage):
 
 
 class BranchProducer:
-    """Stand for a Tee as the producer of one branch, so that the Tee knows which branch calls."""
+    """The producer of one branch: passes its calls on to the Tee, with the branch."""
 
     def __init__(self, tee: Tee, branch: Branch) -> None:
         self._tee = tee

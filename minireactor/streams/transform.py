@@ -24,10 +24,10 @@ class Transform(Stage):
         Transform(pack.compress, pack.flush)
         Transform(unpack.decompress)
 
-    Each of the two returns bytes, a bytearray or a memoryview, which may be empty; None; or an
-    iterable of such chunks, for example a generator. The iterable is asked for its next chunk only
-    while the consumer takes data. So a transform with large output for a small input needs little
-    memory, whatever the peer sends:
+    Each function returns a chunk, None, or an iterable of chunks, for example a generator. A chunk
+    is bytes, a bytearray or a memoryview, and may be empty. The iterable is asked for its next
+    chunk only while the consumer takes data. So little memory is needed, even if a small input has
+    a large output:
 
         def unpacked(data, limit=16 * 1024):
             chunk = None
@@ -63,8 +63,8 @@ class Transform(Stage):
         self._input_size = 0  # bytes of the input chunk that `_output` comes from
 
     @property
-    def held(self) -> int:
-        """Return the number of bytes that were written and are not yet fully transformed."""
+    def buffered(self) -> int:
+        """The number of bytes that were written and are not yet fully transformed."""
         return self._size + self._input_size
 
     def _next(self) -> bytes | None:
