@@ -1,4 +1,4 @@
-"""Decide in which order the targets of a proxy are tried. No I/O, and no clock of its own."""
+"""Decide in which order the targets of a proxy are tried. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 FIRST, ROUND_ROBIN, LEAST_CONNECTIONS = "first", "round-robin", "least"
 BALANCES = (FIRST, ROUND_ROBIN, LEAST_CONNECTIONS)
 
-# Seconds. A target that could not be connected is tried after all others for this time. A refused
-# attempt costs a client no noticeable time, but a target that does not answer costs the timeout.
+# Seconds. After a failed attempt, a target is tried after all others for this time. A refused
+# attempt costs a client almost no time, but a target that does not answer costs the timeout.
 FAILURE_COOLDOWN = 10.0
 MAX_FAILURE_COOLDOWN = 60.0  # the limit: each further failure doubles the cooldown
 # Seconds. If an attempt to connect has no answer for this time, further clients avoid the target.
@@ -26,7 +26,7 @@ class Balancer:
 
     balance: the order of the targets for one client:
         FIRST: the order in which the targets were given.
-        ROUND_ROBIN: each client begins one target further than the client before it.
+        ROUND_ROBIN: the list of targets, beginning one target further for each client.
         LEAST_CONNECTIONS: the target with the fewest clients first; round-robin among equals.
 
     In each order, three kinds of target come last:
@@ -58,7 +58,7 @@ class Balancer:
         return good + bad
 
     def targets(self) -> Iterator[Place]:
-        """Yield the targets for one client, each chosen when the client asks for it."""
+        """Yield the targets for one client; each one is chosen when the client needs it."""
         if len(self._targets) == 1:
             return iter(self._targets)
         return self._one_by_one()
@@ -105,7 +105,7 @@ class Balancer:
 
 
 class _Target:
-    """Hold what a Balancer knows of one target."""
+    """What a Balancer knows of one target."""
 
     __slots__ = ("answered", "attempts", "clients", "cooldown", "cooldown_until")
 
@@ -113,7 +113,7 @@ class _Target:
         self.clients = 0
         self.attempts: dict[object, float] = {}  # attempt -> when it began; the oldest first
         self.answered = float("-inf")  # when the target last accepted a client
-        self.cooldown_until: float | None = None  # None: no failure since the last client
+        self.cooldown_until: float | None = None  # None: no failure since it accepted a client
         self.cooldown = 0.0
 
     def is_last(self, now: float) -> bool:

@@ -39,7 +39,7 @@ class ProxyFactory(Factory):
     rate: bytes a second for each direction of each client; None for no limit.
     splice: allow splice() for bulk data, where the system has it, so that it is not copied.
     keepalive: seconds of silence after which the system asks a target whether it still exists.
-    unsent: bytes that the kernel may buffer unsent for a target that does not read, roughly.
+    unsent: about how many unsent bytes the kernel may buffer for a target that does not read.
         0 for no limit, None for twice the high mark; see Connector.setUnsentLimit().
 
     Nothing is read from a client before it has a target. A client is closed at once if no target
@@ -97,13 +97,13 @@ class ProxyFactory(Factory):
         return [(self.host, self.port)]
 
     def accepted(self, proxy: Proxy) -> None:
-        """Called when a client has connected."""
+        """Do nothing: a client has connected. Override this."""
 
     def trying(self, proxy: Proxy) -> None:
-        """Called when an attempt to connect to `proxy.place` begins."""
+        """Do nothing: an attempt to connect to `proxy.place` begins. Override this."""
 
     def connected(self, proxy: Proxy) -> None:
-        """Called when a client and its target have been joined."""
+        """Do nothing: a client and its target have been joined. Override this."""
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
         """Log a warning: the attempt to connect to `proxy.place` has failed."""
@@ -125,8 +125,8 @@ class Proxy(Protocol):
     """Handle one client of a ProxyFactory, until both of its connections have ended.
 
     client, target: the two transports; target is None before there is a connection to it.
-    place: (host, port) of the last target that was tried, in the form that was given.
-    why: the reason of the end, once both have ended. Code that ends a proxy may set `why` before.
+    place: (host, port) of the last target that was tried, as the program gave it.
+    why: the reason of the end, once both have ended. Code that ends a proxy may set it first.
     seconds: the duration, once both have ended.
     """
 
@@ -169,14 +169,14 @@ class Proxy(Protocol):
         self.refuse("it has come through too many proxies")
 
     def refuse(self, why: str) -> None:
-        """Close a client that has no target; `why` is the reason."""
+        """Close a client that gets no target; `why` is the reason."""
         self.why = self.why or why
         self.client.loseConnection()
 
     def came_back(self) -> None:
-        """Give up a target that is the proxy itself, and try the next one.
+        """Give up the current target, which is the proxy itself, and try the next one.
 
-        A client that is joined already stays joined."""
+        If the two are joined already, they stay joined."""
         why = f"{host_port(*self.place)} is this proxy itself"
         self.factory.leads_back(self, why)
         reason = Failure(ConnectError(string=why))
@@ -246,7 +246,7 @@ class Proxy(Protocol):
             self._end()
 
     def _note_reason(self, side: str, reason: Failure) -> None:
-        # The first error is the reason: the other side is aborted as its consequence.
+        # The first error is the reason. The later one only follows from it.
         if not self.why and not reason.check(ConnectionDone):
             self.why = f"{side}: {reason.getErrorMessage()}"
 

@@ -1,9 +1,9 @@
 """Count the proxies that a connection has passed, so that a ring of proxies comes to an end.
 
 In a ring, the target of a proxy leads back to the same proxy through other proxies. One client
-then causes connections without end, and no proxy of the ring can see that from addresses. So each
-proxy passes a count on. The count is in a field that every packet has and no program reads: the
-TTL (IPv6: hop limit).
+then causes connections without end. No proxy of the ring can detect this from addresses, so each
+one passes a count on. The count is in a field that every packet has and no program reads: the TTL
+(IPv6: hop limit).
 
     255 ... 160   the connection comes from a proxy; each proxy subtracts HOP
     128 ... 1     the connection comes from a client: systems start at 64 or 128

@@ -15,9 +15,10 @@ How an end travels, from the near transport of a leg to the far one:
     sends the end of its stream         its write side is closed after its pending bytes
     is closed (ConnectionDone)          far is closed after its pending bytes
     is reset or aborted                 far is aborted too, so that a truncated stream is not taken
-                                        for a complete one; but if near had sent the end of its
-                                        stream before, and bytes for far are on their way, far is
-                                        closed after these bytes
+                                        for a complete one
+    is reset after the end of its       far is closed after these bytes, because they are the whole
+    stream, with bytes for far on       stream
+    their way
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ try:
 except ImportError:  # no fcntl: this is Windows
     CAN_SPLICE = False
 
-# Bytes. A read of this size is bulk: it is sent on at once, and splice() replaces the next reads.
+# Bytes. A read of this size is bulk data. It is sent on at once, and splice() replaces the next
+# reads.
 BULK = 64 * 1024
-# Bytes. After two splices in a row with less than this, reading resumes: copying so few is cheaper.
+# Bytes. After two splices in a row of less than this, reading resumes: copying is cheaper then.
 SMALL = 16 * 1024
 
 # Seconds of one loop iteration for bulk transfers, multiplied by the number of waiting legs. A leg
@@ -67,7 +69,7 @@ def join(
 
     Both transports get a Leg as their protocol, and begin to read. Their own protocols get no more
     calls. Before joining, write to the other side what a protocol has read and not used. If one
-    transport is closing already, the other one is closed.
+    transport is closing already, the other one is closed too.
 
     rate: bytes a second in each direction; None for no limit.
     on_lost: called as `on_lost(transport, reason)` when a transport is lost.
@@ -124,9 +126,9 @@ class Leg(Protocol):
     def _may_send_now(self) -> bool:
         """Return whether bulk data may be sent at once, because nothing is pending before it.
 
-        The data is still in the CPU cache, and `near` need not be paused and resumed. Through
-        the write buffer, the benchmarks `proxy-1` and `proxy-100` take a sixth more CPU with
-        --copy, and a third more with splice()."""
+        The data is still in the CPU cache, and `near` need not be paused and resumed. Without this
+        shortcut, benchmarks `proxy-1` and `proxy-100` take a sixth more CPU with --copy, and a
+        third more with splice()."""
         far = self.far
         return far.state == "open" and far.producer is self.transport and not far.pending
 
@@ -136,7 +138,7 @@ class Leg(Protocol):
         except BlockingIOError:
             return 0
         except OSError as error:
-            # The system reports a reset once. A later read would look like the end of the stream.
+            # The system reports a reset only once. A later read would report the end of the stream.
             self.far.failed(Failure(ConnectionLost(error)))
             return 0
         self.far.bytes_out += sent

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Origin(Protocol):
-    """Describe what the detector needs of a `Proxy`."""
+    """The part of a `Proxy` that the detector needs."""
 
     client: Connection
     outgoing: tuple[tuple[str, int], ...]
@@ -24,11 +24,11 @@ class Origin(Protocol):
 
 
 class LoopDetector:
-    """Detect that a target is the proxy itself, in whatever form its address was written.
+    """Detect that a target is the proxy itself, whatever form its address has.
 
     Both ends of a connection from the proxy to itself are in this process, with the same two
-    addresses. The outgoing end is known first, from the moment when it begins to connect. An
-    accepted connection with the same addresses must be the other end."""
+    addresses. The detector notes the outgoing end when it begins to connect. An accepted connection
+    with the same addresses must be the other end."""
 
     def __init__(self) -> None:
         self._outgoing: dict[tuple[str, int], tuple[Origin, socket.socket]] = {}

@@ -48,8 +48,8 @@ class Relay(Server):
         CONNECTED: the client has been joined to the target at proxy.place.
         PAUSE, RESUME: detail is the transport whose peer reads too slowly, or has caught up.
         LOST: both connections have ended.
-    limits: the options of Server. They count for a client and its target together: bytes of
-        either one keep both from being idle, and both are aborted if either one stalls.
+    limits: the options of Server. They apply to a client and its target together: neither is idle
+        while the other has traffic, and both are aborted if one stalls.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Relay(Server):
         self._relay_factory.keepalive = self._keepalive
         self._relay_factory.unsent = self._unsent
         self.balancer = Balancer(places, balance, reactor.seconds)
-        self._proxies: dict[Connection, Proxy] = {}  # by either of its transports
-        self._report = on_event or _nothing
+        self._proxies: dict[Connection, Proxy] = {}  # keys: both transports of each proxy
+        self._report = on_event or _ignore
 
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
@@ -150,7 +150,7 @@ class Relay(Server):
             return f"-> {host_port(*proxy.place)}"
         return f"<- {format_address(proxy.client.getPeer())}"
 
-    # Limits and shutdown.
+    # Timeouts and shutdown.
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         return self._proxies[connection].transports
@@ -231,5 +231,5 @@ class RelayFactory(ProxyFactory):
         self._relay.ended(proxy)
 
 
-def _nothing(event: str, proxy: Proxy, detail: Any) -> None:
-    pass
+def _ignore(event: str, proxy: Proxy, detail: Any) -> None:
+    """Ignore an event: there is no `on_event`."""
