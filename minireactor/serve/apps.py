@@ -1,15 +1,14 @@
 """The apps that are built into `minireactor serve`. Each is another kind of producer:
 
     random   a push producer: it writes until it is told to pause
-    echo     the connection itself is the producer: while a peer does not read, nothing more is read
-             from that peer
+    echo     the connection itself is the producer: reading pauses while the peer does not read
     discard  no producer: nothing is written
     chargen  a pull producer: it writes when it is asked to
     file     no producer either: pending bytes stay in the file until they are sent. A file without
              a true size, as in /proc, is read by a pull producer
 
-For a peer that does not read, each app buffers little more than the high watermark, however much
-that peer has requested.
+For a peer that does not read, each app buffers little more than the high watermark, even if the
+peer has requested much more.
 """
 
 from __future__ import annotations
@@ -43,9 +42,10 @@ for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # flags that this system h
 
 LARGEST = 10000  # the largest integer that is sent; the smallest is 0
 MAX_INTEGERS = 10**18  # for one request: more than anybody can wait for
-# Lines of one write: 8.2 KB. The write buffer keeps a chunk of this size as it is. It would gather
-# smaller ones in a bytearray, which takes up to an eighth more memory than it holds. Eight writes
-# are just above the default high mark. 1,000 paused clients: 69 MB; with 200 lines a write: 84 MB.
+# Lines of one write, 8.2 KB. The write buffer keeps a chunk of this size as it is. Smaller chunks
+# would go into a bytearray, which takes up to an eighth more memory than its bytes. Eight writes
+# are just above the default high mark. For 1,000 paused clients: 84 MB with 200 lines a write, 69
+# MB with 1,400.
 BATCH = 1400
 
 
@@ -102,7 +102,7 @@ class RandomIntegers:
             self._consumer.reactor.call_in_turn(self._write_more)
 
     def pauseProducing(self) -> None:
-        """Set a flag for the loop below, whose own write() calls this method."""
+        """Set a flag, which the loop in `_write_more` checks: its own write() calls this method."""
         self.paused = True
 
     def resumeProducing(self) -> None:
@@ -139,8 +139,8 @@ class ServeRandom(LineReceiver):
     question = b"how many random integers do you want?\r\n"
 
     def connectionMade(self) -> None:
-        # A peer may send bad requests and read no answers. The answers must not fill our memory:
-        # while more of them than the high mark are pending, nothing is read from this peer.
+        # A peer may send bad requests and read no answers. The answers must not fill our memory, so
+        # reading pauses while more of them than the high mark are pending.
         self.transport.registerProducer(self.transport, True)
         self.transport.write(self.question)
 
@@ -213,8 +213,8 @@ class Echo(Protocol):
     """Sends back what comes in, as fast as the peer reads."""
 
     def connectionMade(self) -> None:
-        # We write what we read. So the connection is its own producer: a full write buffer pauses
-        # reading.
+        # The protocol writes what it reads. So the connection is its own producer: a full write
+        # buffer pauses reading.
         self.transport.registerProducer(self.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -231,7 +231,7 @@ class Echo(Protocol):
 
 
 class Discard(Protocol):
-    """Reads, and drops what it has read."""
+    """Reads, and drops all input."""
 
 
 def _rotation() -> bytes:
@@ -312,7 +312,7 @@ class SendFile(Protocol):
     def _fail(self, error: BaseException) -> None:
         """Log the error and reset the connection.
 
-        After an orderly end, the peer would take an empty or partial file for the whole one."""
+        After an orderly end, the peer would take an empty or partial file for the complete one."""
         self.factory.warn(
             self.transport.reactor.seconds(), getattr(error, "strerror", None) or error
         )
@@ -320,7 +320,7 @@ class SendFile(Protocol):
 
 
 class FileFactory(Factory):
-    """Sends the file at `path` to each client, with the content that it has by then.
+    """Sends the file at `path` to each client, with its content at that time.
 
     Raises OSError if there is no such file when the factory is made, or it cannot be read."""
 
@@ -345,8 +345,8 @@ class FileFactory(Factory):
 
     def open(self) -> BinaryIO:
         """Open the file for one connection. Raises OSError, also if it is not a regular file."""
-        # With a pipe, for example, we would wait until some other program writes to it.
         fd = os.open(self.path, _OPEN_FLAGS)
+        # Refuse a pipe, for example: reading from it would wait for another program.
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no regular file", self.path)

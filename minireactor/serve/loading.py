@@ -72,7 +72,7 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    # SystemExit as well: a script that calls sys.exit() when imported would silently end us.
+    # SystemExit as well: a script that calls sys.exit() at its import would end this process.
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise LoadError(

@@ -1,4 +1,4 @@
-"""The server behind `minireactor serve`: one port, its connections, their limits, an orderly end.
+"""The server of `minireactor serve`: one port, its connections, their limits, an orderly end.
 
     server = Server(reactor, factory, idle_timeout=60)
     server.listen("127.0.0.1", 1234)
@@ -81,9 +81,9 @@ class Totals:
 
 
 class Admission(Factory):
-    """A factory that rejects clients above the limit, and passes the others to the application's.
+    """A factory that rejects clients above the limit. The application's factory builds the others.
 
-    It keeps no count of ports: `doStart` and `doStop` go to the application's factory, which does.
+    `doStart` and `doStop` are passed on too, because that factory counts its ports.
     """
 
     def __init__(self, server: Server, factory: IProtocolFactory) -> None:
@@ -122,14 +122,14 @@ class Server:
     stall_timeout: a connection is aborted if its peer takes no byte for this many seconds while
         bytes wait for that peer. Both timeouts are exact to a quarter of their length.
     keepalive: after this many seconds of silence the system asks the peer whether it still exists.
-    unsent: about how many bytes the kernel holds unsent for a peer that does not read. 0 means no
-        limit, None means twice the high watermark. See Port.setUnsentLimit().
+    unsent: about how many unsent bytes the kernel may buffer for a peer that does not read. 0 means
+        no limit, None means twice the high watermark. See Port.setUnsentLimit().
     on_event: called as `on_event(event, connection, reason)`. The event is one of `core.events`:
         MADE, PAUSE, RESUME (only after a pause) or LOST. The reason is a Failure for LOST, and None
         otherwise. An exception from on_event is logged.
     on_stopped: called once, after `stop()`, when the last connection has closed.
 
-    Outgoing connections that the application makes do not count: the server leaves them alone.
+    The server ignores outgoing connections that the application makes.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Server:
         """Return a client's connection, followed by the connections that end together with it."""
         return (connection,)
 
-    # Which connections there are.
+    # The connections.
 
     def is_full(self) -> bool:
         """Return whether the limit of connections is reached."""
@@ -280,8 +280,8 @@ class Server:
         part.abortConnection()
 
     def _idle(self, connection: Connection, busy: bool) -> None:
-        # loseConnection() sends what is pending first. A peer that takes nothing would delay that
-        # end for ever.
+        # loseConnection() first sends the pending bytes. A peer that takes none of them would delay
+        # the end for ever.
         if busy:
             self._abort(connection)
         else:
@@ -292,8 +292,8 @@ class Server:
             part.abortConnection()
 
     def _lose(self, connection: Connection) -> None:
-        # A connection that is its own producer produces what it reads. Reading ends now, and
-        # nobody else would unregister the producer.
+        # A connection that is its own producer, as in echo, writes what it reads. Reading ends now,
+        # so no other code would unregister the producer.
         if connection.producer is connection:
             connection.unregisterProducer()
         connection.loseConnection()
@@ -318,7 +318,7 @@ class Server:
         self._end_all(self._let_finish)
 
     def _let_finish(self, connection: Connection) -> bool:
-        """Close a connection once its transfer has finished. Return whether that may be now."""
+        """Close a connection once its transfer has finished. Return whether that was started."""
         self._lose(connection)
         return True
 

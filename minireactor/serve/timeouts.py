@@ -1,8 +1,8 @@
 """The timeouts of a server: when each connection was last active, and a sweep over all of them.
 
 A timer for each connection would have to be restarted at each read and write. That costs too much.
-Instead, a sweep looks at all connections, four times in the shorter timeout, while there are any.
-It compares the counters of the connection with those of the sweep before.
+Instead, a sweep looks at all connections, four times within the shorter timeout. The sweep compares
+the counters of each connection with those of the sweep before.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.transports.tcp import Connection
 
-MIN_SWEEP_SECONDS = 0.01  # between two sweeps, so that a short timeout does not fill the CPU
+MIN_SWEEP_SECONDS = 0.01  # between two sweeps, so that a short timeout does not use up the CPU
 
 
 class _Activity:
-    """Remembers the counters of one connection at the last sweep, and since when they stand."""
+    """The counters of one connection at the last sweep, and since when they have not changed."""
 
     __slots__ = (
         "bytes_in",
@@ -47,7 +47,7 @@ class _Activity:
         self.stuck_since = now  # since then, the peer has taken none of the bytes that wait for it
 
     def update(self, now: float) -> None:
-        """Take the counters of now, and note which of them have changed."""
+        """Store the current counters, and note which of them have changed."""
         connection = self.connection
         # The kernel reports a socket as writable only when a third of its buffer is free. A slow
         # peer may need longer than a timeout for that third. Looking at the kernel's queue shows
@@ -163,7 +163,7 @@ class Timeouts:
         busy = False
         for activity in activities:
             part = activity.connection
-            # These bytes have arrived since the loop last looked for input.
+            # These bytes have arrived since the last poll of the loop.
             if part.reading and receive_queue(part):
                 activity.quiet_since = now
                 return False
@@ -173,11 +173,11 @@ class Timeouts:
 
 
 def still_in(connections: Collection[Connection]) -> Iterator[Connection]:
-    """Yield the connections of now, leaving out those that have ended before their turn."""
+    """Yield the current members of `connections`, without those that leave before their turn."""
     waiting = list(connections)
     while waiting:
-        # pop() frees each one in its turn. Freeing thousands that have ended, all at once at the
-        # end, would take long.
+        # pop() frees each connection in its turn. Freeing thousands at once, at the end, would take
+        # long.
         connection = waiting.pop()
         if connection in connections:
             yield connection
