@@ -86,11 +86,11 @@ class Stage:
         FileSender().beginFileTransfer(file, pipe(Stage(), consumer))
 
     A stage makes a push producer of a pull producer. So any producer can feed a consumer that only
-    knows push producers. The stage asks a pull producer for data when the producer registers, when
-    the consumer resumes, and otherwise once in each loop iteration, through `callLater(0)` of the
-    reactor. So the calls never recurse, and never delay others, however much data there is. While
-    the consumer is paused, the producer is not asked. U2: the producer is not asked again before it
-    has written.
+    knows push producers. The stage asks a pull producer for data at its registration and when the
+    consumer resumes. Otherwise the stage asks once in each loop iteration, through the reactor's
+    `callLater(0)`. So the calls never recurse, and never delay others, however much data there is.
+    While the consumer is paused, the producer is not asked. U2: the producer is not asked again
+    before it has written.
 
     reactor: has `callLater` and `seconds`; the default reactor unless given.
     buffered: number of bytes that were written and not yet passed on.
