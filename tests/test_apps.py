@@ -123,7 +123,7 @@ def test_a_request_is_a_number_in_decimal_digits(line, count):
         (b"x" * 30, "'xxxxxxxxxxxxxxxxxxxx'... (30 bytes) is not a number in decimal digits"),
     ],
 )
-def test_case_43_what_is_no_request_is_named_safely_and_in_short(line, message):
+def test_what_is_no_request_is_named_safely_and_in_short(line, message):
     with pytest.raises(BadRequest) as caught:
         parse_request(line)
     assert str(caught.value) == message
@@ -131,9 +131,7 @@ def test_case_43_what_is_no_request_is_named_safely_and_in_short(line, message):
 
 @pytest.mark.parametrize("line", [b"-5", b"abc", b"", b"9" * 5000, b"\xff\xfe", b"1e6"])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_case_43_a_bad_request_gets_one_error_line_and_the_question_again(
-    reactor, serve, line, newline
-):
+def test_a_bad_request_gets_one_error_line_and_the_question_again(reactor, serve, line, newline):
     _, client = serve(RandomFactory())
     receive(reactor, client, len(QUESTION))
 
@@ -209,11 +207,11 @@ def test_no_integers_are_an_empty_stream(ask):
 
 
 @pytest.mark.slow
-def test_case_43_a_second_line_in_the_same_packet_is_ignored(ask):
+def test_a_second_line_in_the_same_packet_is_ignored(ask):
     assert len(integers(ask(b"2000000\n5\n"))) == 2000000
 
 
-def test_case_43_a_second_line_while_streaming_is_ignored(reactor, serve):
+def test_a_second_line_while_streaming_is_ignored(reactor, serve):
     protocol, client = serve(RandomFactory())
     client.sendall(b"200000\n")
     pump(reactor, lambda: protocol.transport.pauses, "a pause")

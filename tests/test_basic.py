@@ -170,7 +170,7 @@ def test_empty_data_is_safe_at_any_time(receiver, frame):
 
 
 @every_large_receiver
-def test_case_16_a_huge_string_in_small_reads_is_not_copied_for_each(receiver, frame):
+def test_a_huge_string_in_small_reads_is_not_copied_for_each(receiver, frame):
     """twisted #6357, #2611. Searching or copying from the start for each of the 32,768 reads
     would be 17 GB."""
 
@@ -189,7 +189,7 @@ def test_case_16_a_huge_string_in_small_reads_is_not_copied_for_each(receiver, f
 
 
 @every_large_receiver
-def test_case_16_one_read_of_many_strings_is_not_copied_for_each(receiver, frame):
+def test_one_read_of_many_strings_is_not_copied_for_each(receiver, frame):
     """The remaining tail of a 500 KB read copied for each of 80,000 strings would be 20 GB."""
 
     def receive(count):
@@ -223,7 +223,7 @@ def test_without_a_transport_strings_are_delivered(receiver, frame):
 
 
 @every_receiver
-def test_R1_case_17_pausing_the_transport_holds_back_the_rest_of_the_read(receiver, frame):
+def test_R1_pausing_the_transport_holds_back_the_rest_of_the_read(receiver, frame):
     """twisted #10598"""
     protocol, transport = started(receiver)
     protocol.on[b"a"] = transport.pauseProducing
@@ -369,7 +369,7 @@ def test_R1_pausing_the_receiver_pauses_its_transport_too(receiver, frame):
 
 
 @every_pauseable_receiver
-def test_R1_resuming_the_receiver_delivers_what_is_held_at_once(receiver, frame):
+def test_R1_resuming_the_receiver_delivers_buffered_input_at_once(receiver, frame):
     protocol, transport = started(receiver)
     protocol.on[b"a"] = protocol.pauseProducing
     protocol.dataReceived(b"".join(map(frame, ABC)))
@@ -381,7 +381,7 @@ def test_R1_resuming_the_receiver_delivers_what_is_held_at_once(receiver, frame)
 
 
 @every_pauseable_receiver
-def test_R1_a_paused_receiver_holds_whatever_its_transport_says(receiver, frame):
+def test_R1_a_paused_receiver_buffers_whatever_its_transport_says(receiver, frame):
     protocol, _ = started(receiver, BareTransport())
     protocol.pauseProducing()
 
@@ -622,7 +622,7 @@ def test_a_LineOnlyReceiver_that_forgives_a_long_line_goes_on_with_the_next():
     assert protocol.got == [b"a", 5, b"b"]
 
 
-def test_clearLineBuffer_returns_what_is_held_and_lets_go_of_it():
+def test_clearLineBuffer_returns_the_buffered_input_and_frees_it():
     protocol, _ = started(Lines)
     protocol.dataReceived(b"a\r\nunfin")
     protocol.dataReceived(b"ished")
@@ -691,7 +691,7 @@ def test_setLineMode_outside_a_callback_delivers_the_extra_bytes_at_once():
     assert protocol.got == [b"a"]
 
 
-def test_case_18_a_hundred_thousand_switches_of_mode_in_one_read():
+def test_a_hundred_thousand_switches_of_mode_in_one_read():
     """twisted #3050"""
 
     class Flipping(Lines):
@@ -860,7 +860,7 @@ def test_dataReceived_returns_what_rawDataReceived_returned():
     assert protocol.dataReceived(b"") is None
 
 
-def test_R1_raw_data_is_held_while_paused():
+def test_R1_raw_data_is_buffered_while_paused():
     protocol, transport = started(Lines)
     protocol.on[b"a"] = lambda: (protocol.setRawMode(), transport.pauseProducing())
     protocol.dataReceived(b"a\r\nraw")
@@ -1123,7 +1123,7 @@ def test_what_is_sent_goes_through_transform():
     assert (transport.value(), results) == (b"ABC", [b"C"])
 
 
-def test_U2_case_11_a_transform_that_swallows_a_chunk_is_given_the_next_one():
+def test_U2_a_transform_that_swallows_a_chunk_is_given_the_next_one():
     """twisted #7678"""
     sender, transport = basic.FileSender(), StringTransport()
     sender.CHUNK_SIZE = 1

@@ -121,7 +121,7 @@ def test_peek_takes_nothing_away():
     assert first == b"".join(buffer.peek(EVERYTHING)) == b"L" * LARGE + b"tail"
 
 
-def test_case_14_a_send_that_took_nothing_loses_nothing():
+def test_a_send_that_took_nothing_loses_nothing():
     buffer = WriteBuffer()
     add(buffer, b"L" * LARGE)
     add(buffer, b"tail")
@@ -130,7 +130,7 @@ def test_case_14_a_send_that_took_nothing_loses_nothing():
     assert taken(buffer) == b"L" * LARGE + b"tail"
 
 
-def test_case_14_a_send_that_took_part_goes_on_in_the_middle_of_a_chunk():
+def test_a_send_that_took_part_goes_on_in_the_middle_of_a_chunk():
     buffer = WriteBuffer()
     data = bytes(range(256)) * 64
     add(buffer, data)
@@ -139,7 +139,7 @@ def test_case_14_a_send_that_took_part_goes_on_in_the_middle_of_a_chunk():
     assert taken(buffer) == data[1000:]
 
 
-def test_advance_tells_what_is_left():
+def test_advance_returns_what_is_left():
     buffer = WriteBuffer()
     add(buffer, b"L" * LARGE)
     add(buffer, b"M" * LARGE)
@@ -193,7 +193,7 @@ def test_peek_respects_its_limit_within_the_tail():
 
 @pytest.mark.parametrize("with_tail", [False, True])
 @pytest.mark.parametrize("count", [MOST_CHUNKS - 1, MOST_CHUNKS, MOST_CHUNKS + 1, 2000])
-def test_case_13_no_send_gets_more_chunks_than_it_may(count, with_tail):
+def test_no_send_gets_more_chunks_than_it_may(count, with_tail):
     buffer = WriteBuffer()
     parts = [bytes([number % 256]) * LARGE for number in range(count)]
     for part in parts:
@@ -213,7 +213,7 @@ def test_case_13_no_send_gets_more_chunks_than_it_may(count, with_tail):
 # --- Cost, in operations
 
 
-def test_case_15_many_small_chunks_are_one():
+def test_many_small_chunks_are_one():
     buffer = WriteBuffer()
     for _ in range(100_000):
         add(buffer, b"12345")
@@ -221,7 +221,7 @@ def test_case_15_many_small_chunks_are_one():
     assert (len(buffer), len(buffer.tail)) == (500_000, 500_000)
 
 
-def test_case_15_the_size_is_known_without_counting():
+def test_the_size_is_known_without_counting():
     class Counted(bytes):
         asked = 0
 
@@ -237,7 +237,7 @@ def test_case_15_the_size_is_known_without_counting():
     assert Counted.asked == asked
 
 
-def test_case_15_draining_visits_each_chunk_a_fixed_number_of_times():
+def test_draining_visits_each_chunk_a_fixed_number_of_times():
     class Counted(bytes):
         asked = 0
 
@@ -256,7 +256,7 @@ def test_case_15_draining_visits_each_chunk_a_fixed_number_of_times():
 
 
 @pytest.mark.parametrize("size", [100, 1 << 30], ids=["small chunks", "one huge chunk"])
-def test_case_16_filling_and_draining_in_small_steps_is_linear(size):
+def test_filling_and_draining_in_small_steps_is_linear(size):
     def fill_and_drain(steps):
         buffer = WriteBuffer()
         data = bytes(100 * steps)
@@ -269,7 +269,7 @@ def test_case_16_filling_and_draining_in_small_steps_is_linear(size):
     assert_linear(fill_and_drain, 2000)
 
 
-def test_case_16_large_chunks_are_never_copied():
+def test_large_chunks_are_never_copied():
     buffer = WriteBuffer()
     data = [bytes([number]) * (LARGE + number) for number in range(10)]
     for chunk in data:
@@ -278,7 +278,7 @@ def test_case_16_large_chunks_are_never_copied():
     assert len(buffer.peek(EVERYTHING)) == len(data)
 
 
-def test_case_16_one_huge_write_is_sent_piece_by_piece_without_a_copy():
+def test_one_huge_write_is_sent_piece_by_piece_without_a_copy():
     buffer = WriteBuffer()
     data = bytes(range(256)) * (16 * K)
     add(buffer, data)
@@ -294,7 +294,7 @@ def test_case_16_one_huge_write_is_sent_piece_by_piece_without_a_copy():
     assert sent == len(data)
 
 
-def test_case_16_small_pieces_of_a_long_tail_are_bounded_copies():
+def test_small_pieces_of_a_long_tail_are_bounded_copies():
     buffer = WriteBuffer()
     for _ in range(1000):
         add(buffer, b"x" * 1000)

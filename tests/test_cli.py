@@ -192,7 +192,7 @@ def test_a_factory_that_does_not_start_is_one_line_with_status_2(command, tmp_pa
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["serve", "--version"]])
-def test_the_version_is_told_at_both_levels(arguments, capsys):
+def test_the_version_is_printed_at_both_levels(arguments, capsys):
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"minireactor {minireactor.__version__}\n"
 
@@ -331,7 +331,7 @@ def test_a_stalled_client_is_aborted(serve, client):
     assert process.line_with("connection lost").endswith("This side aborted the connection.")
 
 
-def test_verbose_tells_of_connections_pauses_and_resumes(serve, client):
+def test_verbose_prints_connections_pauses_and_resumes(serve, client):
     process = serve("-v")
     peer = client(process)
     address = "{}:{}".format(*peer.getsockname())
@@ -367,7 +367,7 @@ def test_quiet_prints_nothing(command, tmp_path, closing):
     assert process.end() == (0, "", "")
 
 
-def test_case_38_it_survives_the_end_of_whoever_read_its_output(serve, client):
+def test_it_survives_the_end_of_whoever_read_its_output(serve, client):
     process = serve("echo", "-v")
     process.close_stdout()
 
@@ -385,7 +385,7 @@ def test_case_38_it_survives_the_end_of_whoever_read_its_output(serve, client):
 
 
 @pytest.mark.parametrize("name", ["interrupt", "terminate"])
-def test_case_36_a_signal_ends_an_idle_server_with_a_summary(name, serve, client):
+def test_a_signal_ends_an_idle_server_with_a_summary(name, serve, client):
     process = serve("echo")
     peer = client(process)
     peer.sendall(b"12345")
@@ -416,7 +416,7 @@ def test_a_signal_lets_a_transfer_finish(serve, client):
     assert "good order" in output
 
 
-def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(serve, client):
+def test_a_client_that_never_reads_is_aborted_after_the_grace(serve, client):
     process = serve("-v", "--grace", "0.1")
     peer = client(process)
     peer.sendall(b"1000000000000000\n")
@@ -591,7 +591,7 @@ def test_the_first_line_says_what_is_the_least_of_the_limits(shell, words, most)
 
 @pytest.mark.parametrize("command", ["serve", "proxy"])
 @pytest.mark.parametrize("descriptors", [10, 20, 32, 43, 64])
-def test_no_limit_of_descriptors_is_told_as_room_for_nobody(command, descriptors):
+def test_a_small_limit_of_descriptors_still_leaves_room_for_clients(command, descriptors):
     options = types.SimpleNamespace(command=command, copy=False, max_connections=None)
     assert 1 <= max_connections(options, descriptors) < descriptors
 
@@ -634,7 +634,7 @@ def test_the_limit_is_raised_as_far_as_it_goes(monkeypatch, soft, hard, real, ra
     assert limits.soft == raised
 
 
-def test_where_there_are_no_limits_none_are_told(monkeypatch):
+def test_where_there_are_no_limits_none_are_printed(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert raise_descriptor_limit() is None
     options = types.SimpleNamespace(command="serve", max_connections=None)
@@ -767,7 +767,7 @@ def test_T2_all_lines_and_the_totals_come_out_in_order_for_who_reads(serve, clie
         ["learn", "2", "--try", "ev\x1b[31mil\rx"],
     ],
 )
-def test_what_was_typed_is_told_with_its_escapes_visible(arguments, elsewhere, capsys):
+def test_what_was_typed_is_quoted_with_its_escapes_visible(arguments, elsewhere, capsys):
     assert main(arguments) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -775,7 +775,7 @@ def test_what_was_typed_is_told_with_its_escapes_visible(arguments, elsewhere, c
     assert errors.endswith("\n") and errors[:-1].isprintable()
 
 
-def test_the_name_of_a_file_is_told_with_its_escapes_visible(command):
+def test_the_name_of_a_file_is_quoted_with_its_escapes_visible(command):
     status, _, errors = command("serve", "--port", "0", "--record", "no/ev\x1b[31m\nx").end()
     assert status == 2
     assert errors.startswith("minireactor serve: --record no/ev\\x1b[31m\\nx: No such file")

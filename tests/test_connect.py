@@ -114,7 +114,7 @@ def read_until(fd, text):
         ("connect 80 --rate 1K --stall", "argument --stall: not allowed with argument --rate"),
     ],
 )
-def test_a_bad_command_line_is_told_in_one_line_with_status_2(arguments, named, capsys):
+def test_a_bad_command_line_is_reported_in_one_line_with_status_2(arguments, named, capsys):
     assert main(arguments.split()) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -148,12 +148,12 @@ def assert_fails(process, *named):
         assert text in errors
 
 
-def test_a_refused_connection_is_told_in_one_line_with_status_1(run, peer):
+def test_a_refused_connection_is_reported_in_one_line_with_status_1(run, peer):
     peer.server.close()
     assert_fails(run(peer.port), f"cannot connect to 127.0.0.1:{peer.port}: ", "refused")
 
 
-def test_an_unknown_name_is_told_in_one_line_with_status_1(run):
+def test_an_unknown_name_is_reported_in_one_line_with_status_1(run):
     assert_fails(run("no..such:80"), "cannot connect to no..such:80: ", "looked up")
 
 
@@ -172,7 +172,7 @@ def silent(closing):
     return server.getsockname()[1]
 
 
-def test_a_timeout_is_told_in_one_line_with_status_1(run, silent):
+def test_a_timeout_is_reported_in_one_line_with_status_1(run, silent):
     assert_fails(run(silent, "--timeout", "0.1"), f"{silent}: ", "0.1 seconds")
 
 
@@ -251,7 +251,7 @@ def test_a_pipe_is_sent_on_after_the_peer_has_ended(run, peer):
     assert result(process)[0] == 0
 
 
-def test_verbose_tells_what_happens_on_standard_error_alone(run, peer):
+def test_verbose_prints_what_happens_on_standard_error_alone(run, peer):
     process = run(peer.port, "-v")
     connection = peer.accept()
     connection.sendall(b"data")
@@ -270,7 +270,7 @@ def test_verbose_tells_what_happens_on_standard_error_alone(run, peer):
 # Endings that are out of order.
 
 
-def test_a_reset_is_told_behind_what_was_received(run, peer):
+def test_a_reset_is_reported_after_what_was_received(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
     connection = peer.accept()
     connection.sendall(b"data")
@@ -289,7 +289,7 @@ def test_an_input_that_cannot_be_read_resets_the_connection(run, peer, tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_disk_is_told_in_one_line_with_status_1(run, peer):
+def test_a_full_disk_is_reported_in_one_line_with_status_1(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE, shell="> /dev/full")
     peer.accept().sendall(b"data")
     assert_fails(process, "cannot write standard output: No space left on device")

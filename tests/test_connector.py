@@ -271,7 +271,7 @@ def test_a_name_that_nobody_knows_is_an_error_that_names_it(reactor, names):
 
 
 @pytest.mark.parametrize("host", ["a" * 300, "..", ".", "b\N{SNOWMAN}" * 40, 5])
-def test_a_name_that_is_none_is_an_error_too(reactor, host, monkeypatch):
+def test_an_impossible_name_is_an_error_too(reactor, host, monkeypatch):
     resolve = socket.getaddrinfo
 
     def local_only(asked, *a, **k):
@@ -547,7 +547,7 @@ def test_T3_an_attempt_that_is_given_up_tries_no_further_address(several):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how others treat a full backlog differs")
-def test_T3_case_03_a_host_is_reached_though_its_first_address_is_dead(reactor, closing):
+def test_T3_a_host_is_reached_though_its_first_address_is_dead(reactor, closing):
     _, number = listen(reactor)
     dead = closing(socket.socket())
     dead.bind(("127.0.0.2", number))
@@ -573,7 +573,7 @@ def test_T3_case_03_a_host_is_reached_though_its_first_address_is_dead(reactor, 
         ([ConnectError(errno.EADDRNOTAVAIL), NoRouteError(errno.EHOSTUNREACH)], NoRouteError),
     ],
 )
-def test_T3_of_several_errors_the_one_that_tells_most_is_the_reason(
+def test_T3_of_several_errors_the_most_specific_one_is_the_reason(
     reactor, monkeypatch, errors, expected
 ):
     def connect(self, address):
@@ -597,7 +597,7 @@ def test_a_port_that_nobody_listens_on_is_not_connected_to_itself(reactor):
     assert reason.value.osError == errno.ECONNREFUSED
 
 
-def test_case_27_what_lingers_makes_room_for_a_connection(reactor, monkeypatch):
+def test_a_lingering_socket_is_reclaimed_for_a_connection(reactor, monkeypatch):
     usual = socket.socket
 
     def none_left(*arguments, fileno=None):
@@ -778,7 +778,7 @@ def test_the_timeout_can_be_chosen(stuck):
     assert "5" in failure(reactor, factory).getErrorMessage()
 
 
-def test_without_timeout_it_has_all_the_patience_there_is(stuck):
+def test_without_a_timeout_an_attempt_has_no_limit(stuck):
     reactor, clock, number = stuck
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory, timeout=None)
@@ -790,7 +790,7 @@ def test_without_timeout_it_has_all_the_patience_there_is(stuck):
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "30"])
-def test_a_timeout_that_is_none_is_refused_at_once(reactor, timeout):
+def test_an_impossible_timeout_is_refused_at_once(reactor, timeout):
     factory = RecordingClientFactory()
     with pytest.raises((TypeError, ValueError)):
         reactor.connectTCP(LOCAL, 1, factory, timeout)
@@ -945,7 +945,9 @@ def test_connect_is_an_error_unless_it_is_disconnected(reactor, state):
 # --- The end of a connection
 
 
-def test_the_protocol_hears_of_the_loss_before_its_factory_and_the_factory_stops_last(reactor):
+def test_the_protocol_is_notified_of_the_loss_before_its_factory_and_the_factory_stops_last(
+    reactor,
+):
     class Ordered(Recorder):
         def connectionLost(self, reason):
             super().connectionLost(reason)
@@ -1199,7 +1201,7 @@ def test_B3_buildProtocol_may_raise_anything(reactor, caplog):
     assert failure(reactor, factory).check(GeneratorExit)
 
 
-def test_case_24_the_timeout_of_an_attempt_is_not_shown(reactor):
+def test_the_timeout_of_an_attempt_is_internal(reactor):
     _, number = listen(reactor)
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory)
@@ -1207,7 +1209,7 @@ def test_case_24_the_timeout_of_an_attempt_is_not_shown(reactor):
     connected(reactor, factory)
 
 
-def test_case_24_a_timeout_that_was_cancelled_is_not_cancelled_again(reactor, caplog):
+def test_a_timeout_that_was_cancelled_is_not_cancelled_again(reactor, caplog):
     _, number = listen(reactor)
     factory = RecordingClientFactory()
     connector = reactor.connectTCP(LOCAL, number, factory)
@@ -1227,7 +1229,7 @@ def test_nothing_is_logged_when_all_goes_well(reactor, caplog):
     assert caplog.records == []
 
 
-def test_the_repr_says_where_to_and_how_it_stands(reactor):
+def test_the_repr_says_the_destination_and_the_state(reactor):
     connector = reactor.connectTCP(LOCAL, 1, RecordingClientFactory())
     assert repr(connector) == f"<Connector to {LOCAL}:1, connecting>"
 

@@ -133,7 +133,7 @@ def test_the_page_may_run_only_what_it_came_with(reactor, closing, board):
         assert f"{kind}-src 'sha256-{digest}'" in policy
 
 
-def test_the_page_can_be_in_no_frame_and_tells_nobody_where_it_is(reactor, closing, board):
+def test_the_page_can_be_in_no_frame_and_sends_no_referrer(reactor, closing, board):
     _, head, _ = ask(reactor, closing, board)
     assert "frame-ancestors 'none'" in head
     assert "X-Frame-Options: DENY" in head
@@ -313,7 +313,7 @@ def test_a_method_that_is_not_for_it_is_refused(reactor, closing, board, method,
     assert ask(reactor, closing, board, method, path)[0] == 405
 
 
-def test_a_browser_that_asks_for_another_page_whether_it_may_is_told_no(reactor, closing, board):
+def test_a_browser_that_sends_a_preflight_request_is_rejected(reactor, closing, board):
     headers = {"origin": ELSEWHERE, "access_control_request_method": "POST"}
     status, head, _ = ask(reactor, closing, board, "OPTIONS", "/marks", **headers)
     assert status == 405
@@ -365,7 +365,9 @@ def test_what_there_is_more_to_say_is_in_each_sample(reactor, closing):
     board.close()
 
 
-def test_a_reader_is_told_who_comes_and_who_is_lost_but_not_of_each_pause(reactor, closing, board):
+def test_a_reader_is_notified_of_new_and_lost_connections_but_not_of_each_pause(
+    reactor, closing, board
+):
     reader = stream(reactor, closing, board)
     hear(reactor, reader, samples)
     protocol, client = served(reactor)

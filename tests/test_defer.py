@@ -106,7 +106,7 @@ def test_a_failure_passes_callbacks_by() -> None:
     deferred.addErrback(lambda _: None)
 
 
-def test_an_errback_that_returns_a_value_settles_the_failure() -> None:
+def test_an_errback_that_returns_a_value_handles_the_failure() -> None:
     assert fail(ValueError()).addErrback(lambda f: 3).addCallback(lambda n: n + 1).result == 4
 
 
@@ -325,7 +325,7 @@ def test_chain_of_a_callback_to_its_own_deferred_is_a_failure() -> None:
     assert seen[0].check(RuntimeError)
 
 
-def test_chain_of_100_000_settled_deferreds_needs_no_recursion() -> None:
+def test_chain_of_100_000_fired_deferreds_needs_no_recursion() -> None:
     deferred: Deferred[int] = Deferred()
     for _ in range(100_000):
         deferred.addCallback(lambda n: succeed(n + 1))
@@ -367,7 +367,7 @@ def test_a_failure_that_is_not_garbage_yet_is_not_logged(caplog: pytest.LogCaptu
     deferred.addErrback(lambda _: None)
 
 
-def test_repr_tells_the_state() -> None:
+def test_repr_names_the_state() -> None:
     deferred: Deferred[int] = Deferred()
     assert "no result yet" in repr(deferred)
     deferred.callback(17)

@@ -119,7 +119,7 @@ def test_one_removal_undoes_any_number_of_additions(reactor, readable):
     assert readable.calls == []
 
 
-def test_getReaders_and_getWriters_show_connections_and_ports_but_no_housekeeping(
+def test_getReaders_and_getWriters_list_connections_and_ports_but_no_internal_handlers(
     reactor, watched, closing
 ):
     port = reactor.listenTCP(0, Factory.forProtocol(Recorder), interface="127.0.0.1")
@@ -269,7 +269,7 @@ def test_an_object_that_removes_itself_when_called_is_not_asked_again(reactor, r
     assert asked == [readable.asked]
 
 
-def test_an_object_removed_by_another_in_the_same_pass_is_not_called(reactor, closing):
+def test_an_object_removed_by_another_in_the_same_iteration_is_not_called(reactor, closing):
     one, other = closing(Watched()), closing(Watched())
     for removes, removed in ((one, other), (other, one)):
         removes.peer.sendall(b"x")
@@ -375,7 +375,7 @@ def test_what_a_call_raises_is_logged_and_disconnects(reactor, readable, closing
     assert [record.exc_info[1] for record in caplog.records] == [readable.error]
 
 
-def test_a_disconnected_object_is_not_written_to_in_the_same_pass(reactor, readable):
+def test_a_disconnected_object_is_not_written_to_in_the_same_iteration(reactor, readable):
     readable.answer = ConnectionDone()
     reactor.addReader(readable)
     reactor.addWriter(readable)
@@ -383,7 +383,7 @@ def test_a_disconnected_object_is_not_written_to_in_the_same_pass(reactor, reada
     assert readable.calls == ["read", "lost"]
 
 
-def test_a_half_closeable_object_hears_of_the_end_of_reading_and_may_go_on_writing(
+def test_a_half_closeable_object_is_notified_of_the_end_of_reading_and_may_go_on_writing(
     reactor, readable
 ):
     halves = []
@@ -405,7 +405,7 @@ def test_a_half_closeable_object_that_fails_otherwise_ends_as_a_whole(reactor, r
     assert readable.calls == ["read", "lost"]
 
 
-def test_a_fileno_of_minus_1_disconnects_on_a_later_pass(reactor, watched):
+def test_a_fileno_of_minus_1_disconnects_in_a_later_iteration(reactor, watched):
     watched.socket.close()
     reactor.addReader(watched)
     reactor.addWriter(watched)
@@ -416,7 +416,7 @@ def test_a_fileno_of_minus_1_disconnects_on_a_later_pass(reactor, watched):
     assert reactor.getReaders() == reactor.getWriters() == []
 
 
-def test_an_object_without_descriptor_that_is_removed_in_time_hears_nothing(reactor, watched):
+def test_an_object_without_descriptor_that_is_removed_in_time_is_not_notified(reactor, watched):
     watched.socket.close()
     reactor.addReader(watched)
     reactor.removeReader(watched)
@@ -443,9 +443,7 @@ def test_an_object_that_removes_itself_and_closes_is_not_disconnected(reactor, r
     assert readable.calls == []
 
 
-def test_an_object_whose_connectionLost_raises_hears_it_once_all_the_same(
-    reactor, readable, caplog
-):
+def test_an_object_whose_connectionLost_raises_gets_it_once_all_the_same(reactor, readable, caplog):
     def lost(reason):
         readable.calls.append("lost")
         raise ZeroDivisionError("in connectionLost")
@@ -497,7 +495,7 @@ def taking_the_number_of(sock, closing):
     return closing(socket.socket(fileno=number)), closing(right)
 
 
-def test_the_next_owner_of_a_number_can_be_added_and_the_last_one_is_told(
+def test_a_reused_descriptor_can_be_added_and_its_last_object_is_notified(
     reactor, watched, closing
 ):
     new = Watched()
@@ -514,7 +512,9 @@ def test_the_next_owner_of_a_number_can_be_added_and_the_last_one_is_told(
     assert new.calls == ["read", "read"]
 
 
-def test_the_last_owner_of_a_number_may_be_removed_before_it_is_told(reactor, watched, closing):
+def test_the_last_object_of_a_reused_descriptor_may_be_removed_before_it_is_notified(
+    reactor, watched, closing
+):
     new = Watched()
     closing(new.peer)
     new.socket.close()
@@ -528,7 +528,7 @@ def test_the_last_owner_of_a_number_may_be_removed_before_it_is_told(reactor, wa
     assert new.calls == ["read", "read"]
 
 
-def test_an_owner_whose_fileno_raises_counts_as_gone(reactor, watched, closing):
+def test_an_object_whose_fileno_raises_counts_as_gone(reactor, watched, closing):
     def no_number():
         raise ValueError("I/O operation on closed file")
 
@@ -543,7 +543,7 @@ def test_an_owner_whose_fileno_raises_counts_as_gone(reactor, watched, closing):
     assert watched.calls == ["lost"]
 
 
-def test_a_connection_that_gets_the_number_is_served_and_the_last_owner_is_told(
+def test_a_connection_that_gets_the_descriptor_is_served_and_its_last_object_is_notified(
     reactor, watched, closing
 ):
     protocol = Recorder()
@@ -600,7 +600,7 @@ def together(reactor):
     return polls
 
 
-def test_case_31_the_next_owner_of_a_number_gets_no_stale_event(reactor, closing):
+def test_the_next_object_of_a_descriptor_gets_no_stale_event(reactor, closing):
     """joyent/libuv #968."""
     first, second = closing(Watched()), closing(Watched())
     newcomers = []

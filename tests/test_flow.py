@@ -347,7 +347,7 @@ def test_P2_one_pause_for_each_crossing_however_much_is_written():
     assert producer.calls == [PAUSE]
 
 
-def test_P4_case_1_a_producer_that_overfills_inside_resume_is_paused_again():
+def test_P4_a_producer_that_overfills_inside_resume_is_paused_again():
     consumer = Consumer()
     producer = StrictPushProducer(consumer, [b"x" * 150] * 3)
     producer.start()

@@ -46,7 +46,7 @@ def test_each_proxy_takes_off_its_part(accepted, host, ttl, following):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("ttl", [175, 160, 129])
-def test_too_many_proxies_are_told_also_behind_31_routers(accepted, host, ttl):
+def test_too_many_proxies_are_detected_also_behind_31_routers(accepted, host, ttl):
     assert hops.next_ttl(accepted(ttl, host)) is None
 
 

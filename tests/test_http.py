@@ -678,7 +678,7 @@ def test_the_end_of_a_stream_lets_go_of_its_producer(talk, stream):
     assert producer.calls == []
 
 
-def test_a_lost_connection_stops_the_producer_then_tells_the_stream(talk, stream):
+def test_a_lost_connection_stops_the_producer_then_notifies_the_stream(talk, stream):
     producer = Push()
     stream.registerProducer(producer, True)
     stream.on_lost = lambda: producer.calls.append("lost")
@@ -702,7 +702,7 @@ def test_a_client_that_ends_its_side_during_a_stream_is_closed(talk, stream):
     assert lost == [True]
 
 
-def test_after_its_end_a_stream_is_not_told_of_a_loss(talk, stream):
+def test_after_its_end_a_stream_is_not_notified_of_a_loss(talk, stream):
     lost = []
     stream.on_lost = lambda: lost.append(True)
     stream.end()

@@ -221,7 +221,7 @@ def test_running_is_False_before_startup_and_True_from_during_on(reactor):
     assert states == [False, False, True, True, True, False, False]
 
 
-def test_iterate_is_one_pass_that_does_not_wait(reactor):
+def test_iterate_is_one_iteration_that_does_not_wait(reactor):
     order = []
     reactor.callLater(0, lambda: reactor.callLater(0, order.append, "second pass"))
     reactor.callLater(0, order.append, "first pass")
@@ -403,7 +403,7 @@ def test_events_of_ones_own_are_fired_by_name_and_one_shot(reactor):
 # --- Shutdown
 
 
-def test_open_and_paused_connections_are_told_once(reactor, closing, monkeypatch):
+def test_open_and_paused_connections_are_notified_once(reactor, closing, monkeypatch):
     monkeypatch.setattr(internet, "DRAIN_SECONDS", 0.0)  # one of them never reads
     protocols = []
     for _ in range(3):
@@ -419,7 +419,7 @@ def test_open_and_paused_connections_are_told_once(reactor, closing, monkeypatch
     assert all(protocol.reason.check(ConnectionLost) for protocol in protocols)
 
 
-def test_both_ends_of_a_connection_are_told_once(reactor):
+def test_both_ends_of_a_connection_are_notified_once(reactor):
     server = Recorder()
     port = reactor.listenTCP(0, OneFactory(server), interface="127.0.0.1")
     factory = RecordingClientFactory()
@@ -602,7 +602,7 @@ def test_a_reactor_that_is_interrupted_can_be_closed():
     assert open_descriptors() == before
 
 
-def test_case_38_a_closed_stdout_concerns_the_print_and_not_the_server():
+def test_a_closed_stdout_concerns_the_print_and_not_the_server():
     out = output(
         """
         import os, socket, sys

@@ -196,7 +196,7 @@ def test_a_connection_goes_where_the_table_says(wire, kind, state, event):
 
 @pytest.mark.parametrize("kind", PROTOCOLS)
 @pytest.mark.parametrize(("state", "event"), PAIRS, ids=name_of)
-def test_the_protocol_is_told_of_the_end_once_and_why(wire, kind, state, event):
+def test_the_protocol_is_notified_of_the_end_once_and_why(wire, kind, state, event):
     scene = Scene(wire, kind, state)
     scene.happen(event)
     closed = scene.transport.disconnected
@@ -251,7 +251,7 @@ def test_both_ends_close_the_connection_whichever_comes_last(wire, state):
 
 
 @pytest.mark.parametrize("last", ["ours", "theirs"])
-def test_a_protocol_that_closes_as_both_have_ended_hears_of_it_on_a_later_iteration(wire, last):
+def test_a_protocol_that_closes_as_both_have_ended_is_notified_in_a_later_iteration(wire, last):
     class Closes(HalfCloseable):
         def readConnectionLost(self):
             super().readConnectionLost()

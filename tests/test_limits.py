@@ -162,7 +162,7 @@ def test_T6_a_closed_socket_has_no_limit_and_takes_none():
 
 
 @has_limit
-def test_T6_a_connection_tells_how_long_the_kernel_was_full(reactor, closing):
+def test_T6_a_connection_knows_how_long_the_kernel_was_full(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport

@@ -55,7 +55,7 @@ def closed_with_the_client_open(reactor, closing):
     return protocol, client
 
 
-def test_C1_case_26_four_megabytes_arrive_fifty_times_out_of_fifty(reactor, closing):
+def test_C1_four_megabytes_arrive_fifty_times_out_of_fifty(reactor, closing):
     port = reactor.listenTCP(0, OneFactory(*[Sender() for _ in range(50)]), interface="127.0.0.1")
     for _ in range(50):
         client = closing(connect(port))
@@ -64,7 +64,7 @@ def test_C1_case_26_four_megabytes_arrive_fifty_times_out_of_fifty(reactor, clos
 
 
 @pytest.mark.parametrize("make", [make for _, make in pollers()], ids=[n for n, _ in pollers()])
-def test_C1_case_26_four_megabytes_arrive_with_every_poller(make, closing):
+def test_C1_four_megabytes_arrive_with_every_poller(make, closing):
     reactor = closing(Reactor(make()))
     _, client = served(reactor, Sender())
     closing(client)
@@ -91,13 +91,13 @@ def test_C1_input_that_goes_on_after_the_close_does_not_reset_the_peer(reactor, 
     assert drain(reactor, client) == b""
 
 
-def test_C2_the_protocol_is_told_although_the_peer_has_not_ended(reactor, closing):
+def test_C2_the_protocol_is_notified_although_the_peer_has_not_ended(reactor, closing):
     protocol, _ = closed_with_the_client_open(reactor, closing)
     assert protocol.calls == ["made", "lost"]
     assert len(lingering(reactor)) == 1
 
 
-def test_C2_what_lingers_is_not_shown(reactor, closing):
+def test_C2_lingering_sockets_are_internal(reactor, closing):
     closed_with_the_client_open(reactor, closing)
     assert lingering(reactor)
     assert reactor.getReaders() == reactor.getWriters() == reactor.removeAll() == []
@@ -331,7 +331,7 @@ def test_C2_our_end_of_the_stream_by_itself_is_no_byte_to_wait_for(
     assert own.has_unacked_data() is has_unacked
 
 
-def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):
+def test_a_socket_with_unacknowledged_data_is_not_reclaimed(reactor, closing):
     port = reactor.listenTCP(0, OneFactory(Sender()), interface="127.0.0.1")
     port.setUnsentLimit(0)  # or all that is left might fit into the client's buffer
     client = closing(connect(port))
@@ -344,7 +344,7 @@ def test_one_with_bytes_on_their_way_does_not_give_way(reactor, closing):
     assert len(received) + len(drain(reactor, client)) == SIZE
 
 
-def test_those_of_another_reactor_do_not_give_way(reactor, closing):
+def test_sockets_of_another_reactor_are_not_reclaimed(reactor, closing):
     closed_with_the_client_open(reactor, closing)
     assert not Lingering.reclaim(closing(Reactor()), 100)
     assert len(lingering(reactor)) == 1

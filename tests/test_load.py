@@ -180,7 +180,7 @@ def wake_ups(pid):
 
 @pytest.mark.slow
 @needs_proc
-def test_case_32_an_idle_server_sleeps(serve, closing):
+def test_an_idle_server_sleeps(serve, closing):
     server = serve()
     ask(closing(server.connect()), 1)
     assert read_line(closing(server.connect())) == QUESTION
@@ -192,9 +192,7 @@ def test_case_32_an_idle_server_sleeps(serve, closing):
 
 @pytest.mark.slow
 @needs_proc
-def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_turned_away(
-    serve, closing
-):
+def test_without_descriptors_established_connections_are_served_and_others_rejected(serve, closing):
     resource = pytest.importorskip("resource")
     server = serve()
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))

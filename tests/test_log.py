@@ -98,7 +98,7 @@ def test_err_logs_the_repr_of_anything_else(
     assert caplog.record_tuples == [("minireactor", logging.ERROR, message)]
 
 
-def test_err_returns_None_so_that_it_settles_a_deferred() -> None:
+def test_err_returns_None_so_that_it_handles_a_failure() -> None:
     settled: list[object] = [log.err(ValueError())]  # type: ignore[func-returns-value]
     assert settled == [None]
 

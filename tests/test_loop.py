@@ -158,7 +158,7 @@ def test_delays_of_any_size_are_taken(loop, script, delay):
     assert script.timeouts == [MAX_POLL_SECONDS]
 
 
-def test_calls_are_made_in_order_and_never_within_the_pass_that_asked(loop):
+def test_calls_are_made_in_order_and_never_within_the_iteration_that_asked(loop):
     order = []
 
     def first():
@@ -191,14 +191,14 @@ def test_callFromThread_before_the_loop_has_opened_anything_waits_for_it(closing
 
 
 @pytest.mark.parametrize("delay", [math.nan, -1, -math.inf, "1", None, [], 1j])
-def test_case_33_a_delay_that_is_none_is_rejected(reactor, delay):
+def test_an_impossible_delay_is_rejected(reactor, delay):
     """twisted #3884."""
     with pytest.raises((TypeError, ValueError)):
         reactor.callLater(delay, lambda: None)
     assert reactor.getDelayedCalls() == []
 
 
-def test_case_34_callLater_0_from_a_callback_runs_on_the_next_pass(reactor):
+def test_callLater_0_from_a_callback_runs_in_the_next_iteration(reactor):
     """twisted #3293."""
     order = []
     reactor.callLater(0, lambda: reactor.callLater(0, order.append, "next"))
@@ -208,7 +208,7 @@ def test_case_34_callLater_0_from_a_callback_runs_on_the_next_pass(reactor):
     assert order == ["next"]
 
 
-def test_case_34_a_call_that_always_asks_for_another_keeps_no_one_from_io(reactor, closing):
+def test_a_call_that_always_asks_for_another_keeps_no_one_from_io(reactor, closing):
     """tornado #947."""
     rounds = []
 
@@ -226,7 +226,7 @@ def test_case_34_a_call_that_always_asks_for_another_keeps_no_one_from_io(reacto
     assert len(rounds) == before + 10
 
 
-def test_case_34_calls_from_threads_that_always_ask_for_more_keep_no_one_from_io(reactor, closing):
+def test_calls_from_threads_that_always_ask_for_more_keep_no_one_from_io(reactor, closing):
     def again():
         reactor.callFromThread(again)
 
@@ -237,7 +237,7 @@ def test_case_34_calls_from_threads_that_always_ask_for_more_keep_no_one_from_io
     pump(reactor, lambda: protocol.received == b"heard")
 
 
-def test_case_42_the_wall_clock_concerns_nobody(reactor, monkeypatch):
+def test_the_wall_clock_has_no_effect(reactor, monkeypatch):
     """twisted #2424."""
     called = []
     reactor.callLater(3600, called.append, "too early")
@@ -259,7 +259,7 @@ def test_seconds_is_the_clock_of_delayed_calls(closing, clock):
 # --- Fairness
 
 
-def test_R4_case_29_timers_are_on_time_under_an_endless_stream(closing):
+def test_R4_timers_are_on_time_under_an_endless_stream(closing):
     """tornado #2997. Each read takes a millisecond of the clock that the timers go by."""
     clock = Clock()
     reactor = closing(Reactor(seconds=clock.seconds))
@@ -538,7 +538,7 @@ def test_T5_the_ready_share_an_iteration_and_the_time_until_the_next_timer(loop,
 
 
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll takes turns")
-def test_R4_case_29_connections_take_turns_when_a_pass_is_cut_short(closing):
+def test_R4_connections_take_turns_when_an_iteration_is_cut_short(closing):
     clock = Clock()
     reactor = closing(Reactor(seconds=clock.seconds))
     order = []
@@ -562,7 +562,7 @@ def test_R4_case_29_connections_take_turns_when_a_pass_is_cut_short(closing):
     assert all(len(set(order[start : start + 5])) == 5 for start in range(50, 95))
 
 
-def test_R4_case_29_a_second_client_is_served_under_an_endless_stream(reactor, closing):
+def test_R4_a_second_client_is_served_under_an_endless_stream(reactor, closing):
     class Sink(Recorder):
         def dataReceived(self, data):
             order.append("flood")
@@ -595,7 +595,7 @@ def test_R4_case_29_a_second_client_is_served_under_an_endless_stream(reactor, c
     assert receive(reactor, client, 20) == b"?" * 20
 
 
-def test_a_handler_that_always_asks_to_be_flushed_is_flushed_once_a_pass(loop):
+def test_a_handler_that_always_asks_to_be_flushed_is_flushed_once_an_iteration(loop):
     def again():
         loop.flushes.append(busy)
 
@@ -609,7 +609,7 @@ def test_a_handler_that_always_asks_to_be_flushed_is_flushed_once_a_pass(loop):
 # --- Idleness
 
 
-def test_case_32_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
+def test_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
     polling = Watched(clock=clock)
     reactor = closing(Reactor(polling, seconds=clock.seconds))
     _, client = served(reactor)
@@ -621,7 +621,7 @@ def test_case_32_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
     assert polling.timeouts == [3600]
 
 
-def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
+def test_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.write(b"d" * 10_000_000)
@@ -634,7 +634,7 @@ def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(reactor, c
 # --- Dispatch
 
 
-def test_case_31_a_number_that_is_taken_again_within_a_pass_gets_no_stale_event(loop, script):
+def test_a_descriptor_that_is_reused_within_an_iteration_gets_no_stale_event(loop, script):
     """joyent/libuv #968: A closes B and opens C, which gets B's number."""
 
     def replace():
@@ -658,7 +658,7 @@ def test_an_event_for_nobody_is_dropped(loop, script):
     assert handler.calls == ["read"]
 
 
-def test_a_handler_that_is_paused_within_the_pass_is_not_called(loop, script):
+def test_a_handler_that_is_paused_within_the_iteration_is_not_called(loop, script):
     def pause():
         b.reading = False
 
@@ -695,7 +695,7 @@ def test_a_hangup_is_found_by_whatever_the_handler_does(loop, script, reading, w
     assert handler.calls == expected
 
 
-def test_interest_that_is_gone_is_told_to_the_poller_when_an_event_shows_it(loop, script):
+def test_the_poller_learns_of_lost_interest_when_an_unwanted_event_arrives(loop, script):
     handler = add(loop, Listed(7))
     handler.reading = False
     loop.tick()
@@ -706,7 +706,7 @@ def test_interest_that_is_gone_is_told_to_the_poller_when_an_event_shows_it(loop
     assert handler.calls == []
 
 
-def test_a_pause_and_resume_between_two_events_costs_the_poller_nothing(loop, script):
+def test_a_pause_and_resume_between_two_events_costs_no_call_of_the_poller(loop, script):
     handler = add(loop, Listed(7))
     script.watch = script.forget = None
     handler.reading = False
@@ -736,7 +736,7 @@ def test_B3_an_exception_in_a_handler_ends_it_and_no_other(loop, script, caplog)
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_B3_an_exception_in_the_write_pass_ends_that_handler_and_no_other(loop, caplog):
+def test_B3_an_exception_in_the_flush_ends_that_handler_and_no_other(loop, caplog):
     def fail():
         raise ZeroDivisionError("in doWrite")
 
@@ -812,7 +812,7 @@ def test_guard_ends_the_handler_on_whose_behalf_it_calls(loop, caplog):
     assert len(caplog.records) == 1
 
 
-def test_case_10_a_producer_that_raises_ends_its_own_connection(reactor, closing, caplog):
+def test_a_producer_that_raises_ends_its_own_connection(reactor, closing, caplog):
     class Bad:
         def resumeProducing(self):
             raise ZeroDivisionError("in resumeProducing")
@@ -930,7 +930,7 @@ class Unprintable:
         raise ZeroDivisionError("shown")
 
 
-def test_B3_an_object_that_cannot_be_shown_does_not_end_the_loop(reactor, caplog):
+def test_B3_an_object_whose_repr_raises_does_not_end_the_loop(reactor, caplog):
     reactor.callLater(0, Unprintable())
     reactor.addSystemEventTrigger("before", "opening", Unprintable())
     passes(reactor)
@@ -938,7 +938,7 @@ def test_B3_an_object_that_cannot_be_shown_does_not_end_the_loop(reactor, caplog
     assert [record.exc_info[0] for record in caplog.records] == [ValueError, ValueError]
 
 
-def test_B3_a_protocol_that_cannot_be_shown_still_ends_by_itself(reactor, closing):
+def test_B3_a_protocol_whose_repr_raises_still_ends_by_itself(reactor, closing):
     class Bad(Recorder):
         def logPrefix(self):
             raise ZeroDivisionError("shown")

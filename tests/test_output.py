@@ -423,7 +423,7 @@ def test_repeated_records_are_counted(log, clock, capsys):
     )
 
 
-def test_the_end_tells_of_what_was_only_counted(clock, capsys):
+def test_the_end_reports_what_was_only_counted(clock, capsys):
     handler = LogHandler(clock.seconds)
     logger = logging.Logger("own")
     logger.addHandler(handler)

@@ -215,7 +215,7 @@ def watched(make, closing):
     return closing(Reactor(polling)), polling
 
 
-def test_R2_case_21_a_paused_drained_connection_notices_a_reset(watched):
+def test_R2_a_paused_drained_connection_notices_a_reset(watched):
     reactor, _ = watched
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
@@ -227,7 +227,7 @@ def test_R2_case_21_a_paused_drained_connection_notices_a_reset(watched):
     assert protocol.reason.check(ConnectionLost)
 
 
-def test_R2_case_21_nothing_spins_while_paused_nor_after_the_reset(watched):
+def test_R2_nothing_spins_while_paused_nor_after_the_reset(watched):
     reactor, polling = watched
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
@@ -305,7 +305,7 @@ def test_the_default_is_the_best_there_is(closing):
     assert type(polling).__name__ == expected
 
 
-def test_case_37_whatever_a_child_asks_of_its_parents_poller_is_a_clear_error():
+def test_whatever_a_child_asks_of_its_parents_poller_is_a_clear_error():
     stand_in = AfterFork(os.getpid())
     with pytest.raises(RuntimeError, match=rf"process {os.getpid()}\b.*Reactor\(\)"):
         stand_in.poll(0)

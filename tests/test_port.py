@@ -119,7 +119,7 @@ def test_the_factory_is_given_the_address_of_the_peer(reactor, closing):
     assert asked == [IPv4Address("TCP", *client.getsockname())]
 
 
-def test_getHost_has_the_real_number(reactor):
+def test_getHost_has_the_real_port_number(reactor):
     host = listen(reactor).getHost()
     assert (host.type, host.host) == ("TCP", LOCAL)
     assert host.port > 0
@@ -145,7 +145,7 @@ def test_IPv6_literals_are_taken(reactor, closing):
     assert answers(reactor, client)
 
 
-def test_a_number_that_is_taken_is_an_error_that_says_which(reactor):
+def test_a_port_number_in_use_is_an_error_that_says_which(reactor):
     number = listen(reactor).getHost().port
     with pytest.raises(CannotListenError) as caught:
         listen_on(reactor, number)
@@ -173,14 +173,14 @@ def test_an_interface_that_is_no_address_is_an_error(reactor, interface):
 
 
 @pytest.mark.parametrize("number", [-1, 65536, 70000, 10**12])
-def test_a_number_that_is_none_is_an_error_and_not_taken_modulo(reactor, number):
+def test_a_port_number_out_of_range_is_an_error_and_not_taken_modulo(reactor, number):
     with pytest.raises(CannotListenError, match=rf"{LOCAL}:{number}: "):
         listen_on(reactor, number)
     assert reactor.getReaders() == []
 
 
 @pytest.mark.parametrize("number", ["80", 80.0, True, None, b"80"])
-def test_a_number_that_is_no_int_is_a_TypeError_that_names_it(reactor, number):
+def test_a_port_number_that_is_no_int_is_a_TypeError_that_names_it(reactor, number):
     with pytest.raises(TypeError, match=f"not {number!r}"):
         listen_on(reactor, number)
     assert reactor.getReaders() == []
@@ -263,7 +263,7 @@ def reaches(closing, host, own):
     return closing(socket.create_connection((host, own.getHost().port), timeout=PATIENCE))
 
 
-def test_T3_case_14_all_addresses_of_a_name_are_listened_on_under_one_number(
+def test_T3_all_addresses_of_a_name_are_listened_on_under_one_number(
     reactor, closing, named, two_loopbacks
 ):
     own = listen(reactor, OneFactory(Echo(), Echo()), interface=named(LOCAL, OTHER, LOCAL))
@@ -275,9 +275,7 @@ def test_T3_case_14_all_addresses_of_a_name_are_listened_on_under_one_number(
         assert connection.getHost() == IPv4Address("TCP", host, own.getHost().port)
 
 
-def test_T3_case_14_addresses_that_this_machine_does_not_have_are_passed_over(
-    reactor, closing, named
-):
+def test_T3_addresses_that_this_machine_does_not_have_are_passed_over(reactor, closing, named):
     own = listen(reactor, OneFactory(Echo()), interface=named("2001:db8::1", ABSENT, LOCAL))
     assert own.getHost().host == LOCAL
     assert answers(reactor, connect_to(closing, own))
@@ -293,9 +291,7 @@ def test_T3_a_name_without_any_address_of_this_machine_is_an_error(reactor, name
     assert caught.value.socketError.errno == errno.EADDRNOTAVAIL
 
 
-def test_T3_a_number_that_is_taken_on_one_address_is_an_error(
-    reactor, closing, named, two_loopbacks
-):
+def test_T3_a_port_number_in_use_on_one_address_is_an_error(reactor, closing, named, two_loopbacks):
     taken = closing(socket.create_server((OTHER, 0)))
     reactor.iterate()
     before = open_descriptors()
@@ -307,7 +303,7 @@ def test_T3_a_number_that_is_taken_on_one_address_is_an_error(
     assert factory.calls == []
 
 
-def test_T3_a_chosen_number_that_is_taken_on_another_address_is_chosen_anew(
+def test_T3_a_chosen_port_number_in_use_on_another_address_is_chosen_anew(
     reactor, named, two_loopbacks, monkeypatch
 ):
     class Taken(port._ListeningSocket):
@@ -402,7 +398,7 @@ def test_T3_what_a_factory_raises_on_a_further_address_concerns_one_connection(
 
 
 @pytest.mark.parametrize("faults", [[errno.ENOMEM], [errno.EMFILE] * 2], ids=["memory", "files"])
-def test_case_27_a_further_address_rests_alone(ticking, closing, named, two_loopbacks, faults):
+def test_a_further_address_rests_alone(ticking, closing, named, two_loopbacks, faults):
     reactor, clock, _ = ticking
     own = listen(reactor, OneFactory(Echo(), Echo()), interface=named(LOCAL, OTHER))
     further = next(each for each in reactor.getReaders() if each is not own)
@@ -457,7 +453,7 @@ def test_a_factory_may_prepare_each_listening_socket_before_it_starts(
     assert calls == expected * 2
 
 
-def test_backlog_is_what_the_kernel_is_told(reactor, monkeypatch):
+def test_the_kernel_gets_the_backlog(reactor, monkeypatch):
     asked = []
     monkeypatch.setattr(
         port._ListeningSocket, "listen", lambda self, backlog: asked.append(backlog), raising=False
@@ -489,7 +485,7 @@ def test_loseConnection_is_stopListening_and_takes_an_argument(reactor):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, GeneratorExit])
-def test_case_23_what_stopFactory_raises_comes_as_a_failure_of_the_Deferred(reactor, caplog, error):
+def test_what_stopFactory_raises_comes_as_a_failure_of_the_Deferred(reactor, caplog, error):
     class Broken(Counting):
         def stopFactory(self):
             super().stopFactory()
@@ -506,7 +502,7 @@ def test_case_23_what_stopFactory_raises_comes_as_a_failure_of_the_Deferred(reac
     assert own.factory.calls == ["start", "stop", "start", "stop"]
 
 
-def test_case_23_a_failure_that_nobody_takes_is_logged(reactor, caplog):
+def test_a_failure_that_nobody_takes_is_logged(reactor, caplog):
     class Broken(Counting):
         def stopFactory(self):
             raise ZeroDivisionError("in stopFactory")
@@ -547,7 +543,7 @@ def test_stopListening_twice_is_harmless(reactor):
     assert factory.calls == ["start", "stop"]
 
 
-def test_connected_and_disconnected_tell_how_it_stands(reactor):
+def test_connected_and_disconnected_give_the_state(reactor):
     own = listen(reactor)
     states = [(own.connected, own.disconnected)]
     own.stopListening()
@@ -557,7 +553,7 @@ def test_connected_and_disconnected_tell_how_it_stands(reactor):
     assert states == [(True, False), (False, True), (True, False)]
 
 
-def test_what_it_has_accepted_survives_it(reactor, closing):
+def test_accepted_connections_outlive_the_port(reactor, closing):
     own = listen(reactor, OneFactory(Echo()))
     client = closing(connect(own))
     assert answers(reactor, client)
@@ -576,7 +572,7 @@ def test_a_port_can_be_started_again(reactor, closing):
     assert factory.calls == ["start", "stop", "start", "stop"]
 
 
-def test_its_number_can_be_bound_again_at_once_though_connections_are_open(reactor, closing):
+def test_its_port_number_can_be_bound_again_at_once_though_connections_are_open(reactor, closing):
     own = listen(reactor, OneFactory(Echo(), Echo()))
     number = own.getHost().port
     client = closing(connect(own))
@@ -586,7 +582,7 @@ def test_its_number_can_be_bound_again_at_once_though_connections_are_open(react
     assert answers(reactor, closing(connect(again)))
 
 
-def test_its_number_can_be_bound_again_after_the_server_has_closed_first(reactor, closing):
+def test_its_port_number_can_be_bound_again_after_the_server_has_closed_first(reactor, closing):
     protocol = Echo()
     own = listen(reactor, OneFactory(protocol))
     number = own.getHost().port
@@ -734,7 +730,7 @@ def test_buildProtocol_that_is_interrupted_closes_the_connection_and_goes_throug
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET])
-def test_case_28_a_peer_that_has_gone_before_it_is_accepted_concerns_nobody(
+def test_a_peer_that_has_gone_before_it_is_accepted_disturbs_nobody(
     reactor, closing, caplog, number
 ):
     own = listen(reactor, OneFactory(Echo()))
@@ -792,7 +788,7 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_R4_case_30_a_thousand_connects_at_once_leave_time_for_who_is_inside(
+def test_R4_a_thousand_connects_at_once_leave_time_for_established_connections(
     many_descriptors, reactor, closing
 ):
     """tornado 4.0.2."""
@@ -848,7 +844,7 @@ def test_T5_accepting_is_bounded_in_time(ticking, closing):
     assert accepted == [2, 2, 2, 2]
 
 
-def test_a_usual_pass_asks_the_system_once_for_each_connection(reactor, closing):
+def test_an_iteration_accepts_with_one_system_call_a_connection(reactor, closing):
     own = listen(reactor, OneFactory(Echo(), Echo(), Echo()))
     own.socket = Faulty(own.socket)
     assert answers(reactor, closing(connect(own)))
@@ -877,7 +873,7 @@ def no_descriptor_left():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_case_27_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, monkeypatch):
+def test_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, monkeypatch):
     def unknown(*a, **k):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -908,7 +904,7 @@ def come(own, clients):
         client.setblocking(False)
 
 
-def test_case_27_without_descriptors_waiting_peers_are_rejected(full_house, caplog):
+def test_without_descriptors_waiting_peers_are_rejected(full_house, caplog):
     """twisted #5368, python/cpython #151615."""
     reactor, _, own, inside, waiting = full_house
     with no_descriptor_left():
@@ -922,7 +918,7 @@ def test_case_27_without_descriptors_waiting_peers_are_rejected(full_house, capl
     assert "peers rejected: 3" in caplog.text
 
 
-def test_case_27_warnings_about_rejected_peers_are_few_and_name_no_class(full_house, caplog):
+def test_warnings_about_rejected_peers_are_few_and_name_no_class(full_house, caplog):
     reactor, _, own, _, waiting = full_house
     with no_descriptor_left():
         for number, client in enumerate(waiting):
@@ -936,7 +932,7 @@ def test_case_27_warnings_about_rejected_peers_are_few_and_name_no_class(full_ho
     assert second.startswith(f"no descriptor left for connections to {where}; peers rejected: 2")
 
 
-def test_case_27_those_that_only_linger_give_way_to_those_who_wait(reactor, closing):
+def test_lingering_sockets_are_reclaimed_for_waiting_peers(reactor, closing):
     own = listen(reactor, OneFactory(*[Echo() for _ in range(6)]))
     # Given clients that have been served, have got everything, and do not close...
     served = [closing(connect(own)) for _ in range(3)]
@@ -954,14 +950,14 @@ def test_case_27_those_that_only_linger_give_way_to_those_who_wait(reactor, clos
     assert [client.recv(1) for client in served] == [b"", b"", b""]
 
 
-def test_case_27_a_spare_descriptor_that_got_lost_is_replaced(reactor, closing):
+def test_a_spare_descriptor_that_got_lost_is_replaced(reactor, closing):
     own = listen(reactor, OneFactory(Echo()))
     own._drop_spare()  # as if a thread had taken the descriptor before the port took it again
     assert answers(reactor, closing(connect(own)))
     os.fstat(own._spare)
 
 
-def test_case_27_without_descriptors_the_loop_stays_idle(full_house):
+def test_without_descriptors_the_loop_stays_idle(full_house):
     reactor, polling, own, _, waiting = full_house
     with no_descriptor_left():
         come(own, waiting)
@@ -972,7 +968,7 @@ def test_case_27_without_descriptors_the_loop_stays_idle(full_house):
     assert busy == 0
 
 
-def test_case_27_accepting_resumes_when_there_are_descriptors_again(full_house, closing):
+def test_accepting_resumes_when_there_are_descriptors_again(full_house, closing):
     reactor, _, own, _, waiting = full_house
     with no_descriptor_left():
         come(own, waiting)
@@ -980,7 +976,7 @@ def test_case_27_accepting_resumes_when_there_are_descriptors_again(full_house, 
     assert answers(reactor, closing(connect(own)))
 
 
-def test_case_27_all_descriptors_come_back_when_the_port_closes(full_house):
+def test_all_descriptors_come_back_when_the_port_closes(full_house):
     reactor, _, own, _, waiting = full_house
     before = open_descriptors()
     number = own.fileno()
@@ -993,9 +989,7 @@ def test_case_27_all_descriptors_come_back_when_the_port_closes(full_house):
     assert len(gone) == 2  # the port, and what it kept in reserve
 
 
-def test_case_27_the_last_one_in_does_not_close_the_door_when_nobody_else_waits(
-    reactor, closing, caplog
-):
+def test_a_lack_of_descriptors_does_not_stop_accepting_when_nobody_waits(reactor, closing, caplog):
     # Linux asks for a descriptor first, and only then looks whether anybody is there.
     own = listen(reactor, OneFactory(Echo(), Echo()))
     own.socket = Faulty(own.socket)
@@ -1023,7 +1017,7 @@ def ticking(closing):
     return closing(Reactor(polling, seconds=clock.seconds)), clock, polling
 
 
-def test_case_27_with_nothing_in_reserve_the_door_stays_shut_for_a_moment(
+def test_without_a_spare_descriptor_accepting_rests_for_a_moment(
     ticking, closing, monkeypatch, caplog
 ):
     def no_reserve(*a, **k):
@@ -1046,7 +1040,7 @@ def test_case_27_with_nothing_in_reserve_the_door_stays_shut_for_a_moment(
 
 
 @pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.EINVAL])
-def test_case_27_out_of_memory_backs_off_one_at_a_time(ticking, closing, caplog, number):
+def test_out_of_memory_backs_off_one_at_a_time(ticking, closing, caplog, number):
     reactor, clock, polling = ticking
     own = listen(reactor, OneFactory(Echo(), Echo()))
     own.socket = Faulty(own.socket, number, number, number)
@@ -1061,7 +1055,7 @@ def test_case_27_out_of_memory_backs_off_one_at_a_time(ticking, closing, caplog,
     assert reactor.getDelayedCalls() == []
 
 
-def test_case_27_a_listener_that_is_shut_down_does_not_spin(ticking):
+def test_a_listener_that_is_shut_down_does_not_spin(ticking):
     reactor, _, polling = ticking
     own = listen(reactor)
     try:
@@ -1104,7 +1098,7 @@ def test_a_connection_through_a_port_ends_as_any_other(reactor):
     assert protocol.reason.check(ConnectionDone)
 
 
-def test_each_of_several_sockets_of_a_port_is_told(reactor, monkeypatch):
+def test_sockets_lists_each_socket_of_a_port(reactor, monkeypatch):
     found = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0))
         for host in ("127.0.0.1", "127.0.0.2")

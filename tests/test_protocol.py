@@ -148,7 +148,7 @@ def test_a_factory_that_cannot_start_is_not_in_use():
 
 
 @pytest.mark.parametrize("noisy", [True, False])
-def test_a_noisy_factory_tells_the_log_of_its_life(caplog, noisy):
+def test_a_noisy_factory_logs_its_start_and_its_stop(caplog, noisy):
     caplog.set_level(logging.DEBUG, "minireactor")
     factory = Life()
     factory.noisy = noisy
@@ -329,7 +329,7 @@ def test_stopTrying_cancels_the_wait_also_after_a_resetDelay(patient):
     assert clock.getDelayedCalls() == []
 
 
-def test_case_21_a_retry_while_a_wait_is_pending_begins_no_other(patient):
+def test_a_retry_while_a_wait_is_pending_begins_no_other(patient):
     factory, connector, clock = patient
     factory.clientConnectionFailed(connector, REFUSED)
     (call,) = clock.getDelayedCalls()
@@ -341,7 +341,7 @@ def test_case_21_a_retry_while_a_wait_is_pending_begins_no_other(patient):
     assert connector.attempts == 1
 
 
-def test_case_21_stopTrying_cancels_the_waits_of_all_connectors(patient):
+def test_stopTrying_cancels_the_waits_of_all_connectors(patient):
     factory, connector, clock = patient
     other = Connector()
     for each in (connector, other):
@@ -353,7 +353,7 @@ def test_case_21_stopTrying_cancels_the_waits_of_all_connectors(patient):
     assert connector.attempts == other.attempts == 0
 
 
-def test_case_21_two_connectors_of_one_factory_both_come_back(patient):
+def test_two_connectors_of_one_factory_both_come_back(patient):
     factory, connector, clock = patient
     other = Connector()
     for each in (connector, other):
@@ -362,7 +362,7 @@ def test_case_21_two_connectors_of_one_factory_both_come_back(patient):
     assert connector.attempts == other.attempts == 1
 
 
-def test_case_24_a_wait_that_a_program_has_cancelled_is_not_cancelled_again(patient):
+def test_a_wait_that_a_program_has_cancelled_is_not_cancelled_again(patient):
     factory, connector, clock = patient
     factory.clientConnectionFailed(connector, REFUSED)
     for call in clock.getDelayedCalls():
@@ -470,5 +470,5 @@ def test_two_factories_share_nothing(patient):
     assert (other.delay, other.retries, other.connector) == (other.initialDelay, 0, None)
 
 
-def test_the_reason_that_is_nobodys_is_ConnectionDone():
+def test_the_default_reason_is_ConnectionDone():
     assert module.connectionDone.check(ConnectionDone) is ConnectionDone

@@ -146,7 +146,7 @@ def test_E7_a_half_close_travels_behind_what_is_pending(wire, joined):
     assert not joined.a_socket.shut and joined.lost == []
 
 
-def test_E8_case_23_both_halves_closed_end_both_in_order_and_once(wire, joined):
+def test_E8_both_halves_closed_end_both_in_order_and_once(wire, joined):
     joined.a_socket.inbox.append(b"")
     wire.run()
     joined.b_socket.inbox.append(b"")
@@ -158,7 +158,7 @@ def test_E8_case_23_both_halves_closed_end_both_in_order_and_once(wire, joined):
     assert wire.reactor.getReaders() == wire.reactor.getWriters() == []
 
 
-def test_case_25_one_that_is_closed_closes_the_other_once_its_bytes_are_flushed(wire, joined):
+def test_one_that_is_closed_closes_the_other_once_its_bytes_are_flushed(wire, joined):
     joined.b_socket.room = 0
     joined.a_socket.inbox.append(b"last words")
     wire.run()
@@ -219,7 +219,7 @@ def test_a_reset_behind_the_whole_stream_is_passed_on_once_that_has_gone(wire, j
     assert joined.b_socket.was_reset
 
 
-def test_R2_case_21_a_reset_is_noticed_while_the_other_side_is_full(wire, joined):
+def test_R2_a_reset_is_noticed_while_the_other_side_is_full(wire, joined):
     joined.b.setWriteBufferLimits(10)
     joined.b_socket.room = 0
     joined.a_socket.inbox += [b"x" * 100, b"not read"]
@@ -297,7 +297,7 @@ def test_E1_a_connection_that_has_a_producer_cannot_be_joined(wire, joined):
 
 
 @pytest.mark.parametrize("ended_first", [True, False])
-def test_case_24_an_end_that_came_before_the_join_is_passed_on(wire, ended_first):
+def test_an_end_that_came_before_the_join_is_passed_on(wire, ended_first):
     a, a_socket = wire.connect(HalfCloseable(), room=100)
     b, b_socket = wire.connect(HalfCloseable(), room=100)
     a_socket.inbox.append(b"")
@@ -455,7 +455,7 @@ def test_a_full_sink_stops_a_limited_source_of_small_reads(limited):
     assert not limited.a.reading
 
 
-def test_a_slow_sink_below_the_rate_does_not_make_it_hold_more(limited):
+def test_a_slow_sink_below_the_rate_does_not_make_it_buffer_more(limited):
     limited.b.setWriteBufferLimits(1000, 100)
     limited.a_socket.inbox.append(bytes(MEGABYTE))
     for _ in range(200):
@@ -612,7 +612,7 @@ def test_a_reset_that_a_bulk_send_meets_is_not_taken_for_an_end(line, reactor):
     assert "reset by peer" in through.until_ended()
 
 
-def test_case_24_the_reply_of_a_half_closed_client_arrives(line, reactor):
+def test_the_reply_of_a_half_closed_client_arrives(line, reactor):
     """Twisted's portforward drops it."""
     through = line()
     through.client.sendall(b"the question")
@@ -627,7 +627,7 @@ def test_case_24_the_reply_of_a_half_closed_client_arrives(line, reactor):
     assert through.until_ended() == "closed in good order"
 
 
-def test_a_target_that_has_said_all_still_hears_the_client(line, reactor):
+def test_a_target_that_has_ended_still_receives_from_the_client(line, reactor):
     through = line()
     through.target.sendall(b"banner")
     through.target.shutdown(socket.SHUT_WR)
@@ -642,7 +642,7 @@ def test_a_target_that_has_said_all_still_hears_the_client(line, reactor):
 
 
 @pytest.mark.parametrize("source", SIDES)
-def test_case_25_one_leg_ends_and_the_other_closes_with_its_bytes_flushed(line, reactor, source):
+def test_one_leg_ends_and_the_other_closes_with_its_bytes_flushed(line, reactor, source):
     """node #19288."""
     through = line()
     near, far = through.ends(source)
@@ -746,7 +746,7 @@ def test_a_stalled_direction_does_not_stop_the_other(line, reactor):
 
 
 @pytest.mark.parametrize("source", SIDES)
-def test_case_32_a_stalled_proxy_sleeps(closing, mode, source):
+def test_a_stalled_proxy_sleeps(closing, mode, source):
     poller = Watched()
     reactor = closing(Reactor(poller))
     through = Line(reactor, closing, mode)
@@ -994,7 +994,7 @@ def test_B3_a_factory_that_raises_ends_that_client_only(reactor, closing, caplog
 # How it is told.
 
 
-def test_the_line_at_the_end_tells_all(line, reactor):
+def test_the_line_at_the_end_has_all_counts(line, reactor):
     through = line()
     through.client.sendall(b"12345")
     receive(reactor, through.target, 5)

@@ -283,7 +283,7 @@ def test_the_line_at_the_end_of_a_connection(proxy, target, client):
 
 
 @pytest.mark.slow
-def test_verbose_tells_of_connections_and_pauses(proxy, target, client):
+def test_verbose_prints_connections_and_pauses(proxy, target, client):
     process = proxy(target.port, "-v")
     peer = client(process)
     source, sink = f"127.0.0.1:{peer.getsockname()[1]}", f"127.0.0.1:{target.port}"
@@ -299,7 +299,7 @@ def test_verbose_tells_of_connections_and_pauses(proxy, target, client):
     assert process.line_with("resuming") == f"resuming {source}: {sink} has taken them"
 
 
-def test_verbose_tells_of_attempts_that_failed(proxy, target, client):
+def test_verbose_prints_attempts_that_failed(proxy, target, client):
     bad = unused_number()
     process = proxy(bad, target.port, "-v")
     peer = client(process)
@@ -328,7 +328,7 @@ def test_quiet_prints_nothing(command, target, closing):
     assert process.end() == (0, "", "")
 
 
-def test_case_38_it_survives_the_end_of_whoever_read_its_output(proxy, served, client):
+def test_it_survives_the_end_of_whoever_read_its_output(proxy, served, client):
     process = proxy(served(Echo), "-v")
     process.close_stdout()
     for _ in range(3):
@@ -473,7 +473,7 @@ def test_a_target_that_resets_is_named(proxy, target, client):
 
 @pytest.mark.slow
 @needs_proc
-def test_case_27_without_descriptors_those_inside_are_served_and_those_outside_turned_away(
+def test_without_descriptors_established_connections_are_served_and_others_rejected(
     proxy, served, client
 ):
     resource = pytest.importorskip("resource")
@@ -627,7 +627,7 @@ def test_a_target_that_does_not_answer_fails_after_the_connect_timeout(proxy, cl
 
 
 @pytest.mark.parametrize("signal", ["interrupt", "terminate"])
-def test_case_36_a_signal_ends_an_idle_proxy_with_a_summary(signal, proxy, served, client):
+def test_a_signal_ends_an_idle_proxy_with_a_summary(signal, proxy, served, client):
     process = proxy(served(Echo))
     peer = client(process)
     peer.sendall(b"12345")
@@ -676,7 +676,7 @@ def joined(peer, target):
 
 
 @pytest.mark.slow
-def test_case_39_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
+def test_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
     process = proxy(target.port, "--grace", "0.1")
     peer = client(process)
     behind = joined(peer, target)

@@ -183,7 +183,7 @@ def test_the_server_of_your_own_is_short_and_runs(monkeypatch, reactor, closing)
     assert answer == b"HELLO\nWORLD\n"
 
 
-def test_the_pieces_in_between_join_a_producer_and_a_transport():
+def test_the_stages_in_the_readme_join_a_producer_and_a_transport():
     source = block(TEXTS["minireactor/streams/README.md"], "chains stages", "python")
     transport = StringTransport()
     scope = {"transport": transport, "producer": StrictPushProducer(None)}

@@ -153,7 +153,7 @@ def let_pass(time, reactor, seconds, step):
 # What it tells.
 
 
-def test_events_tell_of_a_conversation_and_its_pauses(start, meet, reactor):
+def test_events_report_a_conversation_and_its_pauses(start, meet, reactor):
     relay = start()
     client, target = meet(relay)
     send_until_it_sticks(reactor, target, PLENTY)
@@ -184,7 +184,7 @@ def test_nothing_of_a_conversation_is_kept_after_its_end(start, meet, time, time
 
 
 @pytest.mark.parametrize("source", SIDES)
-def test_a_pause_names_who_is_behind(reactor, target, come, source):
+def test_a_pause_names_the_slow_side(reactor, target, come, source):
     details = []
 
     def tell(event, proxy, detail):
@@ -309,7 +309,7 @@ def test_bytes_in_either_direction_keep_both(timed, time, start, meet, busy):
     assert relay.connections
 
 
-def test_case_41_a_long_drain_outlives_the_idle_timeout_and_its_source(timed, time, start, meet):
+def test_a_long_drain_outlives_the_idle_timeout_and_its_source(timed, time, start, meet):
     relay = start(on=timed, idle_timeout=10, high=2 * len(PLENTY))
     client, target = meet(relay)
     client.shutdown(socket.SHUT_WR)
@@ -395,7 +395,7 @@ def test_the_system_asks_silent_peers_of_both_sides(start, meet):
         assert [sock.getsockopt(socket.IPPROTO_TCP, one) for one in options] == [60, 6]
 
 
-def test_without_keepalive_the_system_asks_nobody(start, meet):
+def test_without_keepalive_the_system_sends_no_probes(start, meet):
     relay = start()
     meet(relay)
     assert len(relay._proxies) == 2
@@ -572,7 +572,7 @@ def drain_to_the_end(reactor, sock):
 
 
 @pytest.mark.parametrize("has_leg", [True, False])
-def test_an_end_of_the_client_while_the_join_fails_is_told_once(
+def test_an_end_of_the_client_while_the_join_fails_is_reported_once(
     reactor, closing, target, monkeypatch, has_leg
 ):
     ended = []
@@ -644,7 +644,7 @@ def test_a_client_of_a_proxy_that_is_one_of_its_targets_gets_another(
     assert len(warnings(caplog)) == 2
 
 
-def test_a_proxy_that_hears_late_of_its_own_connection_closes_it(reactor, start, come, caplog):
+def test_a_proxy_that_detects_its_own_connection_late_closes_it(reactor, start, come, caplog):
     number = unused_number()
     relay = start(("127.0.0.1", number), listen=("127.0.0.1", number))
     client = come(relay)
@@ -683,7 +683,7 @@ def test_that_a_target_leads_back_is_said_once_in_a_while(timed, time, start, co
         time.advance(LOOP_WARNING_SECONDS / 2)
 
 
-def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_welcome(closing):
+def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_accepted(closing):
     # A system gives one number to two sockets whose peers are different.
     door = closing(socket.create_server(("127.0.0.1", 0)))
     sock = closing(socket.create_connection(door.getsockname()))
@@ -761,7 +761,7 @@ def test_stopping_lets_transfers_finish_each_way(start, meet, reactor, source):
     assert reactor.getDelayedCalls() == []
 
 
-def test_case_39_what_goes_on_after_the_grace_is_aborted_at_both_ends(timed, time, start, meet):
+def test_what_goes_on_after_the_grace_is_aborted_at_both_ends(timed, time, start, meet):
     relay = start(on=timed)
     client, target = meet(relay)
     relay.stop(60)

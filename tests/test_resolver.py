@@ -430,7 +430,7 @@ def test_the_usual_number_is_far_below_the_ceiling():
     assert USUAL_LOOKUPS * 5 <= MAX_LOOKUPS
 
 
-def test_its_timers_are_not_shown(reactor, names, clock):
+def test_its_timers_are_internal(reactor, names, clock):
     names.answers["one.example"] = ["192.0.2.1"]
     answered(reactor, Client(reactor, "one.example"))
     clock.advance(FRESH_SECONDS + 1)
@@ -441,7 +441,7 @@ def test_its_timers_are_not_shown(reactor, names, clock):
     assert reactor.getDelayedCalls() == []
 
 
-def test_T2_case_04_a_look_up_that_hangs_does_not_keep_the_process():
+def test_T2_a_look_up_that_hangs_does_not_keep_the_process():
     code = """
     import socket, threading, time
     asked = threading.Event()
@@ -512,7 +512,7 @@ UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 @pytest.mark.parametrize("spare", [0, 1])
-def test_case_27_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, names, spare):
+def test_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, names, spare):
     reactor.iterate()
     names.answers["one.example"] = UNKNOWN
     with no_descriptor_left(spare):
@@ -522,7 +522,7 @@ def test_case_27_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor,
     assert isinstance(answered(reactor, Client(reactor, "one.example")).found, DNSLookupError)
 
 
-def test_case_27_nor_is_it_the_service(reactor, names):
+def test_nor_is_it_the_service(reactor, names):
     reactor.iterate()
     unknown = socket.gaierror(socket.EAI_SERVICE, "Servname not supported")
     names.answers["one.example"] = unknown
@@ -533,12 +533,12 @@ def test_case_27_nor_is_it_the_service(reactor, names):
     assert isinstance(found, ServiceNameUnknownError)
 
 
-def test_case_27_an_error_that_tells_is_taken_as_it_is(reactor, names):
+def test_a_specific_error_is_taken_as_it_is(reactor, names):
     names.answers["one.example"] = OSError(errno.ENFILE, "Too many open files in system")
     assert answered(reactor, Client(reactor, "one.example")).found.osError == errno.ENFILE
 
 
-def test_case_27_what_lingers_makes_room_for_a_look_up(reactor, names, monkeypatch):
+def test_a_lingering_socket_is_reclaimed_for_a_look_up(reactor, names, monkeypatch):
     def reclaim(own, limit):
         names.answers["one.example"] = ["192.0.2.1"]
         return True
@@ -549,7 +549,7 @@ def test_case_27_what_lingers_makes_room_for_a_look_up(reactor, names, monkeypat
     assert len(names.asked) == 2
 
 
-def test_case_27_it_asks_for_room_once_only(reactor, names, monkeypatch):
+def test_it_reclaims_descriptors_once_only(reactor, names, monkeypatch):
     names.answers["one.example"] = OSError(errno.EMFILE, "none left")
     asked = []
     monkeypatch.setattr(resolver.Lingering, "reclaim", lambda own, limit: not asked.append(limit))

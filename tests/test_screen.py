@@ -343,7 +343,7 @@ def test_labels_are_shown_only_if_they_differ():
     assert "-> a" in line_with(lines, ":40001")
 
 
-def test_what_matters_least_gives_way_first_in_a_narrow_window():
+def test_what_matters_least_is_left_out_first_in_a_narrow_window():
     found = {}
     rows = [row(label="one"), row(2, label="two")]
     for width in range(130, 10, -1):

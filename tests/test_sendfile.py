@@ -136,7 +136,7 @@ def test_U1_a_pull_producer_is_not_asked_while_a_file_is_pending(wire, monkeypat
     producer.check()
 
 
-def test_R4_a_pass_sends_no_more_than_its_share(wire, monkeypatch, file):
+def test_R4_an_iteration_sends_no_more_than_its_share(wire, monkeypatch, file):
     asked = []
     monkeypatch.setattr(
         sendfile, "_send", lambda sock, fd, offset, count: asked.append((offset, count)) or count
@@ -225,7 +225,7 @@ def test_the_deferred_fails_if_the_connection_ends_before(reactor, closing, way,
     assert protocol.transport.pending == 0
 
 
-def test_who_does_not_use_the_deferred_hears_nothing_of_its_failure(wire, file, caplog):
+def test_a_failure_of_an_unused_deferred_is_not_logged(wire, file, caplog):
     transport, _ = wire.connect(Recorder())
     transport.sendFile(file)
     transport.abortConnection()

@@ -118,7 +118,7 @@ def let_pass(time, reactor, seconds, step):
 # The port, and who is connected.
 
 
-def test_listening_tells_the_address_with_the_real_port_number(start):
+def test_listening_reports_the_address_with_the_real_port_number(start):
     server = start(Factory.forProtocol(Echo))
     address = server.port.getHost()
     assert address.host == "127.0.0.1"
@@ -131,7 +131,9 @@ def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
         Server(reactor, Factory.forProtocol(Echo)).listen("127.0.0.1", taken)
 
 
-def test_after_a_failed_listen_nobody_is_told_and_another_port_can_be_tried(reactor, start, join):
+def test_after_a_failed_listen_nobody_is_notified_and_another_port_can_be_tried(
+    reactor, start, join
+):
     taken = start(Factory.forProtocol(Echo)).port.getHost().port
     before = reactor.observers
     events = []
@@ -208,7 +210,7 @@ def test_totals_count_connections_that_are_open_and_that_have_ended(start, join,
     )
 
 
-def test_events_tell_of_connections_pauses_and_resumes(start, join, reactor):
+def test_events_report_connections_pauses_and_resumes(start, join, reactor):
     server = start(RandomFactory())
     client = join(server)
     fill(server, client)
@@ -228,14 +230,14 @@ def test_events_tell_of_connections_pauses_and_resumes(start, join, reactor):
     assert len(middle) >= 2
 
 
-def test_asking_a_pull_producer_is_not_told_as_a_resume(start, join, reactor):
+def test_asking_a_pull_producer_is_not_reported_as_a_resume(start, join, reactor):
     server = start(Factory.forProtocol(Chargen))
     client = join(server)
     receive(reactor, client, MEGABYTE)
     assert names(server) == ["connectionMade"]
 
 
-def test_the_end_of_a_connection_is_told_with_its_reason(start, join, reactor):
+def test_the_end_of_a_connection_is_reported_with_its_reason(start, join, reactor):
     server = start(Factory.forProtocol(Echo))
     join(server).close()
     pump(reactor, lambda: not server.connections, "the end")
@@ -301,7 +303,7 @@ def test_connections_that_the_app_makes_are_not_the_servers(start, join, reactor
     assert names(server) == ["connectionMade", "connectionLost"]
 
 
-def test_an_app_that_turns_a_client_away_leaves_nothing_behind(start, reactor, closing):
+def test_an_app_that_rejects_a_client_leaves_nothing_behind(start, reactor, closing):
     class Closed(Factory):
         def buildProtocol(self, addr):
             return None
@@ -416,7 +418,7 @@ def test_a_byte_now_and_then_keeps_a_connection(start, join, time, timed):
     assert server.connections
 
 
-def test_case_41_a_long_drain_outlives_the_idle_timeout(start, join, time, timed):
+def test_a_long_drain_outlives_the_idle_timeout(start, join, time, timed):
     server = start(Factory.forProtocol(Sender), on=timed, idle_timeout=10)
     client = join(server)
     received = 0
@@ -508,7 +510,7 @@ def test_a_quiet_peer_without_bytes_waiting_is_not_stalled(start, join, time, ti
     assert server.connections
 
 
-def test_case_32_without_connections_no_timer_wakes_the_loop(start, join, time, closing):
+def test_without_connections_no_timer_wakes_the_loop(start, join, time, closing):
     poller = Watched(clock=time)
     reactor = closing(Reactor(poller, seconds=time))
     server = start(RandomFactory(), on=reactor, idle_timeout=10, stall_timeout=5)
@@ -726,7 +728,7 @@ def test_stopping_ends_an_echo_after_its_bytes_have_gone(start, join, reactor):
     pump(reactor, lambda: "stopped" in names(server), "the end")
 
 
-def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(start, join, time, timed):
+def test_a_client_that_never_reads_is_aborted_after_the_grace(start, join, time, timed):
     server = start(RandomFactory(), on=timed)
     fill(server, join(server))
 
@@ -739,7 +741,7 @@ def test_case_39_a_client_that_never_reads_is_aborted_after_the_grace(start, joi
     assert server.events[-2][1].check(ConnectionAborted)
 
 
-def test_case_39_without_grace_it_is_aborted_at_once(start, join, reactor):
+def test_without_grace_it_is_aborted_at_once(start, join, reactor):
     server = start(RandomFactory())
     fill(server, join(server))
     server.stop(0)
@@ -761,7 +763,7 @@ def test_stopping_twice_aborts_at_once(start, join, reactor):
     assert reactor.getDelayedCalls() == []
 
 
-def test_it_is_told_once_that_all_have_gone(start, join, reactor):
+def test_the_end_of_all_connections_is_reported_once(start, join, reactor):
     server = start(RandomFactory())
     join(server)
     for _ in range(3):

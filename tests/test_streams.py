@@ -236,7 +236,7 @@ def test_everything_arrives_with_pauses_from_outside_of_a_write(kind, producing,
 
 @each_producer
 @each_stage
-def test_nothing_is_held_beyond_the_mark_and_a_chunk(kind, producing, clock):
+def test_nothing_is_buffered_beyond_the_mark_and_a_chunk(kind, producing, clock):
     producer, stage, sink = chain(kind, clock, producing, pause_at="all")
     most = 0
 
@@ -259,7 +259,7 @@ def test_nothing_is_held_beyond_the_mark_and_a_chunk(kind, producing, clock):
 
 
 @each_stage
-def test_P1_a_push_producer_is_not_told_to_start(kind, clock):
+def test_P1_registration_calls_nothing_on_a_push_producer(kind, clock):
     producer, stage, sink = chain(kind, clock, chunks=())
     stage.registerProducer(producer, True)
     assert producer.calls == []
@@ -352,7 +352,7 @@ def test_U1_a_pull_producer_is_not_asked_while_there_is_no_room(kind, clock):
 
 
 @each_stage
-def test_U2_a_pull_producer_with_nothing_to_say_is_not_polled(kind, clock):
+def test_U2_a_pull_producer_with_nothing_to_write_is_not_polled(kind, clock):
     producer, stage, sink = chain(kind, clock, StrictPullProducer, [b"a", None, b"b"])
     producer.start()
     settle(clock, sink)
@@ -530,7 +530,9 @@ def test_E5_a_close_after_the_end_reaches_the_consumer(kind, clock):
 
 @each_producer
 @each_stage
-def test_E6_an_abort_stops_the_producer_drops_what_is_held_and_aborts_below(kind, producing, clock):
+def test_E6_an_abort_stops_the_producer_drops_what_is_buffered_and_aborts_below(
+    kind, producing, clock
+):
     producer, stage, sink = chain(kind, clock, producing, pause_at={2})
     producer.start()
     while not sink.paused:
@@ -687,7 +689,7 @@ def test_B3_a_stage_whose_repr_raises_breaks_off_all_the_same(clock, caplog):
     assert sink.calls == ["abort"]
 
 
-def test_whoever_cancels_all_calls_that_are_shown_stops_no_stream(wire, clock):
+def test_cancelling_all_of_getDelayedCalls_stops_no_stream(wire, clock):
     # given a stream that waits for its time
     sink = Sink()
     stage = pipe(RateLimiter(1000, 100, wire.reactor), sink)
@@ -838,7 +840,7 @@ def test_a_repr_says_what_is_buffered(clock):
 # --- PushFromPull
 
 
-def test_a_long_stream_takes_a_pass_a_chunk_and_never_recurses(wire):
+def test_a_long_stream_takes_an_iteration_a_chunk_and_never_recurses(wire):
     sink = Sink()
     producer = StrictPullProducer(pipe(PushFromPull(wire.reactor), sink), [b"a"] * 5000)
     producer.start()
@@ -1000,7 +1002,7 @@ def test_a_burst_passes_at_once_after_a_rest(clock):
     assert limiter.buffered == 10
 
 
-def test_it_pauses_with_the_first_byte_it_holds_and_resumes_with_the_last(clock):
+def test_it_pauses_with_the_first_byte_it_buffers_and_resumes_with_the_last(clock):
     sink = Sink(clock)
     limiter = pipe(RateLimiter(100, 30, clock), sink)
     producer = StrictPushProducer(limiter)
@@ -1142,7 +1144,7 @@ def test_compressed_and_decompressed_again_is_the_same(producing, pause_at, cloc
     sink.check()
 
 
-def test_U2_case_11_a_pull_producer_is_asked_again_when_its_chunk_was_swallowed(clock):
+def test_U2_a_pull_producer_is_asked_again_when_its_chunk_was_swallowed(clock):
     def every_third(data, seen=[]):  # noqa: B006
         seen.append(data)
         return b"".join(seen) if not len(seen) % 3 else (b"" if len(seen) % 2 else None)

@@ -159,7 +159,7 @@ def test_M2_low_of_zero_resumes_at_zero_as_twisted_does(open_wire, wire):
     assert producer.calls == ["pause", "resume"]
 
 
-def test_M3_case_12_a_high_mark_lowered_under_pending_pauses_now(open_wire):
+def test_M3_a_high_mark_lowered_under_pending_pauses_now(open_wire):
     _, transport, _ = open_wire
     producer = Push()
     transport.registerProducer(producer, True)
@@ -168,7 +168,7 @@ def test_M3_case_12_a_high_mark_lowered_under_pending_pauses_now(open_wire):
     assert producer.calls == ["pause"]
 
 
-def test_M3_case_12_a_low_mark_raised_over_pending_resumes_on_the_next_pass(open_wire, wire):
+def test_M3_a_low_mark_raised_over_pending_resumes_in_the_next_iteration(open_wire, wire):
     _, transport, _ = open_wire
     producer = Push()
     transport.registerProducer(producer, True)
@@ -213,7 +213,7 @@ def test_P1_one_that_registers_above_high_is_paused_by_its_first_write(open_wire
     assert producer.calls == ["pause"]
 
 
-def test_P2_case_3_pause_is_called_once_for_each_crossing(open_wire):
+def test_P2_pause_is_called_once_for_each_crossing(open_wire):
     _, transport, _ = open_wire
     producer = Push()
     transport.registerProducer(producer, True)
@@ -232,7 +232,7 @@ def test_P2_pause_comes_from_inside_the_write_that_crossed(open_wire):
     assert seen == [107]
 
 
-def test_P2_case_13_writeSequence_over_high_pauses_once(open_wire):
+def test_P2_writeSequence_over_high_pauses_once(open_wire):
     _, transport, _ = open_wire
     producer = Push()
     transport.registerProducer(producer, True)
@@ -263,9 +263,7 @@ def test_P3_resume_is_called_once_although_pending_goes_on_falling(open_wire, wi
     assert (transport.pending, producer.calls) == (0, ["pause", "resume"])
 
 
-def test_P4_case_1_a_producer_that_overfills_inside_resume_is_paused_and_later_resumed(
-    open_wire, wire
-):
+def test_P4_a_producer_that_overfills_inside_resume_is_paused_and_later_resumed(open_wire, wire):
     _, transport, sock = open_wire
     producer = Push(on_resume=lambda: transport.write(b"y" * 200))
     transport.registerProducer(producer, True)
@@ -278,7 +276,7 @@ def test_P4_case_1_a_producer_that_overfills_inside_resume_is_paused_and_later_r
     assert producer.calls == ["pause", "resume", "pause", "resume", "pause"]
 
 
-def test_P4_case_2_a_producer_writes_to_another_connection_in_the_write_pass(wire):
+def test_P4_a_producer_writes_to_another_connection_in_the_flush(wire):
     other, other_sock = wire.connect(Recorder(), room=1000)
     transport, sock = wire.connect(Recorder())
     transport.setWriteBufferLimits(10)
@@ -291,7 +289,7 @@ def test_P4_case_2_a_producer_writes_to_another_connection_in_the_write_pass(wir
 
 
 @pytest.mark.parametrize("ending", ["loseConnection", "abortConnection"])
-def test_case_2_a_producer_ends_another_connection_in_the_write_pass(wire, ending):
+def test_a_producer_ends_another_connection_in_the_flush(wire, ending):
     third, first = Recorder(), Recorder()
     first_transport, _ = wire.connect(first, room=1000)
     transport, sock = wire.connect(Recorder())
@@ -346,7 +344,7 @@ def test_U1_it_is_never_paused(open_wire):
     assert producer.calls == ["resume"]
 
 
-def test_U2_case_11_a_producer_with_nothing_to_say_is_not_polled(open_wire, wire):
+def test_U2_a_producer_with_nothing_to_write_is_not_polled(open_wire, wire):
     _, transport, sock = open_wire
     producer = Push()
     sock.room = 1000
@@ -370,7 +368,7 @@ def test_U2_an_idle_connection_that_is_closing_does_not_ask(open_wire, wire):
 # --- E: registration and endings
 
 
-def test_E1_case_7_a_second_producer_is_refused_and_the_first_goes_on(open_wire, wire):
+def test_E1_a_second_producer_is_refused_and_the_first_goes_on(open_wire, wire):
     _, transport, sock = open_wire
     first, second = Push(), Push()
     transport.registerProducer(first, True)
@@ -385,7 +383,7 @@ def test_E1_case_7_a_second_producer_is_refused_and_the_first_goes_on(open_wire,
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_E2_case_5_registering_on_a_lost_connection_stops_at_once(open_wire, wire, streaming):
+def test_E2_registering_on_a_lost_connection_stops_at_once(open_wire, wire, streaming):
     protocol, transport, _ = open_wire
     transport.abortConnection()
     wire.run()
@@ -395,7 +393,7 @@ def test_E2_case_5_registering_on_a_lost_connection_stops_at_once(open_wire, wir
     assert protocol.calls == ["made", "lost"]
 
 
-def test_E3_case_4_a_lost_connection_stops_its_producer_once_before_the_protocol(open_wire, wire):
+def test_E3_a_lost_connection_stops_its_producer_once_before_the_protocol(open_wire, wire):
     protocol, transport, sock = open_wire
     producer = Push(on_stop=lambda: protocol.calls.append("stop"))
     transport.registerProducer(producer, True)
@@ -406,7 +404,7 @@ def test_E3_case_4_a_lost_connection_stops_its_producer_once_before_the_protocol
     assert protocol.calls == ["made", "stop", "lost"]
 
 
-def test_E4_case_6_unregistering_without_a_producer_or_twice_is_nothing(open_wire, wire):
+def test_E4_unregistering_without_a_producer_or_twice_is_nothing(open_wire, wire):
     _, transport, _ = open_wire
     transport.unregisterProducer()
     transport.registerProducer(Push(), True)
@@ -416,7 +414,7 @@ def test_E4_case_6_unregistering_without_a_producer_or_twice_is_nothing(open_wir
     assert (transport.producer, transport.connected) == (None, True)
 
 
-def test_E4_after_stop_the_consumer_has_let_go_already(open_wire, wire):
+def test_E4_after_stop_the_producer_is_unregistered_already(open_wire, wire):
     _, transport, sock = open_wire
     seen = []
 
@@ -449,7 +447,7 @@ def test_E5_closing_waits_for_the_producer_and_for_pending(open_wire, wire):
     assert len(sock.taken) == 131
 
 
-def test_E5_case_8_a_late_unregister_still_closes(open_wire, wire):
+def test_E5_a_late_unregister_still_closes(open_wire, wire):
     protocol, transport, sock = open_wire
     transport.registerProducer(Push(), True)
     transport.loseConnection()
@@ -481,7 +479,7 @@ def test_E6_abort_drops_what_is_pending_and_resets(open_wire, wire):
     assert sock.was_reset and sock.closed
 
 
-def test_E6_case_9_no_resume_follows_an_abort_inside_pause(open_wire, wire):
+def test_E6_no_resume_follows_an_abort_inside_pause(open_wire, wire):
     protocol, transport, sock = open_wire
     producer = Push(on_pause=transport.abortConnection)
     transport.registerProducer(producer, True)
@@ -528,7 +526,7 @@ def test_E6_nothing_is_taken_after_an_abort_of_a_half_closing_connection(wire, w
 
 
 @pytest.mark.parametrize("first", ["their half", "our half"])
-def test_E8_an_abort_inside_a_half_close_notification_ends_on_a_later_pass(wire, first):
+def test_E8_an_abort_inside_a_half_close_notification_ends_in_a_later_iteration(wire, first):
     class Aborts(HalfCloseable):
         def readConnectionLost(self):
             super().readConnectionLost()
@@ -589,7 +587,7 @@ def test_E7_a_half_close_waits_for_the_producer(open_wire, wire):
     assert (sock.shut, bytes(sock.taken)) == (True, b"last")
 
 
-def test_E7_a_half_closeable_protocol_is_told_which_half_went(reactor, closing):
+def test_E7_a_half_closeable_protocol_is_notified_of_each_half(reactor, closing):
     protocol, client = served(reactor, HalfCloseable())
     closing(client)
     client.shutdown(socket.SHUT_WR)
@@ -655,7 +653,7 @@ def test_E7_an_exception_in_a_half_close_notification_is_logged_once_and_closes(
 
 
 @pytest.mark.parametrize("theirs_first", [True, False])
-def test_E8_case_23_both_halves_close_in_either_order_and_the_end_comes_once(
+def test_E8_both_halves_close_in_either_order_and_the_end_comes_once(
     reactor, closing, theirs_first
 ):
     protocol, client = served(reactor, HalfCloseable())
@@ -674,7 +672,7 @@ def test_E8_case_23_both_halves_close_in_either_order_and_the_end_comes_once(
     assert protocol.reason.check(ConnectionDone)
 
 
-def test_E8_case_22_a_half_close_and_then_a_close_frees_the_descriptor(reactor, closing):
+def test_E8_a_half_close_and_then_a_close_frees_the_descriptor(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.loseWriteConnection()
@@ -766,7 +764,7 @@ def test_everything_is_silent_after_the_end(open_wire, wire):
 # --- C: closing loses nothing (the waiting itself: test_linger.py)
 
 
-def test_C1_case_26_unread_input_costs_the_peer_no_byte(reactor, closing):
+def test_C1_unread_input_costs_the_peer_no_byte(reactor, closing):
     class Sender(Recorder):
         def connectionMade(self):
             self.transport.pauseProducing()
@@ -810,7 +808,7 @@ def test_R1_pause_stops_delivery_until_resume(reactor, closing):
 
 
 @pytest.mark.parametrize("where", ["connectionMade", "dataReceived"])
-def test_R1_case_19_a_pause_inside_a_callback_holds(reactor, closing, where):
+def test_R1_a_pause_inside_a_callback_holds(reactor, closing, where):
     class Pauses(Recorder):
         def connectionMade(self):
             super().connectionMade()
@@ -847,7 +845,7 @@ class Lines(LineReceiver):
         self.reason = reason
 
 
-def test_R1_case_17_a_pause_holds_back_the_lines_of_the_same_packet(reactor, closing):
+def test_R1_a_pause_holds_back_the_lines_of_the_same_packet(reactor, closing):
     protocol, client = served(reactor, Lines())
     closing(client)
     client.sendall(b"one\ntwo\n")
@@ -859,7 +857,7 @@ def test_R1_case_17_a_pause_holds_back_the_lines_of_the_same_packet(reactor, clo
     assert protocol.lines == [b"one", b"two"]
 
 
-def test_R1_held_lines_come_before_the_end_of_the_stream(reactor, closing):
+def test_R1_buffered_lines_come_before_the_end_of_the_stream(reactor, closing):
     protocol, client = served(reactor, Lines())
     client.sendall(b"one\ntwo\nthree\n")
     client.close()
@@ -874,7 +872,7 @@ def test_R1_held_lines_come_before_the_end_of_the_stream(reactor, closing):
     assert protocol.lines == [b"one", b"two", b"three"]
 
 
-def test_R1_what_a_receiver_holds_can_be_completed_behind_the_end_of_the_stream(wire):
+def test_R1_buffered_input_can_be_completed_after_the_end_of_the_stream(wire):
     class LastLines(Lines):
         def lineReceived(self, line):
             self.lines.append(line)
@@ -898,7 +896,7 @@ def test_R1_what_a_receiver_holds_can_be_completed_behind_the_end_of_the_stream(
     assert not wire.reactor.getReaders()
 
 
-def test_R1_nothing_is_read_while_held_lines_wait_for_their_turn(wire):
+def test_R1_nothing_is_read_while_buffered_lines_wait_for_their_turn(wire):
     class Slow(Lines):
         def lineReceived(self, line):
             super().lineReceived(line)
@@ -914,7 +912,7 @@ def test_R1_nothing_is_read_while_held_lines_wait_for_their_turn(wire):
         assert held <= tcp.LARGEST_READ  # that of one read
 
 
-def test_R1_an_exception_in_a_held_line_ends_its_own_connection(reactor, closing):
+def test_R1_an_exception_in_a_buffered_line_ends_its_own_connection(reactor, closing):
     class Bad(Lines):
         def lineReceived(self, line):
             super().lineReceived(line)
@@ -930,7 +928,7 @@ def test_R1_an_exception_in_a_held_line_ends_its_own_connection(reactor, closing
     assert protocol.reason.check(ValueError)
 
 
-def test_R1_case_20_pause_and_resume_are_idempotent_and_nothing_while_closing(open_wire, wire):
+def test_R1_pause_and_resume_are_idempotent_and_nothing_while_closing(open_wire, wire):
     _, transport, sock = open_wire
     for _ in range(2):
         transport.pauseProducing()
@@ -957,7 +955,7 @@ def test_R1_resume_after_the_peers_end_reads_no_more(reactor, closing):
     assert protocol.calls == ["made", "read lost"]
 
 
-def test_R2_case_21_a_paused_drained_connection_notices_a_reset(reactor):
+def test_R2_a_paused_drained_connection_notices_a_reset(reactor):
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
     passes(reactor)
@@ -967,7 +965,7 @@ def test_R2_case_21_a_paused_drained_connection_notices_a_reset(reactor):
     assert protocol.reason.check(ConnectionLost)
 
 
-def test_R2_a_paused_connection_whose_peer_closed_in_order_tells_it_once_on_resume(reactor):
+def test_R2_a_paused_connection_whose_peer_closed_in_order_reports_it_once_on_resume(reactor):
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
     client.sendall(b"last words")
@@ -1042,7 +1040,7 @@ def test_R3_a_line_receiver_delivers_no_further_line_after_loseConnection(reacto
     assert protocol.lines == [b"one"]
 
 
-def test_R4_one_connection_gets_a_bounded_share_of_a_pass(wire):
+def test_R4_one_connection_gets_a_bounded_share_of_an_iteration(wire):
     protocol = Recorder()
     transport, sock = wire.connect(protocol, room=1 << 30)
     sock.inbox = [b"i" * (1 << 20) for _ in range(20)]
@@ -1093,7 +1091,7 @@ def test_E7_what_an_answer_adds_after_the_write_side_has_ended_is_dropped(wire):
     assert transport.connected and transport.pending == 0
 
 
-def test_case_40_one_read_larger_than_the_high_mark_does_not_deadlock(reactor, closing):
+def test_one_read_larger_than_the_high_mark_does_not_deadlock(reactor, closing):
     class Echo(Recorder):
         def connectionMade(self):
             self.transport.setWriteBufferLimits(1000, 100)
@@ -1156,7 +1154,7 @@ def test_B1_the_TypeError_for_str_says_so(open_wire, first):
         transport.write("text")
 
 
-def test_B2_write_never_sends_on_the_spot(open_wire, wire):
+def test_B2_write_never_sends_at_once(open_wire, wire):
     _, transport, sock = open_wire
     sock.room = 1000
     transport.write(b"x" * 200)
@@ -1244,7 +1242,7 @@ def test_B3_an_exception_in_connectionLost_is_logged_and_that_is_all(
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("call", ["pause", "resume", "stop"])
-def test_B3_case_10_a_producer_that_raises_ends_its_own_connection_only(wire, caplog, call, error):
+def test_B3_a_producer_that_raises_ends_its_own_connection_only(wire, caplog, call, error):
     def fail():
         raise error(call)
 
@@ -1300,7 +1298,7 @@ def test_B3_KeyboardInterrupt_and_SystemExit_go_through(wire, through):
 @pytest.mark.parametrize(
     "chunks", [[b"z" * 20_000_000], [b"%06d" % n for n in range(100_000)], [b"q" * 9000] * 1500]
 )
-def test_case_13_a_long_sequence_arrives_whole(reactor, closing, chunks):
+def test_a_long_sequence_arrives_whole(reactor, closing, chunks):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.writeSequence(chunks)
@@ -1308,7 +1306,7 @@ def test_case_13_a_long_sequence_arrives_whole(reactor, closing, chunks):
     assert drain(reactor, client) == b"".join(chunks)
 
 
-def test_case_13_over_a_thousand_large_chunks_arrive_whole(reactor, closing):
+def test_over_a_thousand_large_chunks_arrive_whole(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     chunks = [bytes([n % 251]) * LARGE for n in range(1500)]
@@ -1319,9 +1317,7 @@ def test_case_13_over_a_thousand_large_chunks_arrive_whole(reactor, closing):
     assert drain(reactor, client) == b"".join(chunk + b"|" for chunk in chunks)
 
 
-def test_case_14_a_send_that_would_block_after_a_chunk_loses_nothing_and_repeats_nothing(
-    open_wire, wire
-):
+def test_a_send_that_would_block_after_a_chunk_loses_nothing_and_repeats_nothing(open_wire, wire):
     _, transport, sock = open_wire
     payload = os.urandom(3 * LARGE + 777)
     transport.write(payload[:LARGE])
@@ -1335,7 +1331,7 @@ def test_case_14_a_send_that_would_block_after_a_chunk_loses_nothing_and_repeats
 
 
 @pytest.mark.parametrize("sequence", [False, True], ids=["write", "writeSequence"])
-def test_case_15_many_small_chunks_are_linear(wire, sequence):
+def test_many_small_chunks_are_linear(wire, sequence):
     def write(count):
         transport, sock = wire.connect(Recorder())
         transport.setWriteBufferLimits(100, 20)  # above it, each write costs a little more
@@ -1354,7 +1350,7 @@ def test_case_15_many_small_chunks_are_linear(wire, sequence):
     assert_linear(write, 5000)
 
 
-def test_case_15_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, wire):
+def test_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, wire):
     _, transport, sock = open_wire
     producer = Push()
     transport.registerProducer(producer, True)
@@ -1366,7 +1362,7 @@ def test_case_15_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, 
     assert (len(sock.taken), sock.sends) == (1_000_000, 1)
 
 
-def test_case_16_a_hundred_megabytes_in_one_write_arrive(reactor, closing):
+def test_a_hundred_megabytes_in_one_write_arrive(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.write(bytes(100_000_000))
@@ -1374,7 +1370,7 @@ def test_case_16_a_hundred_megabytes_in_one_write_arrive(reactor, closing):
     assert len(drain(reactor, client)) == 100_000_000
 
 
-def test_case_32_write_interest_is_off_when_there_is_nothing_to_write(open_wire, wire):
+def test_write_interest_is_off_when_there_is_nothing_to_write(open_wire, wire):
     _, transport, sock = open_wire
     transport.write(b"x" * 50)
     wire.run()
@@ -1507,7 +1503,7 @@ def test_a_program_can_keep_things_on_a_transport_and_replace_its_methods(wire):
     assert (transport.name, written, sock.taken) == ("mine", [b"x"], b"x")
 
 
-def test_counters_tell_what_went_through(open_wire, wire):
+def test_counters_count_what_went_through(open_wire, wire):
     _, transport, sock = open_wire
     transport.registerProducer(Push(), True)
     transport.write(b"x" * 150)
@@ -1673,7 +1669,7 @@ def test_T5_flushes_of_many_connections_share_an_iteration(wire):
     assert {len(sock.taken) for _, sock in pairs} == {2 * tcp.SMALLEST_SHARE}
 
 
-def test_a_connection_tells_its_marks_and_the_state_of_its_flow_control(wire):
+def test_a_connection_has_its_marks_and_the_state_of_its_flow_control(wire):
     transport, _ = wire.connect(Recorder(), room=0)
     transport.setWriteBufferLimits(10, 3)
     assert (transport.marks, transport.flow_state) == ((10, 3), flow.NONE)

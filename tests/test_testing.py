@@ -148,7 +148,7 @@ def test_a_call_can_be_moved_and_cancelled_as_on_a_reactor():
         call.cancel()
 
 
-def test_case_33_a_negative_delay_is_an_error():
+def test_a_negative_delay_is_an_error():
     with pytest.raises(ValueError, match="-1"):
         Clock().callLater(-1, print)
 
@@ -293,7 +293,7 @@ def test_R3_reading_is_false_once_the_connection_is_closing():
         assert (end, transport.reading) == (end, False)
 
 
-def test_case_17_held_lines_wait_for_the_test_to_go_on():
+def test_buffered_lines_wait_for_the_test_to_go_on():
     protocol = Lines()
     transport = connected(protocol)
     protocol.dataReceived(b"pause\nsecond\n")
@@ -362,7 +362,7 @@ def test_connected_takes_a_transport_of_ones_own():
         ("abortConnection", ConnectionAborted),
     ],
 )
-def test_E8_the_protocol_is_told_once_and_why(end, reason):
+def test_E8_the_protocol_is_notified_once_and_why(end, reason):
     protocol = Greeter()
     transport = connected(protocol, StringTransportWithDisconnection())
     getattr(transport, end)()
@@ -372,7 +372,7 @@ def test_E8_the_protocol_is_told_once_and_why(end, reason):
     assert (transport.connected, transport.disconnected, transport.reading) == (False, True, False)
 
 
-def test_E3_a_registered_producer_is_stopped_before_the_protocol_is_told():
+def test_E3_a_registered_producer_is_stopped_before_the_protocol_is_notified():
     order = []
 
     class Last(Protocol):
@@ -482,7 +482,7 @@ def test_E4_any_call_after_unregistering_is_a_breach(kind, call):
     assert breaks("E4", producer, getattr(producer, call))
 
 
-def test_E4_unregistering_after_stopProducing_is_none():
+def test_E4_unregistering_after_stopProducing_is_no_breach():
     producer = StrictPushProducer(StringTransport())
     producer.stopProducing()
     producer.unregister()

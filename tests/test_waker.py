@@ -66,7 +66,7 @@ def test_reading_without_having_been_woken_is_nothing(waker):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_case_35_no_wakeup_is_lost_after_one_that_came_in_the_middle(waker, when):
+def test_no_wakeup_is_lost_after_one_that_came_in_the_middle(waker, when):
     """python/cpython #74236, and its cousins."""
     real = waker._inside
     waker.wake_threadsafe()
@@ -77,7 +77,7 @@ def test_case_35_no_wakeup_is_lost_after_one_that_came_in_the_middle(waker, when
     assert is_awake(waker)
 
 
-def test_case_35_a_full_pipe_makes_no_noise_and_loses_nothing(waker):
+def test_a_full_pipe_makes_no_noise_and_loses_nothing(waker):
     try:
         while True:
             waker._outside.send(b"\0" * 65536)
@@ -103,7 +103,7 @@ def test_waking_a_closed_waker_is_nothing(waker):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_case_35_a_call_that_comes_while_the_waker_is_read_is_made_in_the_next_pass(reactor, when):
+def test_a_call_that_comes_while_the_waker_is_read_is_made_in_the_next_iteration(reactor, when):
     called = []
     reactor.iterate()
     waker = reactor.open()
@@ -116,7 +116,7 @@ def test_case_35_a_call_that_comes_while_the_waker_is_read_is_made_in_the_next_p
     assert called == [1]
 
 
-def test_B4_case_35_a_call_from_a_thread_runs_at_once_in_an_idle_loop(closing):
+def test_B4_a_call_from_a_thread_runs_at_once_in_an_idle_loop(closing):
     asleep = threading.Event()
 
     class Telling(Watched):
@@ -287,7 +287,7 @@ def test_in_another_thread_a_reactor_runs_without_signals(reactor):
 
 
 @posix
-def test_case_36_any_signal_wakes_the_loop_even_if_it_comes_just_before_it_sleeps(closing):
+def test_any_signal_wakes_the_loop_even_if_it_comes_just_before_it_sleeps(closing):
     # Its Python handler runs before the poll; only what the signal itself has sent ends that.
     polling = Watched()
     reactor = closing(Reactor(polling))
@@ -343,7 +343,7 @@ def test_a_poller_that_fails_ends_run(closing):
 
 
 @posix
-def test_case_36_ctrl_c_ends_an_idle_loop():
+def test_ctrl_c_ends_an_idle_loop():
     """python/cpython #101166."""
     with python(
         """
@@ -364,7 +364,7 @@ def test_case_36_ctrl_c_ends_an_idle_loop():
 
 
 @posix
-def test_case_36_ctrl_c_ends_an_idle_loop_without_handlers_too():
+def test_ctrl_c_ends_an_idle_loop_without_handlers_too():
     with python(
         """
         from minireactor import reactor
@@ -386,7 +386,7 @@ def test_case_36_ctrl_c_ends_an_idle_loop_without_handlers_too():
 
 
 @posix
-def test_case_37_a_child_gets_a_clear_error_and_the_parent_goes_on():
+def test_a_child_gets_a_clear_error_and_the_parent_goes_on():
     """python/asyncio #347."""
     out = output(
         """
@@ -425,7 +425,7 @@ def test_case_37_a_child_gets_a_clear_error_and_the_parent_goes_on():
         "reactor.addReader(open(os.devnull))",
     ],
 )
-def test_case_37_whatever_a_child_does_with_its_parents_reactor_is_a_clear_error(use):
+def test_whatever_a_child_does_with_its_parents_reactor_is_a_clear_error(use):
     out = output(
         f"""
         import os
@@ -451,7 +451,7 @@ def test_case_37_whatever_a_child_does_with_its_parents_reactor_is_a_clear_error
 
 
 @posix
-def test_case_37_a_child_may_run_a_reactor_of_its_own():
+def test_a_child_may_run_a_reactor_of_its_own():
     out = output(
         """
         import os
@@ -479,7 +479,7 @@ def test_case_37_a_child_may_run_a_reactor_of_its_own():
 
 
 @posix
-def test_case_37_a_signal_to_the_child_ends_the_child_and_leaves_the_parent_asleep():
+def test_a_signal_to_the_child_ends_the_child_and_leaves_the_parent_asleep():
     out = output(
         """
         import os, signal
