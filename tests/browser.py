@@ -1,7 +1,7 @@
-"""A real browser for the tests: headless Chromium, told what to do through a pair of pipes.
+"""A real browser for the tests: headless Chromium, controlled through a pair of pipes.
 
-The DevTools protocol over `--remote-debugging-pipe`: JSON messages, each ended by a NUL byte. Every
-wait is bounded by PATIENCE.
+The pipes carry the DevTools protocol (`--remote-debugging-pipe`): JSON messages, each ended by a
+NUL byte. PATIENCE bounds every wait.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import time
 from support import PATIENCE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-START_SECONDS = 60.0  # a machine that is busy takes long to start a browser
+START_SECONDS = 60.0  # a busy machine takes long to start a browser
 
 
 def executable():
-    """Where Chromium is; None where there is none."""
+    """Return the path of Chromium, None if it is not installed."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class BrowserError(AssertionError):
-    """The browser does not do what it was told."""
+    """The browser does not answer, or answers with an error."""
 
 
 class Browser:
-    """One process, with its files in `folder`. Close it."""
+    """One browser process, with its files in `folder`. The caller has to close it."""
 
     def __init__(self, folder):
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
 
         def take_pipes():
-            # It reads from descriptor 3 and writes to 4, either of which may be one of these now.
+            # Chromium reads from descriptor 3 and writes to 4. Our pipes may have these numbers now.
             spare = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
             for fd, wanted in zip(spare, (3, 4)):
                 os.dup2(fd, wanted)
@@ -65,7 +65,7 @@ class Browser:
             raise
 
     def call(self, method, params=None, session=None, patience=PATIENCE):
-        """The result of a command."""
+        """Send a command, and return its result. Raises BrowserError if the command fails."""
         self._count += 1
         number = self._count
         message = {"id": number, "method": method, "params": params or {}}
@@ -76,13 +76,13 @@ class Browser:
             data = data[os.write(self._out, data) :]
         deadline = time.monotonic() + patience
         while number not in self._answers:
-            self._hear(deadline, method)
+            self._receive(deadline, method)
         answer = self._answers.pop(number)
         if "error" in answer:
             raise BrowserError(f"{method}: {answer['error']['message']}")
         return answer["result"]
 
-    def _hear(self, deadline, what):
+    def _receive(self, deadline, what):
         ready, _, _ = select.select([self._in], [], [], max(0, deadline - time.monotonic()))
         data = os.read(self._in, 1 << 20) if ready else b""
         if not data:
@@ -93,10 +93,10 @@ class Browser:
             if "id" in message:
                 self._answers[message["id"]] = message
             elif message.get("sessionId") in self.pages:
-                self.pages[message["sessionId"]].told(message["method"], message["params"])
+                self.pages[message["sessionId"]].notified(message["method"], message["params"])
 
     def open(self, url, width=1280, height=800, dark=False, calm=False):
-        """A page of that size, in CSS pixels, light or dark, perhaps with reduced motion."""
+        """Return a new page. Its size is in CSS pixels; `calm` asks for reduced motion."""
         page = Page(self)
         page.size(width, height)
         page.media(dark, calm)
@@ -118,7 +118,7 @@ class Browser:
 
 
 class Page:
-    """A tab. `errors` has what its console has complained of."""
+    """A tab. `errors` has the errors of its console."""
 
     def __init__(self, browser):
         self._browser = browser
@@ -135,7 +135,7 @@ class Page:
     def call(self, method, params=None):
         return self._browser.call(method, params, self._session)
 
-    def told(self, method, params):
+    def notified(self, method, params):
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.errors.append(details.get("exception", details).get("description", str(details)))
@@ -161,7 +161,7 @@ class Page:
         self.until("document.readyState === 'complete'")
 
     def ask(self, expression):
-        """The value of a JavaScript expression, or of the promise that it gives."""
+        """Return the value of a JavaScript expression, or of the promise that it returns."""
         answer = self.call(
             "Runtime.evaluate",
             {"expression": expression, "returnByValue": True, "awaitPromise": True},
@@ -172,12 +172,12 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, expression, patience=3 * PATIENCE):
-        """Wait until it is true; its value."""
+        """Wait until an expression is true, and return its value. Raises BrowserError."""
         deadline = time.monotonic() + patience
         while True:
             try:
                 value = self.ask(expression)
-            except BrowserError as error:  # of a page that is still being loaded
+            except BrowserError as error:  # the page may still be loading
                 why = error
             else:
                 why = self.errors
@@ -188,7 +188,7 @@ class Page:
             self.ask("new Promise((resolve) => setTimeout(resolve, 50))")
 
     def box(self, selector):
-        """(left, top, width, height) of an element, which is scrolled into view."""
+        """Scroll an element into view, and return its (left, top, width, height)."""
         return self.ask(
             f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
             "element.scrollIntoView({block: 'center'});"
@@ -202,7 +202,7 @@ class Page:
         self._mouse("mouseReleased", left + width / 2, top + height / 2)
 
     def drag(self, selector, down, steps=8):
-        """Take an element in its middle and move it so many pixels down, or up."""
+        """Drag an element by its middle, `down` pixels down, or up if negative."""
         left, top, width, height = self.box(selector)
         x, y = left + width / 2, top + height / 2
         self._mouse("mousePressed", x, y)
@@ -255,5 +255,5 @@ def _arguments(folder):
         "--mute-audio",
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments.append("--no-sandbox")  # without which it refuses to run as root
+        arguments.append("--no-sandbox")  # Chromium refuses to run as root without it
     return [*arguments, "about:blank"]

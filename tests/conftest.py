@@ -1,4 +1,4 @@
-"""Fixtures of general use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _stderr = pytest.StashKey[int]()
 
 
 def pytest_configure(config):
-    config.stash[_stderr] = os.dup(sys.__stderr__.fileno())  # the real one, while nothing captures
+    config.stash[_stderr] = os.dup(sys.__stderr__.fileno())  # the real one, before any capture
 
 
 def pytest_unconfigure(config):
@@ -31,7 +31,7 @@ def pytest_unconfigure(config):
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)
 def pytest_runtest_protocol(item):
-    """End the run where a test hangs; pytest 9 does so itself, older ones print the stacks only."""
+    """End the run if a test hangs. pytest 9 does so itself; older ones only print the stacks."""
     seconds = float(item.config.getini("faulthandler_timeout"))
     if seconds > 0:
         faulthandler.dump_traceback_later(seconds, file=item.config.stash[_stderr], exit=True)
@@ -40,7 +40,7 @@ def pytest_runtest_protocol(item):
 
 @pytest.fixture
 def reactor():
-    """A reactor of the test's own, driven by iterate() or run(); all it has open is closed."""
+    """A reactor for one test, which runs it by iterate() or run(). It is closed afterwards."""
     own = Reactor()
     yield own
     own.close()
@@ -48,7 +48,7 @@ def reactor():
 
 @pytest.fixture
 def closing():
-    """Call it with anything that has close(): it is closed when the test ends."""
+    """A function that takes anything with close(), returns it, and closes it after the test."""
     with contextlib.ExitStack() as stack:
 
         def later(resource):
@@ -66,7 +66,7 @@ def clock():
 
 @pytest.fixture
 def wire(monkeypatch, clock):
-    """A reactor whose kernel is scripted, and whose time is `clock`."""
+    """A reactor on a scripted kernel, whose time is `clock`."""
     own = Wire(monkeypatch, seconds=clock.seconds)
     yield own
     own.reactor.close()
@@ -74,7 +74,7 @@ def wire(monkeypatch, clock):
 
 @pytest.fixture(params=sorted(MODES))
 def mode(request, monkeypatch):
-    """The way in which a proxy moves bytes; "splice" does so with all but the first read."""
+    """How a proxy moves bytes: "copy", or "splice", which splices all but the first read."""
     if request.param == "splice":
         monkeypatch.setattr(legs, "BULK", 1)
         monkeypatch.setattr(legs, "SMALL", 0)

@@ -1,4 +1,4 @@
-"""What the tests of the proxy share: plain sockets before and behind it, and what they see."""
+"""Helpers for tests of the proxy: plain sockets as its client and as its target."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.legs import CAN_SPLICE
 from minireactor.transports.tcp import LARGEST_READ
 
-# In which ways bytes are moved, and how a ProxyFactory and the command are told: name -> (options,
-# arguments). What is tested on real sockets holds for each of them.
+# The ways to move bytes: name -> (options of a ProxyFactory, arguments of the command). Each test
+# on real sockets runs for each of them.
 MODES = {"copy": ({"splice": False}, ["--copy"])}
-MOST_AT_A_TIME = {"copy": LARGEST_READ}  # bytes that one pass may add to what is pending
+MOST_AT_A_TIME = {"copy": LARGEST_READ}  # bytes that one iteration may add to pending
 if CAN_SPLICE:
     from minireactor.transports.splice import PIPE_SIZE
 
@@ -23,7 +23,7 @@ if CAN_SPLICE:
 
 
 class Told(ProxyFactory):
-    """Keeps what it is told: `calls`, and the last `proxy`."""
+    """Records the names of its calls, and the last `proxy`."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -48,19 +48,19 @@ class Told(ProxyFactory):
 
 
 def listening(backlog=16):
-    """A plain socket for a target to listen with."""
+    """Return a plain listening socket, for a target."""
     return socket.create_server(("127.0.0.1", 0), backlog=backlog)
 
 
 def unused_number():
-    """A port that nobody listens on."""
+    """Return the number of a port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
 
 
 def full(closing):
-    """The port number of a server that answers nobody: its backlog is full."""
+    """Return the port number of a server that answers nobody, because its backlog is full."""
     server = closing(socket.socket())
     server.bind(("127.0.0.1", 0))
     server.listen(1)
@@ -72,13 +72,12 @@ def full(closing):
 
 
 class Line:
-    """A client, a proxy, a target: `client` and `target` are plain sockets, `proxy` is what the
-    factory was told of."""
+    """A client and a target, plain sockets, and the `proxy` between them."""
 
     def __init__(self, reactor, closing, mode="copy", buffers=None, **options):
         self.reactor = reactor
         door = closing(listening())
-        if buffers:  # of the ends' kernels, in bytes, so that they fill up soon
+        if buffers:  # in bytes, small ones, so that the kernels of both ends fill up soon
             door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
             door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         self.factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0], **options)
@@ -97,7 +96,7 @@ class Line:
         port.stopListening()
 
     def ends(self, source):
-        """(source, sink), plain sockets; `source` is "client" or "target"."""
+        """Return the plain sockets (source, sink). `source` is "client" or "target"."""
         ends = self.client, self.target
         return ends if source == "client" else ends[::-1]
 
@@ -114,7 +113,7 @@ def other(side):
 
 
 def send_until_it_sticks(reactor, sock, data):
-    """How many bytes of `data` go out before nothing more does, the reactor running."""
+    """Send `data` with the reactor running, until it sticks. Return how many bytes went out."""
     sock.setblocking(False)
     sent = quiet = 0
     while quiet < 20 and sent < len(data):
@@ -128,8 +127,9 @@ def send_until_it_sticks(reactor, sock, data):
 
 
 def exchange(reactor, source, sink, data, sent=0):
-    """What arrives of `data` at `sink`, both being plain sockets, until it is all there; `sent`
-    bytes of it are on their way already."""
+    """Send `data` from one plain socket and return what arrives at the other, until all is there.
+
+    The first `sent` bytes of it have been sent already."""
     source.setblocking(False)
     sink.setblocking(False)
     received = bytearray()
@@ -149,7 +149,7 @@ def exchange(reactor, source, sink, data, sent=0):
 
 
 def end_of(reactor, sock):
-    """How its stream ends: (the bytes before it, "end" or "reset")."""
+    """Return how a stream ends: (the bytes before the end, "end" or "reset")."""
     sock.setblocking(False)
     received = bytearray()
     deadline = time.monotonic() + PATIENCE
@@ -168,7 +168,7 @@ def end_of(reactor, sock):
 
 
 def is_quiet(sock):
-    """Whether a plain socket has neither bytes to read nor an end."""
+    """Return whether a plain socket has neither bytes to read nor an end of the stream."""
     sock.setblocking(False)
     try:
         sock.recv(1, socket.MSG_PEEK)
@@ -178,7 +178,7 @@ def is_quiet(sock):
 
 
 def knock(reactor, closing, factory, before=None):
-    """A plain client of a factory that listens from now on; with what it was told."""
+    """Listen with a factory and return a plain client, after the factory has accepted it."""
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
     if before is not None:

@@ -1,4 +1,4 @@
-"""A kernel of our own: sockets whose room, input and faults the test decides, and their poller."""
+"""A scripted kernel: the test decides what its sockets take, deliver and raise."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
 
 class ScriptedSocket:
-    """`room`: bytes that send() takes before it would block; `inbox`: chunks for recv(), b"" being
-    the end of the stream; `error`: an errno that send() and recv() raise from then on."""
+    """A socket that does what the test says.
+
+    - `room`: how many bytes send() takes before it would block.
+    - `inbox`: the chunks that recv() returns; b"" is the end of the stream.
+    - `error`: an errno that send() and recv() raise from then on.
+    - `taken`: the bytes that send() has taken."""
 
     numbers = itertools.count(1_000_000)
 
@@ -91,7 +95,7 @@ class ScriptedSocket:
 
 
 class ScriptedPoller:
-    """Level-triggered, like epoll: what it knows of is ready for as long as it is."""
+    """A level-triggered poller, like epoll: reports a socket for as long as it is ready."""
 
     def __init__(self):
         self.masks = {}
@@ -99,7 +103,7 @@ class ScriptedPoller:
         self.polls = 0
 
     def watch(self, fd, events, before):
-        assert (fd in self.masks) == (before is not None), "the loop has lost count"
+        assert (fd in self.masks) == (before is not None), "`before` is not what is registered"
         self.masks[fd] = events
 
     def forget(self, fd, before):
@@ -120,16 +124,16 @@ class ScriptedPoller:
 
 
 class Wire:
-    """A reactor on scripted readiness, and connections on scripted sockets."""
+    """A reactor on a ScriptedPoller, with connections on ScriptedSockets."""
 
     def __init__(self, monkeypatch, seconds=time.monotonic):
         self.poller = ScriptedPoller()
         self.reactor = Reactor(self.poller, seconds=seconds)
         monkeypatch.setattr(endpoint.Lingering, "take_over", lambda reactor, sock: None)
-        monkeypatch.setattr(waker, "_forked", False)  # whatever other tests have done
+        monkeypatch.setattr(waker, "_forked", False)  # as if no other test had forked
 
     def connect(self, protocol, room=0):
-        """(transport, socket)"""
+        """Return (transport, scripted socket) of a new connection with this protocol."""
         sock = ScriptedSocket(room)
         self.poller.sockets[sock.number] = sock
         transport = tcp.Connection(self.reactor, sock, PEER)
@@ -137,6 +141,6 @@ class Wire:
         return transport, sock
 
     def run(self, passes=4):
-        """Enough passes for one thing to lead to another."""
+        """Run a few iterations: enough for an event and its consequences."""
         for _ in range(passes):
             self.reactor.iterate()

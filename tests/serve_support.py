@@ -1,4 +1,4 @@
-"""What the tests of the command and its server share: a real process, and their own time."""
+"""Helpers for tests of commands: a real process, and time that only the test moves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Command:
         return self._process.pid
 
     def lines_until_quiet(self, seconds):
-        """How many lines it prints before it is silent for so long."""
+        """Return how many lines the command prints before it is silent for `seconds`."""
         stream = self._process.stdout
         count = 0
         while select.select([stream], [], [], seconds)[0]:
@@ -49,14 +49,14 @@ class Command:
         return count
 
     def line(self):
-        """The next line of its standard output."""
+        """Return the next line of standard output."""
         return self._line(self._process.stdout)
 
     def error_line(self):
         return self._line(self._process.stderr)
 
     def line_with(self, text):
-        """The next such line; those before it are dropped."""
+        """Return the next line of standard output that has `text`. Drop the lines before it."""
         while True:
             line = self.line()
             if text in line:
@@ -74,7 +74,7 @@ class Command:
         return line.decode()
 
     def listening(self):
-        """Wait until it says that it listens, and note the port."""
+        """Return the line that says where the command listens, and keep its port."""
         line = self.line()
         self.port = int(re.search(r":(\d+)(?:,|$)", line)[1])
         return line
@@ -89,7 +89,7 @@ class Command:
         self._process.send_signal(signal.SIGTERM)
 
     def wait_until_it_refuses(self):
-        """That is, until it has taken notice of a signal."""
+        """Wait until the server accepts no connection, as it does after a signal."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
@@ -99,7 +99,7 @@ class Command:
         raise AssertionError("still accepts connections")
 
     def end(self):
-        """(exit status, the rest of its standard output, the rest of its standard error)"""
+        """Return (exit status, rest of standard output, rest of standard error) at the end."""
         output, errors = self._process.communicate(timeout=PATIENCE)
         streams = self._process.stdout, self._process.stderr
         unread = [self._unread[stream] for stream in streams]
@@ -114,7 +114,7 @@ class Command:
         self._process.stdout.close()
 
     def end_without_output(self):
-        """(exit status, the rest of its standard error), after `close_stdout`"""
+        """Return (exit status, rest of standard error) at the end, after close_stdout()."""
         with self._process.stderr as stream:
             errors = stream.read()
         return self._process.wait(timeout=PATIENCE), errors.decode()
@@ -127,7 +127,7 @@ class Command:
 
 
 class FakeTime:
-    """A reactor's `seconds`, which only `advance` moves."""
+    """A function for a reactor's `seconds`: time that only advance() moves."""
 
     def __init__(self):
         self.now = 0.0
@@ -140,7 +140,7 @@ class FakeTime:
 
 
 def read_line(sock):
-    """A line that a plain blocking socket receives, without reading further."""
+    """Return the next line from a plain blocking socket, and read nothing after it."""
     line = b""
     while not line.endswith(b"\n"):
         data = sock.recv(1)
@@ -150,7 +150,7 @@ def read_line(sock):
 
 
 def read_all(sock):
-    """All that a plain blocking socket receives until the end of the stream."""
+    """Return what a plain blocking socket receives until the end of the stream."""
     received = bytearray()
     while True:
         data = sock.recv(1 << 20)

@@ -1,4 +1,4 @@
-"""What the tests of transports share: a reactor to pump, recording protocols, plain sockets."""
+"""Helpers for tests of transports: running a reactor, recording protocols, plain sockets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import pytest
 from minireactor.core.poller import EpollPoller, SelectorPoller, default_poller
 from minireactor.protocol import ClientFactory, Factory, Protocol
 
-PATIENCE = 10.0  # seconds until a test that waits for something gives up
+PATIENCE = 10.0  # seconds after which a wait has failed
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def pump(reactor, until, what="the condition"):
-    """Run passes until `until()` is true; an AssertionError if it stays false."""
+    """Run iterations until `until()` is true. Raises AssertionError after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while not until():
         assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain for {what}"
@@ -34,18 +34,18 @@ def pump(reactor, until, what="the condition"):
 
 
 def passes(reactor, count=10):
-    """Run some passes, for what should have happened by then, or should not happen at all."""
+    """Run `count` iterations: enough for what should happen, or should not happen at all."""
     for _ in range(count):
         reactor.iterate(0)
 
 
 def next_timer(reactor):
-    """In how many seconds the next timer is due, internal ones included; None without any."""
+    """Return the seconds until the next timer, internal ones included; None without a timer."""
     return reactor._timers.timeout(reactor.seconds())
 
 
 class Recorder(Protocol):
-    """Keeps the bytes, and a list of the calls in order."""
+    """Records the received bytes, and the names of its calls in order."""
 
     def __init__(self):
         self.calls = []
@@ -73,7 +73,7 @@ class HalfCloseable(Recorder):
 
 
 class RecordingClientFactory(ClientFactory):
-    """Builds `made` (or `protocol()`); `calls` has the names, `reason` the last failure or loss."""
+    """Builds `protocol`, or a Recorder. Records the names of its calls, and the last reason."""
 
     def __init__(self, protocol=None):
         self.calls = []
@@ -105,7 +105,7 @@ class RecordingClientFactory(ClientFactory):
 
 
 class OneFactory(Factory):
-    """Gives each connection the next of the protocols it was made with, then Recorders."""
+    """Builds the given protocols one after the other, then Recorders."""
 
     noisy = False
 
@@ -121,7 +121,7 @@ class OneFactory(Factory):
 
 
 def connect(port, **options):
-    """A plain blocking socket, connected to a Port of ours; closed by whoever asked."""
+    """Return a plain blocking socket, connected to a Port. The caller closes the socket."""
     client = socket.create_connection(("127.0.0.1", port.getHost().port), timeout=PATIENCE)
     for name, value in options.items():
         client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
@@ -129,7 +129,7 @@ def connect(port, **options):
 
 
 def served(reactor, protocol=None):
-    """(protocol, client): a connection of ours, made by listenTCP, and its plain peer."""
+    """Return (protocol, client): of a connection that a Port accepted, and its plain peer."""
     protocol = protocol if protocol is not None else Recorder()
     port = reactor.listenTCP(0, OneFactory(protocol), interface="127.0.0.1")
     client = connect(port)
@@ -139,13 +139,13 @@ def served(reactor, protocol=None):
 
 
 def reset(sock):
-    """Close with a reset."""
+    """Close a plain socket with a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def drain(reactor, client):
-    """What the client gets until the end of the stream, the reactor running in between."""
+    """Run the reactor and return what the client receives until the end of the stream."""
     client.setblocking(False)
     received = bytearray()
     deadline = time.monotonic() + PATIENCE
@@ -162,7 +162,7 @@ def drain(reactor, client):
 
 
 def receive(reactor, client, count):
-    """Exactly `count` bytes from the client's end."""
+    """Run the reactor and return the next `count` bytes that the client receives."""
     client.setblocking(False)
     received = bytearray()
 
@@ -178,15 +178,16 @@ def receive(reactor, client, count):
 
 
 IS_PYPY = sys.implementation.name == "pypy"
-GROWTH = 8.0  # of the cost of four times the work: some 4 if that is linear, 16 if quadratic
+GROWTH = 8.0  # allowed growth of the cost of four times the work: linear is 4, quadratic 16
 
 
 def assert_linear(work, count):
-    """Hold the CPU time of `work(4 * count)` against that of `work(count)`, the best of three.
+    """Compare the CPU time of `work(4 * count)` with that of `work(count)`, the best of three.
 
-    Choose `count` so that the quadratic way would spend most of its time on what grows."""
+    Choose `count` so large that a quadratic algorithm would spend most of its time on what grows.
+    Raises AssertionError if the cost has grown by more than GROWTH."""
     if IS_PYPY:
-        pytest.skip("its compiler and its collector make the cost of the same work differ")
+        pytest.skip("PyPy's compiler and collector make the cost of the same work differ")
     few = min(_cost(work, count) for _ in range(3))
     for _ in range(3):
         many = _cost(work, 4 * count)
@@ -196,7 +197,7 @@ def assert_linear(work, count):
 
 
 def _cost(work, size):
-    gc.disable()  # what it costs depends on all that the other tests have left
+    gc.disable()  # the collector's cost depends on the objects that other tests have left
     try:
         began = time.process_time()
         work(size)
@@ -207,7 +208,7 @@ def _cost(work, size):
 
 @contextlib.contextmanager
 def forked():
-    """A child that has all that is open here, and does nothing, until the end of this."""
+    """Fork a child that inherits all open descriptors and sleeps until the end of the block."""
     child = os.fork()
     if child == 0:
         time.sleep(6 * PATIENCE)
@@ -219,11 +220,11 @@ def forked():
         os.waitpid(child, 0)
 
 
-# Of the loop's own tests.
+# For the tests of the loop.
 
 
 def open_descriptors():
-    """The numbers that this process has open."""
+    """Return the open descriptors of this process."""
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     return {int(name) for name in os.listdir(folder) if is_open(int(name))}
 
@@ -237,9 +238,9 @@ def is_open(fd):
 
 
 class Watched:
-    """Another poller, watched: `timeouts` has one entry for each poll, `returned` each event.
+    """Wraps a poller: `timeouts` has the timeout of each poll, `returned` has each event.
 
-    With a `clock`, nobody waits: it is moved on by what the wait would have taken."""
+    With a `clock`, poll() does not wait. It advances the clock by its timeout instead."""
 
     def __init__(self, poller=None, clock=None):
         self._poller = poller if poller is not None else default_poller()
@@ -260,7 +261,7 @@ class Watched:
 
 
 def pollers():
-    """(name, maker) of each kind of poller that this system has."""
+    """Return (name, function that makes it) for each kind of poller that this system has."""
     kinds = {"select": selectors.SelectSelector}
     if hasattr(selectors, "PollSelector"):
         kinds["poll"] = selectors.PollSelector
@@ -273,7 +274,7 @@ def pollers():
 
 
 def python(code, *arguments, **options):
-    """A child that runs `code`, with text pipes; it can import what is tested here."""
+    """Start a child that runs `code`, with text pipes. The child can import minireactor."""
     environment = {**os.environ, "PYTHONPATH": _ROOT, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
@@ -287,7 +288,7 @@ def python(code, *arguments, **options):
 
 
 def output(code, *arguments):
-    """What a child that runs `code` prints; an AssertionError with its errors if it fails."""
+    """Return what a child that runs `code` prints. Raises AssertionError if the child fails."""
     with python(code, *arguments) as child:
         try:
             out, err = child.communicate(timeout=6 * PATIENCE)
