@@ -10,17 +10,9 @@ import pytest
 from support import connect, drain, passes, pump
 
 from minireactor import Reactor
-from minireactor.view.web import http as minihttp
-from minireactor.view.web.http import (
-    MAX_BODY,
-    MAX_HEAD,
-    PARTING_SECONDS,
-    SECONDS,
-    HTTPError,
-    Site,
-    is_local,
-    parse_head,
-)
+from minireactor.view.web import http as http_module
+from minireactor.view.web.http import PARTING_SECONDS, SECONDS, Site
+from minireactor.view.web.request import MAX_BODY, MAX_HEAD, HTTPError, is_local, parse_head
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -57,17 +49,17 @@ class Talk:
         return self.say(*chunks)
 
     def say(self, *chunks):
-        """Send chunks; return what has come back since the last time."""
+        """Send chunks; return the output since the last call."""
         self.sock.inbox += chunks
         self.wire.run(2 * len(chunks) + 4)
-        return self.heard()
+        return self.output()
 
     @property
     def over(self):
         """Whether the server has sent its EOF."""
         return self.sock.shut or self.sock.closed
 
-    def heard(self):
+    def output(self):
         answer = bytes(self.sock.taken)
         self.sock.taken.clear()
         return answer
@@ -110,7 +102,7 @@ def header(answer, name):
 # Requests.
 
 
-def test_a_request_is_taken_apart():
+def test_parse_head_returns_the_parts_of_a_request():
     request = parse_head(
         b"POST /a%20b?x=1?y HTTP/1.1\r\nHOST: Example.Internal:80\r\nAccept:\ta \r\naccept: b"
     )
@@ -127,19 +119,19 @@ def test_a_request_is_taken_apart():
         *(("a:", "a"), ("a.:1", "a"), ("a.b.", "a.b"), (".", "."), ("a..", "a.")),
     ],
 )
-def test_the_host_comes_without_its_port_and_without_its_last_dot(host, name):
+def test_host_has_neither_port_nor_final_dot(host, name):
     assert parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).host == name
 
 
 @pytest.mark.parametrize(
     "host, port", [("a:8080", 8080), ("a", 80), ("a:", 80), ("[::1]:1", 1), ("", 80), ("a:081", 81)]
 )
-def test_the_port_is_a_number(host, port):
+def test_port_is_a_number(host, port):
     assert parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).port == port
 
 
 @pytest.mark.parametrize("host", ["a:123456", "a:" + "9" * 5000, "a:-1", "a:b", "a:1:2"])
-def test_a_port_that_is_none_is_400(host):
+def test_an_invalid_port_is_400(host):
     with pytest.raises(HTTPError) as caught:
         _ = parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode()).port
     assert caught.value.status == 400
@@ -155,13 +147,13 @@ def test_a_port_that_is_none_is_400(host):
         ("http://b.example:81/http://c/", "/http://c/", ""),
     ],
 )
-def test_a_whole_url_is_taken_apart_and_its_host_is_the_one_that_counts(target, path, query):
+def test_the_host_of_an_absolute_url_takes_precedence(target, path, query):
     request = parse_head(f"GET {target} HTTP/1.1\r\nHost: a:80".encode())
     assert (request.path, request.query) == (path, query)
     assert (request.host, request.port) == ("b.example", 81)
 
 
-def test_a_whole_url_for_another_host_is_421(talk):
+def test_an_absolute_url_for_another_host_is_421(talk):
     talk.site.hosts = is_local
     answer = talk.say(b"GET http://evil.example/now HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert status(answer) == 421
@@ -169,7 +161,7 @@ def test_a_whole_url_for_another_host_is_421(talk):
     assert status(answer) == 200
 
 
-def test_the_server_as_a_whole_says_that_it_is_there(talk):
+def test_options_of_the_whole_server_is_204(talk):
     answer = talk.say(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status(answer) == 204
     assert body(answer) == b""
@@ -207,7 +199,7 @@ def test_the_server_as_a_whole_says_that_it_is_there(talk):
         (b"", 400),
     ],
 )
-def test_what_is_no_request_is_refused(head, expected):
+def test_an_invalid_head_is_rejected(head, expected):
     with pytest.raises(HTTPError) as caught:
         parse_head(head)
     assert caught.value.status == expected
@@ -227,9 +219,7 @@ def test_what_is_no_request_is_refused(head, expected):
         (b"Content-Length: 1\r\nTransfer-Encoding: chunked", 501),
     ],
 )
-def test_a_body_of_uncertain_length_is_refused_and_nothing_after_it_is_read(
-    talk, headers, expected
-):
+def test_a_body_of_unclear_length_is_rejected_and_nothing_after_it_is_read(talk, headers, expected):
     answer = talk.say(b"POST /post HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n" + GET % b"/now")
     assert status(answer) == expected
     assert answer.count(b"HTTP/1.1") == 1
@@ -258,7 +248,7 @@ def test_an_answer(talk):
         b"GET /then HTTP/1.1\r\nHost: x",
     ],
 )
-def test_one_request_a_connection_whatever_is_asked_for(talk, head):
+def test_a_connection_answers_one_request_whatever_the_client_asks(talk, head):
     answer = talk.say((head + b"\r\n\r\n") * 2, GET % b"/now")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert header(answer, "Connection") == "close"
@@ -275,18 +265,18 @@ def test_a_second_request_during_an_answer_is_dropped(talk):
     assert talk.over
 
 
-def test_the_date_is_that_of_http(talk):
+def test_the_date_has_the_format_of_http(talk):
     date = header(talk.say(GET % b"/now"), "Date")
     assert re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date)
 
 
-def test_a_body_is_waited_for_however_it_is_cut(talk):
+def test_a_body_may_arrive_in_any_pieces(talk):
     request = b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcdefg"
     answer = talk.say(*(request[n : n + 1] for n in range(len(request))))
     assert body(answer) == b"POST /post? b'abcde'\n"
 
 
-def test_a_largest_body_arrives(talk):
+def test_a_body_of_MAX_BODY_is_accepted(talk):
     talk.say(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % MAX_BODY)
     talk.say(bytes(MAX_BODY))
     assert [len(request.body) for request in talk.requests] == [MAX_BODY]
@@ -304,11 +294,11 @@ def test_an_unknown_path_is_404(talk):
 
 
 @pytest.mark.parametrize("path", [b"/now/", b"/NOW", b"/%6eow", b"//now", b"/./now"])
-def test_a_path_is_taken_as_it_is(talk, path):
+def test_a_path_is_not_normalised(talk, path):
     assert status(talk.say(GET % path)) == 404
 
 
-def test_another_method_is_405_and_says_which_there_are(talk):
+def test_another_method_is_405_and_allow_names_the_methods(talk):
     answer = talk.say(b"BREW /now HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status(answer) == 405
     assert header(answer, "Allow") == "GET, HEAD"
@@ -317,7 +307,7 @@ def test_another_method_is_405_and_says_which_there_are(talk):
     assert header(answer, "Allow") == "POST"
 
 
-def test_a_handler_may_refuse(talk):
+def test_a_handler_may_raise_HTTPError(talk):
     def picky(request, response):
         raise HTTPError(409, "not now")
 
@@ -327,7 +317,7 @@ def test_a_handler_may_refuse(talk):
     assert body(answer) == b"409 Conflict: not now\n"
 
 
-def test_a_handler_that_raises_is_a_500_and_a_record(talk, caplog):
+def test_a_handler_that_raises_is_500_and_is_logged(talk, caplog):
     def broken(request, response):
         raise ZeroDivisionError("on purpose")
 
@@ -372,17 +362,17 @@ def test_a_client_that_has_ended_its_side_gets_its_answer(talk):
     assert talk.over
 
 
-def test_an_end_in_the_middle_of_a_request_is_an_end(talk):
+def test_eof_in_the_middle_of_a_request_closes_the_connection(talk):
     assert talk.say(b"GET /now HT", b"") == b""
     assert talk.over
 
 
-def test_an_empty_line_before_a_request_is_overlooked(talk):
+def test_an_empty_line_before_a_request_is_ignored(talk):
     assert status(talk.say(b"\r\n" + GET % b"/now")) == 200
 
 
 @pytest.mark.parametrize("text", [b"GET /now HTTP/1.0\n\n", b"GET /now HTTP/1.0\r\nA: b\n\r\n\r\n"])
-def test_bare_line_feeds_are_refused_at_once(talk, text):
+def test_bare_line_feeds_are_rejected_at_once(talk, text):
     assert status(talk.say(text)) == 400
     assert talk.over
 
@@ -390,7 +380,7 @@ def test_bare_line_feeds_are_refused_at_once(talk, text):
 # Bounds.
 
 
-def test_a_head_of_the_largest_size_is_taken_and_a_larger_one_is_431(talk):
+def test_a_head_of_MAX_HEAD_is_accepted_and_a_larger_one_is_431(talk):
     start = b"GET /now HTTP/1.1\r\nHost: x\r\nA: "
     fill = MAX_HEAD - len(start)
     assert status(talk.say(start + b"x" * fill + b"\r\n\r\n")) == 200
@@ -419,7 +409,7 @@ def test_a_slow_body_is_408(talk, clock):
     assert status(talk.say()) == 408
 
 
-def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(talk, clock):
+def test_a_silent_connection_is_closed_without_an_answer(talk, clock):
     clock.advance(SECONDS * 0.9)
     assert talk.say() == b""
     assert not talk.over
@@ -428,7 +418,7 @@ def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(talk, cloc
     assert talk.over
 
 
-def test_an_answer_may_take_its_time(talk, clock):
+def test_a_handler_may_answer_late(talk, clock):
     talk.say(GET % b"/later")
     for _ in range(3):
         clock.advance(SECONDS)
@@ -437,7 +427,7 @@ def test_an_answer_may_take_its_time(talk, clock):
     assert body(talk.say()) == b"late\n"
 
 
-def test_a_client_that_takes_no_byte_of_its_answer_is_dropped(talk, clock):
+def test_a_client_that_reads_no_byte_of_its_answer_is_reset(talk, clock):
     talk.arrive(room=0)
     talk.say(b"GET /now HTTP/1.0\r\n\r\n")
     clock.advance(SECONDS * 0.9)
@@ -448,7 +438,7 @@ def test_a_client_that_takes_no_byte_of_its_answer_is_dropped(talk, clock):
     assert talk.sock.was_reset
 
 
-def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
+def test_a_client_that_reads_slowly_gets_its_answer(talk, clock):
     talk.arrive(room=0)
     talk.say(b"GET /now HTTP/1.0\r\n\r\n")
     answer = b""
@@ -460,9 +450,9 @@ def test_a_client_that_takes_its_answer_slowly_gets_it(talk, clock):
     assert not talk.sock.was_reset
 
 
-def test_beyond_so_many_connections_the_one_that_was_silent_for_longest_goes(talk, monkeypatch):
-    monkeypatch.setattr(minihttp, "MAX_CONNECTIONS", 2)
-    talk.say(GET % b"/later")  # the oldest one gets an answer, and stays
+def test_beyond_MAX_CONNECTIONS_the_oldest_connection_without_an_answer_is_reset(talk, monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_CONNECTIONS", 2)
+    talk.say(GET % b"/later")  # the oldest connection is being answered, and stays
     busy = talk.sock
     talk.arrive()
     silent = talk.sock
@@ -473,8 +463,8 @@ def test_beyond_so_many_connections_the_one_that_was_silent_for_longest_goes(tal
     assert len(talk.site.connections) == 2
 
 
-def test_each_newcomer_of_one_iteration_takes_another_place(talk, monkeypatch):
-    monkeypatch.setattr(minihttp, "MAX_CONNECTIONS", 2)
+def test_each_new_connection_of_one_iteration_replaces_another(talk, monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_CONNECTIONS", 2)
     socks = [talk.sock]
     for _ in range(3):
         talk.arrive()
@@ -483,8 +473,8 @@ def test_each_newcomer_of_one_iteration_takes_another_place(talk, monkeypatch):
     assert [sock.was_reset for sock in socks] == [True, True, False, False]
 
 
-def test_beyond_so_many_that_get_an_answer_a_newcomer_goes(talk, monkeypatch):
-    monkeypatch.setattr(minihttp, "MAX_CONNECTIONS", 2)
+def test_if_all_connections_are_being_answered_a_new_one_is_reset(talk, monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_CONNECTIONS", 2)
     talk.say(GET % b"/later")
     talk.arrive()
     talk.say(GET % b"/later")
@@ -498,7 +488,7 @@ def test_beyond_so_many_that_get_an_answer_a_newcomer_goes(talk, monkeypatch):
     assert status(talk.say(GET % b"/now")) == 200
 
 
-def test_who_has_its_answer_keeps_its_place_until_it_goes(talk):
+def test_an_answered_connection_counts_until_the_client_closes(talk):
     assert status(talk.say(GET % b"/now")) == 200
     assert talk.over
     assert len(talk.site.connections) == 1
@@ -507,7 +497,7 @@ def test_who_has_its_answer_keeps_its_place_until_it_goes(talk):
     assert not talk.sock.was_reset
 
 
-def test_who_does_not_go_is_sent_away(talk, clock):
+def test_a_client_that_does_not_close_is_reset_after_PARTING_SECONDS(talk, clock):
     talk.say(GET % b"/now")
     clock.advance(PARTING_SECONDS * 0.9)
     talk.say(b"more" * 100)
@@ -518,8 +508,8 @@ def test_who_does_not_go_is_sent_away(talk, clock):
     assert not talk.site.connections
 
 
-def test_who_goes_on_and_on_is_sent_away(talk, monkeypatch):
-    monkeypatch.setattr(minihttp, "MAX_INPUT", 1000)
+def test_a_client_that_sends_more_than_MAX_INPUT_after_its_answer_is_reset(talk, monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_INPUT", 1000)
     talk.say(GET % b"/now")
     talk.say(b"x" * 900)
     assert not talk.sock.closed
@@ -527,8 +517,8 @@ def test_who_goes_on_and_on_is_sent_away(talk, monkeypatch):
     assert talk.sock.was_reset
 
 
-def test_who_goes_on_and_on_during_its_answer_is_sent_away(talk, monkeypatch):
-    monkeypatch.setattr(minihttp, "MAX_INPUT", 1000)
+def test_a_client_that_sends_more_than_MAX_INPUT_during_its_answer_is_reset(talk, monkeypatch):
+    monkeypatch.setattr(http_module, "MAX_INPUT", 1000)
     talk.say(GET % b"/later", b"x" * 900)
     assert not talk.sock.closed
     assert not talk.site.connections.copy().popitem()[0]._buffer
@@ -536,7 +526,7 @@ def test_who_goes_on_and_on_during_its_answer_is_sent_away(talk, monkeypatch):
     assert talk.sock.was_reset
 
 
-def test_who_did_not_read_gets_its_last_answer_first(talk, clock):
+def test_a_client_that_has_not_read_gets_its_answer_before_the_time_limit_applies(talk, clock):
     talk.arrive(room=0)
     talk.say(GET % b"/now")
     clock.advance(PARTING_SECONDS * 2)
@@ -547,7 +537,7 @@ def test_who_did_not_read_gets_its_last_answer_first(talk, clock):
     assert talk.over
 
 
-def test_an_answer_that_was_too_much_already_may_get_a_producer(talk):
+def test_a_producer_may_register_when_pending_is_above_the_high_mark(talk):
     talk.arrive(room=0)
     talk.say(GET % b"/later")
     (response,) = talk.responses
@@ -575,7 +565,7 @@ def stream(talk):
     return response
 
 
-def test_a_stream_ends_with_the_connection(talk, stream):
+def test_the_end_of_the_connection_ends_a_stream(talk, stream):
     stream.write(b"hello")
     stream.write(b"")
     first = talk.say()
@@ -602,7 +592,7 @@ def test_a_stream_for_head_has_no_body(talk):
     assert talk.over
 
 
-def test_a_stream_for_head_has_ended_as_soon_as_it_starts(talk):
+def test_start_ends_a_stream_for_head(talk):
     talk.say(b"HEAD /later HTTP/1.1\r\nHost: x\r\n\r\n")
     (response,) = talk.responses
     response.start("text/plain")
@@ -614,7 +604,7 @@ def test_a_stream_for_head_has_ended_as_soon_as_it_starts(talk):
     assert talk.over
 
 
-def test_a_client_that_ends_its_side_in_a_stream_is_sent_nothing_new(talk, stream):
+def test_after_the_clients_eof_a_stream_sends_nothing_new(talk, stream):
     lost = []
     stream.on_lost = lambda: lost.append(True)
     talk.say()
@@ -668,7 +658,7 @@ def test_a_second_producer_is_refused_and_the_first_goes_on(talk, stream):
     assert talk.transport.producer is first
 
 
-def test_the_end_of_a_stream_lets_go_of_its_producer(talk, stream):
+def test_the_end_of_a_stream_unregisters_its_producer(talk, stream):
     producer = Push()
     stream.registerProducer(producer, True)
     stream.end()
@@ -678,7 +668,7 @@ def test_the_end_of_a_stream_lets_go_of_its_producer(talk, stream):
     assert producer.calls == []
 
 
-def test_a_lost_connection_stops_the_producer_then_notifies_the_stream(talk, stream):
+def test_a_lost_connection_stops_the_producer_then_calls_on_lost(talk, stream):
     producer = Push()
     stream.registerProducer(producer, True)
     stream.on_lost = lambda: producer.calls.append("lost")
@@ -693,7 +683,7 @@ def test_a_lost_connection_stops_the_producer_then_notifies_the_stream(talk, str
     assert late.calls == ["stop"]
 
 
-def test_a_client_that_ends_its_side_during_a_stream_is_closed(talk, stream):
+def test_the_clients_eof_during_a_stream_closes_the_connection(talk, stream):
     lost = []
     stream.on_lost = lambda: lost.append(True)
     stream.registerProducer(Push(), True)
@@ -702,7 +692,7 @@ def test_a_client_that_ends_its_side_during_a_stream_is_closed(talk, stream):
     assert lost == [True]
 
 
-def test_after_its_end_a_stream_is_not_notified_of_a_loss(talk, stream):
+def test_on_lost_is_not_called_after_the_end_of_a_stream(talk, stream):
     lost = []
     stream.on_lost = lambda: lost.append(True)
     stream.end()
@@ -718,7 +708,7 @@ def test_a_stream_may_be_silent_for_long(talk, stream, clock):
     assert not talk.over
 
 
-def test_a_stream_whose_client_takes_nothing_is_dropped(talk, stream, clock):
+def test_a_stream_whose_client_reads_nothing_is_reset(talk, stream, clock):
     talk.say()
     talk.sock.room = 0
     stream.write(b"x")
@@ -728,20 +718,20 @@ def test_a_stream_whose_client_takes_nothing_is_dropped(talk, stream, clock):
     assert talk.sock.was_reset
 
 
-# Whose name.
+# Host names.
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "a.localhost", "10.0.0.1"])
-def test_a_local_name(host):
+def test_is_local_accepts_localhost_and_addresses(host):
     assert is_local(host)
 
 
 @pytest.mark.parametrize("host", ["", "example.com", "localhost.example.com", "1.2.3", "[x]", "::"])
-def test_no_local_name(host):
+def test_is_local_rejects_other_names(host):
     assert not is_local(host)
 
 
-def test_a_name_that_is_not_ours_is_421(talk):
+def test_another_host_name_is_421(talk):
     talk.site.hosts = is_local
     assert status(talk.say(b"GET /now HTTP/1.1\r\nHost: evil.example:80\r\n\r\n")) == 421
     assert status(talk.ask(b"GET /now HTTP/1.1\r\nHost: localhost:80\r\n\r\n")) == 200
@@ -753,7 +743,7 @@ def test_a_host_with_two_names_is_400(talk):
     assert status(talk.say(b"GET /now HTTP/1.1\r\nHost: a, localhost\r\n\r\n")) == 400
 
 
-def test_who_listens_on_loopback_answers_local_names_only(reactor):
+def test_a_site_on_loopback_answers_to_local_names_only(reactor):
     own, open_to_all = Site(), Site()
     own.listen(reactor, "127.0.0.1", 0)
     own.add("GET", "/", None)
@@ -762,13 +752,15 @@ def test_who_listens_on_loopback_answers_local_names_only(reactor):
     choosy.listen(reactor, "127.0.0.1", 0)
     for host, is_answered in (("localhost", True), ("[::1]", True), ("evil.example", False)):
         assert own.hosts(host) is is_answered
-    # A browser always says for whom it asks. A balancer's health check may not.
+    # A browser always sends a Host. The health check of a balancer may not.
     assert own.route(parse_head(b"GET / HTTP/1.0")) is None
     assert open_to_all.hosts is None
     assert choosy.hosts("example")
 
 
-def test_closed_it_listens_no_more_and_ends_each_connection_after_its_answer(reactor, closing):
+def test_a_closed_site_does_not_listen_and_closes_each_connection_after_its_answer(
+    reactor, closing
+):
     site = Site()
     responses = []
     site.add("GET", "/later", lambda request, response: responses.append(response))
@@ -802,10 +794,10 @@ def test_B3_a_handler_that_raises_is_500_and_the_next_one_answers(talk, caplog, 
     assert status(talk.ask(GET % b"/now")) == 200
 
 
-# On real sockets, with somebody else's client.
+# On real sockets, with the standard library's client.
 
 
-def test_the_standard_librarys_client_is_content():
+def test_the_standard_librarys_client_gets_its_answers():
     from threading import Thread
 
     reactor = Reactor()
@@ -838,7 +830,7 @@ def test_the_standard_librarys_client_is_content():
     assert found[3] == (200, 5)
 
 
-def test_it_is_not_among_what_is_watched_and_leaves_no_timer_to_see(reactor, closing):
+def test_the_connections_are_unwatched_and_their_timers_internal(reactor, closing):
     site = Site()
     port = site.listen(reactor, "127.0.0.1", 0)
     client = closing(connect(port))

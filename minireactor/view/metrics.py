@@ -16,7 +16,8 @@ from minireactor.view.web.http import Site
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.transports.port import Port
-    from minireactor.view.web.http import Request, Response
+    from minireactor.view.web.http import Response
+    from minireactor.view.web.request import Request
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -32,7 +32,8 @@ from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
 from minireactor.view.monitor import Monitor
-from minireactor.view.web.http import HTTPError, Request, Response, Site, is_local
+from minireactor.view.web.http import Response, Site
+from minireactor.view.web.request import HTTPError, Request, is_local
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor

@@ -1,13 +1,13 @@
-"""A small HTTP server for the pages of `view`: routes, bounded requests, answers that may stream.
+"""A small HTTP server for the pages of `view`: routes, bounded requests, streamed answers.
 
     site = Site()
     site.add("GET", "/hello", lambda request, response: response.send("hello\\n"))
     site.listen(reactor, "127.0.0.1", 8000)
 
-A handler gets a Request, which has arrived completely, and a Response. The handler answers now or
-later: with `response.send()`, or with `response.start()`, any number of `write()`, and `end()`.
-A response is a consumer, as a transport is: `registerProducer()` and the connection's high and low
-watermarks hold for the body.
+A handler gets a complete Request and a Response. The handler answers now or later: with
+`response.send()`, or with `response.start()`, any number of `write()`, and `end()`. A response is a
+consumer, as a transport is: it has `registerProducer()`, and the high and low watermarks of the
+connection apply to its body.
 
 Each connection carries one request and one answer, and every answer says `Connection: close`. The
 end of the connection also ends a body whose length was not known when the answer started.
@@ -17,7 +17,7 @@ is one length at most. Anything else gets an error of one line:
 
     400  not HTTP, or contradictory headers          413  a body of more than MAX_BODY
     404  no route has this path                      417  any Expect header
-    405  the path has routes for other methods only  421  a host name that is not ours
+    405  the path has routes for other methods only  421  the host name of another server
     408  the request was not complete in SECONDS     431  a head of more than MAX_HEAD
     500  the handler raised (which is logged)        501  a body in chunks
     505  a version other than 1.x
@@ -26,7 +26,6 @@ is one length at most. Anything else gets an error of one line:
 from __future__ import annotations
 
 import re
-import socket
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Callable
@@ -34,6 +33,14 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor import log
 from minireactor.protocol import Factory, Protocol
 from minireactor.transports.port import BACKLOG
+from minireactor.view.web.request import (
+    MAX_HEAD,
+    HTTPError,
+    Request,
+    body_length,
+    is_local,
+    parse_head,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +52,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[["Request", "Response"], object]
 
-MAX_HEAD = 8 * 1024  # bytes of request line and headers; browsers send about 1 KiB
-MAX_BODY = 64 * 1024  # bytes
 # Open connections, including those that are closing. Each takes a descriptor, and the watched
 # service needs descriptors, too. Beyond this number, a new connection replaces the oldest one that
 # is not being answered. Clients that connect and ask nothing therefore lock nobody out.
@@ -62,114 +67,13 @@ MAX_INPUT = 16 * 1024 * 1024
 
 PLAIN = "text/plain; charset=utf-8"
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_HEADER = re.compile(rf"({_TOKEN}):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/?#@\s,]*)(?::([0-9]{0,5}))?")
-_ABSOLUTE = re.compile(r"(?i:http)://([^/?#@]+)((?:[/?].*)?)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
-class HTTPError(Exception):
-    """An answer that reports an error: status, and the reason in one line.
-
-    Handlers may raise it, too. Further arguments are headers of the answer."""
-
-    def __init__(self, status: int, why: str, **headers: str) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
-        self.headers = headers
-
-
-class Request:
-    """A request that has arrived completely.
-
-    method: as sent.
-    path, query: as sent, nothing decoded; query is "" without one; path is "*" for OPTIONS *.
-    headers: values by names in small letters; values of a repeated name are joined by ", ".
-    body: bytes.
-    """
-
-    __slots__ = ("body", "headers", "method", "path", "query")
-
-    def __init__(self, method: str, target: str, headers: dict[str, str]) -> None:
-        self.method = method
-        self.path, _, self.query = target.partition("?")
-        self.headers = headers
-        self.body = b""
-
-    @property
-    def host(self) -> str:
-        """Return the name or number in Host, in small letters; "" without a Host.
-
-        The port and the dot that may end a full name are left out. Raises HTTPError if Host
-        contains anything else."""
-        name = self._host()[1].lower()
-        return name[:-1] if name.endswith(".") and name != "." else name
-
-    @property
-    def port(self) -> int:
-        """Return the port number in Host, or 80 if there is none. Raises HTTPError as `host`."""
-        return int(self._host()[2] or 80)
-
-    def _host(self) -> re.Match[str]:
-        match = _HOST.fullmatch(self.headers.get("host", ""))
-        if match is None:
-            raise HTTPError(400, "Host is a name or an address, and perhaps a port")
-        return match
-
-
-def parse_head(head: bytes) -> Request:
-    """Return the request of a head without its empty line. Raises HTTPError if it is invalid."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    match = _REQUEST_LINE.fullmatch(first)
-    if match is None:
-        raise HTTPError(400, "a request begins with a line such as: GET / HTTP/1.1")
-    method, target, version = match[1], match[2], (int(match[3]), int(match[4]))
-    if version[0] != 1:
-        raise HTTPError(505, "use HTTP/1.1")
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is not None:
-        target = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
-    elif not target.startswith("/") and (method, target) != ("OPTIONS", "*"):
-        raise HTTPError(400, "the target of a request begins with a slash, or with http://")
-    headers: dict[str, str] = {}
-    for line in lines:
-        match = _HEADER.fullmatch(line)
-        if match is None:
-            raise HTTPError(400, "a header is a line such as: Name: value")
-        name, value = match[1].lower(), match[2].strip(" \t")
-        if name in headers:
-            if name in ("host", "content-length"):
-                raise HTTPError(400, f"{match[1]} comes once only")
-            value = f"{headers[name]}, {value}"
-        headers[name] = value
-    if version >= (1, 1) and "host" not in headers:
-        raise HTTPError(400, "HTTP/1.1 has a Host header")
-    if absolute is not None:
-        headers["host"] = absolute[1]  # takes precedence over Host (RFC 9112, 3.2.2)
-    return Request(method, target, headers)
-
-
-def body_length(headers: Mapping[str, str]) -> int:
-    """Return the length of the body in bytes. Raises HTTPError if it is unclear or too large."""
-    if "transfer-encoding" in headers:
-        raise HTTPError(501, "send the body in one piece, with Content-Length")
-    if "expect" in headers:
-        raise HTTPError(417, "send the request without Expect")
-    length = headers.get("content-length", "0")
-    if not re.fullmatch("[0-9]{1,18}", length):
-        raise HTTPError(400, "Content-Length is a number of bytes")
-    if int(length) > MAX_BODY:
-        raise HTTPError(413, f"a body has at most {MAX_BODY} bytes")
-    return int(length)
-
-
 class Response:
-    """The answer to one request, and a consumer of its body.
+    """The answer to one request, and a consumer of its body. Grammar of the calls:
 
-    send() | start() write()* end()
+    send | start write* end
 
     on_lost: set it to a callable without arguments; called if the connection is lost before end().
     ended: the answer is complete, or its connection is lost; further writes are dropped.
@@ -265,8 +169,8 @@ class Response:
 class Site(Factory):
     """A set of routes by exact method and path; a GET route answers HEAD as well.
 
-    hosts: called with the host name of each request ("" without one), returns whether the name is
-    ours; None accepts every name.
+    hosts: called with the host name of each request ("" without one), returns whether the site
+    answers to this name. None: the site answers to every name.
     """
 
     noisy = False
@@ -285,8 +189,8 @@ class Site(Factory):
         """Start to serve; return the port. Raises CannotListenError as listenTCP().
 
         On a loopback address and without `hosts`, the site answers requests for localhost, for a
-        numeric address, or without a Host. A foreign page could let its own name resolve to this
-        address; browsers then send that name, and the site refuses it."""
+        numeric address, or without a Host. Another web site could let its own name resolve to this
+        address. Browsers then send that name, and this site rejects the request."""
         listening = reactor.listenTCP(port, self, BACKLOG, host)
         self._ports.append(listening)
         own = listening.getHost().host
@@ -302,11 +206,11 @@ class Site(Factory):
             connection.close_if_idle()
 
     def buildProtocol(self, addr: Any) -> Any:
-        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
+        if len(self.connections) >= MAX_CONNECTIONS and not self._drop_oldest():
             return _Rejected()
         return _Http(self)
 
-    def _make_room(self) -> bool:
+    def _drop_oldest(self) -> bool:
         """Reset the oldest connection that is not being answered; return whether there was one."""
         for connection in self.connections:
             if not connection.is_answering():
@@ -329,18 +233,6 @@ class Site(Factory):
             allowed = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
             raise HTTPError(405, f"use {' or '.join(allowed)}", Allow=", ".join(allowed))
         return methods[method]
-
-
-def is_local(host: str) -> bool:
-    """Return whether `host` is localhost or a numeric address: no name in somebody else's DNS."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    try:
-        socket.inet_pton(family, host.strip("[]"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _is_local_or_unnamed(host: str) -> bool:
@@ -391,8 +283,8 @@ class _Http(Protocol):
         if self._response is None:
             self._close()
         elif self._response.started:
-            # The client may be gone. A stream to it could last for ever, and one that still reads
-            # gets what is pending.
+            # The client may be gone, and a stream to it could last for ever: end the answer. A
+            # client that still reads gets the pending bytes.
             self._lose_response()
             self._close()
 
@@ -418,7 +310,7 @@ class _Http(Protocol):
             self._close()
 
     def answered(self) -> None:
-        """Close the connection, as its response has ended."""
+        """Close the connection, because its response has ended."""
         self._response = None
         self._set_timer()
         self._close()
@@ -470,18 +362,18 @@ class _Http(Protocol):
             raise
         except BaseException as error:
             if response.started:
-                # A reset, or the client might take half an answer for the whole one.
+                # Reset, so that the client does not take half an answer for the whole one.
                 self.transport.abortConnection()
                 raise
             if isinstance(error, HTTPError):
                 raise
             log.err(None, f"{request.method} {request.path} of a page of minireactor.view")
-            raise HTTPError(500, "the handler failed; the log says why") from error
+            raise HTTPError(500, "the handler failed; see the log") from error
 
     def _send_error(self, error: HTTPError) -> None:
         is_head = self._request is not None and self._request.method == "HEAD"
         response = self._response = Response(self, is_head)
-        body = f"{error.status} {HTTPStatus(error.status).phrase}: {error.why}\n"
+        body = f"{error.status} {HTTPStatus(error.status).phrase}: {error.reason}\n"
         response.send(body, PLAIN, error.status, error.headers)
 
     def _close(self) -> None:

@@ -20,7 +20,8 @@ from minireactor.view.record import read
 from minireactor.view.web.dashboard import Page
 
 if TYPE_CHECKING:
-    from minireactor.view.web.http import Request, Response
+    from minireactor.view.web.http import Response
+    from minireactor.view.web.request import Request
 
 MOST = 32 * 1024 * 1024  # bytes of samples; a browser needs some five times that to keep them
 MOST_REASONS = 10_000  # connections of which the page is told why they were lost
