@@ -11,7 +11,7 @@ from support import pump
 
 from minireactor import Reactor
 from minireactor.view.terminal import terminal
-from minireactor.view.terminal.terminal import Capture, Notes, Terminal, find_terminal
+from minireactor.view.terminal.terminal import Capture, LineStream, Terminal, find_terminal
 
 termios = pytest.importorskip("termios")
 fcntl = pytest.importorskip("fcntl")
@@ -187,7 +187,7 @@ def test_a_terminal_that_hangs_up_is_removed_from_the_reactor(term, pty, reactor
     pty.hang_up()
     pump(reactor, lambda: not term.entered)
     assert reactor.getReaders() == []
-    assert not term.is_ours()
+    assert not term.is_foreground()
     term.enter()
     term.show(["nothing"])
     term.close()
@@ -207,7 +207,7 @@ def test_the_end_of_the_reactor_restores_the_terminal(pty):
 
 
 def test_a_terminal_without_job_control_may_be_used(term):
-    assert term.is_ours()
+    assert term.is_foreground()
 
 
 def test_the_terminals_size_takes_precedence_over_the_environment(term, pty, monkeypatch):
@@ -285,9 +285,9 @@ class Stream:
         return self._isatty
 
 
-def test_notes_adds_a_line_when_it_is_complete():
+def test_a_line_is_captured_when_it_is_complete():
     lines = deque()
-    notes = Notes(Stream(), lines)
+    notes = LineStream(Stream(), lines)
     assert notes.write("one\ntw") == 6
     assert list(lines) == ["one"]
     print("o\tand", "a half \r", file=notes, flush=True)

@@ -21,11 +21,11 @@ Samples and events are dicts that `json` can write. Sizes are bytes, times are s
                       "unsent": the kernel's limit for unsent bytes, 0 for no limit}, ...],
      "rest": {"count", "pending", "in", "out", "pauses"} of the connections without a row, or null}
 
-The rows begin with the *busiest* connections. These are the connections with the most bytes
-waiting, pending or in the kernel's send queue. Among equals, the connections that move the most
-bytes come first, then the oldest. Both figures are averages over the last scans and are compared by
-powers of four; otherwise rows would change their places all the time. ORDERS lists the other
-orders. A connection that has ended gets one last row in the next sample: "closed", and at the end.
+The rows begin with the *busiest* connections. Most bytes wait for these, pending or in the kernel's
+send queue. If this figure is equal, the connections that move the most bytes come first, then the
+oldest. Both figures are averages over the last scans and are compared by powers of four; otherwise
+rows would change their places all the time. `ranking.ORDERS` names the other orders. A connection
+that has ended gets one last row in the next sample, as "closed", after the other rows.
 
 An *event*:
 
@@ -37,8 +37,8 @@ call for each event. Each consumer of samples needs a monitor of its own, becaus
 "closed" rows cover the time since the last sample.
 
 One sample examines connections for at most SCAN_SECONDS, enough for thousands of idle ones. The
-next sample continues this scan. Until then, the other connections count in the totals with the
-figures of the scan before. The figures in the rows are always current.
+next sample continues this scan. Until then, the other connections count in the totals with their
+figures from the scan before. The figures in the rows are always current.
 """
 
 from __future__ import annotations

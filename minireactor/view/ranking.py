@@ -85,7 +85,8 @@ class Ranking:
             for _ in range(min(BATCH, len(left))):
                 watched = left.pop()
                 connection = watched.connection
-                # A connection that ended during the scan has its final figures: no sum changes.
+                # `_flush_due` is set while bytes are pending. A connection that ended during the
+                # scan has its final figures already: updating them changes no sum.
                 if (
                     watched.is_active
                     or connection.bytes_in != watched.bytes_in
@@ -94,7 +95,7 @@ class Ranking:
                 ):
                     update(watched)
                     watched.update_averages()
-                elif not (by_pauses and watched.pauses):
+                elif not (by_pauses and watched.pauses):  # idle ones may have the most pauses
                     continue
                 ranked.append((key(watched), watched.id, watched))
             if len(ranked) > MAX_RANKED:

@@ -109,7 +109,7 @@ def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
     now = samples[-1]
     totals = now["totals"]
     paused = totals["paused_now"]
-    before = samples[-1 - _back(samples, RATE_SECONDS)]
+    before = samples[-1 - _samples_back(samples, RATE_SECONDS)]
     passed = now["time"] - before["time"]
     rate = ""
     if passed > 0:
@@ -332,21 +332,21 @@ def _mark_cells(row: dict[str, Any], width: int) -> tuple[int, int]:
 # Rates and histories.
 
 
-def _back(samples: Sequence[dict[str, Any]], seconds: float) -> int:
-    """Return how many samples to go back for `seconds`: at least one, if there is one."""
+def _samples_back(samples: Sequence[dict[str, Any]], seconds: float) -> int:
+    """Return how many samples to go back in order to span `seconds`: one or more, if possible."""
     count = 0
     for sample in islice(reversed(samples), 1, None):
-        if count and samples[-1]["time"] - sample["time"] > seconds * 1.05:
+        if count and samples[-1]["time"] - sample["time"] > seconds * 1.05:  # samples come late
             break
         count += 1
     return count
 
 
-def _histories(samples: Sequence[dict[str, Any]], numbers: set[int]) -> dict[int, list[int | None]]:
+def _histories(samples: Sequence[dict[str, Any]], ids: set[int]) -> dict[int, list[int | None]]:
     """Return {id: bytes moved until each of the last samples} for these connections.
 
     None stands for a sample without a row of the connection, 0 for one before its arrival."""
-    found: dict[int, list[int | None]] = {number: [] for number in numbers}
+    found: dict[int, list[int | None]] = {number: [] for number in ids}
     for sample in samples[-HISTORY:]:
         moved = {row["id"]: row["in"] + row["out"] for row in sample["connections"]}
         for number, history in found.items():
@@ -376,7 +376,7 @@ def _spark(history: list[int | None], width: int, unicode: bool) -> str:
 def _rate(history: list[int | None], samples: Sequence[dict[str, Any]]) -> str:
     """Return the bytes per second, in and out together, as text; "-" if they are not known."""
     known = 0
-    for moved in islice(reversed(history), 1 + _back(samples, RATE_SECONDS)):
+    for moved in islice(reversed(history), 1 + _samples_back(samples, RATE_SECONDS)):
         if moved is None:
             break
         known += 1

@@ -67,10 +67,10 @@ class Terminal:
         self._reactor = reactor
         self._fd = fd
         self._on_key = on_key
-        self._before: list[Any] | None = None  # the settings before enter()
+        self._settings_before: list[Any] | None = None  # the settings before enter()
         self._unsent = b""
 
-    def is_ours(self) -> bool:
+    def is_foreground(self) -> bool:
         """Return whether this process is in the foreground, and may use the terminal."""
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
@@ -91,14 +91,14 @@ class Terminal:
         """Take the screen, and read each key at once. Ctrl-C and Ctrl-Z keep their meaning."""
         try:
             before = termios.tcgetattr(self._fd)
-            wanted = termios.tcgetattr(self._fd)
-            wanted[3] &= ~(termios.ICANON | termios.ECHO)
-            wanted[6][termios.VMIN], wanted[6][termios.VTIME] = 1, 0
-            termios.tcsetattr(self._fd, termios.TCSANOW, wanted)
+            settings = termios.tcgetattr(self._fd)
+            settings[3] &= ~(termios.ICANON | termios.ECHO)
+            settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+            termios.tcsetattr(self._fd, termios.TCSANOW, settings)
         except (OSError, ValueError, termios.error):
             return
         # After forget(), the settings have not been restored: those of the first enter() count.
-        self._before = self._before or before
+        self._settings_before = self._settings_before or before
         if not self.entered:
             self.entered = True
             self._reactor.addReader(self)
@@ -119,10 +119,10 @@ class Terminal:
         if not self.entered:
             return
         self.forget()
-        if self.is_ours():  # the system stops a background process that changes the settings
+        if self.is_foreground():  # the system stops a background process that changes the settings
             try:
-                termios.tcsetattr(self._fd, termios.TCSANOW, self._before)  # type: ignore[arg-type]
-                self._before = None
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._settings_before)  # type: ignore[arg-type]
+                self._settings_before = None
                 self._restore_screen()
             except (OSError, termios.error):
                 pass  # the terminal is gone
@@ -198,7 +198,7 @@ class Terminal:
         return "terminal"
 
 
-class Notes:
+class LineStream:
     """Replaces a stream, such as sys.stdout, while its terminal shows a picture.
 
     Each complete line is added to all of `targets`. Other attributes are those of the stream."""
@@ -225,7 +225,9 @@ class Notes:
 
 
 class Capture:
-    """Captures the lines that the program prints on the terminal: open close
+    """Captures the lines that the program prints on the terminal. Grammar of the calls:
+
+    (open close)*
 
     notes: the last MAX_NOTES lines, from print() and from logging, the latest last.
 
@@ -245,7 +247,7 @@ class Capture:
 
     def _replace(self, name: str, *targets: deque[str]) -> None:
         stream = getattr(sys, name)
-        notes = Notes(stream, *targets)
+        notes = LineStream(stream, *targets)
         setattr(sys, name, notes)
         self._undo.append(lambda: setattr(sys, name, stream))
         for handler in _handlers_that_write_to(stream):

@@ -124,10 +124,10 @@ class Screen:
 
     def _on_timer(self) -> None:
         self._timer = self._reactor.call_later_internal(INTERVAL, self._on_timer)
-        is_ours = self._terminal.is_ours()
-        if is_ours and not self._terminal.entered:
+        is_foreground = self._terminal.is_foreground()
+        if is_foreground and not self._terminal.entered:
             self._terminal.enter()
-        elif not is_ours and self._terminal.entered:
+        elif not is_foreground and self._terminal.entered:
             self._terminal.forget()
         if self._terminal.entered and not self._options.frozen:
             self._sample()
@@ -173,14 +173,14 @@ class Screen:
                     self._handle(number, self._end_process)
 
     def _handle(self, number: int, handler: Callable[[int, Any], object]) -> None:
-        if signal.getsignal(number) != signal.SIG_IGN:  # ignored at the parent process's wish
+        if signal.getsignal(number) != signal.SIG_IGN:  # the parent process wants it ignored
             self._signals[number] = signal.signal(number, handler)
 
     def _in_loop(self, call: Callable[[], object]) -> Callable[[int, Any], object]:
         return lambda number, frame: self._reactor.callFromThread(call)
 
     def _redraw(self) -> None:
-        if self._terminal.is_ours():
+        if self._terminal.is_foreground():
             self._terminal.enter()
             self._draw()
 
