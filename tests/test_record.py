@@ -313,7 +313,7 @@ def test_the_error_names_the_line_of_a_row_that_lacks_a_field(path, name):
         ("", "line 1: no JSON object"),
         ("#!/bin/sh", "line 1: no JSON object"),
         ("{}", "is no recording"),
-        ({**HEAD, "version": 2}, "has version 2, and only 1 is known"),
+        ({**HEAD, "version": 2}, "has version 2; only 1 can be read"),
         ({**HEAD, "version": "x" * 1000}, "has version 'xxx"),
     ],
 )

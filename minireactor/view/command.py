@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def open_views(
     stack: ExitStack, reactor: Reactor, options: argparse.Namespace, label: Label
 ) -> list[str]:
-    """Open --metrics and --record as `options` ask, until `stack` is closed.
+    """Open --metrics and --record if `options` contain them; return a line to print for each.
 
-    Returns the lines to print, one for each. Raises UsageError if one cannot be opened."""
+    Closing `stack` closes them. Raises UsageError if one cannot be opened."""
     lines = []
     if options.metrics:
         from minireactor.view.metrics import Metrics

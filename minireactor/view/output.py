@@ -65,8 +65,8 @@ class Writer:
         the thread only.
     limit: bytes that may wait in the queue. When the queue is full, further lines are dropped and
         counted until the whole queue has been written. Then `note(count)` is written.
-    retry: whether to go on after an error that may pass, such as a full disk. Lines that could not
-        be written are counted as dropped.
+    retry: whether to continue after an error that may be temporary, such as a full disk. Lines that
+        could not be written are counted as dropped.
 
     error: the latest OSError, which may have ended writing. dropped: lines not yet reported.
     """

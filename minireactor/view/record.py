@@ -155,10 +155,10 @@ def read(path: str) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as file:
         first = _parse(file.readline(MAX_LINE + 1), f"{path}, line 1")
         if first.get("type") != "recording":
-            raise RecordingError(f"{path} is no recording; one comes from: serve --record FILE")
+            raise RecordingError(f"{path} is no recording; make one with: serve --record FILE")
         if first.get("version") != VERSION:
             raise RecordingError(
-                f"{path} has version {first.get('version')!r:.40}, and only {VERSION} is known here"
+                f"{path} has version {first.get('version')!r:.40}; only {VERSION} can be read"
             )
         yield first
         for number in count(2):
@@ -228,9 +228,8 @@ def _excerpt(line: bytes) -> str:
     return text if len(line) <= 40 else f"{text[:40]}..."
 
 
-_BRACKET = re.compile(
-    rb'[][{}]|"(?:[^"\\]+|\\.)*"?'
-)  # a bracket, or a string with any brackets in it
+# A bracket, or a whole string, whose brackets do not count.
+_BRACKET = re.compile(rb'[][{}]|"(?:[^"\\]+|\\.)*"?')
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
 
 _NUMBER = (int, float)

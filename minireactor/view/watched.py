@@ -1,7 +1,7 @@
 """What a monitor knows of each connection, and the totals of all connections.
 
-A monitor counts no bytes. It copies the counters of a connection into a WatchedConnection, and adds
-what they have grown by to the Totals.
+A monitor does not count bytes itself. It copies the counters of a connection into a
+WatchedConnection, and adds their growth to the Totals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WatchedConnection:
     """A connection, and what its monitor knows of it.
 
     waiting, rate: averages over the last scans, in bytes; negative before the first scan.
-    is_active: bytes wait, bytes move, or the producer is paused; or one of these was so lately.
+    is_active: bytes wait or move, or the producer is paused, or this was so a few scans ago.
     """
 
     __slots__ = (
@@ -110,7 +110,7 @@ class Totals:
         self._paused_since = 0.0  # the sum of the times at which the present pauses began
 
     def update(self, watched: WatchedConnection) -> None:
-        """Copy the counters of a connection, and add what they have grown by to the sums."""
+        """Copy the counters of a connection, and add their growth to the sums."""
         connection = watched.connection
         pending = connection.pending
         self.highest_pending = max(self.highest_pending, pending, connection.highest_pending)
