@@ -56,7 +56,7 @@ class Talk:
 
     @property
     def over(self):
-        """Whether the server has sent its EOF."""
+        """Return whether the server has sent its EOF."""
         return self.sock.shut or self.sock.closed
 
     def output(self):

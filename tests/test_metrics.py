@@ -18,7 +18,7 @@ SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+
 
 
 def parse(text):
-    """{family: (type, help, {labels: value})} by the rules of the format; AssertionError."""
+    """Return {family: (type, help, {labels: value})}, and assert the rules of the format."""
     assert text.endswith("\n")
     families = {}
     current = None
@@ -65,8 +65,8 @@ def test_each_metric_has_the_monitors_value(wire, clock):
         transport.write(b"x" * 101)
         sock.inbox = [b"y" * 7]
     wire.run()
-    gone, _ = wire.connect(Recorder())
-    gone.abortConnection()
+    ended, _ = wire.connect(Recorder())
+    ended.abortConnection()
     clock.advance(0.25)
     sample = monitor.sample()
     wire.run()

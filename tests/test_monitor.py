@@ -42,7 +42,7 @@ def rows(monitor):
 
 
 def paused(wire, room=0):
-    """(transport, socket) with marks of 100 and 25 bytes, and a producer that is paused."""
+    """Return (transport, socket): marks of 100 and 25 bytes, and a paused producer."""
     transport, sock = wire.connect(Recorder(), room)
     transport.setWriteBufferLimits(100, 25)
     transport.registerProducer(Push(), True)
@@ -186,7 +186,7 @@ def test_the_label_is_what_the_given_callable_returns(wire):
 
 
 def slow(wire, monkeypatch):
-    """Let the clock go on so fast that a sample examines BATCH connections only."""
+    """Advance the clock so fast that a sample examines BATCH connections only."""
     times = itertools.count()
     monkeypatch.setattr(wire.reactor, "seconds", lambda: next(times) * SCAN_SECONDS)
 
@@ -433,11 +433,11 @@ def test_the_rest_is_summed(wire):
 
 def test_the_rest_does_not_count_ended_connections(wire):
     monitor = Monitor(wire.reactor, limit=1)
-    _, gone = paused(wire, room=60)
+    _, ended = paused(wire, room=60)
     paused(wire)
     paused(wire)
     wire.run()
-    gone.inbox = [b""]
+    ended.inbox = [b""]
     wire.run()
     assert monitor.sample()["rest"] == {"count": 1, "pending": 101, "in": 0, "out": 0, "pauses": 1}
 
@@ -469,10 +469,10 @@ def test_the_paused_time_stops_at_each_resume(monitor, wire, clock):
 
 
 def test_the_total_paused_time_includes_ended_connections(monitor, wire, clock):
-    _, gone = paused(wire)
+    _, ended = paused(wire)
     paused(wire)
     clock.advance(1.0)
-    gone.inbox = [b""]
+    ended.inbox = [b""]
     wire.run()
     clock.advance(1.0)
     totals = monitor.sample()["totals"]
@@ -638,7 +638,7 @@ def test_the_kernels_queues(reactor, closing):
     closing(client)
     monitor = Monitor(reactor)
     if rows(monitor)[1]["recvq"] is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not report its queues")
     protocol.transport.pauseProducing()
     client.sendall(b"four")
     pump(reactor, lambda: rows(monitor)[1]["recvq"] == 4)

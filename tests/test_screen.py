@@ -52,12 +52,12 @@ def sample(*rows, time=0.0, rest=None, connections=None, **totals):
 
 
 def series(*moments, **changes):
-    """Samples in the usual interval, each with the rows given."""
+    """Return samples at the usual interval, one for each list of rows."""
     return [sample(*rows, time=n * INTERVAL, **changes) for n, rows in enumerate(moments)]
 
 
 def drawn(samples, size=(120, 24), **options):
-    chosen = Options("serve echo", "nobody yet")
+    chosen = Options("serve echo", "no connection yet")
     for name, value in options.items():
         setattr(chosen, name, value)
     return draw(samples, size, chosen)
@@ -126,8 +126,8 @@ def test_memory_is_shown_where_it_is_known():
 
 
 def test_the_hint_is_shown_while_there_is_no_connection():
-    assert "nobody yet" in drawn([sample()])
-    assert "nobody yet" not in drawn([sample(row())])
+    assert "no connection yet" in drawn([sample()])
+    assert "no connection yet" not in drawn([sample(row())])
 
 
 def test_the_total_rate_is_measured_over_the_last_second():
@@ -390,8 +390,8 @@ def test_there_is_no_rest_if_all_rows_fit():
 
 
 def test_an_ended_connection_is_shown_for_a_moment_after_the_others():
-    gone = row(1, state="closed", producer="closed")
-    samples = series([row(1)], [gone], [row(2)], [row(2)])
+    ended = row(1, state="closed", producer="closed")
+    samples = series([row(1)], [ended], [row(2)], [row(2)])
     lines = drawn(samples)
     assert [line.split()[2] for line in lines if "127.0.0.1" in line] == ["flowing", "closed"]
     later = [*samples, *series(*[[row(2)]] * 20)[5:]]
@@ -399,8 +399,8 @@ def test_an_ended_connection_is_shown_for_a_moment_after_the_others():
 
 
 def test_ended_connections_get_only_the_lines_that_open_ones_leave():
-    gone = [row(n, state="closed") for n in range(1, 20)]
-    lines = drawn(series(gone, [row(n) for n in range(21, 26)]), (120, 10))
+    ended = [row(n, state="closed") for n in range(1, 20)]
+    lines = drawn(series(ended, [row(n) for n in range(21, 26)]), (120, 10))
     assert sum("closed" in line for line in lines) == 1
     assert sum("flowing" in line for line in lines) == 5
 

@@ -25,7 +25,7 @@ def event(kind, time, number=1, **more):
 
 
 def slices(*recording):
-    """{(thread, name): (start, duration)} in microseconds."""
+    """Return {(thread, name): (start, duration)}, in microseconds."""
     return {
         (found["tid"], found["name"]): (found["ts"], found["dur"])
         for found in trace_events([HEAD, *recording])
@@ -34,7 +34,7 @@ def slices(*recording):
 
 
 def counters(*recording):
-    """[(time, name, values)]"""
+    """Return [(time, name, values)] of all counters."""
     return [
         (found["ts"], found["name"], found["args"])
         for found in trace_events([HEAD, *recording])

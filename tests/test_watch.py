@@ -276,7 +276,7 @@ def test_a_signal_restores_the_terminal(window, name, status):
     assert term.settings() == before
 
 
-@pytest.mark.skipif(IS_PYPY, reason="it does not tell which signals its parent ignores")
+@pytest.mark.skipif(IS_PYPY, reason="PyPy does not report which signals its parent ignores")
 @pytest.mark.slow
 @tmux
 def test_signals_that_the_parent_ignores_stay_ignored(window, connect):
