@@ -1,4 +1,4 @@
-"""`python -m bench`: the comparison. Options and the order of things."""
+"""`python -m bench`: its options, and the order of the runs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import measure, page, report
+from bench import measure, network, page, report
 from bench.engines import BASE, ENGINES, PROXY, SERVER, Engine, from_checkout, serving
 from bench.workloads import WORKLOADS, Workload
 
 ROUNDS = 5
-MOST_QUICK_ROUNDS = 3
-QUICK_SECONDS = 105.0  # of --quick; no round is begun that would probably take longer than this
-LAST_SECONDS = 112.0  # of --quick; no run is begun after that
-TIMEOUT, QUICK_TIMEOUT = 180.0, 40.0  # seconds, of one run
+MAX_QUICK_ROUNDS = 3
+QUICK_SECONDS = 105.0  # with --quick, no round starts that would probably end after this
+LAST_SECONDS = 112.0  # with --quick, no run starts after this
+TIMEOUT, QUICK_TIMEOUT = 180.0, 40.0  # seconds that one run may take
 
 
 class Options(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """A parser that says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -31,40 +32,49 @@ class Options(argparse.ArgumentParser):
 def options() -> Options:
     parser = Options(
         prog="python -m bench",
-        description="Compare minireactor with its peers, on this machine. Progress is shown on "
-        "stderr; the tables come at the end.",
+        description="Compare minireactor with its peers on this machine. stderr shows the "
+        "progress; stdout gets the tables at the end.",
         epilog="A full run takes about three quarters of an hour. NAMES are separated by commas; "
-        "--list shows them. The beginning of several names will do: echo, bulk, proxy.",
+        "--list shows them. The beginning of several names selects all of them: echo, bulk, proxy.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="everything within two minutes, less exactly")
-    add("--engines", metavar="NAMES", help="these engines only")
-    add("--workload", metavar="NAMES", help="these workloads only")
+    add("--quick", action="store_true", help="take two minutes at most, and measure less exactly")
+    add("--engines", metavar="NAMES", help="run only these engines")
+    add("--workload", metavar="NAMES", help="run only these workloads")
     add("--rounds", metavar="N", type=_positive, help=f"repeat N times (default: {ROUNDS})")
-    add("--json", metavar="FILE", help="write every figure")
-    add("--chart", metavar="FILE", help="write a picture (SVG) of the ratios")
-    add("--readme", metavar="FILE", help="put the summary between its two bench marks")
-    add("--from", metavar="FILE", dest="earlier", help="show what an earlier --json has, only")
+    add(
+        "--veth",
+        action="store_true",
+        help="put the servers and the clients into two network namespaces, joined by a veth pair "
+        f"with an MTU of {network.MTU:,} bytes; needs root and the program ip; servers only",
+    )
+    add("--json", metavar="FILE", help="write every figure to FILE")
+    add("--chart", metavar="FILE", help="draw the ratios, and write the picture (SVG) to FILE")
+    add("--readme", metavar="FILE", help="replace the tables between the two bench marks in FILE")
+    add(
+        "--from", metavar="FILE", dest="earlier", help="run nothing: show the --json of another run"
+    )
     add(
         "--against",
         metavar="FOLDER",
         help=f"compare {BASE} with another checkout of it, in FOLDER; other engines only if named",
     )
-    add("--list", action="store_true", help="show the workloads and the engines, and end")
+    add("--list", action="store_true", help="show the workloads and the engines, and exit")
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds, from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; give 1 or more")
     return number
 
 
 def chosen(kind: str, names: str | None, among: Sequence[Any]) -> list[Any]:
-    """Those of that name, in their own order; ValueError names one that there is not.
+    """Return the workloads or engines that `names` selects, in the order of `among`.
 
-    What is no name stands for all that begin with it and a dash."""
+    A name selects itself. Anything else selects all names that begin with it and a dash. Raises
+    ValueError if a name selects nothing."""
     if names is None:
         return list(among)
     given = [name.strip() for name in names.split(",") if name.strip()]
@@ -89,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.against:
             engines.append(from_checkout(Path(given.against)))
         workloads = chosen("workload", given.workload, WORKLOADS)
+        if given.veth:
+            workloads = servers_only(workloads, given.workload)
         check_writable(given)
         if given.list:
             show_lists(workloads, engines)
@@ -103,15 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("; ".join(f"{e.title}: {measure.installed(e)}" for e in engines))
     measure.signals.install()
     try:
-        results = earlier or compare(engines, workloads, given.quick, given.rounds)
+        with network.veth() if given.veth and not earlier else nullcontext(network.LOOPBACK) as net:
+            results = earlier or compare(engines, workloads, given.quick, given.rounds, net)
+    except network.Unavailable as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    print(report.text(results))
-    for path, content in (
-        (given.json, report.as_json),
-        (given.chart, page.chart),
-    ):
+    print(report.text(results, sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    for path, content in ((given.json, report.as_json), (given.chart, page.chart)):
         if path:
             Path(path).write_text(content(results), encoding="utf-8")
     if given.readme:
@@ -122,7 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_writable(given: argparse.Namespace) -> None:
-    """Better now than after half an hour. OSError, ValueError."""
+    """Check the files to write now, and not after half an hour of measuring.
+
+    Raises ValueError if a file cannot be written or the readme has no block, OSError if the readme
+    cannot be read."""
     for path in filter(None, (given.json, given.chart)):
         folder = Path(path).resolve().parent
         if Path(path).is_dir() or not os.access(folder, os.W_OK):
@@ -131,18 +146,20 @@ def check_writable(given: argparse.Namespace) -> None:
         report.block(Path(given.readme).read_text(encoding="utf-8"))
 
 
+def servers_only(workloads: Sequence[Workload], names: str | None) -> list[Workload]:
+    """Return the workloads of servers. Raises ValueError if `names` asks for one of a proxy."""
+    found = [workload for workload in workloads if workload.role == SERVER]
+    if names is not None and len(found) < len(workloads):
+        raise ValueError(f"--workload {names}: --veth measures servers, not proxies")
+    return found
+
+
 def with_something_to_do(workloads: Sequence[Workload], engines: Sequence[Engine]) -> list[Engine]:
-    """Those engines that do any of the workloads; ValueError if there is none."""
-    found = [
-        engine
-        for engine in engines
-        if any(workload.is_done_by(engine.name) for workload in workloads)
-    ]
+    """Return the engines that do any of the workloads. Raises ValueError if there is none."""
+    found = [e for e in engines if any(workload.is_done_by(e.name) for workload in workloads)]
     if not found:
-        workloads_named, engines_named = (
-            ", ".join(each.name for each in s) for s in (workloads, engines)
-        )
-        raise ValueError(f"{workloads_named}: not for {engines_named}; --list shows who does what")
+        work, who = (", ".join(each.name for each in named) for named in (workloads, engines))
+        raise ValueError(f"{work}: not for {who}; --list shows who does what")
     return found
 
 
@@ -154,39 +171,42 @@ def show_lists(workloads: Sequence[Workload], engines: Sequence[Engine]) -> None
     print("engines:")
     for engine in engines:
         reason = measure.installed(engine)
-        does = [role for role in (SERVER, PROXY) if engine.is_a(role)]
-        said = f"{engine.title}: {' and '.join(does)}"
-        print(f"  {engine.name:16} {said}{f' ({reason})' if reason else ''}")
+        roles = " and ".join(role for role in (SERVER, PROXY) if engine.is_a(role))
+        print(f"  {engine.name:16} {engine.title}: {roles}{f' ({reason})' if reason else ''}")
 
 
 def compare(
-    engines: Sequence[Engine], workloads: Sequence[Workload], quick: bool, rounds: int | None
+    engines: Sequence[Engine],
+    workloads: Sequence[Workload],
+    quick: bool,
+    rounds: int | None,
+    net: network.Network,
 ) -> report.Results:
     """Run every engine on every workload, round after round; return the results."""
     absent = {engine: reason for engine in engines if (reason := measure.installed(engine))}
     for engine, reason in absent.items():
         print(f"{engine.title} is left out: {reason}", file=sys.stderr)
     engines = [engine for engine in engines if engine not in absent]
-    results = report.Results(header(engines, absent, quick), [])
+    results = report.Results(header(engines, absent, quick, net), [])
     bounded = quick and rounds is None
     pairs = [(w, e) for w in workloads for e in engines if w.is_done_by(e.name)]
     backwards = [(w, e) for w in workloads for e in reversed(engines) if w.is_done_by(e.name)]
-    wanted = rounds or (MOST_QUICK_ROUNDS if quick else ROUNDS)
-    progress = Progress(len(pairs), wanted)
-    session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT)
+    wanted = rounds or (MAX_QUICK_ROUNDS if quick else ROUNDS)
+    progress = Progress(len(pairs), wanted, quick)
+    session = measure.Session(QUICK_TIMEOUT if quick else TIMEOUT, net)
     begun = time.monotonic()
     try:
         for number in range(1, wanted + 1):
             results.header["rounds"] = number
-            # Every other round goes backwards: what heats up or slows down favours nobody.
+            # Every other round goes backwards: a machine that slows down favours no engine.
             for workload, engine in pairs if number % 2 else backwards:
                 if bounded and time.monotonic() - begun > LAST_SECONDS:
                     results.header["unfinished"] = True
                     break
-                progress.starts(number, workload, engine)
+                progress.start(number, workload, engine)
                 run = run_once(session, number, workload, engine, quick)
                 results.runs.append(run)
-                progress.ended(run)
+                progress.end(run)
             spent = time.monotonic() - begun
             if bounded and spent + 1.1 * spent / number > QUICK_SECONDS:
                 break
@@ -200,7 +220,7 @@ def compare(
 def run_once(
     session: measure.Session, number: int, workload: Workload, engine: Engine, quick: bool
 ) -> dict[str, Any]:
-    """One run, as `report.Results` has it."""
+    """Do one run; return it as `report.Results` keeps it."""
     run: dict[str, Any] = {"round": number, "workload": workload.name, "engine": engine.name}
     try:
         if session.descriptors < workload.descriptors:
@@ -212,23 +232,31 @@ def run_once(
     except measure.RunFailed as error:
         run["error"] = str(error)
     if session.complaints:
-        # A server that logs errors is not doing the work that it is measured by.
-        said = session.complaints[-1].splitlines()[-1]
+        # A server that logs errors may have done less than it is measured by.
+        complaint = session.complaints[-1].splitlines()[-1]
         session.complaints.clear()
-        run["error"] = f"{run.get('error', 'a process complained')}: {said}"
+        run["error"] = f"{run.get('error', 'a process wrote to stderr')}: {complaint}"
         run.pop("figures", None)
     return run
 
 
-def header(engines: Sequence[Engine], absent: dict[Engine, str], quick: bool) -> dict[str, Any]:
+def header(
+    engines: Sequence[Engine], absent: dict[Engine, str], quick: bool, net: network.Network
+) -> dict[str, Any]:
+    """Return where and how the engines are compared, as `report.Results` keeps it."""
     return {
         "machine": measure.machine(),
         "python": measure.python(),
         "engines": {
-            engine.name: {"title": engine.title, "version": measure.version(engine)}
+            engine.name: {
+                "title": engine.title,
+                "version": measure.version(engine),
+                "nodelay": engine.nodelay,
+            }
             for engine in engines
         },
         "absent": {engine.name: reason for engine, reason in absent.items()},
+        "network": net.title,
         "high": serving.HIGH,
         "low": serving.LOW,
         "backlog": serving.BACKLOG,
@@ -240,36 +268,37 @@ def header(engines: Sequence[Engine], absent: dict[Engine, str], quick: bool) ->
 
 
 class Progress:
-    """What is being done: one line that changes, or a line for each run where it is kept."""
+    """The progress on stderr: one line that changes on a terminal, else a line for each run."""
 
-    def __init__(self, runs: int, rounds: int) -> None:
+    def __init__(self, runs: int, rounds: int, quick: bool) -> None:
         self.runs = runs
         self.rounds = rounds
+        self.quick = quick
         self.done = 0
         self.since = 0.0
         self.live = sys.stderr.isatty()
         self.what = ""
 
-    def starts(self, number: int, workload: Workload, engine: Engine) -> None:
+    def start(self, number: int, workload: Workload, engine: Engine) -> None:
         self.since = time.monotonic()
         self.done += 1
         place = f"{(self.done - 1) % self.runs + 1}/{self.runs}"
         self.what = f"round {number} of {self.rounds}, {place:>7}: {workload.name}, {engine.title}"
-        self.unit = workload.unit
+        self.unit = workload.unit_in(self.quick)
         if self.live:
             sys.stderr.write(f"\r\x1b[K{self.what} ...")
             sys.stderr.flush()
 
-    def ended(self, run: dict[str, Any]) -> None:
+    def end(self, run: dict[str, Any]) -> None:
         seconds = time.monotonic() - self.since
         if "error" in run:
-            said = f"FAILED: {run['error']}"
+            outcome = f"FAILED: {run['error']}"
         else:
-            said = f"{report.number(run['figures']['main'])} {self.unit}"
+            outcome = f"{report.number(run['figures']['main'])} {self.unit}"
         if self.live and "error" not in run:
             return
         start = "\r\x1b[K" if self.live else ""
-        print(f"{start}{self.what}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+        print(f"{start}{self.what}: {outcome} ({seconds:.1f} s)", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self.live:

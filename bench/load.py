@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
+from bench.engines import serving
+
 READ, WRITE = select.POLLIN, select.POLLOUT
 MESSAGE = b"abcdefg\n" * 8  # 64 bytes
 LARGE = 256 * 1024
@@ -58,7 +60,7 @@ def poller() -> Any:
 
 def _sources() -> Iterator[str]:
     # A connection is told apart by its addresses too: more of them, more connections.
-    return (f"127.0.0.{2 + i // 4 % 200}" for i in count())
+    return (f"{serving.SOURCES}.{2 + i // 4 % 200}" for i in count())
 
 
 SOURCES = _sources()
@@ -74,7 +76,7 @@ def connect(port: int, small: bool = False, timeout: float | None = None) -> soc
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_IP, BIND_WITHOUT_PORT, 1)
         sock.bind((next(SOURCES), 0))
-    sock.connect(("127.0.0.1", port))
+    sock.connect((serving.HOST, port))
     return sock
 
 

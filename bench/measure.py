@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import network
 from bench.engines import BASE, PROXY, Engine, minireactor_source, programs, serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +42,9 @@ class RunFailed(Exception):
 class Session:
     """What all runs share: a folder, an environment, cores, and the children that are alive."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, net: network.Network = network.LOOPBACK) -> None:
         self.timeout = timeout  # seconds, of one run
+        self.network = net
         self.children: set[Child] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         folder = self.folder = Path(self._folder.name)
@@ -54,6 +56,8 @@ class Session:
             **os.environ,
             # Compiled once, into a place of our own, whatever the user's settings are.
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+            "BENCH_HOST": net.host,
+            "BENCH_SOURCES": net.sources,
         }
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.server_cores, self.load_cores = split_cores()
@@ -77,6 +81,11 @@ class Session:
             (root / "bench").symlink_to(ROOT / "bench")
         return root
 
+    def connect(self, port: int) -> socket.socket:
+        """Return a connection from the clients' namespace to a server."""
+        with network.inside(self.network.clients):
+            return socket.create_connection((self.network.host, port), self.timeout)
+
     def close(self) -> None:
         with signals.held():
             for child in list(self.children):
@@ -92,6 +101,7 @@ class Child:
         session: Session,
         command: Sequence[str],
         cores: set[int],
+        namespace: int | None,
         inherited: Sequence[int] = (),
         root: Path = ROOT,
     ) -> None:
@@ -100,7 +110,8 @@ class Child:
         self.ended: Any = None  # what the system says it has used in all
         self._said_wrong = session.folder / f"stderr-{next(session.numbers)}"
         self._text = b""
-        with signals.held(), _running_on(cores), self._said_wrong.open("wb") as stderr:
+        started_in = network.inside(namespace)
+        with signals.held(), _running_on(cores), started_in, self._said_wrong.open("wb") as stderr:
             # In a session of its own: Ctrl-C reaches us alone, and we end it and what it forks.
             self.process = subprocess.Popen(
                 command,
@@ -182,6 +193,7 @@ class Server(Child):
             session,
             [str(interpreter), "-c", start, app, *pairs],
             session.server_cores,
+            session.network.server,
             root=session.root_of(engine),
         )
         try:
@@ -253,7 +265,7 @@ class Command(Server):
         program, *arguments = engine.command(session.folder, port, target)
         command = ["timeout", "--foreground", "--signal=KILL", lifetime]
         command += [str(programs.found(program)), *arguments]
-        Child.__init__(self, session, command, session.server_cores)
+        Child.__init__(self, session, command, session.server_cores, session.network.server)
         self.port = port
         self._ready_cpu, self._ready_peak = 0.0, 0
 
@@ -344,9 +356,9 @@ class Load(Child):
             numbers["door"] = server.door.fileno()
         command = [sys.executable, "-m", "bench.load", name, json.dumps(numbers)]
         command.append(str(int(session.timeout) + 5))
-        super().__init__(session, command, session.load_cores, inherited)
+        super().__init__(session, command, session.load_cores, session.network.clients, inherited)
 
-    def at_mark(self) -> None:
+    def await_mark(self) -> None:
         said = self.line()
         if said != "mark":
             raise RunFailed(said.partition(" ")[2] or said)

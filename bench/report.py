@@ -9,41 +9,62 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.engines import BASE, CHECKOUT_MARK, COPYING, PROXY, SERVER
-from bench.workloads import COLUMNS, WORKLOADS, Workload
+from bench.workloads import COLUMNS, KINDS, WORKLOADS, Workload
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+UNDECIDED = "~"  # before a ratio whose rounds disagree
+GREY, PLAIN = "\x1b[90m", "\x1b[m"
 
 
 class Spread(NamedTuple):
-    """The median of some rounds, the least and the most."""
+    """The median, the minimum and the maximum of some rounds."""
 
     median: float
     low: float
     high: float
 
+    @property
+    def undecided(self) -> bool:
+        """Whether, as a ratio, it may be above 1 as well as below: the rounds disagree."""
+        return self.low < self.high and self.low <= 1 <= self.high
+
 
 def spread(values: Iterable[float]) -> Spread:
-    """ValueError without values."""
+    """Return the spread of the values. Raises ValueError if there are none."""
     values = list(values)
     if not values:
         raise ValueError("no round has a figure")
     return Spread(statistics.median(values), min(values), max(values))
 
 
+class Row(NamedTuple):
+    """One row of a summary: the ratios of `base` to each peer in one workload."""
+
+    label: str
+    workload: Workload
+    base: str
+
+
 class Section(NamedTuple):
-    """The workloads of one role, and who else has done any of them."""
+    """One table of a summary: the workloads of one role and one kind, and the peers in them."""
 
     role: str
+    kind: str
     workloads: list[Workload]
     peers: list[str]
 
-    def rows(self) -> list[tuple[str, Workload, str]]:
-        """Of a summary: what to call it, the workload, and whose ratios to the peers it shows."""
+    @property
+    def title(self) -> str:
+        what = "minireactor" if self.role == SERVER else "minireactor's proxy"
+        return f"{self.kind}, {what} to"
+
+    def rows(self) -> list[Row]:
+        """Return a row for each workload. A proxy's row is followed by one with --copy."""
         rows = []
         for workload in self.workloads:
-            rows.append((workload.name, workload, BASE))
+            rows.append(Row(workload.name, workload, BASE))
             if COPYING in self.peers:
-                rows.append((f"{workload.name}, --copy", workload, COPYING))
+                rows.append(Row(f"{workload.name}, --copy", workload, COPYING))
         return rows
 
 
@@ -60,7 +81,7 @@ class Results(NamedTuple):
         return str(self.header["engines"][engine]["title"])
 
     def peers(self) -> list[str]:
-        """Those with which minireactor can be compared."""
+        """Return the engines with which minireactor is compared; none if it did not run."""
         engines = self.engines()
         return [name for name in engines if name != BASE] if BASE in engines else []
 
@@ -69,14 +90,15 @@ class Results(NamedTuple):
         return [workload for workload in WORKLOADS if workload.name in names]
 
     def sections(self) -> list[Section]:
-        """Those that have workloads."""
+        """Return the tables of the summary, without empty ones."""
         found = []
         for role in (SERVER, PROXY):
-            workloads = [workload for workload in self.workloads() if workload.role == role]
-            names = {workload.name for workload in workloads}
-            busy = {run["engine"] for run in self.runs if run["workload"] in names}
-            peers = [peer for peer in self.peers() if peer in busy]
-            found += [Section(role, workloads, peers)] if workloads else []
+            for kind in KINDS:
+                workloads = [w for w in self.workloads() if w.role == role and w.kind == kind]
+                names = {workload.name for workload in workloads}
+                busy = {run["engine"] for run in self.runs if run["workload"] in names}
+                peers = [peer for peer in self.peers() if peer in busy]
+                found += [Section(role, kind, workloads, peers)] if workloads else []
         return found
 
     def by_round(self, workload: str, engine: str, figure: str = "main") -> dict[int, float]:
@@ -92,7 +114,7 @@ class Results(NamedTuple):
         return spread(values) if values else None
 
     def ratio(self, workload: str, peer: str, base: str = BASE) -> Spread | None:
-        """minireactor's main figure over the peer's, of the rounds that both have."""
+        """Return the ratio of the main figures, `base` to `peer`; None if no round has both."""
         values = self.ratios(workload, peer, base)
         return spread(values) if values and peer != base else None
 
@@ -110,7 +132,7 @@ class Results(NamedTuple):
 
 
 def first_line(results: Results) -> str:
-    """What was compared, where and how; no verdict."""
+    """Return what was compared, where and how; no verdict."""
     head = results.header
     versions = [f"{each['title']} {each['version']}".strip() for each in head["engines"].values()]
     rounds = head["rounds"]
@@ -119,6 +141,7 @@ def first_line(results: Results) -> str:
             head["machine"] + ("" if head["pinned"] else " (not pinned)"),
             head["python"],
             ", ".join(versions),
+            head["network"],
             f"marks {head['high'] // 1024} and {head['low'] // 1024} KiB"
             + (" (Twisted has only the high one)" if "twisted" in head["engines"] else ""),
             f"{rounds} round{'s' * (rounds != 1)}"
@@ -128,8 +151,37 @@ def first_line(results: Results) -> str:
     )
 
 
+def notes(results: Results) -> list[str]:
+    """Return the sentences that a reader of the ratios needs."""
+    found = [
+        "A ratio is the median of the rounds, with their minimum and maximum in brackets. Lower "
+        "is better: 0.50 is half."
+    ]
+    if results.header["rounds"] > 1:
+        found.append(
+            f"With {UNDECIDED}, the ratios of the rounds lie on both sides of 1: no difference "
+            "was found."
+        )
+    else:
+        found.append("One round has no spread: repeat it before you believe a small difference.")
+    engines = results.header["engines"].values()
+    off = [each["title"] for each in engines if not each["nodelay"]]
+    if off:
+        on = [each["title"] for each in engines if each["nodelay"]]
+        found.append(
+            f"TCP_NODELAY is off in {_listed(off)}, and on in {_listed(on)}: as each makes its "
+            "sockets. Without it, the kernel may keep a small write back until earlier ones are "
+            "acknowledged, and merge it with later ones."
+        )
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def number(value: float) -> str:
-    """Three digits that mean something."""
+    """Format a figure with three significant digits, or more if it is 1,000 or larger."""
     if value != value:
         return "-"
     size = abs(value)
@@ -140,82 +192,116 @@ def number(value: float) -> str:
 
 
 def ratio(value: Spread | None) -> str:
-    return "-" if value is None else f"{value.median:.2f}"
+    """Format a ratio with its spread, if it has one."""
+    if value is None:
+        return "-"
+    median, low, high = (f"{each:.2f}" for each in value)
+    mark = UNDECIDED if value.undecided else ""
+    return f"{mark}{median}" + (f" ({low}-{high})" if low != high else "")
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
+def aligned(rows: Sequence[Sequence[str]], grey: bool = False) -> list[str]:
+    """Return a line for each row: the first column to the left, the others to the right.
+
+    If `grey`, undecided ratios are shown in grey, by the terminal's escape sequences."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(text.rjust(width) for text, width in zip(row[1:], widths[1:])),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        for text, width in zip(row[1:], widths[1:]):
+            cell = text.rjust(width)
+            cells.append(f"{GREY}{cell}{PLAIN}" if grey and text.startswith(UNDECIDED) else cell)
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
-def workload_table(results: Results, workload: Workload) -> list[list[str]]:
-    """Headings, then a row for each engine."""
+def workload_tables(results: Results, workload: Workload) -> list[list[list[str]]]:
+    """Return tables of CPU, latency and memory, without empty ones; the main figure's is first."""
+    kinds = sorted(KINDS, key=lambda kind: kind != workload.kind)
+    tables = (_table(results, workload, kind) for kind in kinds)
+    return [table for table in tables if len(table[0]) > 1]
+
+
+def _table(results: Results, workload: Workload, kind: str) -> list[list[str]]:
+    """Return headings, then a row for each engine that does the workload."""
+    is_main = kind == workload.kind
     columns = [
-        c
-        for c in workload.columns
-        if any(results.figure(workload.name, e, c) for e in results.engines())
+        column
+        for column in workload.columns
+        if (COLUMNS[column].kind or workload.kind) == kind
+        and any(results.figure(workload.name, e, column) for e in results.engines())
     ]
-    with_ratios = bool(results.peers())
-    rows = [["", workload.unit, "least", "most"]]
-    rows[0] += ["ratio", "least", "most"] if with_ratios else []
-    rows[0] += [heading(workload, column) for column in columns]
+    with_ratios = is_main and bool(results.peers())
+    heads = [kind]
+    if is_main:
+        heads += [workload.unit_in(results.header["quick"]), "min", "max"]
+    if with_ratios:
+        heads += ["ratio", "min", "max"]
+    for column in columns:
+        heads.append(heading(workload, column))
+        heads += ["min", "max"] if COLUMNS[column].spread else []
+    rows = [heads]
     for engine in results.engines():
         main = results.figure(workload.name, engine)
         if main is None:
-            if not workload.is_done_by(engine):
-                continue
-            failed = any(
-                run["workload"] == workload.name and run["engine"] == engine for run in results.runs
-            )
-            said = "failed" if failed else "not run"
-            rows.append([results.title(engine), said] + [""] * (len(rows[0]) - 2))
+            if is_main and workload.is_done_by(engine):
+                why = "failed" if _has_failed(results, workload, engine) else "not run"
+                rows.append([results.title(engine), why] + [""] * (len(heads) - 2))
             continue
-        row = [results.title(engine), *map(number, main)]
+        row = [results.title(engine)]
+        if is_main:
+            row += map(number, main)
         if with_ratios:
-            versus = results.ratio(workload.name, engine)
-            row += ["", "", ""] if versus is None else [f"{value:.2f}" for value in versus]
-        row += [shown(results, workload, engine, column) for column in columns]
+            row += _ratio_cells(results.ratio(workload.name, engine))
+        for column in columns:
+            row += _cells(results.figure(workload.name, engine, column), column)
         rows.append(row)
     return rows
+
+
+def _has_failed(results: Results, workload: Workload, engine: str) -> bool:
+    return any(run["workload"] == workload.name and run["engine"] == engine for run in results.runs)
+
+
+def _ratio_cells(found: Spread | None) -> list[str]:
+    if found is None:
+        return ["", "", ""]
+    mark = UNDECIDED if found.undecided else ""
+    return [f"{mark}{found.median:.2f}", f"{found.low:.2f}", f"{found.high:.2f}"]
+
+
+def _cells(found: Spread | None, column: str) -> list[str]:
+    count = 3 if COLUMNS[column].spread else 1
+    if found is None:
+        return [""] * count
+    return [COLUMNS[column].form.format(value) for value in found[:count]]
 
 
 def heading(workload: Workload, column: str) -> str:
     if column == "rate":
         return "MB/s" if workload.unit.endswith("GB") or workload.name == "timer" else "per second"
-    return COLUMNS[column][0]
-
-
-def shown(results: Results, workload: Workload, engine: str, column: str) -> str:
-    value = results.figure(workload.name, engine, column)
-    return "" if value is None else COLUMNS[column][1].format(value.median)
+    return COLUMNS[column].heading
 
 
 def summary(results: Results, section: Section) -> list[list[str]]:
-    """Headings, then a row of ratios for each workload."""
-    what = "minireactor" if section.role == SERVER else "minireactor's proxy"
+    """Return headings, then a row of ratios for each row of the section."""
     return [
-        [f"{what} to", *map(results.title, section.peers)],
+        [section.title, *map(results.title, section.peers)],
         *(
-            [label, *(ratio(results.ratio(workload.name, peer, base)) for peer in section.peers)]
-            for label, workload, base in section.rows()
+            [
+                row.label,
+                *(ratio(results.ratio(row.workload.name, p, row.base)) for p in section.peers),
+            ]
+            for row in section.rows()
         ),
     ]
 
 
 def before_and_after(results: Results, before: str) -> list[list[str]]:
-    """Headings, then a row for each workload: what it costs now, and cost in another checkout.
+    """Return headings, then a row for each workload: its cost now and in another checkout.
 
-    The costs are medians. The quartiles of the ratios taken round by round tell how far to trust
-    them: of a difference that is real, all three are on one side of 1."""
+    The costs are medians. The quartiles of the ratios, taken round by round, show how far to
+    trust them: if a difference is real, all three are on one side of 1."""
     rows = [[f"after / before ({before})", "after", "before", "25 %", "50 %", "75 %"]]
     for workload in results.workloads():
         now, then = results.figure(workload.name, BASE), results.figure(workload.name, before)
@@ -231,33 +317,30 @@ def before_and_after(results: Results, before: str) -> list[list[str]]:
     return rows
 
 
-def text(results: Results) -> str:
+def text(results: Results, grey: bool = False) -> str:
+    """Return everything for a terminal; if `grey`, undecided ratios are in grey."""
     lines = [first_line(results), ""]
     for workload in results.workloads():
-        lines += [
-            f"{workload.name}: {workload.title}",
-            *aligned(workload_table(results, workload)),
-            "",
-        ]
+        lines.append(f"{workload.name}: {workload.title}")
+        for table in workload_tables(results, workload):
+            lines += aligned(table, grey)
+        lines.append("")
     for peer in results.peers():
         if CHECKOUT_MARK in peer:
             lines += [*aligned(before_and_after(results, peer)), ""]
     if results.peers():
-        lines += [
-            "Ratios of the first figure, minireactor's to the peer's, median of the rounds; lower "
-            "is better, 0.50 is half:",
-        ]
         for section in results.sections():
-            lines += [*aligned(summary(results, section)), ""]
+            lines += [*aligned(summary(results, section), grey), ""]
+        lines += [*notes(results), ""]
     for engine, reason in results.header["absent"].items():
         lines.append(f"{engine} was left out: {reason}")
     for failure in results.failures():
         lines.append(f"FAILED: {failure}")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip("\n")
 
 
 def markdown(results: Results) -> str:
-    """The first line and the summaries."""
+    """Return the first line, the summaries and the notes."""
     lines = [first_line(results) + "."]
     for section in results.sections():
         heads, *rows = summary(results, section)
@@ -267,11 +350,13 @@ def markdown(results: Results) -> str:
             "|-|" + "-:|" * (len(heads) - 1),
             *("| " + " | ".join(row) + " |" for row in rows),
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *notes(results)])
 
 
 def block(text: str) -> tuple[str, str]:
-    """What comes before and after the README's block. ValueError without it."""
+    """Return what comes before and after the README's block.
+
+    Raises ValueError if there is no block."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -280,25 +365,27 @@ def block(text: str) -> tuple[str, str]:
 
 
 def with_summary(text: str, results: Results) -> str:
+    """Return the README's text with its block replaced by these results."""
     before, after = block(text)
     return f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}"
 
 
 def as_json(results: Results) -> str:
-    """Every figure of every run, and what was made of them."""
+    """Return every figure of every run, and the ratios, as JSON."""
+    quick = results.header["quick"]
     return json.dumps(
         {
             "first line": first_line(results),
             "header": results.header,
-            "units": {workload.name: workload.unit for workload in results.workloads()},
+            "units": {w.name: w.unit_in(quick) for w in results.workloads()},
             "ratios": {
-                label: {
+                row.label: {
                     peer: found._asdict()
                     for peer in section.peers
-                    if (found := results.ratio(workload.name, peer, base))
+                    if (found := results.ratio(row.workload.name, peer, row.base))
                 }
                 for section in results.sections()
-                for label, workload, base in section.rows()
+                for row in section.rows()
             },
             "runs": results.runs,
         },
@@ -307,9 +394,13 @@ def as_json(results: Results) -> str:
 
 
 def load(path: Path) -> Results:
-    """What `as_json` has written. OSError, ValueError."""
+    """Return the results that as_json() has written to a file.
+
+    Raises OSError if the file cannot be read, ValueError if it holds something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Results(found["header"], found["runs"])
+        results = Results(found["header"], found["runs"])
+        first_line(results), results.workloads()
+        return results
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{str(path)!r} was not written by --json") from None
+        raise ValueError(f"{str(path)!r} was not written by --json of this version") from None

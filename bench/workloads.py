@@ -1,12 +1,11 @@
-"""The workloads: what is asked of a server, how much of it, and what is read off it.
+"""The workloads: what a server has to do, how much of it, and which figures are taken.
 
-The main figure of a workload is a cost, lower is better: mostly the server's CPU, user and system,
-for one unit of work, because that holds on machines where time does not.
+The main figure of a workload is a cost: lower is better. Mostly it is the server's CPU time, user
+and system, for one unit of work. On shared machines CPU time is steadier than wall time.
 """
 
 from __future__ import annotations
 
-import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +16,13 @@ from bench.measure import Load, RunFailed, Server, Session, proxy
 
 Figures = dict[str, float]
 
-MOST_LOADS = 3  # processes, where the load can be shared and there are cores for it
+CPU, LATENCY, MEMORY = KINDS = "CPU", "latency", "memory"  # of a figure
+MAX_LOADS = 3  # processes that share a load, if there are cores for them
 SHARED = ("connections", "busy", "amount", "warm")  # the numbers of a load that are divided
-QUIET = 0.002  # seconds of CPU in a tenth of a second: a server that has come to rest
-SETTLE = 20.0  # seconds that it may take to come to rest
-WATCH = 0.5  # seconds for which it is then watched
+QUIET = 0.002  # CPU seconds in a tenth of a second: a server that uses less is at rest
+SETTLE = 20.0  # seconds in which a server must come to rest
+WATCH = 0.5  # seconds for which a server at rest is watched
+FEWEST_FOR_P99 = 100  # with fewer values, p99 is the maximum
 MB, GB = 1e6, 1e9
 
 
@@ -37,17 +38,19 @@ class Run(NamedTuple):
     processes: int
 
     def server(self) -> Server:
+        """Start the server, or the proxy; return it when it is ready."""
         if self.app == PROXY:
             return proxy(self.session, self.engine)
         return Server(self.session, self.engine, self.app, self.app_numbers)
 
     def loads(self, server: Server) -> list[Load]:
+        """Start the load generators of `server`, each with its share."""
         shares = shared(self.numbers, self.processes)
         return [Load(self.session, self.load, share, server) for share in shares]
 
 
 def shared(numbers: dict[str, int], processes: int) -> list[dict[str, int]]:
-    """The numbers of each of several processes, which do it all between them."""
+    """Divide a load among processes: return the numbers of each."""
     return [
         {
             name: number // processes + (i < number % processes) if name in SHARED else number
@@ -58,7 +61,7 @@ def shared(numbers: dict[str, int], processes: int) -> list[dict[str, int]]:
 
 
 class Counted(NamedTuple):
-    """What a server has used for the counted part of a load, and what the load has found."""
+    """What a server used for the counted part of a load, and what the load measured."""
 
     cpu: float
     seconds: float
@@ -66,9 +69,10 @@ class Counted(NamedTuple):
     grown: int  # bytes of memory
     peak: int
     latencies: list[float]
-    direct: list[float]  # latencies of the same without what is measured
+    direct: list[float]  # latencies without the proxy
 
     def figures(self, main: float, rate: float) -> Figures:
+        """Return all figures, with `main` as the main one and `rate` units in all."""
         found = {
             "main": main,
             "rate": rate / self.seconds,
@@ -84,18 +88,20 @@ class Counted(NamedTuple):
 
 
 def quantile(values: Sequence[float], part: float) -> float:
+    """Return the value that `part` of the values (0 to 1) are below."""
     values = sorted(values)
     return values[min(len(values) - 1, int(part * len(values)))]
 
 
 def counted(run: Run) -> Counted:
+    """Warm the server up, let the load do its counted part; return what was measured."""
     with run.server() as server:
         loads = run.loads(server)
         try:
-            _gate(loads)
+            _await_marks(loads)
             before, resident = server.cpu(), server.memory()[0]
             _release(loads)
-            _gate(loads)
+            _await_marks(loads)
             after, now = server.cpu(), server.memory()[0]
             _release(loads)
             found = [load.outcome() for load in loads]
@@ -110,14 +116,14 @@ def counted(run: Run) -> Counted:
                 [value for each in found for value in each.get("direct", ())],
             )
         finally:
-            server.end()  # first, so that it does not spend itself on the ends of connections
+            server.end()  # first: then it spends no CPU on the ends of its connections
             for load in loads:
                 load.end()
 
 
-def _gate(loads: list[Load]) -> None:
+def _await_marks(loads: list[Load]) -> None:
     for load in loads:
-        load.at_mark()
+        load.await_mark()
 
 
 def _release(loads: list[Load]) -> None:
@@ -126,19 +132,19 @@ def _release(loads: list[Load]) -> None:
 
 
 def per_item(run: Run) -> Figures:
-    """Microseconds of CPU for each line, message or connection."""
+    """Measure the microseconds of CPU for each line, message or connection."""
     seen, amount = counted(run), run.numbers["amount"]
     return seen.figures(seen.cpu * 1e6 / amount, amount)
 
 
 def per_gigabyte(run: Run) -> Figures:
-    """Seconds of CPU for each gigabyte."""
+    """Measure the seconds of CPU for each gigabyte."""
     seen = counted(run)
     return seen.figures(seen.cpu / (seen.bytes / GB), seen.bytes / MB)
 
 
 def added_latency(run: Run) -> Figures:
-    """Microseconds by which a message takes longer than on the direct way; medians."""
+    """Measure the microseconds that a proxy adds to a round trip: the difference of two medians."""
     seen, amount = counted(run), run.numbers["amount"]
     direct = quantile(seen.direct, 0.50)
     return {
@@ -149,23 +155,23 @@ def added_latency(run: Run) -> Figures:
 
 
 def memory_of_idle(run: Run) -> Figures:
-    """Bytes of memory for each connection."""
+    """Measure the bytes of memory for each connection."""
     seen, amount = counted(run), run.numbers["amount"]
     return seen.figures(seen.grown / amount, amount)
 
 
 def memory_of_stalled(run: Run) -> Figures:
-    """Bytes of memory for each connection whose peer does not read, and the CPU of doing nothing.
+    """Measure the bytes of memory for each connection whose peer does not read, and CPU at rest.
 
-    The server is given time to write all that it may; then it is watched."""
+    The server first gets the time to write all that it may. Then it is watched."""
     with run.server() as server:
         loads = run.loads(server)
         try:
             for _ in range(2):
-                _gate(loads)
+                _await_marks(loads)
                 resident = server.memory()[0]
                 _release(loads)
-            _gate(loads)
+            _await_marks(loads)
             _await_rest(server)
             before = server.cpu()
             time.sleep(WATCH)
@@ -205,11 +211,12 @@ def _await_rest(server: Server) -> None:
 
 
 def lateness(run: Run) -> Figures:
-    """Milliseconds by which a timer is late, 99 of 100 times at the most."""
+    """Measure by how many milliseconds a timer fires late: p99, or p50 of few firings."""
+    firings = run.app_numbers["firings"]
     with run.server() as server:
         loads = run.loads(server)
         try:
-            _gate(loads)
+            _await_marks(loads)
             before = server.cpu()
             _release(loads)
             late = server.result()
@@ -218,12 +225,13 @@ def lateness(run: Run) -> Figures:
             found = [load.outcome() for load in loads]
             received = sum(each["bytes"] for each in found)
             peak = server.peak()
-            if len(late) != run.app_numbers["firings"]:
-                raise RunFailed(f"{len(late)} of {run.app_numbers['firings']} timers fired")
+            if len(late) != firings:
+                raise RunFailed(f"{len(late)} of {firings} timers fired")
+            figures = {"main": quantile(late, 0.50) * 1e3}
+            if firings >= FEWEST_FOR_P99:
+                figures = {"main": quantile(late, 0.99) * 1e3, "p50": figures["main"]}
             return {
-                "main": quantile(late, 0.99) * 1e3,
-                "p50": quantile(late, 0.50) * 1e3,
-                "p99": quantile(late, 0.99) * 1e3,
+                **figures,
                 "max": max(late) * 1e3,
                 "rate": received / MB / max(each["seconds"] for each in found),
                 "bytes": float(received),
@@ -237,14 +245,14 @@ def lateness(run: Run) -> Figures:
 
 
 def waits_of_newcomers(run: Run) -> Figures:
-    """Milliseconds that a newcomer waits at most until it has all that it asked for."""
+    """Measure the longest wait, in milliseconds, of a newcomer for all that it asked for."""
     with run.server() as server:
         loads = run.loads(server)
         try:
-            _gate(loads)
+            _await_marks(loads)
             before = server.cpu()
             _release(loads)
-            _gate(loads)
+            _await_marks(loads)
             late, after, peak = server.lateness(), server.cpu(), server.peak()
             cpu = server.cpu_between(before, after)
             server.end()  # before its peers go: it would go on writing to them
@@ -268,7 +276,7 @@ def waits_of_newcomers(run: Run) -> Figures:
 
 
 def own_timers(run: Run) -> Figures:
-    """Microseconds of CPU for each call that was asked for, made or cancelled."""
+    """Measure the microseconds of CPU for each delayed call that was added."""
     with run.server() as server:
         cpu, fired = server.result()
         amount = run.app_numbers["count"]
@@ -278,8 +286,9 @@ def own_timers(run: Run) -> Figures:
 
 
 def start_up(run: Run) -> Figures:
-    """Milliseconds of CPU until the first connection has been accepted; the median of several
-    starts after a first one, which finds nothing in the system's caches."""
+    """Measure the milliseconds of CPU until the first connection is accepted: the median.
+
+    One start before those that count fills the system's caches."""
     _start_once(run)
     starts = [_start_once(run) for _ in range(run.numbers["starts"])]
     return {name: statistics.median(each[name] for each in starts) for name in starts[0]}
@@ -287,8 +296,7 @@ def start_up(run: Run) -> Figures:
 
 def _start_once(run: Run) -> Figures:
     since = time.perf_counter()
-    with run.server() as server, socket.create_connection(("127.0.0.1", server.port)) as sock:
-        sock.settimeout(run.session.timeout)
+    with run.server() as server, run.session.connect(server.port) as sock:
         sock.sendall(b"hello")
         if sock.recv(64) != b"hello":
             raise RunFailed("the first message did not come back")
@@ -308,9 +316,7 @@ class Workload(NamedTuple):
     title: str
     unit: str  # of the main figure
     columns: tuple[str, ...]  # the other figures that are shown: keys of COLUMNS
-    measured: str
-    server: str
-    why: str
+    measured: str  # what the main figure is, for --list
     measure: Callable[[Run], Figures]
     app: str
     load: str = ""
@@ -318,6 +324,8 @@ class Workload(NamedTuple):
     quick: dict[str, int] = {}
     app_full: dict[str, int] = {}
     app_quick: dict[str, int] = {}
+    kind: str = CPU  # of the main figure
+    quick_unit: str = ""  # of the main figure with --quick, if that differs
     descriptors: int = 64  # that the server and the load each need
     processes: int = 1
     without: tuple[str, ...] = ()  # engines that have nothing of their own for this
@@ -330,7 +338,14 @@ class Workload(NamedTuple):
         name = name.partition(CHECKOUT_MARK)[0]
         return name not in self.without and any(e.name == name for e in doers(self.role))
 
+    def unit_in(self, quick: bool) -> str:
+        """Return the unit of the main figure in a quick run, or in a full one."""
+        return (quick and self.quick_unit) or self.unit
+
     def run(self, session: Session, engine: Engine, quick: bool) -> Figures:
+        """Have the engine do this workload once; return the figures.
+
+        Raises RunFailed if the run does not count."""
         cores = max(1, len(session.load_cores))
         return self.measure(
             Run(
@@ -346,64 +361,66 @@ class Workload(NamedTuple):
 
 
 def doers(role: str) -> list[Engine]:
-    """Those engines that can be a server, or a proxy."""
+    """Return the engines that can be a server, or a proxy."""
     return [engine for engine in ENGINES if engine.is_a(role)]
 
 
-# key of a figure -> heading, and format
+class Column(NamedTuple):
+    """How one figure is shown."""
+
+    heading: str
+    form: str
+    kind: str | None = None  # the table that the figure belongs to; None: the main figure's
+    spread: bool = True  # show the minimum and the maximum beside the median
+
+
 COLUMNS = {
-    "rate": ("throughput", "{:,.0f}"),
-    "each": ("CPU µs each", "{:.1f}"),
-    "direct": ("direct p50 ms", "{:.3f}"),
-    "p50": ("p50 ms", "{:.3f}"),
-    "p99": ("p99 ms", "{:.3f}"),
-    "max": ("max ms", "{:.3f}"),
-    "late": ("timer late ms, max", "{:,.1f}"),
-    "unserved": ("not served", "{:.0f}"),
-    "idle": ("CPU ms/s at rest", "{:.2f}"),
-    "wall": ("wall ms", "{:.0f}"),
-    "peak": ("peak MB", "{:.1f}"),
-    "bytes": ("bytes checked", "{:,.0f}"),
+    "rate": Column("throughput", "{:,.0f}"),
+    "each": Column("CPU µs each", "{:.1f}", CPU),
+    "direct": Column("direct p50 ms", "{:.3f}", LATENCY),
+    "p50": Column("p50 ms", "{:.3f}", LATENCY),
+    "p99": Column("p99 ms", "{:.3f}", LATENCY),
+    "max": Column("max ms", "{:.3f}", LATENCY),
+    "late": Column("timer late ms, max", "{:,.1f}", LATENCY),
+    "unserved": Column("not served", "{:.0f}", LATENCY, spread=False),
+    "idle": Column("CPU ms/s at rest", "{:.2f}", CPU),
+    "wall": Column("wall ms", "{:.0f}", LATENCY),
+    "peak": Column("peak MB", "{:.1f}", MEMORY),
+    "bytes": Column("bytes checked", "{:,.0f}", spread=False),
 }
 
 _COUNTED = ("rate", "peak", "bytes")
 _TIMED = ("rate", "p50", "p99", "peak", "bytes")
 
 
-def _echo(connections: int, amount: int, quick: int, **also: Any) -> Workload:
-    busy = also.pop("busy", connections)
+def _echo(connections: int, **other: Any) -> Workload:
+    busy = other.get("busy", connections)
+    full, quick = (20_000, 3_000) if connections == 1 else (300_000, 20_000)
     numbers = {"connections": connections, "busy": busy, "warm": busy + 1000}
-    many = connections >= 100
     return Workload(
-        also.get("name", f"echo-{connections}"),
-        also.get("title", f"Echo, {connections:,} connection{'s' * (connections > 1)}"),
+        other.get("name", f"echo-{connections}"),
+        other.get("title", f"Echo, {connections:,} connection{'s' * (connections > 1)}"),
         "µs of CPU a message",
         _TIMED,
-        "The server's CPU for each message of 64 bytes that comes in and goes out again.",
-        "Every connection sends its next message when the last one has come back.",
-        also["why"],
+        "The server's CPU for each message of 64 bytes that it receives and sends back. Each "
+        "connection sends its next message when the last one has come back.",
         per_item,
         "echo",
         "echo",
-        {**numbers, "amount": amount},
+        {**numbers, "amount": full},
         {**numbers, "amount": quick},
         descriptors=connections + 100,
-        processes=MOST_LOADS if many else 1,
+        processes=MAX_LOADS if connections >= 100 else 1,
     )
 
 
-_PASSES = "It passes on what it gets, in both directions."
-
-
-def _passed(connections: int, why: str) -> Workload:
+def _passed(connections: int) -> Workload:
     return Workload(
         f"proxy-{connections}",
         f"2 GB through a proxy, {connections} connection{'s' * (connections > 1)}",
         "s of CPU a GB",
         _COUNTED,
-        "The proxy's CPU for each gigabyte that it passes on, from the target to the clients.",
-        _PASSES,
-        why,
+        "The proxy's CPU for each gigabyte that it passes on from the target to the clients.",
         per_gigabyte,
         PROXY,
         "through",
@@ -419,11 +436,8 @@ WORKLOADS: Sequence[Workload] = (
         "A million integers",
         "µs of CPU a line",
         _COUNTED,
-        "The server's CPU for each line, of a million, as the client asks for them.",
-        "A push producer makes a random number and writes it as a line of its own, pausing and "
-        "resuming as it is told.",
-        "This is the program that the project began from. Making the number costs about as much "
-        "as the rest together, on every engine.",
+        "The server's CPU for each line. A push producer makes random numbers and writes each as "
+        "a line of its own. Making the number costs about as much as all the rest.",
         per_item,
         "integers",
         "lines",
@@ -435,41 +449,25 @@ WORKLOADS: Sequence[Workload] = (
         "A million lines",
         "µs of CPU a line",
         _COUNTED,
-        "The same with a constant line of 6 bytes: the engine's own cost of a small write.",
-        "The loop of the integers, without the making of a number.",
-        "Programs write in small pieces. Who makes a system call for each of them pays for it.",
+        "Like `integers`, with a constant line of 6 bytes: the engine's own cost of a small write.",
         per_item,
         "lines",
         "lines",
         {"amount": 1_000_000, "warm": 20_000},
         {"amount": 50_000, "warm": 5_000},
     ),
-    _echo(
-        1,
-        20_000,
-        3_000,
-        why="One message at a time: every one is a wake-up, and the latency is all there is.",
-    ),
-    _echo(100, 300_000, 20_000, why="A busy server of ordinary size."),
-    _echo(1_000, 300_000, 20_000, why="Many are ready in each pass: the cost of dispatching."),
-    _echo(10_000, 300_000, 20_000, why="Does a message cost more when there are many clients?"),
-    _echo(
-        10_000,
-        300_000,
-        20_000,
-        busy=100,
-        name="mostly-idle",
-        title="Mostly idle: 100 busy among 10,000",
-        why="Most connections of most servers are silent. They should cost nothing.",
-    ),
+    _echo(1),
+    _echo(100),
+    _echo(1_000),
+    _echo(10_000),
+    _echo(10_000, busy=100, name="mostly-idle", title="Mostly idle: 100 busy among 10,000"),
     Workload(
         "bulk-out-push",
         "2 GB out, pushed",
         "s of CPU a GB",
         _COUNTED,
-        "The server's CPU for each gigabyte that it sends, in writes of 64 KiB.",
-        "A push producer writes until it is paused, and goes on when it is resumed.",
-        "Files, backups, video: large writes, for which every copy shows.",
+        "The server's CPU for each gigabyte that it sends in writes of 64 KiB. A push producer "
+        "writes until it is paused, and goes on when it is resumed.",
         per_gigabyte,
         "push",
         "chunks",
@@ -481,25 +479,23 @@ WORKLOADS: Sequence[Workload] = (
         "2 GB out, pulled",
         "s of CPU a GB",
         _COUNTED,
-        "The same, from a producer that writes one chunk whenever it is asked.",
-        "A pull producer. The asyncio engines have none: they write one chunk for each pass of "
-        "the loop, unless paused. Streams write as before, so they are left out.",
-        "The simplest way to send a file in Twisted's world.",
+        "Like `bulk-out-push`, with a pull producer, which writes one chunk whenever it is asked. "
+        "asyncio has no pull producers: there the server writes one chunk in each iteration of "
+        "the loop, unless paused.",
         per_gigabyte,
         "pull",
         "chunks",
         {"amount": 32_768, "warm": 512, "size": 65_536},
         {"amount": 3_072, "warm": 64, "size": 65_536},
-        without=("streams",),
+        without=("streams",),  # they would do the same as in bulk-out-push
     ),
     Workload(
         "bulk-in",
         "2 GB in",
         "s of CPU a GB",
         _COUNTED,
-        "The server's CPU for each gigabyte that it receives, on one connection.",
-        "It counts the bytes, and says so after each 64 MB.",
-        "Uploads. How large the reads are decides it.",
+        "The server's CPU for each gigabyte that it receives on one connection. It counts the "
+        "bytes, and answers after each 64 MB.",
         per_gigabyte,
         "sink",
         "upload",
@@ -513,9 +509,8 @@ WORKLOADS: Sequence[Workload] = (
         "2 GB in and out, 10 connections",
         "s of CPU a GB",
         _COUNTED,
-        "The server's CPU for each gigabyte that comes in and goes out again.",
-        "It writes what it receives, and reads no more from a client that does not read.",
-        "What a proxy does all day, with back-pressure from one side to the other.",
+        "The server's CPU for each gigabyte that it receives and sends back. It stops reading "
+        "from a client that does not read.",
         per_gigabyte,
         "back",
         "back",
@@ -527,26 +522,24 @@ WORKLOADS: Sequence[Workload] = (
         "Connect, one echo, close",
         "µs of CPU a connection",
         _TIMED,
-        "The server's CPU for each connection: accepted, one message echoed, closed by the client.",
-        "It echoes. Sixty-four clients come at a time.",
-        "Short-lived connections: what it costs to build and to drop one.",
+        "The server's CPU for each connection: accepted, one message echoed, closed by the "
+        "client. 64 clients connect at a time.",
         per_item,
         "echo",
         "churn",
         {"amount": 20_000, "warm": 500, "batch": 64},
         {"amount": 2_000, "warm": 200, "batch": 64},
         descriptors=300,
-        processes=MOST_LOADS,
+        processes=MAX_LOADS,
     ),
     Workload(
         "stalled",
         "1,000 readers that stop",
         "bytes a connection",
         ("idle", "peak"),
-        "The server's memory for each of 1,000 clients that ask for a thousand million lines of "
-        "1,024 bytes, each a new one, and then do not read; and its CPU when it has come to rest.",
-        "It writes until it is paused, and has to leave it at that.",
-        "One client that stops reading must cost neither memory without end nor any CPU.",
+        "The server's memory for each of 1,000 clients, and its CPU at rest. Each client asks for "
+        "a thousand million lines of 1,024 bytes, and then does not read. Each line is a new "
+        "object.",
         memory_of_stalled,
         "numbered",
         "stalled",
@@ -554,6 +547,7 @@ WORKLOADS: Sequence[Workload] = (
         {"amount": 1_000, "warm": 10},
         {"length": 1_024},
         {"length": 1_024},
+        kind=MEMORY,
         descriptors=1_100,
     ),
     Workload(
@@ -561,27 +555,25 @@ WORKLOADS: Sequence[Workload] = (
         "A newcomer beside 1,000 greedy clients",
         "ms, longest wait",
         ("p50", "late", "unserved", "peak"),
-        "How long a newcomer waits for 1,000 random integers, from its connect() to the end, while "
-        "1,000 clients (quick: 200) ask for a thousand million each and read nothing. Ten "
-        "newcomers come one after the other. All together have 20 seconds (quick: 3); a wait that "
-        "is cut off there counts as what it was by then.",
-        "The program of the integers, and a timer of 10 ms that notes how late it is.",
-        "Clients that want everything must not keep others from what little they want.",
+        "How long a newcomer waits for 1,000 random integers, from its connect() to the end. "
+        "Meanwhile 1,000 clients (quick: 200) ask for a thousand million each and read nothing. "
+        "Ten newcomers (quick: 5) come one after the other. They have 20 seconds together "
+        "(quick: 3). A wait that is cut off there counts as it is by then.",
         waits_of_newcomers,
         "greedy",
         "greedy",
         {"connections": 1_000, "newcomers": 10, "amount": 1_000, "limit": 20},
         {"connections": 200, "newcomers": 5, "amount": 1_000, "limit": 3},
+        kind=LATENCY,
         descriptors=1_200,
     ),
     Workload(
         "timer",
         "A 10 ms timer under bulk load",
         "ms late, p99",
-        ("p50", "p99", "max", "rate", "peak", "bytes"),
-        "How late a repeating timer fires while ten connections stream back all they can.",
-        "As for the stream back; the timer notes how late it is, each time.",
-        "A loop that takes too much of one connection at once keeps everybody else waiting.",
+        ("p50", "max", "rate", "peak", "bytes"),
+        "How late a repeating timer fires while ten connections stream back all they can. "
+        "(quick: p50, because the timer fires only 40 times.)",
         lateness,
         "timer",
         "back_until_told",
@@ -589,35 +581,36 @@ WORKLOADS: Sequence[Workload] = (
         {"connections": 10},
         {"firings": 300},
         {"firings": 40},
+        kind=LATENCY,
+        quick_unit="ms late, p50",
     ),
     Workload(
         "timers",
         "100,000 timers, half of them cancelled",
         "µs of CPU a timer",
         ("peak",),
-        "The server's CPU for each call that is asked for, and then made or cancelled.",
-        "It asks for 100,000 calls within half a second, and cancels every other one. raw keeps a "
-        "heap. Streams use asyncio's calls, so they are left out.",
-        "Every connection of a careful server has a timer that almost never fires.",
+        "The server's CPU for each delayed call that is added and then made or cancelled. The "
+        "server adds 100,000 calls within half a second, and cancels every other one. raw keeps "
+        "a heap.",
         own_timers,
         "timers",
         app_full={"count": 100_000},
         app_quick={"count": 50_000},
-        without=("streams",),
+        without=("streams",),  # they would use asyncio's calls
     ),
     Workload(
         "idle-memory",
         "Memory of an idle connection",
         "bytes a connection",
         ("rate", "peak"),
-        "The server's resident memory for each connection, without the kernel's part.",
-        "It has echoed one message of each.",
-        "What decides how many clients fit.",
+        "The server's resident memory for each connection, without the kernel's part. One message "
+        "has been echoed on each connection.",
         memory_of_idle,
         "echo",
         "idle",
         {"amount": 10_000, "warm": 200},
         {"amount": 5_000, "warm": 200},
+        kind=MEMORY,
         descriptors=10_300,
     ),
     Workload(
@@ -627,43 +620,35 @@ WORKLOADS: Sequence[Workload] = (
         ("wall", "peak"),
         "The CPU, wall time and memory of a server from its start until it has accepted its first "
         "connection and answered it. All modules have been compiled before.",
-        "Python starts, imports the engine, listens, accepts and echoes.",
-        "Command-line tools and tests start often.",
         start_up,
         "echo",
         full={"starts": 9},
         quick={"starts": 2},
     ),
-    _passed(
-        1,
-        why="A download through a proxy: how many times the bytes are copied, and how many are "
-        "moved at a time.",
-    ),
-    _passed(100, why="The same, when many take turns."),
+    _passed(1),
+    _passed(100),
     Workload(
         "proxy-echo",
         "Echo through a proxy",
         "µs added, p50",
         ("each", "direct", "p50", "p99", "peak", "bytes"),
-        "By how much the way there and back of 64 bytes takes longer through the proxy than on a "
-        "connection without one; both take turns, a hundred messages each.",
-        _PASSES,
-        "What a proxy costs those who wait for an answer.",
+        "By how much a round trip of 64 bytes takes longer through the proxy than without it. "
+        "Both ways take turns, with 100 messages each.",
         added_latency,
         PROXY,
         "through_echo",
         {"amount": 10_000, "warm": 500},
         {"amount": 2_000, "warm": 200},
+        kind=LATENCY,
     ),
     Workload(
         "proxy-churn",
         "Connect through a proxy, one echo, close",
         "µs of CPU a connection",
         _TIMED,
-        "The proxy's CPU for each connection, and for that to the target: made, one message passed "
-        "on and back, closed by the client, until the target has heard of that.",
-        f"{_PASSES} Sixteen clients come at a time.",
-        "Short-lived connections cost a proxy twice.",
+        "The proxy's CPU for each connection and for the one to the target: both made, one "
+        "message passed on and back, closed by the client, until the target sees the end. 16 "
+        "clients connect at a time.",
         per_item,
         PROXY,
         "through_churn",

@@ -1,7 +1,8 @@
-"""The comparison of engines: its arithmetic, its pages, and a small run of it."""
+"""The comparison of engines: its arithmetic, its tables and picture, and small runs of it."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,19 +24,25 @@ import pytest
 pytest.importorskip("resource")
 
 from bench import __main__ as command
-from bench import load, measure, page, report, workloads
+from bench import load, measure, network, page, report, workloads
 from bench.engines import ENGINES, from_checkout, minireactor_source, programs
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def results(workload: str = "lines", **mains: list[float]) -> report.Results:
-    """What a workload has cost each engine, round by round; `_` in a name stands for a dash."""
+    """Return results: the cost of a workload for each engine, round by round.
+
+    `_` in an engine's name stands for a dash."""
     mains = {name.replace("_", "-"): values for name, values in mains.items()}
     header = {
         "machine": "A processor, 2 cores, Linux 6.1",
         "python": "CPython 3.13.0",
-        "engines": {name: {"title": name.title(), "version": "1.0"} for name in mains},
+        "engines": {
+            name: {"title": name.title(), "version": "1.0", "nodelay": name != "twisted"}
+            for name in mains
+        },
+        "network": "loopback",
         "absent": {"uvloop": "not installed"},
         "high": 65536,
         "low": 16384,
@@ -58,7 +65,7 @@ def results(workload: str = "lines", **mains: list[float]) -> report.Results:
     return report.Results(header, runs)
 
 
-def test_a_spread_is_the_median_between_the_least_and_the_most():
+def test_a_spread_is_the_median_with_the_minimum_and_the_maximum():
     assert report.spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
     with pytest.raises(ValueError, match="no round"):
         report.spread([])
@@ -94,8 +101,9 @@ def test_the_text_has_the_first_line_a_table_and_the_summary():
 
     assert text.splitlines()[0] == (
         "A processor, 2 cores, Linux 6.1; CPython 3.13.0; Minireactor 1.0, Twisted 1.0; "
-        "marks 64 and 16 KiB (Twisted has only the high one); 1 round"
+        "loopback; marks 64 and 16 KiB (Twisted has only the high one); 1 round"
     )
+    assert re.search(r"^CPU +µs of CPU a line +min +max +ratio +min +max ", text, re.M)
     assert re.search(r"^Twisted +2\.00 +2\.00 +2\.00 +0\.50 +0\.50 +0\.50", text, re.M)
     assert re.search(r"^lines +0\.50$", text, re.M)
     assert "uvloop was left out: not installed" in text
@@ -125,7 +133,8 @@ def test_the_readme_block_is_replaced_and_nothing_else():
     new = report.with_summary(readme, found)
 
     assert new.startswith(f"before\n{report.BEGIN}\nA processor")
-    assert new.endswith(f"| lines | 0.50 |\n{report.END}\nafter\n")
+    assert "| lines | 0.50 |\n\nA ratio is" in new
+    assert new.endswith(f"\n{report.END}\nafter\n")
     assert "old" not in new
     assert report.with_summary(new, found) == new
 
@@ -133,7 +142,7 @@ def test_the_readme_block_is_replaced_and_nothing_else():
 def test_our_own_readme_has_a_block():
     before, after = report.block((ROOT / "bench" / "README.md").read_text(encoding="utf-8"))
     assert before.endswith("## Results\n\n")
-    assert "|" not in after
+    assert "|" not in after  # no other table that a new run would not replace
 
 
 def test_a_readme_without_a_block_is_refused():
@@ -203,7 +212,8 @@ def test_the_twisted_servers_become_minireactor_servers():
         (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
         (["--engines", ","], "no engine is named"),
         (["--workload", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
-        (["--rounds", "0"], "'0' is not a number of rounds, from 1 on"),
+        (["--rounds", "0"], "'0' is not a number of rounds; give 1 or more"),
+        (["--veth", "--workload", "proxy"], "--workload proxy: --veth measures servers, not"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
         (["--against", "/nowhere"], "'/nowhere' has no package 'minireactor'; name a checkout's"),
         (["--fast"], "unrecognized arguments: --fast"),
@@ -260,16 +270,16 @@ def test_proxies_have_a_table_of_their_own_and_a_row_for_copying():
     found.header["engines"].update(proxies.header["engines"])
     found.runs.extend(proxies.runs)
 
-    assert report.markdown(found).endswith(
-        "| minireactor to | Twisted |\n"
+    assert (
+        "| CPU, minireactor to | Twisted |\n"
         "|-|-:|\n"
         "| lines | 0.50 |\n"
         "\n"
-        "| minireactor's proxy to | Minireactor-Copy | Haproxy |\n"
+        "| CPU, minireactor's proxy to | Minireactor-Copy | Haproxy |\n"
         "|-|-:|-:|\n"
         "| proxy-1 | 0.33 | 0.25 |\n"
-        "| proxy-1, --copy | - | 0.75 |"
-    )
+        "| proxy-1, --copy | - | 0.75 |\n"
+    ) in report.markdown(found)
     assert json.loads(report.as_json(found))["ratios"]["proxy-1, --copy"]["haproxy"]["low"] == 0.75
     assert parsed(page.chart(found)) is not None
 
@@ -294,6 +304,97 @@ def test_one_round_against_another_checkout_has_a_table_too():
     )
 
     assert re.search(r"^lines( +[0-9.]+){2}( +0\.500){3}$", report.text(found), re.M)
+
+
+def merged(*parts: report.Results) -> report.Results:
+    """Return the runs of several results in one, with the header of the first."""
+    return report.Results(parts[0].header, [run for part in parts for run in part.runs])
+
+
+def test_a_ratio_is_undecided_if_its_rounds_lie_on_both_sides_of_1():
+    assert report.Spread(0.98, 0.90, 1.05).undecided
+    assert not report.Spread(0.98, 0.90, 0.99).undecided
+    assert not report.Spread(1.2, 1.1, 1.3).undecided
+
+
+def test_one_round_is_not_undecided_but_said_to_have_no_spread():
+    text = report.text(results(minireactor=[1.0], twisted=[1.0]))
+
+    assert not report.Spread(1.0, 1.0, 1.0).undecided
+    assert "One round has no spread" in text
+    assert report.UNDECIDED not in text
+
+
+def test_a_summary_shows_the_spread_and_marks_what_is_undecided():
+    found = results(minireactor=[1.0, 1.0], twisted=[2.0, 4.0], asyncio=[0.8, 1.25])
+
+    assert "| lines | 0.38 (0.25-0.50) | ~1.02 (0.80-1.25) |" in report.markdown(found)
+    assert "With ~, the ratios of the rounds lie on both sides of 1" in report.markdown(found)
+
+
+def test_undecided_ratios_are_grey_on_a_terminal_only():
+    found = results(minireactor=[1.0, 1.0], twisted=[2.0, 4.0], asyncio=[0.8, 1.25])
+
+    grey = report.text(found, grey=True)
+
+    assert "\x1b" not in report.text(found)
+    assert f"{report.GREY}~1.02 (0.80-1.25){report.PLAIN}" in grey
+    assert grey.replace(report.GREY, "").replace(report.PLAIN, "") == report.text(found)
+    assert all("~" in each for each in re.findall(r"\x1b\[90m(.*?)\x1b\[m", grey))
+
+
+def test_undecided_ratios_are_grey_in_the_picture():
+    decided = page.chart(results(minireactor=[1.0, 1.0], twisted=[2.0, 4.0]))
+    undecided = page.chart(results(minireactor=[1.0, 1.0], twisted=[0.5, 4.0]))
+
+    assert decided.count('class="undecided"') == 0
+    assert undecided.count('class="undecided"') == 2  # the mark and its spread
+
+
+def test_cpu_latency_and_memory_have_tables_of_their_own():
+    found = merged(
+        results("lines", minireactor=[1.0], twisted=[2.0]),
+        results("timer", minireactor=[1.0], twisted=[4.0]),
+        results("stalled", minireactor=[1.0], twisted=[8.0]),
+    )
+
+    heads = re.findall(
+        r"^\| (\w+), minireactor to \|.*\n.*\n\| ([\w-]+) \|", report.markdown(found), re.M
+    )
+
+    assert heads == [("CPU", "lines"), ("latency", "timer"), ("memory", "stalled")]
+
+
+def test_a_workload_has_a_table_for_each_kind_of_its_figures():
+    found = results("echo-1", minireactor=[1.0], twisted=[2.0])
+    for run in found.runs:
+        run["figures"]["p99"] = 3.0
+    workload = named("echo-1")
+
+    tables = report.workload_tables(found, workload)
+
+    assert [table[0][:2] for table in tables] == [
+        ["CPU", "µs of CPU a message"],
+        ["latency", "p99 ms"],
+        ["memory", "peak MB"],
+    ]
+    assert tables[1][1] == ["Minireactor", "3.000", "3.000", "3.000"]
+
+
+def test_a_quick_timer_shows_p50_because_it_fires_too_seldom_for_p99():
+    assert named("timer").unit_in(quick=True) == "ms late, p50"
+    assert named("timer").unit_in(quick=False) == "ms late, p99"
+    assert named("timer").app_quick["firings"] < workloads.FEWEST_FOR_P99
+    assert named("timer").app_full["firings"] >= workloads.FEWEST_FOR_P99
+    assert named("lines").unit_in(quick=True) == named("lines").unit
+
+
+def test_the_tables_say_which_engines_leave_tcp_nodelay_off():
+    found = results(minireactor=[1.0], twisted=[2.0], raw=[1.0])
+
+    for text in (report.text(found), report.markdown(found)):
+        assert "TCP_NODELAY is off in Twisted, and on in Minireactor and Raw" in text
+    assert "TCP_NODELAY" not in report.text(results(minireactor=[1.0], raw=[1.0]))
 
 
 def test_a_folder_without_the_package_is_no_checkout(tmp_path):
@@ -434,6 +535,125 @@ def test_ctrl_c_leaves_none_of_those_that_a_proxy_has_forked():
     deadline = time.monotonic() + 10
     while any(map(lives, forked)):
         assert time.monotonic() < deadline
+
+
+# A veth pair between servers and clients.
+
+
+def test_veth_without_the_program_ip_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(network.shutil, "which", lambda program: None)
+
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--veth", "--workload", "lines", "--engines", "minireactor"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "python -m bench: --veth needs the program ip; install iproute2\n"
+    )
+
+
+def test_veth_without_root_is_one_line(monkeypatch, capsys):
+    def refuse(name, *arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(network.shutil, "which", lambda program: program)
+    monkeypatch.setattr(network.sys, "platform", "linux")
+    monkeypatch.setattr(network, "THIS_NAMESPACE", os.devnull)
+    monkeypatch.setattr(network, "_call", refuse)
+
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--veth", "--workload", "lines", "--engines", "minireactor"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "python -m bench: --veth needs root to make network namespaces (Operation not permitted)\n"
+    )
+
+
+def namespace_of(pid: int | str) -> str:
+    """Return what names the network namespace of a process; "" if the process has gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def can_make_veth():
+    try:
+        with network.veth():
+            pass
+    except network.Unavailable as error:
+        pytest.skip(str(error))
+
+
+needs_veth = pytest.mark.usefixtures("can_make_veth")
+
+
+@needs_veth
+def test_a_veth_pair_joins_two_namespaces_with_ethernets_mtu():
+    home = namespace_of("self")
+    descriptors = os.listdir("/proc/self/fd")
+
+    with network.veth() as net:
+        with network.inside(net.server):
+            server = namespace_of("thread-self")
+            listener = socket.create_server((net.host, 0))
+        with network.inside(net.clients), socket.socket() as client, listener:
+            assert len({home, server, namespace_of("thread-self")}) == 3
+            client.settimeout(10)
+            client.bind((f"{net.sources}.77", 0))
+            client.connect(listener.getsockname())
+            segment = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
+    # then a segment fits into a packet, and nothing keeps the namespaces
+    assert network.MTU - 100 < segment < network.MTU
+    assert namespace_of("thread-self") == home
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+@needs_veth
+def test_an_ip_that_fails_is_named_and_leaves_no_namespace(monkeypatch):
+    descriptors = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(network, "CLIENT_COMMANDS", "link set no-such-link up")
+
+    failure = pytest.raises(network.Unavailable, match="cannot make the veth pair: .*no-such-link")
+    with failure, network.veth():
+        pass
+
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+@pytest.mark.slow
+@needs_veth
+def test_ctrl_c_with_veth_leaves_no_process_and_so_no_namespace():
+    with start("--veth", "--workload", "echo-100", "--engines", "minireactor") as process:
+        children: set[int] = set()
+        while len({namespace_of(pid) for pid in children} - {namespace_of("self"), ""}) < 2:
+            assert process.poll() is None
+            children = processes_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert err.endswith("stopped\n")
+    assert "Traceback" not in err + out
+    assert not any(exists(pid) for pid in children)
+
+
+@pytest.mark.slow
+@needs_veth
+def test_a_small_run_over_veth_says_so(tmp_path):
+    path = tmp_path / "figures.json"
+    with start(
+        *("--veth", "--quick", "--rounds", "1", "--workload", "lines,start-up"),
+        *("--engines", "minireactor,raw", "--json", str(path)),
+    ) as process:
+        out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0, err
+    assert "; veth with MTU 1,500; " in out.splitlines()[0]
+    assert len(json.loads(path.read_text())["runs"]) == 4
 
 
 @pytest.fixture

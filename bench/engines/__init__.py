@@ -1,4 +1,4 @@
-"""The engines: how each is started, and whether it is here. Its servers are in the modules."""
+"""The engines: how each is started, and what it needs. The modules here are the servers."""
 
 from __future__ import annotations
 
@@ -8,105 +8,99 @@ from typing import NamedTuple
 
 from bench.engines import programs
 
-# Twisted's names, and what an import line of a minireactor program has instead.
+# Twisted's names in the import lines of a program, and minireactor's names for the same.
 SUBSTITUTIONS = (
     ("from zope.interface import", "from minireactor.interfaces import"),
     ("twisted.internet", "minireactor"),
     ("twisted.protocols", "minireactor"),
 )
-BASE = "minireactor"  # whose ratio to each of the others is reported
-COPYING = "minireactor-copy"  # and, among the proxies, this one's
-CHECKOUT_MARK = "@"  # stands before the folder in the name of an engine from another checkout
-SERVER, PROXY = "server", "proxy"  # what an engine may be
+BASE = "minireactor"  # the ratios are this engine's figures to those of each other engine
+COPYING = "minireactor-copy"  # as a proxy, this engine has rows of ratios too
+CHECKOUT_MARK = "@"  # before the folder in the name of an engine from another checkout
+SERVER, PROXY = "server", "proxy"  # the roles of an engine
 
 
 class Engine(NamedTuple):
+    """A server, a proxy, or both."""
+
     name: str
     title: str
-    server: str = ""  # what the interpreter executes, to be a server
-    package: str = ""  # whose version is shown; without it, the engine cannot run
+    server: str = ""  # the Python code that runs the server
+    package: str = ""  # must be installed; its version is shown
     interpreter: str = ""  # the command, unless it is this interpreter
-    about: str = ""
-    proxy: str = ""  # what the interpreter executes, to be a proxy
+    proxy: str = ""  # the Python code that runs the proxy
     program: str = ""  # a proxy that is a command of its own, ...
-    command: Callable[[Path, int, int], list[str]] | None = None  # ... and what starts it
-    version: str = ""  # the option with which it tells its version
+    command: Callable[[Path, int, int], list[str]] | None = None  # ... and its arguments
+    version: str = ""  # the command's option that prints its version
     checkout: str = ""  # the folder with another minireactor package, which it imports instead
+    nodelay: bool = True  # whether its connections have TCP_NODELAY on, as it makes them
 
     def is_a(self, role: str) -> bool:
         return bool(self.server if role == SERVER else self.proxy or self.program)
 
 
 ENGINES: Sequence[Engine] = (
+    # The Twisted program below, with its import lines changed. As a proxy, `minireactor proxy`.
     Engine(
         BASE,
         "minireactor",
         "import minireactor_style as server; server.main()",
         "minireactor",
-        about="The Twisted program below, its import lines changed. As a proxy, its command.",
         proxy="import bench.engines.proxies as proxy; proxy.minireactor()",
     ),
     Engine(
         COPYING,
         "minireactor --copy",
         package="minireactor",
-        about="The proxy, told to move no byte by splice(2).",
         proxy="import bench.engines.proxies as proxy; proxy.minireactor('--copy')",
     ),
+    # The default reactor. As a proxy, twisted.protocols.portforward.
     Engine(
         "twisted",
         "Twisted",
         "import bench.engines.twisted_style as server; server.main()",
         "twisted",
-        about="Its default reactor. As a proxy, twisted.protocols.portforward.",
         proxy="import bench.engines.proxies as proxy; proxy.twisted()",
+        nodelay=False,
     ),
     Engine(
         "asyncio",
         "asyncio",
         "import bench.engines.asyncio_style as server; server.main()",
-        about="Protocols, with pause_writing() and resume_writing().",
     ),
     Engine(
         "uvloop",
         "uvloop",
         "import bench.engines.asyncio_style as server; server.main_uvloop()",
         "uvloop",
-        about="The same protocols.",
     ),
     Engine(
         "streams",
         "asyncio streams",
         "import bench.engines.streams_style as server; server.main()",
-        about="Coroutines, with drain() after each write.",
         proxy="import bench.engines.proxies as proxy; proxy.streams()",
     ),
-    Engine(
-        "raw",
-        "raw",
-        "import bench.engines.raw_style as server; server.main()",
-        about="A bare loop over epoll with no abstraction at all: the ceiling.",
-    ),
+    Engine("raw", "raw", "import bench.engines.raw_style as server; server.main()"),
+    # The same server as minireactor's.
     Engine(
         "pypy",
         "minireactor on PyPy",
         "import minireactor_style as server; server.main()",
         "minireactor",
         "pypy3",
-        "The same server as minireactor's, by an interpreter that compiles while it runs.",
     ),
+    # A process for each connection; the figures count all processes.
     Engine(
         "socat",
         "socat",
-        about="A proxy in C: a process for each connection, all of which count.",
         program="socat",
         command=programs.socat,
         version="-V",
+        nodelay=False,
     ),
     Engine(
         "haproxy",
         "HAProxy",
-        about="A proxy in C: TCP mode, one thread, nothing set beyond timeouts and a limit.",
         program="haproxy",
         command=programs.haproxy,
         version="-v",
@@ -114,7 +108,6 @@ ENGINES: Sequence[Engine] = (
     Engine(
         "haproxy-tuned",
         "tuned HAProxy",
-        about=f"The same with {', '.join(programs.TUNING)}.",
         program="haproxy",
         command=programs.haproxy_tuned,
         version="-v",
@@ -133,13 +126,12 @@ def from_checkout(folder: Path) -> Engine:
     return base._replace(
         name=f"{BASE}{CHECKOUT_MARK}{folder.name}",
         title=f"{base.title} in {folder.name}",
-        about="The same programs with the package of another checkout.",
         checkout=str(folder),
     )
 
 
 def minireactor_source(twisted_source: str) -> str:
-    """The Twisted servers' source, for minireactor."""
+    """Return the source of the Twisted servers, changed to import minireactor."""
     for theirs, ours in SUBSTITUTIONS:
         twisted_source = twisted_source.replace(theirs, ours)
     return twisted_source

@@ -250,7 +250,7 @@ def run(new_event_loop):
     }[name]
     loop = new_event_loop()
     asyncio.set_event_loop(loop)
-    listening = loop.create_server(app(loop, **numbers), "127.0.0.1", 0, backlog=serving.BACKLOG)
+    listening = loop.create_server(app(loop, **numbers), serving.HOST, 0, backlog=serving.BACKLOG)
     server = loop.run_until_complete(listening)
     serving.ready(server.sockets[0].getsockname()[1])
     loop.run_forever()

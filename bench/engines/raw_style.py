@@ -20,7 +20,7 @@ LARGE = 256 * 1024
 
 def opened():
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.bind((serving.HOST, 0))
     listener.listen(serving.BACKLOG)
     listener.setblocking(False)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for all that it accepts

@@ -8,10 +8,13 @@ counted, and little is imported, because the start of a server is one of the wor
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 
+HOST = os.environ.get("BENCH_HOST", "127.0.0.1")  # where servers listen
+SOURCES = os.environ.get("BENCH_SOURCES", "127.0.0")  # the clients' addresses begin with this
 HIGH = 64 * 1024  # bytes; the marks of every connection that streams, on every engine
 LOW = 16 * 1024
 BACKLOG = 1024  # connections that may wait to be accepted, on every engine

@@ -105,7 +105,7 @@ async def listen():
         finally:
             writer.close()
 
-    server = await asyncio.start_server(with_marks, "127.0.0.1", 0, backlog=serving.BACKLOG)
+    server = await asyncio.start_server(with_marks, serving.HOST, 0, backlog=serving.BACKLOG)
     serving.ready(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 

@@ -279,6 +279,6 @@ def main():
     }[name]
     factory = Factory.forProtocol(app(**numbers))
     factory.noisy = False
-    port = reactor.listenTCP(0, factory, backlog=serving.BACKLOG, interface="127.0.0.1")
+    port = reactor.listenTCP(0, factory, backlog=serving.BACKLOG, interface=serving.HOST)
     reactor.callWhenRunning(serving.ready, port.getHost().port)
     reactor.run()
