@@ -1,20 +1,23 @@
-"""minireactor beside its peers: `python -m bench` compares, `pytest bench` times the parts.
+"""minireactor and its peers: `python -m bench` compares them, `pytest bench` times parts of ours.
 
 How `python -m bench` measures:
 
-- Each engine serves each workload in a process of its own; the clients are other processes. The
-  server has a core to itself where the machine allows that. The engines take turns in each round.
-- The main figure is mostly the server's CPU time, user and system, after a warm-up. CPU time holds
-  on shared machines; throughput and latency may be limited by the clients, written in Python.
-- A ratio is taken within a round, and the median of the ratios is shown. A ratio therefore need
-  not be the quotient of the medians.
-- The proxy workloads measure the proxy; its clients and its target are one process. Children of
-  socat count as socat. The warm-up compares every byte, and afterwards one read in 16 is compared.
-- Every byte is counted at the client. A run fails if it loses a byte or its server logs an error.
-- Twisted has only a high mark and resumes at zero; the proxies in C have buffers of a fixed size.
-- Sockets are as each engine makes them: minireactor, asyncio, uvloop and HAProxy switch
-  TCP_NODELAY on; Twisted, raw and socat leave it off. All connections are on loopback.
-- Each server first frees one large block. The C library maps large blocks anew until it has seen
-  one freed, a factor of four for asyncio's small messages, which it reads into 256 KiB.
+- Each engine does each workload in a process of its own; the clients are other processes. The
+  server has a core to itself if the machine allows that. The engines take turns in each round.
+- The main figure is mostly the server's CPU time, user and system, after a warm-up. CPU time is
+  steady on shared machines. Throughput and latency may be limited by the clients: they are Python.
+- A ratio is taken within a round. The tables show the median of the rounds' ratios, which need not
+  be the quotient of the medians.
+- The proxy workloads measure the proxy. The proxy's clients and its target are one process. For
+  socat, all processes that it forks count.
+- In the warm-up of a proxy every byte is compared, and afterwards one read in 16.
+- The clients count every byte. A run fails if a byte is lost or the server logs an error.
+- Twisted has only a high mark, and resumes producers at zero. The proxies in C have buffers of a
+  fixed size.
+- Sockets keep the options that each engine gives them; `Engine.nodelay` tells of TCP_NODELAY.
+- All connections are on loopback, or with `--veth` between two network namespaces.
+- Each server first frees one large block. The C library maps each large block anew until it has
+  seen one freed. Small messages on asyncio cost four times as much before, because asyncio reads
+  into 256 KiB.
 - PyPy compiles while it runs, and its figures contain that.
 """

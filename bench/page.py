@@ -114,7 +114,7 @@ text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
 
 def chart(results: Results) -> str:
     """Return the ratios of all workloads to all peers as one SVG, with a chart for each section."""
-    width, left, right, row_height = 880, 150, 34, 30
+    width, left, right, row_height = 880, 160, 34, 30
     above, legend, below = 62, 44, 36
     sections = results.sections()
     rows = sum(len(section.rows()) for section in sections)

@@ -25,8 +25,8 @@ class Spread(NamedTuple):
 
     @property
     def undecided(self) -> bool:
-        """Whether, as a ratio, it may be above 1 as well as below: the rounds disagree."""
-        return self.low < self.high and self.low <= 1 <= self.high
+        """Whether this is a ratio on whose side of 1 the rounds disagree, as it is shown."""
+        return self.low < self.high and round(self.low, 2) <= 1 <= round(self.high, 2)
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -167,17 +167,12 @@ def notes(results: Results) -> list[str]:
     engines = results.header["engines"].values()
     off = [each["title"] for each in engines if not each["nodelay"]]
     if off:
-        on = [each["title"] for each in engines if each["nodelay"]]
         found.append(
-            f"TCP_NODELAY is off in {_listed(off)}, and on in {_listed(on)}: as each makes its "
-            "sockets. Without it, the kernel may keep a small write back until earlier ones are "
-            "acknowledged, and merge it with later ones."
+            f"TCP_NODELAY is off in {' and '.join(off)} by default, and on in "
+            "the others. Where it is off, the kernel may keep a small write back until earlier "
+            "ones are acknowledged."
         )
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def number(value: float) -> str:
