@@ -14,7 +14,8 @@ How `python -m bench` measures:
 - The clients count every byte. A run fails if a byte is lost or the server logs an error.
 - Twisted has only a high mark, and resumes producers at zero. The proxies in C have buffers of a
   fixed size.
-- Sockets keep the options that each engine gives them; `Engine.nodelay` tells of TCP_NODELAY.
+- Sockets keep the options that each engine gives them. The tables name the engines that leave
+  TCP_NODELAY off.
 - All connections are on loopback, or with `--veth` between two network namespaces.
 - Each server first frees one large block. The C library maps each large block anew until it has
   seen one freed. Small messages on asyncio cost four times as much before, because asyncio reads

@@ -1,12 +1,12 @@
 """Micro-benchmarks of the core: `pytest bench`, which takes less than a minute.
 
-They are for whoever changes the core, to see what a change gives and what it costs. (How
-minireactor compares with other engines is another question: `python -m bench`.)
+They show what a change of the core gains and what it costs. (`python -m bench` compares minireactor
+with other engines.)
 
-Each benchmark does some *operations* in a *round*, and rounds enough to fill `--bench-seconds`.
-pytest-benchmark's own tables show rounds; the list after them shows the median of one operation,
-with its unit. Both numbers go into saved files, as `extra_info`: `operations` and `unit`.
-Groups put together what is to be read together.
+Each benchmark does some *operations* in a *round*, and as many rounds as fill `--bench-seconds`.
+pytest-benchmark's own tables show rounds. The list after them shows the median of one operation,
+with its unit. Saved files have both numbers as `extra_info`: `operations` and `unit`. A group holds
+benchmarks whose figures are to be compared.
 
 To compare, save a run before the change and one after it:
 
@@ -14,29 +14,29 @@ To compare, save a run before the change and one after it:
     ... change something ...
     pytest bench --benchmark-autosave --benchmark-compare
 
-`--benchmark-compare` takes the last saved run unless it is given a number, `--benchmark-compare
-0001`. What may be added:
+`--benchmark-compare` takes the last saved run, or the one whose number follows:
+`--benchmark-compare 0001`. More options:
 
     -k write                           only the benchmarks with "write" in their names
     --bench-seconds 2                  more rounds: steadier figures
     --benchmark-group-by fullname      each benchmark beside its own past, and nothing else
     --benchmark-columns min,median,iqr
-    --benchmark-compare-fail min:15%   fail if any is slower by so much; the minimum is what a
-                                       busy machine disturbs least
-    --benchmark-disable-gc             without the garbage collector, which is part of what an
-                                       allocation costs
+    --benchmark-compare-fail min:15%   fail if a benchmark is slower by this much; a busy machine
+                                       disturbs the minimum less than the median
+    --benchmark-disable-gc             switch the garbage collector off; it is part of the cost of
+                                       an allocation
     --benchmark-disable                run each once, only to see that it works
 
-So, to see whether a change to `write()` is worth it, and to have a script notice if it is not:
+For example, this fails if a change of `write()` makes it slower:
 
     pytest bench/test_writing.py --bench-seconds 2 --benchmark-compare \\
         --benchmark-group-by fullname --benchmark-compare-fail min:15%
 
-Figures of two machines, two interpreters or two kinds of load beside the benchmark cannot be
-compared. No benchmark fails for being slow, but each asserts that its work was really done.
+Compare only figures of one machine, one interpreter and the same load beside the benchmark. No
+benchmark fails for being slow, but each asserts that its work was really done.
 
-Sockets are pairs made by `socket.socketpair()`: real ones, whose kernel side is as cheap and as
-steady as can be, for what is measured is the Python around it.
+The sockets come from `socket.socketpair()`. They are real, but cheap and steady in the kernel: the
+Python code around them is what the figures are about.
 """
 
 from __future__ import annotations
@@ -59,15 +59,13 @@ except ImportError:  # Windows
 
 PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
-SECONDS = 0.3  # for each benchmark, set-up included: all of them together take less than a minute
-# Of the time that a benchmark may take, for caches, and for PyPy's compiler.
-WARM_UP = 0.25
-FEWEST_ROUNDS = 7
-MOST_ROUNDS = 5000
+SECONDS = 0.3  # for each benchmark, with set-up: all together take less than a minute
+WARM_UP = 0.25  # of that time: fills caches, and lets PyPy compile
+MIN_ROUNDS, MAX_ROUNDS = 7, 5000
 
 FILLING = b"x" * 4096
 
-# By group, the lines of the list at the end.
+# By group, the rows of the list at the end.
 MEDIANS = pytest.StashKey()
 
 
@@ -105,7 +103,8 @@ def pytest_terminal_summary(terminalreporter, config):
 def measure(benchmark, request):
     """`measure(work, operations, unit, setup)`: time rounds of `work()`, each after `setup()`.
 
-    A round does that many operations, each of them one `unit`. Only `work` is timed."""
+    One call of `work` does `operations` operations, and `unit` names one of them. Only `work` is
+    timed."""
     seconds = request.config.getoption("--bench-seconds", SECONDS)
 
     def measured(work, operations, unit, setup=None):
@@ -124,29 +123,29 @@ def measure(benchmark, request):
 
 
 def _rounds(work, prepare, seconds):
-    """Warm up; then, by how long that took, how many rounds fit into `seconds`."""
+    """Warm up; return how many rounds like those of the warm-up fit into `seconds`."""
     done = 0
     started = time.perf_counter()
     elapsed = 0.0
-    while elapsed < seconds * WARM_UP and done < MOST_ROUNDS:
+    while elapsed < seconds * WARM_UP and done < MAX_ROUNDS:
         prepare()
         work()
         done += 1
         elapsed = time.perf_counter() - started
     fitting = int(done * seconds * (1 - WARM_UP) / elapsed)
-    return max(FEWEST_ROUNDS, min(MOST_ROUNDS, fitting))
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, fitting))
 
 
 @pytest.fixture
 def reactor():
-    """A reactor of the benchmark's own, driven by iterate()."""
+    """A new reactor, which the benchmark drives by iterate()."""
     own = Reactor()
     yield own
     own.close()
 
 
 class Link:
-    """A connection, `transport`, whose peer is a plain socket that counts what it gets."""
+    """A connection, `transport`, whose peer is a plain socket that counts received bytes."""
 
     def __init__(self, transport, peer):
         self.transport = transport
@@ -154,7 +153,7 @@ class Link:
         self.received = 0
 
     def take(self):
-        """Read all there is, at the peer's end."""
+        """Read at the peer's end until nothing is left."""
         while True:
             try:
                 data = self.peer.recv(1 << 20)
@@ -165,13 +164,13 @@ class Link:
             self.received += len(data)
 
     def fill(self):
-        """Behind the connection's back, write until the kernel has no room."""
+        """Fill the kernel's send buffer, unknown to the connection."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 self.transport.getHandle().send(FILLING)
 
-    def settle(self):
-        """Let all that was written arrive; how many bytes came since the last time."""
+    def drain(self):
+        """Let all pending bytes arrive; return how many came since the last drain()."""
         self.take()
         while self.transport.pending:
             self.transport.reactor.iterate()
@@ -182,7 +181,7 @@ class Link:
 
 @pytest.fixture
 def attach(reactor):
-    """`attach(sock, protocol)`: the connection of `protocol` over one end of a pair."""
+    """`attach(sock, protocol)`: return a started connection of `protocol` over `sock`."""
 
     def make(sock, protocol):
         sock.setblocking(False)
@@ -195,7 +194,7 @@ def attach(reactor):
 
 @pytest.fixture
 def connect(attach):
-    """`connect(protocol)`: a Link. All end with the benchmark."""
+    """`connect(protocol)`: return a Link. All are closed at the end of the benchmark."""
     with contextlib.ExitStack() as stack:
 
         def make(protocol=None):
@@ -208,9 +207,9 @@ def connect(attach):
 
 @pytest.fixture
 def connect_idle(attach):
-    """`connect_idle()`: one more connection, each second one with the one before it.
+    """`connect_idle()`: return one more connection. Two of them are the ends of one pair.
 
-    So each has one descriptor, where with plain sockets for their peers each would have two."""
+    So each needs one descriptor. With a plain socket as its peer it would need two."""
     spare = []
 
     def make():
@@ -225,20 +224,20 @@ def connect_idle(attach):
 
 @pytest.fixture
 def descriptors():
-    """`descriptors(count)`: let this process open as many; skips where the system does not."""
+    """`descriptors(count)`: allow this process that many, or skip the benchmark."""
     with contextlib.ExitStack() as stack:
 
         def allow(count):
             if resource is None:
-                pytest.skip(f"no way to ask for {count} descriptors on this system")
+                pytest.skip(f"this system has no way to ask for {count} descriptors")
             limits = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             if soft == resource.RLIM_INFINITY or soft >= count:
                 return
-            most = hard if hard == resource.RLIM_INFINITY else max(count, hard)
+            highest = hard if hard == resource.RLIM_INFINITY else max(count, hard)
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (count, most))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (count, highest))
             except (OSError, ValueError):
-                pytest.skip(f"needs {count} descriptors, and gets {hard}: raise `ulimit -Hn`")
+                pytest.skip(f"needs {count} descriptors, may have {hard}: raise `ulimit -Hn`")
             stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
 
         yield allow

@@ -1,11 +1,13 @@
-"""What a crowd of idle connections costs a proxy when somebody looks at it, or ends it.
+"""Measure what many idle connections cost a proxy while it is watched, or when it ends them.
 
     python -m bench.crowd [CONNECTIONS] [SCENARIO ...]
 
-For each scenario, a proxy in a process of its own joins that many clients with a target. Then, for
-ten seconds, or until all connections have ended, its CPU is measured: the share of one processor,
-and the longest slice, which is what the loop does between two polls. Both are CPU time, so that
-other programs on the machine do not count. The proxy needs two descriptors for each client.
+For each scenario, a proxy in a process of its own joins that many clients to a target. Its CPU
+time is then measured for ten seconds, or until all connections have ended. The figures are the
+share of one processor and the longest slice: the work of the loop between two polls. Both are CPU
+time, so other programs on the machine do not count.
+
+The proxy needs two descriptors for each client.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from minireactor.view.terminal.watch import Lines
 from minireactor.view.web.dashboard import Dashboard
 
 CONNECTIONS = 9900
-BATCH = 100  # clients that connect at a time: fewer than a listening queue holds
-SETTLE_SECONDS = 2.0  # after the last client has come
+BATCH = 100  # clients that connect at a time: they fit into the listening queue
+SETTLE_SECONDS = 2.0  # after the last client has connected
 MEASURE_SECONDS = 10.0
 SCENARIOS = (
     *("idle", "timeouts", "record", "metrics", "watch", "dashboard"),
@@ -58,7 +60,7 @@ class Meter:
 
 
 class Proxy:
-    """The proxy of one scenario; prints its port, and in the end what was measured."""
+    """The proxy of one scenario. It prints its port, and in the end its figures as JSON."""
 
     def __init__(self, scenario: str, count: int, target: int) -> None:
         self.scenario = scenario
@@ -67,7 +69,7 @@ class Proxy:
         self.reactor = Reactor(self.meter)
         limits: dict[str, Any] = {}
         if scenario == "timeouts":
-            limits = {"idle_timeout": 60.0, "stall_timeout": 4.0}  # a look each second
+            limits = {"idle_timeout": 60.0, "stall_timeout": 4.0}  # checked each second
         elif scenario == "mass-idle-close":
             limits = {"idle_timeout": 12.0}
         self.relay = Relay(self.reactor, [("127.0.0.1", target)], **limits)
@@ -108,7 +110,7 @@ class Proxy:
             self._ask(port, f"/events?token={page.token}", repeat=False)
 
     def _ask(self, port: int, path: str, repeat: bool) -> None:
-        """Ask for it once, or once a second, from a process of its own."""
+        """Request `path` once, or once a second, from a process of its own."""
         code = (
             "import socket, sys, time\n"
             "s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
@@ -143,18 +145,18 @@ class Proxy:
         if self.relay.connections:
             self.reactor.callLater(0.1, self._wait_for_the_end)
         else:
-            self.reactor.callLater(0, self._report)  # after this slice, which may be the longest
+            self.reactor.callLater(0, self._report)  # later: this slice may be the longest
 
     def _report(self) -> None:
         seconds, cpu = time.monotonic() - self.began, time.process_time() - self.cpu
         result = {"slice": self.meter.longest, "seconds": seconds, "cpu": cpu}
         print(json.dumps(result), file=sys.__stdout__, flush=True)
         self.views.close()
-        os._exit(0)  # to end each connection in good order is not what is measured
+        os._exit(0)  # closing each connection in order is not part of the figures
 
 
 async def _target() -> None:
-    clients: list[Any] = []  # or they would be closed
+    clients: list[Any] = []  # keeps the connections open
     server = await asyncio.start_server(
         lambda reader, writer: clients.append(writer), "127.0.0.1", 0, backlog=1000
     )
@@ -179,7 +181,7 @@ def _child(stack: ExitStack, *arguments: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    stack.enter_context(child)  # which closes the pipes, and waits
+    stack.enter_context(child)  # closes the pipes, and waits
     stack.callback(child.kill)
     return child
 
@@ -190,7 +192,7 @@ def _line(child: subprocess.Popen[str]) -> str:
 
 
 def measure(scenario: str, count: int) -> dict[str, float]:
-    """Return "slice", "seconds" and "cpu", each in seconds."""
+    """Run one scenario; return "slice", "seconds" and "cpu", each in seconds."""
     with ExitStack() as stack:
         target = int(_line(_child(stack, "target")))
         proxy = _child(stack, "proxy", scenario, count, target)
@@ -211,7 +213,7 @@ def _part(name: str, *arguments: str) -> None:
 
 
 def raise_limit() -> None:
-    """Let this process have as many descriptors as the system allows."""
+    """Raise this process's limit of descriptors as far as the system allows."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,10 +1,11 @@
 """Load generators: what the clients of a workload do. Each runs in a process of its own.
 
-`python -m bench.load NAME JSON SECONDS`. It works in parts; before each it says `mark` and waits
-for a line, so that whoever measures can look at the server while nothing happens. At the end comes
-`done JSON`, or `failed WHY` when a byte is missing or wrong.
+`python -m bench.load NAME JSON SECONDS` works in parts. Before each part it prints `mark` and waits
+for a line, so that the server can be measured while nothing happens. At the end it prints
+`done JSON`, or `failed WHY` if a byte is missing or wrong.
 
-They are lean, so that the server is what limits; but the figures that count are the server's own.
+The generators are lean, so that they seldom limit the server. The figures that count are the
+server's own.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 MESSAGE = b"abcdefg\n" * 8  # 64 bytes
 LARGE = 256 * 1024
 BATCH = 500  # connections at a time, so that no listening queue overflows
-TURN = 100  # messages in a row on the way through a proxy, and then on the direct way
-PERIOD = 1_000_003  # bytes after which what is passed on repeats itself: no power of two
-# To copy and to compare all that a proxy passes on would take longer than passing it on: of so many
-# reads one is compared, which finds out as well whether anything is missing before it.
+TURN = 100  # messages in a row through a proxy, and then without it
+PERIOD = 1_000_003  # bytes after which the pattern repeats: a prime, so no read size divides it
+# One read in SPARING is compared. To copy and compare all bytes would take longer than to pass
+# them on. A compared read also shows whether any byte is missing before it.
 SPARING = 16
-DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0  # read, and copy nothing: tcp(7)
-QUANTILES = 1000
-# Of a client that will not read, in bytes: the kernel keeps little for it, as on a real network.
-# With the loopback's own segments it would take 2.5 MB before any engine's buffer begins to fill.
+DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0  # receive without copying: tcp(7)
+MAX_QUANTILES = 1000
+# For a client that does not read, in bytes. With small buffers and segments the kernel keeps
+# little for it, as on a real network. With loopback's segments the kernel takes 2.5 MB before an
+# engine's buffer begins to fill.
 SMALL_BUFFER = 16 * 1024
 SMALL_SEGMENT = 1460
 NEWCOMER_PAUSE = 0.1  # seconds between one newcomer's end and the next one's start
@@ -42,24 +44,25 @@ BIND_WITHOUT_PORT = 24  # Linux's IP_BIND_ADDRESS_NO_PORT
 
 
 class Wrong(Exception):
-    """Bytes are missing, or not those that were expected."""
+    """A byte is missing, or is another than expected."""
 
 
 def mark() -> None:
+    """Print `mark`, and wait until the next part may begin."""
     print("mark", flush=True)
     if not sys.stdin.buffer.readline():
         sys.exit()
 
 
 def poller() -> Any:
-    """(descriptor, events) when something is ready, by the best of epoll and poll."""
+    """Return an epoll object, or a poll object where there is no epoll."""
     if hasattr(select, "epoll"):
         return select.epoll()
     return select.poll()
 
 
 def _sources() -> Iterator[str]:
-    # A connection is told apart by its addresses too: more of them, more connections.
+    # Each address allows another 28,000 connections to one port.
     return (f"{serving.SOURCES}.{2 + i // 4 % 200}" for i in count())
 
 
@@ -67,6 +70,7 @@ SOURCES = _sources()
 
 
 def connect(port: int, small: bool = False, timeout: float | None = None) -> socket.socket:
+    """Return a connection to the server. If `small`, the kernel keeps little for it."""
     sock = socket.socket()
     sock.settimeout(timeout)
     if small:
@@ -81,7 +85,7 @@ def connect(port: int, small: bool = False, timeout: float | None = None) -> soc
 
 
 def connect_all(port: int, amount: int) -> list[socket.socket]:
-    """So many connections, each of them accepted: it has had one message sent back."""
+    """Return that many connections, all accepted: each has had one message echoed."""
     sockets: list[socket.socket] = []
     while len(sockets) < amount:
         batch = [connect(port) for _ in range(min(BATCH, amount - len(sockets)))]
@@ -105,14 +109,15 @@ def _receive_message(sock: socket.socket) -> None:
 
 
 def quantiles(values: list[float]) -> list[float]:
-    """At most a thousand of them, evenly spread and sorted."""
+    """Return the values sorted; of more than MAX_QUANTILES, so many at even distances."""
     values = sorted(values)
-    if len(values) <= QUANTILES:
+    if len(values) <= MAX_QUANTILES:
         return values
-    return [values[round(i * (len(values) - 1) / (QUANTILES - 1))] for i in range(QUANTILES)]
+    last = len(values) - 1
+    return [values[round(i * last / (MAX_QUANTILES - 1))] for i in range(MAX_QUANTILES)]
 
 
-# The generators. Each takes its numbers, and returns what it found: at least `bytes` and `seconds`.
+# The generators. Each takes its numbers, and returns at least `bytes` and `seconds`.
 
 
 def lines(port: int, amount: int, warm: int) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def chunks(port: int, amount: int, warm: int, size: int) -> dict[str, Any]:
 
 
 def upload(port: int, amount: int, warm: int, unit: int) -> dict[str, Any]:
-    """Send `warm` times `unit` bytes, then `amount` times; the server says when it has each."""
+    """Send `warm` times `unit` bytes, then `amount` times; the server answers each with a byte."""
     data = memoryview(bytes(LARGE))
     found = {}
     with connect(port) as sock:
@@ -168,21 +173,21 @@ def upload(port: int, amount: int, warm: int, unit: int) -> dict[str, Any]:
             left = wanted * unit
             while left:
                 left -= sock.send(data[:left])
-            heard = 0
-            while heard < wanted:
-                said = sock.recv(LARGE)
-                if not said:
-                    raise Wrong(f"the server hung up after {heard} of {wanted} units")
-                heard += len(said)
-            if heard > wanted:
-                raise Wrong(f"sent {wanted} units, the server has counted {heard}")
+            counted_there = 0
+            while counted_there < wanted:
+                answers = sock.recv(LARGE)
+                if not answers:
+                    raise Wrong(f"the server closed after {counted_there} of {wanted} units")
+                counted_there += len(answers)
+            if counted_there > wanted:
+                raise Wrong(f"sent {wanted} units, the server has counted {counted_there}")
             found = {"bytes": wanted * unit, "seconds": time.perf_counter() - since}
     mark()
     return found
 
 
 def echo(port: int, connections: int, busy: int, amount: int, warm: int) -> dict[str, Any]:
-    """`busy` of the connections send a message, and another when it has come back."""
+    """Have `busy` of the connections send a message, and the next when it has come back."""
     sockets = connect_all(port, connections)
     chosen = sockets[:: connections // busy][:busy]
     by_number = {sock.fileno(): sock for sock in chosen}
@@ -224,7 +229,7 @@ def _echo(poll: Any, sockets: dict[int, socket.socket], amount: int) -> list[flo
                 while len(data) < len(MESSAGE):
                     data += sock.recv(len(MESSAGE) - len(data)) or b"!" * len(MESSAGE)
                 if data != MESSAGE:
-                    raise Wrong("what came back is not what was sent")
+                    raise Wrong("the echo is not what was sent")
                 sock.setblocking(False)
             now = clock()
             latencies.append(now - started[fd])
@@ -236,7 +241,7 @@ def _echo(poll: Any, sockets: dict[int, socket.socket], amount: int) -> list[flo
 
 
 def back(port: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
-    """Send `amount` bytes in all, as fast as it goes, and read them back."""
+    """Send `amount` bytes in all, as fast as possible, and read them back."""
     streams = Streams(port, connections)
     streams.exchange(warm // connections)
     mark()
@@ -247,8 +252,8 @@ def back(port: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
     return {"bytes": received, "seconds": seconds}
 
 
-def back_until_told(port: int, connections: int) -> dict[str, Any]:
-    """The same without end, until there is a line to read."""
+def back_until_stopped(port: int, connections: int) -> dict[str, Any]:
+    """Send and read back like `back`, until a line can be read from stdin."""
     mark()
     streams = Streams(port, connections)
     since = time.perf_counter()
@@ -258,7 +263,7 @@ def back_until_told(port: int, connections: int) -> dict[str, Any]:
 
 
 class Streams:
-    """Connections whose server sends back what it gets."""
+    """Connections whose server sends back what it receives."""
 
     def __init__(self, port: int, connections: int) -> None:
         self.poll = poller()
@@ -269,8 +274,9 @@ class Streams:
             self.sockets[sock.fileno()] = sock
 
     def exchange(self, amount: int) -> int:
-        """Until each connection has had `amount` bytes back, or it is told to stop, and all that
-        was sent has come; the number of bytes."""
+        """Send and read back `amount` bytes on each connection; return how many came back in all.
+
+        If stdin becomes readable, send no more, and read back only what has been sent."""
         data = memoryview(bytes(LARGE))
         buffer = bytearray(LARGE)
         unsent = dict.fromkeys(self.sockets, amount)
@@ -315,18 +321,18 @@ class Streams:
 
 
 def churn(port: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
-    """Connections that live for one message and its echo, `batch` at a time."""
+    """Open connections that live for one message and its echo, `batch` at a time."""
     return _churn(port, None, amount, warm, batch)
 
 
 def _churn(
-    port: int, door: socket.socket | None, amount: int, warm: int, batch: int
+    port: int, listener: socket.socket | None, amount: int, warm: int, batch: int
 ) -> dict[str, Any]:
-    """With a `door`, who echoes is here as well, and behind a proxy."""
-    _turn_over(port, door, warm, batch)
+    """Churn. With a `listener`, the echo is made here, by the target of a proxy."""
+    _turn_over(port, listener, warm, batch)
     mark()
     since = time.perf_counter()
-    latencies = _turn_over(port, door, amount, batch)
+    latencies = _turn_over(port, listener, amount, batch)
     seconds = time.perf_counter() - since
     mark()
     return {
@@ -336,8 +342,8 @@ def _churn(
     }
 
 
-def _turn_over(port: int, door: socket.socket | None, amount: int, batch: int) -> list[float]:
-    """With a `door`, each batch is over when that has been told of the ends of all."""
+def _turn_over(port: int, listener: socket.socket | None, amount: int, batch: int) -> list[float]:
+    """Return the latencies. With a `listener`, a batch is over when it has seen all ends."""
     clock = time.perf_counter
     latencies = []
     while amount:
@@ -349,7 +355,7 @@ def _turn_over(port: int, door: socket.socket | None, amount: int, batch: int) -
             near = connect(port)
             near.send(MESSAGE)
             begun.append((at, near))
-        fars = [_answer_one(door) for _ in range(now)] if door else []
+        fars = [_answer_one(listener) for _ in range(now)] if listener else []
         for at, near in begun:
             _receive_message(near)
             latencies.append(clock() - at)
@@ -361,27 +367,27 @@ def _turn_over(port: int, door: socket.socket | None, amount: int, batch: int) -
     return latencies
 
 
-def _answer_one(door: socket.socket) -> socket.socket:
-    far, _ = door.accept()
+def _answer_one(listener: socket.socket) -> socket.socket:
+    far, _ = listener.accept()
     _receive_message(far)
     far.send(MESSAGE)
     return far
 
 
 def idle(port: int, amount: int, warm: int) -> dict[str, Any]:
-    """Open connections, and leave them."""
-    held = connect_all(port, warm)
+    """Open connections, and leave them open."""
+    opened = connect_all(port, warm)
     mark()
     since = time.perf_counter()
-    held += connect_all(port, amount)
+    opened += connect_all(port, amount)
     seconds = time.perf_counter() - since
     mark()
-    return {"bytes": amount * len(MESSAGE), "seconds": seconds, "held": len(held)}
+    return {"bytes": amount * len(MESSAGE), "seconds": seconds, "opened": len(opened)}
 
 
 def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
-    """Ask for more than anyone could want, and do not read it."""
-    held = []
+    """Ask on each connection for a thousand million lines, and read none of them."""
+    opened = []
     since = time.perf_counter()
     for wanted, each in ((warm, 1), (amount, BATCH)):
         mark()
@@ -393,15 +399,17 @@ def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
                 sock.send(b"1000000000\r\n")
             for sock in batch:
                 sock.recv(1, socket.MSG_PEEK)
-            held += batch
+            opened += batch
     seconds = time.perf_counter() - since
     mark()
-    return {"bytes": 0, "seconds": seconds, "held": len(held)}
+    return {"bytes": 0, "seconds": seconds, "opened": len(opened)}
 
 
 def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int) -> dict[str, Any]:
-    """Ask on many connections for more than anyone could want, and read none of it. Meanwhile one
-    newcomer after the other asks for `amount` lines. `limit`: seconds for all of them together."""
+    """Ask on many connections for a thousand million lines each, and read none of them.
+
+    Meanwhile one newcomer after the other asks for `amount` lines. All of them together have
+    `limit` seconds."""
     mark()
     crowd = [connect(port) for _ in range(connections)]
     for sock in crowd:
@@ -417,7 +425,7 @@ def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int)
             received += _ask(port, amount, until)
             served += 1
         except socket.timeout:
-            pass  # how long it has waited until then is what counts
+            pass  # the wait until now counts
         waits.append(time.perf_counter() - begun)
         time.sleep(NEWCOMER_PAUSE)
     seconds = time.perf_counter() - since
@@ -431,7 +439,7 @@ def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int)
 
 
 def _ask(port: int, amount: int, until: float) -> int:
-    """Ask for `amount` lines; how many bytes they have. Raises socket.timeout after `until`."""
+    """Ask for `amount` lines; return how many bytes they have. Raises socket.timeout at `until`."""
     received = newlines = 0
     with connect(port, timeout=_left(until)) as sock:
         sock.send(b"%d\r\n" % amount)
@@ -451,26 +459,27 @@ def _left(until: float) -> float:
     return left
 
 
-# Clients of a proxy, and its target as well: `door` is the listening socket that it connects to.
+# Clients of a proxy that are its target too: the proxy connects to `listener`.
 
 
 class Way(NamedTuple):
-    """A connection through a proxy, or straight to the target: its two ends."""
+    """The two ends of a connection, either through a proxy or straight to the target."""
 
     near: socket.socket
     far: socket.socket
 
 
-def way(port: int, door: socket.socket) -> Way:
+def way(port: int, listener: socket.socket) -> Way:
+    """Connect to `port`; return this connection and the one that the target accepts for it."""
     near = connect(port)
-    far, _ = door.accept()
+    far, _ = listener.accept()
     return Way(near, far)
 
 
-def through(port: int, door: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
-    """`amount` bytes in all from the target to the clients, as fast as it goes."""
-    with socket.socket(fileno=door) as listening:
-        ways = [way(port, listening) for _ in range(connections)]
+def through(port: int, listener: int, connections: int, amount: int, warm: int) -> dict[str, Any]:
+    """Send `amount` bytes in all from the target to the clients, as fast as possible."""
+    with socket.socket(fileno=listener) as target:
+        ways = [way(port, target) for _ in range(connections)]
     pattern = _pattern()
     _pass(ways, pattern, warm, 1)
     mark()
@@ -482,13 +491,17 @@ def through(port: int, door: int, connections: int, amount: int, warm: int) -> d
 
 
 def _pattern() -> bytes:
-    """PERIOD bytes in no order but always the same, and more, so that LARGE may begin anywhere."""
+    """Return PERIOD random bytes, always the same, then their first LARGE bytes once more.
+
+    So a piece of up to LARGE bytes can be taken from any place."""
     once = random.Random(PERIOD).randbytes(PERIOD)
     return once + once[:LARGE]
 
 
 def _pass(ways: list[Way], pattern: bytes, amount: int, sparing: int) -> int:
-    """`amount` bytes, counted, one in `sparing` reads of them compared; how many there were."""
+    """Send `amount` bytes and count them at the other end; return how many came.
+
+    One read in `sparing` is compared with what was sent. Raises Wrong if a byte differs."""
     goal = amount // len(ways)
     data = memoryview(pattern)
     buffer = memoryview(bytearray(LARGE))
@@ -515,9 +528,9 @@ def _pass(ways: list[Way], pattern: bytes, amount: int, sparing: int) -> int:
             compared = not reads % sparing
             got = receivers[fd].recv_into(buffer, 0, 0 if compared else DISCARD)
             if not got:
-                raise Wrong(f"after {received[fd]} of {goal} bytes comes the end")
+                raise Wrong(f"the stream ended after {received[fd]} of {goal} bytes")
             if compared and not pattern.startswith(buffer[:got], received[fd] % PERIOD):
-                raise Wrong(f"what comes after {received[fd]} bytes is not what was sent")
+                raise Wrong(f"the bytes after the first {received[fd]} are not what was sent")
             received[fd] += got
             if received[fd] >= goal:
                 poll.unregister(fd)
@@ -525,10 +538,10 @@ def _pass(ways: list[Way], pattern: bytes, amount: int, sparing: int) -> int:
     return sum(received.values())
 
 
-def through_echo(port: int, door: int, amount: int, warm: int) -> dict[str, Any]:
-    """Messages one at a time, there and back; some on the way through, then some straight."""
-    with socket.socket(fileno=door) as listening:
-        ways = way(port, listening), way(listening.getsockname()[1], listening)
+def through_echo(port: int, listener: int, amount: int, warm: int) -> dict[str, Any]:
+    """Send messages there and back, one at a time: some through the proxy, then some without."""
+    with socket.socket(fileno=listener) as target:
+        ways = way(port, target), way(target.getsockname()[1], target)
     for each in ways:
         _turn(each, warm)
     mark()
@@ -559,16 +572,16 @@ def _turn(each: Way, amount: int) -> list[float]:
     return latencies
 
 
-def through_churn(port: int, door: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
-    """The same through a proxy."""
-    with socket.socket(fileno=door) as listening:
-        return _churn(port, listening, amount, warm, batch)
+def through_churn(port: int, listener: int, amount: int, warm: int, batch: int) -> dict[str, Any]:
+    """Churn through a proxy."""
+    with socket.socket(fileno=listener) as target:
+        return _churn(port, target, amount, warm, batch)
 
 
 GENERATORS = {
     f.__name__: f
     for f in (
-        *(lines, chunks, upload, echo, back, back_until_told, churn, idle, stalled, greedy),
+        *(lines, chunks, upload, echo, back, back_until_stopped, churn, idle, stalled, greedy),
         *(through, through_echo, through_churn),
     )
 }

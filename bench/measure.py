@@ -1,8 +1,9 @@
-"""Processes: servers, proxies, load generators, their cores, their CPU and memory, their ends.
+"""Processes: servers, proxies and load generators, with their cores, CPU time, memory and ends.
 
-CPU is read from outside, by the clock that Linux keeps of each process, to the nanosecond: nothing
-runs in a server for it. Where there is no such clock, the server's whole CPU is taken from its end,
-less what it had used when it was ready; then warm-up counts, and a workload's memory is its peak.
+CPU time is read from outside, by the clock that Linux keeps of each process, to the nanosecond. So
+nothing runs in a server for it. Where there is no such clock, the CPU time is the whole of the
+server's at its end, less what it had used when it was ready. Then the warm-up counts too, and the
+memory of a workload is the server's peak.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from bench.engines import BASE, PROXY, Engine, minireactor_source, programs, ser
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-TRIAL = b"hello\n"  # what each proxy passes on before it is measured
+TRIAL = b"hello\n"  # each proxy passes this on before it is measured
 
 
 class RunFailed(Exception):
-    """A run that does not count, and why: one line."""
+    """Why a run does not count: one line."""
 
 
 class Session:
-    """What all runs share: a folder, an environment, cores, and the children that are alive."""
+    """What all runs share: a folder, an environment, a network, cores, and the living children."""
 
     def __init__(self, timeout: float, net: network.Network = network.LOOPBACK) -> None:
         self.timeout = timeout  # seconds, of one run
@@ -49,12 +50,12 @@ class Session:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         folder = self.folder = Path(self._folder.name)
         self.numbers = itertools.count()
-        self.complaints: list[str] = []  # what children have said on stderr
+        self.complaints: list[str] = []  # what children have written to stderr
         source = (ROOT / "bench" / "engines" / "twisted_style.py").read_text()
         (folder / "minireactor_style.py").write_text(minireactor_source(source))
         self.environment = {
             **os.environ,
-            # Compiled once, into a place of our own, whatever the user's settings are.
+            # Modules are compiled once, into our own folder, whatever the user's settings are.
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
             "BENCH_HOST": net.host,
             "BENCH_SOURCES": net.sources,
@@ -70,8 +71,8 @@ class Session:
     def root_of(self, engine: Engine) -> Path:
         """Return the folder from which the engine's servers import their packages.
 
-        An engine from another checkout has that checkout's `minireactor`, but this `bench`: both
-        run the same programs, also those that the other checkout does not have yet."""
+        An engine from another checkout has that checkout's `minireactor`, but this `bench`. So
+        both run the same programs, even if the other checkout does not have them yet."""
         if not engine.checkout:
             return ROOT
         root = self.folder / engine.name
@@ -87,14 +88,14 @@ class Session:
             return socket.create_connection((self.network.host, port), self.timeout)
 
     def close(self) -> None:
-        with signals.held():
+        with signals.deferred():
             for child in list(self.children):
                 child.end()
             self._folder.cleanup()
 
 
 class Child:
-    """One process, that says lines on its output and may be answered on its input."""
+    """A process that prints lines, and that can be answered on its stdin."""
 
     def __init__(
         self,
@@ -107,12 +108,12 @@ class Child:
     ) -> None:
         self.session = session
         self.deadline = time.monotonic() + session.timeout
-        self.ended: Any = None  # what the system says it has used in all
-        self._said_wrong = session.folder / f"stderr-{next(session.numbers)}"
+        self.ended: Any = None  # its resource usage, when it has ended
+        self._stderr = session.folder / f"stderr-{next(session.numbers)}"
         self._text = b""
         started_in = network.inside(namespace)
-        with signals.held(), _running_on(cores), started_in, self._said_wrong.open("wb") as stderr:
-            # In a session of its own: Ctrl-C reaches us alone, and we end it and what it forks.
+        with signals.deferred(), _running_on(cores), started_in, self._stderr.open("wb") as stderr:
+            # In a session of its own, Ctrl-C does not reach it: we end it and what it forks.
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -126,7 +127,7 @@ class Child:
             session.children.add(self)
 
     def line(self) -> str:
-        """The next line that it says. RunFailed when none comes in time, or ever."""
+        """Return the next line that it prints. Raises RunFailed if none comes in time."""
         output = self.process.stdout
         assert output is not None
         while b"\n" not in self._text:
@@ -141,6 +142,7 @@ class Child:
         return line.decode()
 
     def answer(self) -> None:
+        """Write a line to its stdin. Raises RunFailed if it has ended."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(b"\n")
@@ -149,16 +151,17 @@ class Child:
             raise RunFailed("a process ended too early") from None
 
     def end(self) -> None:
-        with signals.held():
+        """Kill it and what it has forked, and wait for its end; do nothing if it has ended."""
+        with signals.deferred():
             self._end()
 
     def _end(self) -> None:
         if self.ended is None:
-            # Popen.kill() would collect a child that has ended already, and what it has used.
+            # Popen.kill() would reap a child that has ended, and lose its resource usage.
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
             except PermissionError:
-                pass  # what macOS says of a group in which all have ended
+                pass  # macOS raises this for a group in which all have ended
             _, self.process.returncode, self.ended = os.wait4(self.process.pid, 0)
             for pipe in (self.process.stdin, self.process.stdout):
                 assert pipe is not None
@@ -167,10 +170,10 @@ class Child:
                 except OSError:
                     pass
             self.session.children.discard(self)
-            text = self._said_wrong.read_text(errors="replace").strip()
+            text = self._stderr.read_text(errors="replace").strip()
             if text:
                 self.session.complaints.append(text)
-            self._said_wrong.unlink()
+            self._stderr.unlink()
 
     def __enter__(self) -> Child:
         return self
@@ -182,7 +185,7 @@ class Child:
 class Server(Child):
     """A server that is ready, on `port`."""
 
-    door: socket.socket | None = None  # what a proxy passes on to, for a load to accept from
+    target: socket.socket | None = None  # a proxy's target: a load accepts from this socket
 
     def __init__(self, session: Session, engine: Engine, app: str, numbers: dict[str, int]) -> None:
         interpreter = shutil.which(engine.interpreter) if engine.interpreter else sys.executable
@@ -197,32 +200,33 @@ class Server(Child):
             root=session.root_of(engine),
         )
         try:
-            said = self.line().split()
+            _, port, cpu, peak = self.line().split()
         except BaseException:
             self.end()
             raise
-        self.port = int(said[1])
-        self._ready_cpu, self._ready_peak = float(said[2]), int(said[3])
+        self.port = int(port)
+        self._ready_cpu, self._ready_peak = float(cpu), int(peak)
 
     def result(self) -> list[float]:
+        """Return the numbers that the server has measured itself, once it prints them."""
         return [float(number) for number in self.line().split()[1:]]
 
     def lateness(self) -> float:
-        """Return the seconds by which the server's timer has been late at most; see `Lateness`."""
+        """Return the most seconds by which the server's timer has been late; see `Lateness`."""
         self.process.send_signal(signal.SIGUSR1)
         return self.result()[0]
 
     def pids(self) -> list[int]:
-        """The processes that do the work."""
+        """Return the processes that serve."""
         return [self.process.pid]
 
     def cpu(self) -> float | None:
-        """Seconds, user and system, until now; None where only the end will tell.
+        """Return its CPU seconds until now, user and system; None without a clock for it.
 
-        Waits for a moment until the server sleeps: what it does after the last byte belongs to the
-        workload, and the clock of a process that is running is as old as the last tick."""
-        patience = time.monotonic() + 0.05
-        while any(map(_runs, self.pids())) and time.monotonic() < patience:
+        Waits up to 0.05 s until the server sleeps. What it does after the last byte belongs to the
+        workload, and the clock of a running process is only as new as the last clock tick."""
+        until = time.monotonic() + 0.05
+        while any(map(_runs, self.pids())) and time.monotonic() < until:
             time.sleep(0.0005)
         return self._clock()
 
@@ -230,19 +234,21 @@ class Server(Child):
         return cpu_clock(self.process.pid)
 
     def cpu_between(self, before: float | None, after: float | None) -> float:
+        """Return the CPU seconds between two results of cpu(). Ends the server if one is None."""
         if before is not None and after is not None:
             return after - before
         self.end()
         return float(self.ended.ru_utime + self.ended.ru_stime) - self._ready_cpu
 
     def memory(self) -> tuple[int, int]:
-        """Bytes resident now, and at the most until now."""
+        """Return the resident bytes now, and their peak until now."""
         found = [sizes for pid in self.pids() if (sizes := _memory(pid))]
         if not found:
             return self._ready_peak, self._ready_peak
-        return sum(now for now, _ in found), sum(most for _, most in found)
+        return sum(now for now, _ in found), sum(peak for _, peak in found)
 
     def peak(self) -> int:
+        """Return the peak of its resident bytes. Ends the server where there is no /proc."""
         if Path("/proc/self/status").exists():
             return self.memory()[1]
         self.end()
@@ -250,14 +256,14 @@ class Server(Child):
 
     def _end(self) -> None:
         super()._end()
-        if self.door is not None:
-            self.door.close()
+        if self.target is not None:
+            self.target.close()
 
 
 class Command(Server):
     """A proxy that is a program of its own, with all processes that it forks.
 
-    `timeout` starts it, should whoever started that be unable to end it, and does not count."""
+    `timeout` starts the program, and ends it if we cannot. `timeout` itself does not count."""
 
     def __init__(self, session: Session, engine: Engine, port: int, target: int) -> None:
         assert engine.command is not None
@@ -270,13 +276,13 @@ class Command(Server):
         self._ready_cpu, self._ready_peak = 0.0, 0
 
     def pids(self) -> list[int]:
-        """All of its session; parents before their children, mostly."""
+        """Return all processes of its session but `timeout`; parents mostly before children."""
         leader = self.process.pid
         everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
         return sorted(pid for pid in everyone if pid != leader and _session_of(pid) == leader)
 
     def _clock(self) -> float | None:
-        # Those that have ended are in their parent's account, which is therefore read last.
+        # A parent's times include its children that have ended: read the parent last.
         total = 0.0
         for pid in reversed(self.pids()):
             total += (cpu_clock(pid) or 0.0) + _cpu_of_ended_children(pid)
@@ -284,38 +290,43 @@ class Command(Server):
 
 
 def proxy(session: Session, engine: Engine) -> Server:
-    """The engine as a proxy that is ready, and has passed on a message to its `door`."""
-    door = socket.create_server((HOST, 0), backlog=serving.BACKLOG)
-    target = door.getsockname()[1]
+    """Start the engine as a proxy; return it when it has passed on a message to its target.
+
+    Raises RunFailed if it does not."""
+    target = socket.create_server((HOST, 0), backlog=serving.BACKLOG)
+    target_port = target.getsockname()[1]
     try:
         with _reserved_port() as port:
             if engine.command is not None:
-                server: Server = Command(session, engine, port, target)
+                server: Server = Command(session, engine, port, target_port)
             else:
-                server = Server(session, engine, PROXY, {"port": port, "target": target})
-            server.door = door
+                numbers = {"port": port, "target": target_port}
+                server = Server(session, engine, PROXY, numbers)
+            server.target = target
             try:
-                _try_out(server, door)
+                _try_out(server, target)
             except BaseException:
                 server.end()
                 raise
             return server
     except BaseException:
-        door.close()
+        target.close()
         raise
 
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that nobody is given meanwhile who does not ask for it, with SO_REUSEADDR."""
+    """Reserve a free port: meanwhile the kernel gives it only to a socket that asks for it.
+
+    That socket needs SO_REUSEADDR."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((HOST, 0))
         yield sock.getsockname()[1]
 
 
-def _try_out(server: Server, door: socket.socket) -> None:
-    """Wait until the proxy listens, and have it pass on a message, there and back."""
+def _try_out(server: Server, target: socket.socket) -> None:
+    """Wait until the proxy listens, and have it pass on a message in both directions."""
     output = server.process.stdout
     assert output is not None
     while True:
@@ -330,49 +341,53 @@ def _try_out(server: Server, door: socket.socket) -> None:
     with near:
         try:
             near.settimeout(server.session.timeout)
-            door.settimeout(server.session.timeout)
-            far, _ = door.accept()
-            door.settimeout(None)
+            target.settimeout(server.session.timeout)
+            far, _ = target.accept()
+            target.settimeout(None)
             with far:
                 far.settimeout(server.session.timeout)
                 for sender, receiver in ((near, far), (far, near)):
                     sender.sendall(TRIAL)
                     if receiver.recv(64) != TRIAL:
-                        raise RunFailed("the proxy does not pass on what it gets")
+                        raise RunFailed("the proxy passes on other bytes than it receives")
         except OSError as error:
             raise RunFailed(f"the proxy does not work: {error}") from None
 
 
 class Load(Child):
-    """A load generator, which works in parts: it waits before each of them."""
+    """A load generator. It works in parts, and waits before each of them."""
 
     def __init__(
         self, session: Session, name: str, numbers: dict[str, Any], server: Server
     ) -> None:
         numbers = {"port": server.port, **numbers}
         inherited = []
-        if server.door is not None:
-            inherited.append(server.door.fileno())
-            numbers["door"] = server.door.fileno()
+        if server.target is not None:
+            inherited.append(server.target.fileno())
+            numbers["listener"] = server.target.fileno()
         command = [sys.executable, "-m", "bench.load", name, json.dumps(numbers)]
         command.append(str(int(session.timeout) + 5))
         super().__init__(session, command, session.load_cores, session.network.clients, inherited)
 
     def await_mark(self) -> None:
-        said = self.line()
-        if said != "mark":
-            raise RunFailed(said.partition(" ")[2] or said)
+        """Wait until it waits before its next part. Raises RunFailed if it has failed."""
+        line = self.line()
+        if line != "mark":
+            raise RunFailed(line.partition(" ")[2] or line)
 
     def outcome(self) -> dict[str, Any]:
-        said, _, rest = self.line().partition(" ")
-        if said != "done":
-            raise RunFailed(rest or said)
+        """Return what it has measured. Raises RunFailed if it has failed."""
+        word, _, rest = self.line().partition(" ")
+        if word != "done":
+            raise RunFailed(rest or word)
         found: dict[str, Any] = json.loads(rest)
         return found
 
 
 def cpu_clock(pid: int) -> float | None:
-    """The CPU seconds of a process, all threads of it, by clock_getcpuclockid(3); Linux only."""
+    """Return the CPU seconds of a process with all its threads; None without such a clock.
+
+    The clock is the one of clock_getcpuclockid(3), on Linux."""
     if sys.platform != "linux":
         return None
     try:
@@ -382,7 +397,7 @@ def cpu_clock(pid: int) -> float | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What /proc/PID/stat has behind the name, see proc(5); nothing of one that has gone."""
+    """Return the fields of /proc/PID/stat after the name, see proc(5); [] if it has gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -403,7 +418,7 @@ def _cpu_of_ended_children(pid: int) -> float:
 
 
 def _memory(pid: int) -> tuple[int, int] | None:
-    """Bytes resident now, and at the most until now; None of one that has gone."""
+    """Return the resident bytes now, and their peak; None if the process has gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         sizes = dict(line.split(":", 1) for line in status.splitlines())
@@ -417,7 +432,7 @@ def _readable(fd: int, seconds: float) -> bool:
 
 
 def split_cores() -> tuple[set[int], set[int]]:
-    """One core for servers and the others for load; both empty where nothing can be pinned."""
+    """Return one core for servers, the others for load; both empty where nothing can be pinned."""
     if not hasattr(os, "sched_setaffinity"):
         return set(), set()
     first, *others = sorted(os.sched_getaffinity(0))
@@ -426,7 +441,7 @@ def split_cores() -> tuple[set[int], set[int]]:
 
 @contextmanager
 def _running_on(cores: set[int]) -> Iterator[None]:
-    """Be on these cores for a moment, so that a child that is started here inherits them."""
+    """Move to these cores, so that a child that starts meanwhile inherits them."""
     if not cores:
         yield
         return
@@ -439,7 +454,7 @@ def _running_on(cores: set[int]) -> Iterator[None]:
 
 
 def raise_descriptor_limit() -> int:
-    """As far as the system allows, for children as well; how far that is."""
+    """Raise the limit as far as the system allows, for children too; return the limit."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -452,8 +467,9 @@ def raise_descriptor_limit() -> int:
 
 
 class _Signals:
-    """SIGINT, SIGTERM and SIGHUP as KeyboardInterrupt, which is held back while a child is being
-    started or ended: between fork and our knowing of it, nobody would end it."""
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, but not while a child starts or ends.
+
+    An exception between fork() and the note of the child would leave the child running."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -470,7 +486,7 @@ class _Signals:
             raise KeyboardInterrupt
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         self.depth += 1
         try:
             yield
@@ -484,11 +500,8 @@ class _Signals:
 signals = _Signals()
 
 
-# What is here.
-
-
 def installed(engine: Engine) -> str | None:
-    """Why this engine cannot run, or None."""
+    """Return why this engine cannot run here, or None if it can."""
     if engine.name == "raw" and not hasattr(select, "epoll"):
         return "needs epoll"
     if engine.interpreter:
@@ -504,7 +517,7 @@ def installed(engine: Engine) -> str | None:
 
 
 def version(engine: Engine) -> str:
-    """What to show beside its name: empty for what is part of Python."""
+    """Return the version to show beside its name: "" if it is part of Python."""
     if engine.interpreter:
         command = [
             str(shutil.which(engine.interpreter)),
@@ -531,7 +544,7 @@ def version(engine: Engine) -> str:
 
 
 def machine() -> str:
-    """The processor, cores and system: nothing that tells whose machine it is."""
+    """Return the processor, cores and system: nothing that tells whose machine it is."""
     cores = os.cpu_count() or 1
     named = "cores" if cores > 1 else "core"
     return f"{_processor()}, {cores} {named}, {platform.system()} {_release()}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.report import Results, Row, Section, Spread
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-# Colours that show on white and on black. Shapes are for readers who cannot tell the colours apart.
+# Colours that show on white and on black, and shapes for readers who see the colours as one.
 MARKS = {
     "twisted": ("#3b82f6", "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0z"),
     "asyncio": ("#e08600", "M-4.5,-4.5h9v9h-9z"),

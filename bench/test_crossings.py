@@ -1,8 +1,7 @@
-"""State crossings: pending goes over the high mark and comes back to the low one.
+"""State crossings: pending rises above the high mark and falls back to the low mark.
 
-Guards `minireactor.core.flow`, and that a connection without a crossing pays nothing for those that
-have one. The group "crossing" is read from its first line on: each adds something to the one
-before.
+Guards `minireactor.core.flow`, and that connections without a crossing pay nothing for crossings.
+Read the group "crossing" from its first line on: each benchmark adds something to the one before.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ CONNECTIONS = 100
 
 
 class Producer:
-    """Counts what it is told."""
+    """Counts its pauses and resumes."""
 
     def __init__(self):
         self.pauses = 0
@@ -52,7 +51,7 @@ def test_table(measure):
 
 @pytest.mark.benchmark(group="crossing: the table alone")
 def test_table_without_crossing(measure):
-    """The events of a connection that nothing follows from: below the mark, again and again."""
+    """An event that changes nothing: below the mark, again and again."""
     control = flow.FlowControl()
     control.register(Producer(), True)
     calls = set()
@@ -67,7 +66,7 @@ def test_table_without_crossing(measure):
 
 
 def round_of(connect, reactor, measure, marks, producer, streaming):
-    """Two bytes written and sent on each of 100 connections; the producers."""
+    """Measure two bytes written and sent on each of 100 connections; return the producers."""
     links = [connect() for _ in range(CONNECTIONS)]
     producers = []
     for link in links:
@@ -79,7 +78,7 @@ def round_of(connect, reactor, measure, marks, producer, streaming):
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
 
     def work():
         for write in writes:
@@ -88,13 +87,13 @@ def round_of(connect, reactor, measure, marks, producer, streaming):
 
     measure(work, CONNECTIONS, "write and send", setup)
 
-    assert [link.settle() for link in links] == [2] * CONNECTIONS
+    assert [link.drain() for link in links] == [2] * CONNECTIONS
     return producers
 
 
 @pytest.mark.benchmark(group="crossing")
 def test_no_producer(measure, connect, reactor):
-    """Two bytes written and sent: what the others add to."""
+    """Two bytes written and sent: the base of the other benchmarks of this group."""
     round_of(connect, reactor, measure, (1024, 0), None, True)
 
 

@@ -1,9 +1,8 @@
-"""Delayed calls, 100,000 of them: `minireactor.core.timers`, by way of the reactor.
+"""100,000 delayed calls: `minireactor.core.timers`, used through the reactor.
 
-Guards that adding stays O(log n) and cancelling and resetting O(1), and that calls which were
-cancelled or reset do not slow down those that are left. The clock is a number that the benchmark
-sets, so that nothing is due before its time. CPython's garbage collector is off: to go through
-100,000 calls takes it a third of a round, in some rounds and not in others.
+Guards that adding stays O(log n), and cancelling and resetting O(1). Cancelled and reset calls must
+not slow down the others. The benchmark sets the clock, so that no call is due early. CPython's
+garbage collector is off: in some rounds, but not in others, it would take a third of the time.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ TIMERS = pytest.mark.benchmark(group="timers")
 
 
 class Timers:
-    """A reactor with a clock of its own, and calls that count."""
+    """A reactor whose clock is set by hand, and calls that count how often they are made."""
 
     def __init__(self):
         self.now = 0.0
@@ -36,12 +35,12 @@ class Timers:
         self.fired += 1
 
     def fill(self, count=MANY):
-        """Start afresh, with `count` calls at random times."""
+        """Empty the queue, then add `count` calls at random times."""
         self.empty()
         self.calls = [self.reactor.callLater(delay, self.fire) for delay in DELAYS[:count]]
 
     def empty(self):
-        """Let nothing be left in the queue."""
+        """Cancel all calls, and let the queue drop them."""
         for call in self.reactor.getDelayedCalls():
             call.cancel()
         self.pass_time(3600)
@@ -55,7 +54,7 @@ class Timers:
 @pytest.fixture
 def timers():
     own = Timers()
-    if sys.implementation.name == "cpython":  # others free nothing without it
+    if sys.implementation.name == "cpython":  # other interpreters free nothing without it
         gc.disable()
     yield own
     gc.enable()
@@ -78,7 +77,7 @@ def test_add(measure, timers):
 
 @TIMERS
 def test_add_in_order(measure, timers):
-    """callLater() with one delay over and over, as timeouts are: the cheapest way into a heap."""
+    """callLater() with the same delay each time, like timeouts: the cheapest way into a heap."""
     call_later, fire = timers.reactor.callLater, timers.fire
 
     def work():
@@ -92,7 +91,7 @@ def test_add_in_order(measure, timers):
 
 @TIMERS
 def test_cancel(measure, timers):
-    """cancel() of each of 100,000, with what it takes to clear the queue of them."""
+    """cancel() of each of 100,000 calls, with the cost of clearing them from the queue."""
 
     def work():
         for call in timers.calls:
@@ -106,8 +105,9 @@ def test_cancel(measure, timers):
 @TIMERS
 @pytest.mark.parametrize("count", [1000, MANY], ids="{} calls".format)
 def test_reset(measure, timers, count):
-    """200,000 times reset(), each call in its turn, with what it takes to clear the queue of
-    their old places: the idle timeouts of connections that are not idle."""
+    """200,000 times reset(), in turn, with the cost of clearing the old entries from the queue.
+
+    The idle timeouts of busy connections do this."""
     turns = 2 * MANY // count
 
     def work():
@@ -123,7 +123,7 @@ def test_reset(measure, timers, count):
 
 @TIMERS
 def test_fire(measure, timers):
-    """100,000 calls that are due in one and the same pass."""
+    """100,000 calls that are due in the same loop iteration."""
     measure(lambda: timers.pass_time(100), MANY, "call", timers.fill)
 
     assert timers.fired == MANY
@@ -131,8 +131,10 @@ def test_fire(measure, timers):
 
 @TIMERS
 def test_fire_one_by_one(measure, timers):
-    """A call in each of 1,000 passes, beside 100,000 that are not due: adding it, finding it the
-    first, making it, and the pass. A ticking clock among many timeouts."""
+    """A call in each of 1,000 iterations, beside 100,000 that are not due.
+
+    The cost is adding the call, finding it at the head of the queue, making it, and the iteration.
+    A clock that ticks beside many timeouts does this."""
     call_later, fire = timers.reactor.callLater, timers.fire
 
     def work():
@@ -144,7 +146,7 @@ def test_fire_one_by_one(measure, timers):
         timers.fired = 0
 
     timers.fill()
-    measure(work, 1000, "call and pass", setup)
+    measure(work, 1000, "call and iteration", setup)
 
     assert timers.fired == 1000
     assert len(timers.reactor.getDelayedCalls()) == MANY

@@ -1,8 +1,8 @@
 """Cutting a stream into lines and strings: `minireactor.basic`.
 
-Guards that each byte is handled a fixed number of times however the stream is cut. So a line
-that is one of many in its read never costs more than one that has a read to itself, and a long
-line costs about the same whether it came in a few reads or in a thousand.
+Guards that each byte is handled a fixed number of times, however the stream is divided into reads.
+So a line in a read with many lines costs no more than a line in a read of its own. A long line
+costs about the same in a few reads as in a thousand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READ = 64 * 1024  # bytes
 
 
 class Transport:
-    """Takes no notice: it is open for reading, which is all that a receiver asks of it."""
+    """A transport that is open for reading. A receiver asks for nothing else."""
 
     __slots__ = ("reading",)
 
@@ -75,7 +75,7 @@ def cut(stream, size):
 
 
 def feed(measure, receiver, reads, count, unit):
-    """Have `receiver` take the reads, which hold `count` lines or strings."""
+    """Measure `receiver` with these reads, which contain `count` lines or strings."""
     receiver.makeConnection(Transport())
 
     def setup():
@@ -112,7 +112,7 @@ def test_short_lines(measure, receiver):
 
 @pytest.mark.benchmark(group="receivers: short, many in a read")
 def test_short_lines_floor(measure):
-    """The same by one split, and a loop that calls a method: what no receiver can go below."""
+    """One split, and a loop that calls a method: no receiver can be cheaper."""
     count = READ // 3
     data = line(b"x") * count
     receiver = Lines()
@@ -142,14 +142,14 @@ def test_short_strings(measure, receiver, frame):
 @pytest.mark.benchmark(group="receivers: short, one in a read")
 @LINES
 def test_line_a_read(measure, receiver):
-    """A thousand reads that hold one line each, as in a dialogue."""
+    """A thousand reads of one line each, as in a dialogue."""
     feed(measure, receiver(), [line(b"x" * 62)] * 1000, 1000, "line")
 
 
 @pytest.mark.benchmark(group="receivers: short, one in a read")
 @STRINGS
 def test_string_a_read(measure, receiver, frame):
-    """A thousand reads that hold one string each."""
+    """A thousand reads of one string each."""
     feed(measure, receiver(), [frame(b"x" * 60)] * 1000, 1000, "string")
 
 
@@ -175,8 +175,9 @@ SIZES = pytest.mark.parametrize("size", [READ, 1024], ids="reads of {}".format)
 @SIZES
 @LINES
 def test_long_lines(measure, receiver, size):
-    """Lines of 1 MiB, in reads of 64 KiB and in 64 times as many: linear, if the second costs
-    not much more than its calls."""
+    """Lines of 1 MiB, in reads of 64 KiB and in 64 times as many.
+
+    The cost is linear if the many reads cost little more than the additional calls."""
     taker = receiver()
     taker.MAX_LENGTH = LONG
     feed(measure, taker, cut(line(b"x" * LONG) * 2, size), 2, "line of 1 MiB")
@@ -186,7 +187,7 @@ def test_long_lines(measure, receiver, size):
 @SIZES
 @STRINGS
 def test_long_strings(measure, receiver, frame, size):
-    """Strings of 1 MiB, likewise."""
+    """Strings of 1 MiB, in the same reads."""
     taker = receiver()
     taker.MAX_LENGTH = LONG
     feed(measure, taker, cut(frame(b"x" * LONG) * 2, size), 2, "string of 1 MiB")
@@ -214,8 +215,9 @@ class HeaderAndBody(LineReceiver):
 @pytest.mark.benchmark(group="receivers: mode switches")
 @pytest.mark.parametrize("size", [1024, 4 * 1024, READ], ids="reads of {}".format)
 def test_mode_switches(measure, size):
-    """A line and 256 raw bytes in turn. The first switches of a read hand over all that is held,
-    the later ones a part: the cost of a switch hardly grows with the size of a read."""
+    """A line and 256 raw bytes in turn. The cost of a switch must hardly grow with the read size.
+
+    The first switches of a read hand over all buffered bytes, the later ones a part."""
     message = line(b"x" * 30) + b"y" * HeaderAndBody.BODY
     count = 4 * READ // len(message)
     feed(measure, HeaderAndBody(), cut(message * count, size), count, "message")

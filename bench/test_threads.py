@@ -1,7 +1,7 @@
 """callFromThread(): `minireactor.core.loop` and `minireactor.core.waker`.
 
-Guards that asking is cheap, that only the first who asks for a pass pays for the system call
-which wakes the loop, and that the calls are handed over in one go.
+Guards that callFromThread() is cheap, and that the loop takes all calls at once. Only the first
+call before an iteration pays for the system call that wakes the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MANY = 1000
 
 @pytest.mark.benchmark(group="callFromThread")
 def test_ask(measure, reactor):
-    """Asking alone, on the loop's own thread: one call that wakes it, then those that need not."""
+    """callFromThread() alone, on the loop's own thread: one call wakes it, the others need not."""
     ran = []
 
     def setup():
@@ -36,7 +36,7 @@ def test_ask(measure, reactor):
 
 @pytest.mark.benchmark(group="callFromThread")
 def test_ask_and_run(measure, reactor):
-    """The whole way: asking, waking and the pass that makes the calls."""
+    """callFromThread(), the wake-up, and the iteration that makes the calls."""
     ran = []
 
     def work():
@@ -50,8 +50,8 @@ def test_ask_and_run(measure, reactor):
 
 
 @pytest.mark.benchmark(group="callFromThread")
-def test_ask_one_a_pass(measure, reactor):
-    """One call in each pass: each pays for being the first. The byte is sent and read."""
+def test_ask_once_an_iteration(measure, reactor):
+    """One call in each iteration: each pays for the wake-up, whose byte is sent and read."""
     ran = []
 
     def work():
@@ -59,15 +59,17 @@ def test_ask_one_a_pass(measure, reactor):
             reactor.callFromThread(ran.append, None)
             reactor.iterate()
 
-    measure(work, 10, "call and pass", ran.clear)
+    measure(work, 10, "call and iteration", ran.clear)
 
     assert len(ran) == 10
 
 
 @pytest.fixture
 def one_core():
-    """Keep both threads on one core: to wake another that sleeps takes ten times as long on some
-    machines, and happens or not from run to run."""
+    """Keep both threads on one core.
+
+    On some machines it takes ten times as long to wake a core that sleeps, and that happens in
+    some runs only."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -79,7 +81,7 @@ def one_core():
 
 @pytest.fixture
 def other_thread(one_core):
-    """`other_thread(f)`: have another thread call it."""
+    """`other_thread(f)`: have another thread call `f`."""
     asked = queue.SimpleQueue()
 
     def serve():
@@ -95,8 +97,9 @@ def other_thread(one_core):
 
 @pytest.mark.benchmark(group="callFromThread: another thread")
 def test_wake(measure, reactor, other_thread):
-    """There and back: another thread is told to ask, and the loop sleeps until it has. Most of
-    it is the system's, which switches threads: compare it with care."""
+    """A round trip: the loop sleeps until another thread, when asked, calls callFromThread().
+
+    Most of the time is the kernel's thread switch: compare it with care."""
     ran = []
 
     def ask():
@@ -108,7 +111,7 @@ def test_wake(measure, reactor, other_thread):
         while not ran:
             reactor.iterate()
 
-    reactor.iterate()  # from here on there is something to wake
+    reactor.iterate()  # the waker exists from here on
     measure(work, 1, "round trip", ran.clear)
 
     assert len(ran) == 1

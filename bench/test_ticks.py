@@ -1,8 +1,8 @@
 """Ticks of the loop, with few and with many connections: `minireactor.core.loop` and its poller.
 
-Guards that a tick costs what its ready connections cost, however many are registered: within
-each of the groups the figures a message should be alike. They differ a little by the caches of
-the processor, for those that are ready are spread among the others.
+A tick is one iteration of the loop. Guards that its cost depends on the ready connections, not on
+the registered ones: within a group, all figures should be alike. They differ a little by the CPU
+caches, because the ready connections are spread among the others.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from minireactor.error import ConnectionDone
 from minireactor.protocol import Protocol
 
 MESSAGE = b"x" * 64
-SPARE = 100  # descriptors for all the rest
+SPARE = 100  # descriptors for everything else
 
 
 def sizes(kind):
-    """Connections registered and ready. Only those with as many ready can be compared."""
+    """Parametrize by registered and ready connections. Compare only the same number ready."""
     return pytest.mark.parametrize(
         ("registered", "ready"),
         [
@@ -46,7 +46,7 @@ class Reader(Protocol):
 
 
 class Echo(Reader):
-    """Sends back what it gets."""
+    """Sends back what it receives."""
 
     def dataReceived(self, data):
         self.received += len(data)
@@ -55,7 +55,7 @@ class Echo(Reader):
 
 @pytest.fixture
 def crowd(connect, connect_idle, descriptors):
-    """`crowd(registered, ready, protocol)`: that many connections; the Links among them."""
+    """`crowd(registered, ready, protocol)`: make connections; return the Links of those ready."""
 
     def gather(registered, ready, protocol):
         descriptors(registered + ready + SPARE)
@@ -74,7 +74,7 @@ def crowd(connect, connect_idle, descriptors):
 @pytest.mark.benchmark(group="tick: nothing is ready")
 @pytest.mark.parametrize("registered", [0, 100, 10_000])
 def test_tick_idle(measure, crowd, reactor, registered):
-    """A tick that finds nothing to do: one system call, and the frame around it."""
+    """A tick that finds nothing to do: one system call, and the Python code around it."""
     crowd(registered, 0, Reader)
     iterate = reactor.iterate
 
@@ -89,7 +89,7 @@ def test_tick_idle(measure, crowd, reactor, registered):
 
 @sizes("read")
 def test_tick_read(measure, crowd, reactor, registered, ready):
-    """A tick in which some connections get a message of 64 bytes."""
+    """A tick in which some connections receive a message of 64 bytes."""
     links = crowd(registered, ready, Reader)
 
     def setup():
@@ -105,13 +105,13 @@ def test_tick_read(measure, crowd, reactor, registered, ready):
 
 @sizes("echo")
 def test_tick_echo(measure, crowd, reactor, registered, ready):
-    """Two ticks in which some connections get a message of 64 bytes, and send it back."""
+    """Two ticks in which some connections receive a message of 64 bytes and send it back."""
     links = crowd(registered, ready, Echo)
     iterate = reactor.iterate
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
             link.transport.protocol.received = 0
             link.peer.send(MESSAGE)
 
@@ -123,18 +123,18 @@ def test_tick_echo(measure, crowd, reactor, registered, ready):
 
     assert len(reactor.getReaders()) == registered
     assert [link.transport.protocol.received for link in links] == [len(MESSAGE)] * ready
-    assert [link.settle() for link in links] == [len(MESSAGE)] * ready
+    assert [link.drain() for link in links] == [len(MESSAGE)] * ready
 
 
 @pytest.mark.benchmark(group="tick: echo, 100 ready")
 def test_tick_echo_floor(measure, crowd):
-    """The system calls of 100 echoes alone, without epoll: what no core can go below."""
+    """The system calls of 100 echoes alone, without epoll: no core can be cheaper."""
     links = crowd(100, 100, Reader)
     sockets = [link.transport.getHandle() for link in links]
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
             link.peer.send(MESSAGE)
 
     def work():
@@ -143,7 +143,7 @@ def test_tick_echo_floor(measure, crowd):
 
     measure(work, 100, "message", setup)
 
-    assert [link.settle() for link in links] == [len(MESSAGE)] * 100
+    assert [link.drain() for link in links] == [len(MESSAGE)] * 100
 
 
 class Ready:
@@ -162,7 +162,7 @@ class Ready:
 
 @pytest.fixture
 def readable_sockets():
-    """`readable_sockets(count)`: sockets with a byte to read."""
+    """`readable_sockets(count)`: return sockets that each have a byte to read."""
     with contextlib.ExitStack() as stack:
 
         def make(count):
@@ -178,9 +178,11 @@ def readable_sockets():
 
 @pytest.mark.benchmark(group="tick: addReader")
 @pytest.mark.parametrize("ready", [1, 100])
-def test_tick_foreign(measure, readable_sockets, reactor, ready):
-    """A tick that calls objects given to addReader, which do not even read: the way from the
-    poller's answer to the call, with the care that objects not our own are given."""
+def test_tick_user_descriptors(measure, readable_sockets, reactor, ready):
+    """A tick that calls objects given to addReader, which read nothing.
+
+    The cost is the way from the poller's result to the call, with the checks for objects that are
+    not our own."""
     readers = [Ready(sock) for sock in readable_sockets(ready)]
     for reader in readers:
         reactor.addReader(reader)
@@ -192,7 +194,7 @@ def test_tick_foreign(measure, readable_sockets, reactor, ready):
 
 
 class Ending(Protocol):
-    """Notes that it has ended, in a list that all share."""
+    """Adds the reason of its end to a list that all share."""
 
     def __init__(self, ended):
         self._ended = ended
@@ -203,8 +205,9 @@ class Ending(Protocol):
 
 @pytest.mark.benchmark(group="connection")
 def test_connection_made_and_lost(measure, attach, reactor):
-    """100 connections made, each of which finds that its peer has ended: what a connection costs
-    beside accept() and its bytes."""
+    """100 connections made and lost at once, because their peers have closed.
+
+    The figure is the cost of a connection without accept() and without bytes."""
     sockets = []
     ended = []
 
@@ -228,7 +231,7 @@ def test_connection_made_and_lost(measure, attach, reactor):
 
 @pytest.mark.benchmark(group="connection")
 def test_connection_floor(measure):
-    """The system calls of those 100 connections alone: watch, wait, read the end, forget, close."""
+    """The system calls of those 100 connections alone: register, wait, read EOF, close."""
     poller = default_poller()
     sockets = {}
     reads = []

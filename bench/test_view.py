@@ -1,7 +1,7 @@
-"""Watching: what a sample costs, and what a picture of `--watch`, drawn four times a second.
+"""The cost of watching: of a sample, and of a picture of `--watch`.
 
-Guards that the cost of watching 1,000 connections stays at a few percent of a processor: at 10 ms
-for a sample and its picture it would be four.
+Guards that watching 1,000 connections takes a few percent of a processor. A picture is drawn four
+times a second: 10 ms for a sample and its picture would be four percent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIZE = 120, 50
 
 @pytest.fixture
 def crowd(connect_idle, reactor, descriptors):
-    """`crowd(count)`: a Monitor of so many connections, with something pending for each."""
+    """`crowd(count)`: return a Monitor of that many connections, each with pending bytes."""
 
     def gather(count):
         descriptors(count + 100)
@@ -32,7 +32,7 @@ def crowd(connect_idle, reactor, descriptors):
 def test_sample(crowd, measure, count):
     monitor = crowd(count)
     measure(monitor.sample, 1, "sample")
-    for _ in range(20):  # of many connections, one sample looks at some
+    for _ in range(20):  # one sample reads only some of many connections
         sample = monitor.sample()
     assert sample["totals"]["open"] == count
     assert len(sample["connections"]) == min(count, monitor.limit)

@@ -1,7 +1,7 @@
 """The write buffer by itself, without sockets: `minireactor.core.buffer`.
 
-Guards that small chunks merge cheaply, that large ones are never copied, and that emptying the
-buffer in small steps stays linear: a cost a MiB that grows with the buffer is a quadratic loop.
+Guards that small chunks merge cheaply and that large ones are never copied. Emptying the buffer in
+small steps must stay linear: if the cost of a MiB grows with the buffer, a loop is quadratic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 
 def empty(buffer, step):
-    """Peek and advance as a connection does whose kernel takes `step` bytes at most a send."""
+    """Peek and advance like a connection, with a kernel that takes up to `step` bytes a send."""
     while buffer:
         count = sum(map(len, buffer.peek(LARGEST_SEND)))
         buffer.advance(min(count, step))
@@ -29,7 +29,7 @@ def empty(buffer, step):
 
 @pytest.mark.benchmark(group="buffer: append")
 def test_append_small(measure):
-    """`tail += data`, the whole of what most calls of `write()` do. The floor of that."""
+    """`tail += data`: most calls of `write()` do no more, so that this is their lower bound."""
     buffer = WriteBuffer()
 
     def work():
@@ -59,7 +59,7 @@ def test_append_large(measure):
 
 @pytest.mark.benchmark(group="buffer: append")
 def test_append_alternating(measure):
-    """A small chunk and a large one in turn, each pair sealing the tail: headers and bodies."""
+    """A small chunk and a large one in turn, like headers and bodies: each pair seals the tail."""
     buffer = WriteBuffer()
 
     def work():
@@ -73,9 +73,9 @@ def test_append_alternating(measure):
     assert len(buffer) == MANY * (len(SMALL) + len(CHUNK))
 
 
-@pytest.mark.benchmark(group="buffer: one pass")
-def test_pass_small(measure):
-    """Small chunks in, all of them out with one peek and one advance: a pass of a connection."""
+@pytest.mark.benchmark(group="buffer: one flush")
+def test_flush_small(measure):
+    """Small chunks in, and all out with one peek and one advance: one flush of a connection."""
     buffer = WriteBuffer()
     out = []
 
@@ -86,15 +86,15 @@ def test_pass_small(measure):
         out[:] = buffer.peek(LARGEST_SEND)
         buffer.advance(10 * len(SMALL))
 
-    measure(work, 1, "pass of ten chunks")
+    measure(work, 1, "flush of ten chunks")
 
     assert len(out) == 1
     assert len(buffer) == 0
 
 
-@pytest.mark.benchmark(group="buffer: one pass")
-def test_pass_large(measure):
-    """One large chunk in and out again: a pass of a bulk sender."""
+@pytest.mark.benchmark(group="buffer: one flush")
+def test_flush_large(measure):
+    """One large chunk in and out again: one flush of a bulk sender."""
     buffer = WriteBuffer()
     out = []
 
@@ -103,7 +103,7 @@ def test_pass_large(measure):
         out[:] = buffer.peek(LARGEST_SEND)
         buffer.advance(len(CHUNK))
 
-    measure(work, 1, "pass of one chunk")
+    measure(work, 1, "flush of one chunk")
 
     assert out[0] is CHUNK
     assert len(buffer) == 0
@@ -112,9 +112,9 @@ def test_pass_large(measure):
 @pytest.mark.benchmark(group="buffer: peek and advance")
 @pytest.mark.parametrize("step", [4 * 1024, 100_000, MIB], ids="steps of {}".format)
 def test_empty_small(measure, step):
-    """A MiB of small chunks, emptied in steps: each copies what it peeks, no more than a step.
+    """A MiB of small chunks, emptied in steps. Each step copies the bytes that it peeks, no more.
 
-    Guards the merged tail against being moved as a whole for every step."""
+    Guards that no step moves the merged tail as a whole."""
     buffer = WriteBuffer()
     whole = (SMALL * (MIB // len(SMALL) + 1))[:MIB]
 
@@ -136,7 +136,7 @@ def test_empty_small(measure, step):
 @pytest.mark.benchmark(group="buffer: peek and advance")
 @pytest.mark.parametrize("step", [4 * 1024, 100_000, MIB], ids="steps of {}".format)
 def test_empty_large(measure, step):
-    """A MiB in chunks of 64 KiB, emptied in steps that seldom end where a chunk does."""
+    """A MiB in chunks of 64 KiB, emptied in steps that seldom end at the end of a chunk."""
     buffer = WriteBuffer()
 
     def setup():
@@ -151,7 +151,7 @@ def test_empty_large(measure, step):
 
 @pytest.mark.benchmark(group="buffer: peek and advance")
 def test_empty_many_large(measure):
-    """A MiB in chunks just large enough not to be merged: more than one send takes at a time."""
+    """A MiB in chunks just too large to be merged: more of them than one send takes."""
     buffer = WriteBuffer()
     chunk = b"x" * LARGE
 
@@ -168,7 +168,7 @@ def test_empty_many_large(measure):
 @pytest.mark.benchmark(group="buffer: peek and advance")
 @pytest.mark.parametrize("size", [1, 16], ids="{} MiB".format)
 def test_empty_huge(measure, size):
-    """One huge chunk in steps of 64 KiB: linear, so that a MiB costs the same in either size."""
+    """One huge chunk in steps of 64 KiB: linear if a MiB costs the same in both sizes."""
     buffer = WriteBuffer()
     huge = bytes(size * MIB)
 

@@ -1,8 +1,8 @@
 """`transport.write()` by itself, and the flush: `minireactor.transports.tcp`.
 
-`write()` only appends, so these benchmarks call it and leave the sending to the set-up of the
-next round. What they guard is the short way through it for all but the first small write of a
-pass, and that the longer ways stay near to it.
+`write()` only appends. So these benchmarks call it, and the set-up of the next round sends. They
+guard the short way through `write()`, which all small writes take but the first before a flush.
+The longer ways must cost little more.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ def link(connect):
 @pytest.mark.benchmark(group="write()")
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_write_small(measure, link, kind):
-    """The writes that follow another in the same pass. Bytes take the short way; the other
-    buffers, which may change afterwards, are copied once more."""
+    """Writes that follow another write in the same iteration.
+
+    Bytes take the short way. Other buffers may change later, and are copied once more."""
     write = link.transport.write
     data = kind(SMALL)
 
     def setup():
-        link.settle()
+        link.drain()
         write(b"x")
 
     def work():
@@ -41,18 +42,18 @@ def test_write_small(measure, link, kind):
 
     measure(work, MANY, "write", setup)
 
-    assert link.settle() == 1 + MANY * len(SMALL)
+    assert link.drain() == 1 + MANY * len(SMALL)
 
 
 @pytest.mark.benchmark(group="write()")
-def test_write_first_of_a_pass(measure, connect):
-    """The first write of a pass, on each of 100 connections: it also asks for the pass."""
+def test_first_write_before_a_flush(measure, connect):
+    """The first write, on each of 100 connections: it also schedules the flush."""
     links = [connect() for _ in range(CONNECTIONS)]
     writes = [link.transport.write for link in links]
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
 
     def work():
         for write in writes:
@@ -60,12 +61,12 @@ def test_write_first_of_a_pass(measure, connect):
 
     measure(work, CONNECTIONS, "write", setup)
 
-    assert [link.settle() for link in links] == [len(SMALL)] * CONNECTIONS
+    assert [link.drain() for link in links] == [len(SMALL)] * CONNECTIONS
 
 
 @pytest.mark.benchmark(group="write()")
 def test_write_large(measure, link):
-    """Chunks of 16 KiB, which are queued as they are, below the high mark."""
+    """Chunks of 16 KiB below the high mark: they are queued without a copy."""
     count = 64
     link.transport.setWriteBufferLimits(2 * count * len(LARGE))
     write = link.transport.write
@@ -74,13 +75,13 @@ def test_write_large(measure, link):
         for _ in repeat(None, count):
             write(LARGE)
 
-    measure(work, count, "write of 16 KiB", link.settle)
+    measure(work, count, "write of 16 KiB", link.drain)
 
-    assert link.settle() == count * len(LARGE)
+    assert link.drain() == count * len(LARGE)
 
 
-class Deaf:
-    """A push producer that takes no notice."""
+class Heedless:
+    """A push producer that ignores its pauses."""
 
     def pauseProducing(self):
         pass
@@ -93,17 +94,18 @@ class Deaf:
 
 
 @pytest.mark.benchmark(group="write()")
-@pytest.mark.parametrize("producer", [None, Deaf()], ids=["no producer", "paused producer"])
+@pytest.mark.parametrize("producer", [None, Heedless()], ids=["no producer", "paused producer"])
 def test_write_above_the_mark(measure, link, producer):
-    """Small writes while pending is above the high mark, which each of them finds out anew: of a
-    program without a producer, and of one whose producer goes on although it was paused."""
+    """Small writes while pending is above the high mark. Each write compares it with the mark.
+
+    One program has no producer. The other has a producer that goes on although it is paused."""
     transport = link.transport
     over = b"x" * (transport.bufferSize + 1)
     if producer is not None:
         transport.registerProducer(producer, True)
 
     def setup():
-        link.settle()
+        link.drain()
         transport.write(over)
 
     def work():
@@ -114,7 +116,7 @@ def test_write_above_the_mark(measure, link, producer):
     measure(work, MANY, "write", setup)
 
     assert (transport.pauses > 0) == (producer is not None)
-    assert link.settle() == len(over) + MANY * len(SMALL)
+    assert link.drain() == len(over) + MANY * len(SMALL)
 
 
 @pytest.mark.benchmark(group="write()")
@@ -125,46 +127,48 @@ def test_writeSequence(measure, link):
     def work():
         link.transport.writeSequence(chunks)
 
-    measure(work, MANY, "chunk", link.settle)
+    measure(work, MANY, "chunk", link.drain)
 
-    assert link.settle() == MANY * len(SMALL)
+    assert link.drain() == MANY * len(SMALL)
 
 
-def pass_of(size):
+def flush_of(size):
     return pytest.mark.benchmark(group=f"flush, {size} bytes")
 
 
-PASSES = pytest.mark.parametrize(
-    "data", [pytest.param(b"x" * size, id=str(size), marks=pass_of(size)) for size in (64, 16384)]
+MESSAGES = pytest.mark.parametrize(
+    "data", [pytest.param(b"x" * size, id=str(size), marks=flush_of(size)) for size in (64, 16384)]
 )
 
 
-@PASSES
-def test_write_pass(measure, connect, reactor, data):
-    """A tick that sends one message on each of 100 connections: one system call each, and the
-    way from the queue of flushes to it and back. The small message is merged, the large is not."""
+@MESSAGES
+def test_flush(measure, connect, reactor, data):
+    """A tick that sends one message on each of 100 connections.
+
+    The cost is one system call each, and the way to it from the queue of flushes. The small message
+    is merged, the large one is not."""
     links = [connect() for _ in range(CONNECTIONS)]
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
             link.transport.write(data)
 
     measure(reactor.iterate, CONNECTIONS, "message", setup)
 
     assert not any(link.transport.pending for link in links)
-    assert [link.settle() for link in links] == [len(data)] * CONNECTIONS
+    assert [link.drain() for link in links] == [len(data)] * CONNECTIONS
 
 
-@PASSES
-def test_write_pass_floor(measure, connect, data):
-    """The system calls of `test_write_pass` alone: what no core can go below."""
+@MESSAGES
+def test_flush_floor(measure, connect, data):
+    """The system calls of `test_flush` alone: no core can be cheaper."""
     links = [connect() for _ in range(CONNECTIONS)]
     sends = [link.transport.getHandle().send for link in links]
 
     def setup():
         for link in links:
-            link.settle()
+            link.drain()
 
     def work():
         for send in sends:
@@ -172,20 +176,20 @@ def test_write_pass_floor(measure, connect, data):
 
     measure(work, CONNECTIONS, "message", setup)
 
-    assert [link.settle() for link in links] == [len(data)] * CONNECTIONS
+    assert [link.drain() for link in links] == [len(data)] * CONNECTIONS
 
 
 @pytest.fixture
 def full_links(connect, reactor):
-    """Connections, and a set-up after which the kernel has no room for what they have written."""
+    """Connections, and a set-up after which the kernel has no room for their pending bytes."""
     links = [connect() for _ in range(CONNECTIONS)]
     for link in links:
         link.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
     def setup():
         for link in links:
-            link.settle()
-        reactor.iterate()  # which finds that none of them waits for room any more
+            link.drain()
+        reactor.iterate()  # unregisters write interest that is no longer needed
         for link in links:
             link.fill()
             link.transport.write(SMALL)
@@ -194,9 +198,11 @@ def full_links(connect, reactor):
 
 
 @pytest.mark.benchmark(group="flush, no room")
-def test_write_pass_without_room(measure, full_links, reactor):
-    """A tick that finds no room in the kernel for any of 100 connections: a send that is refused
-    and a change of what the poller watches, each. What a reader that stops costs, once."""
+def test_flush_without_room(measure, full_links, reactor):
+    """A tick that finds no room in the kernel for any of 100 connections.
+
+    Each pays for a refused send and for registering write interest. A reader that stops costs this
+    once."""
     links, setup = full_links
 
     measure(reactor.iterate, CONNECTIONS, "send refused", setup)
@@ -206,8 +212,9 @@ def test_write_pass_without_room(measure, full_links, reactor):
 
 @pytest.mark.benchmark(group="flush, no room")
 def test_room_comes(measure, full_links, reactor):
-    """Two ticks in which those 100 connections are told of room and send, and then need no more
-    to be told: the way back from the benchmark before."""
+    """Two ticks in which those 100 connections find room, send, and unregister write interest.
+
+    This is the way back from the benchmark before."""
     links, full = full_links
 
     def setup():

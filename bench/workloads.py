@@ -576,7 +576,7 @@ WORKLOADS: Sequence[Workload] = (
         "(quick: p50, because the timer fires only 40 times.)",
         lateness,
         "timer",
-        "back_until_told",
+        "back_until_stopped",
         {"connections": 10},
         {"connections": 10},
         {"firings": 300},

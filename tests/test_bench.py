@@ -192,7 +192,7 @@ def test_every_workload_has_a_generator_that_takes_its_numbers():
     for workload in workloads.WORKLOADS:
         if workload.load:
             code = load.GENERATORS[workload.load].__code__
-            expected = set(code.co_varnames[: code.co_argcount]) - {"port", "door"}
+            expected = set(code.co_varnames[: code.co_argcount]) - {"port", "listener"}
             assert set(workload.full) == set(workload.quick) == expected
 
 
@@ -206,7 +206,7 @@ def test_the_twisted_servers_become_minireactor_servers():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--workload", "linse"], "no workload 'linse'; there are: integers, lines, "),
         (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
@@ -219,21 +219,21 @@ def test_the_twisted_servers_become_minireactor_servers():
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exit_2(arguments, said, capsys):
+def test_a_wrong_option_is_one_line_and_exit_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)
 
-    heard = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said in heard
-    assert heard.count("\n") == 1
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 def test_list_shows_workloads_and_engines(capsys):
     assert command.main(["--list"]) == 0
 
-    heard = capsys.readouterr().out
-    assert all(each.name in heard for each in (*workloads.WORKLOADS, *ENGINES))
+    printed = capsys.readouterr().out
+    assert all(each.name in printed for each in (*workloads.WORKLOADS, *ENGINES))
 
 
 def test_an_engine_that_is_not_installed_says_so():
@@ -244,7 +244,7 @@ def test_an_engine_that_is_not_installed_says_so():
     assert measure.installed(command).startswith("no ")
 
 
-def test_the_beginning_of_names_stands_for_all_of_them_and_a_name_for_itself():
+def test_the_beginning_of_names_selects_all_of_them_and_a_name_only_itself():
     found = command.chosen("workload", "proxy,timer", workloads.WORKLOADS)
     assert [workload.name for workload in found] == [
         *("timer", "proxy-1", "proxy-100", "proxy-echo", "proxy-churn")
@@ -318,7 +318,7 @@ def test_a_ratio_is_undecided_if_its_rounds_lie_on_both_sides_of_1():
     assert not report.Spread(1.2, 1.1, 1.3).undecided
 
 
-def test_one_round_is_not_undecided_but_said_to_have_no_spread():
+def test_one_round_is_not_undecided_but_the_text_says_that_it_has_no_spread():
     text = report.text(results(minireactor=[1.0], twisted=[1.0]))
 
     assert not report.Spread(1.0, 1.0, 1.0).undecided
@@ -421,7 +421,7 @@ def test_another_checkout_runs_its_own_package_with_the_same_programs(tmp_path, 
     assert not named("bulk-out-pull").is_done_by("streams@other")
 
 
-def test_haproxy_is_told_of_splicing_only_when_it_is_tuned(tmp_path):
+def test_haproxy_splices_only_when_it_is_tuned(tmp_path):
     plain = Path(programs.haproxy(tmp_path, 7000, 8000)[-1]).read_text()
     tuned = Path(programs.haproxy_tuned(tmp_path, 7001, 8000)[-1]).read_text()
 
@@ -500,7 +500,7 @@ def test_ctrl_c_leaves_no_process():
 
 
 def session_members(pid: int) -> set[int]:
-    """The living processes of the sessions that children of `pid` have begun."""
+    """Return the living processes of the sessions that children of `pid` have started."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -522,7 +522,7 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
-def test_ctrl_c_leaves_none_of_those_that_a_proxy_has_forked():
+def test_ctrl_c_leaves_no_process_that_a_proxy_has_forked():
     with start("--workload", "proxy-100", "--engines", "socat") as process:
         forked: set[int] = set()
         while len(forked) < 50:
@@ -678,12 +678,12 @@ def test_a_proxy_between_a_load_and_itself(name, session):
 
 
 @pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
-def test_what_has_been_forked_counts_also_when_it_has_ended(session):
+def test_a_forked_process_counts_also_when_it_has_ended(session):
     socat = next(engine for engine in ENGINES if engine.name == "socat")
     with measure.proxy(session, socat) as proxy:
         # given a process that has passed on a lot
         before = proxy.cpu()
-        way = load.way(proxy.port, proxy.door)
+        way = load.way(proxy.port, proxy.target)
         load._pass([way], load._pattern(), 100_000_000, 1)
         while_it_lives = proxy.cpu()
         forked = max(proxy.pids())
@@ -705,9 +705,9 @@ from bench.engines import serving
 
 def main():
     _, numbers = serving.arguments()
-    door = socket.create_server(("127.0.0.1", numbers["port"]))
+    listener = socket.create_server(("127.0.0.1", numbers["port"]))
     serving.ready(numbers["port"])
-    near, _ = door.accept()
+    near, _ = listener.accept()
     far = socket.create_connection(("127.0.0.1", numbers["target"]))
     near.recv(64)
     far.send(b"something else")
@@ -719,7 +719,7 @@ def test_a_proxy_that_passes_on_something_else_fails(session):
     (session.folder / "failing.py").write_text(PROXY_THAT_FAILS)
     failing = ENGINES[0]._replace(proxy="import failing; failing.main()")
 
-    with pytest.raises(measure.RunFailed, match="does not pass on what it gets"):
+    with pytest.raises(measure.RunFailed, match="passes on other bytes than it receives"):
         named("proxy-1").run(session, failing, True)
     assert not session.children
 
@@ -733,7 +733,7 @@ def test_a_program_that_does_not_start_fails(session):
     assert not session.children
 
 
-def test_nobody_else_gets_a_reserved_port_but_who_asks_for_it():
+def test_a_reserved_port_is_given_only_to_a_socket_that_asks_for_it():
     with measure._reserved_port() as port:
         with pytest.raises(OSError), socket.socket() as other:
             other.bind(("127.0.0.1", port))
@@ -741,12 +741,12 @@ def test_nobody_else_gets_a_reserved_port_but_who_asks_for_it():
             assert wanted.getsockname()[1] == port
 
 
-# What a load finds wrong in what a proxy has passed on.
+# A load notices when a proxy passes on other bytes.
 
 
 @contextmanager
 def way_through(alter: Callable[[bytes], bytes]) -> Iterator[load.Way]:
-    """A way on which everything is altered, until its end."""
+    """Yield a Way on which all bytes pass through `alter`."""
     near, out = socket.socketpair()
     into, far = socket.socketpair()
 
@@ -756,7 +756,7 @@ def way_through(alter: Callable[[bytes], bytes]) -> Iterator[load.Way]:
                 while data := into.recv(65_536):
                     out.sendall(alter(data))
             except OSError:
-                pass  # the load has found it out, and gone
+                pass  # the load has noticed, and closed its end
 
     thread = threading.Thread(target=pass_on)
     thread.start()
@@ -776,7 +776,7 @@ def test_all_that_is_passed_on_is_counted():
 
 
 def altered_once(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """A changer of what is about in the middle of AMOUNT."""
+    """Return a function that applies `change` to the one chunk in the middle of AMOUNT."""
     seen = 0
 
     def alter(data: bytes) -> bytes:
@@ -800,7 +800,7 @@ def test_the_reads_that_are_compared_find_a_byte_that_was_repeated_before_them()
 
 
 def greedily(session, engine, **numbers):
-    """What a small run of the workload `greedy` finds."""
+    """Return the figures of a small run of the workload `greedy`."""
     wanted = {"connections": 1, "newcomers": 2, "amount": 100, "limit": 20, **numbers}
     return named("greedy")._replace(quick=wanted).run(session, engine, True)
 
@@ -816,7 +816,7 @@ def greedily(session, engine, **numbers):
         ),
     ],
 )
-def test_newcomers_are_served_beside_greedy_clients_and_a_timer_tells(name, session):
+def test_newcomers_are_served_beside_greedy_clients_and_the_timers_lateness_is_known(name, session):
     engine = next(engine for engine in ENGINES if engine.name == name)
     if measure.installed(engine):
         pytest.skip(f"{name}: {measure.installed(engine)}")
@@ -838,9 +838,9 @@ def test_a_newcomer_that_is_never_served_counts_as_waiting_until_the_limit(sessi
         "from bench.engines import serving\n"
         "def main():\n"
         "    serving.arguments()\n"
-        "    door = socket.create_server(('127.0.0.1', 0))\n"
+        "    listener = socket.create_server(('127.0.0.1', 0))\n"
         "    lateness = serving.Lateness()\n"
-        "    serving.ready(door.getsockname()[1])\n"
+        "    serving.ready(listener.getsockname()[1])\n"
         "    while True:\n"
         "        time.sleep(60)\n"
     )
@@ -855,7 +855,7 @@ def test_a_newcomer_that_is_never_served_counts_as_waiting_until_the_limit(sessi
 
 
 @pytest.mark.slow
-def test_where_no_clock_tells_the_cpu_comes_from_the_servers_end(monkeypatch, session):
+def test_without_a_cpu_clock_the_cpu_is_taken_at_the_servers_end(monkeypatch, session):
     monkeypatch.setattr(measure, "cpu_clock", lambda pid: None)
 
     figures = named("lines").run(session, ENGINES[0], True)
@@ -872,9 +872,9 @@ def test_a_run_that_loses_a_byte_fails(session):
         "from bench.engines import serving\n"
         "def main():\n"
         "    serving.arguments()\n"
-        "    door = socket.create_server(('127.0.0.1', 0))\n"
-        "    serving.ready(door.getsockname()[1])\n"
-        "    sock, _ = door.accept()\n"
+        "    listener = socket.create_server(('127.0.0.1', 0))\n"
+        "    serving.ready(listener.getsockname()[1])\n"
+        "    sock, _ = listener.accept()\n"
         "    sock.send(sock.recv(64)[:-1])\n"
     )
 

@@ -9,7 +9,7 @@ from bench.engines import serving
 
 
 class Streaming(asyncio.Protocol):
-    """One with marks, that produces while it is not paused, and ends its connection."""
+    """A protocol with marks that produces while it is not paused, and then closes."""
 
     loop = None
     paused = False
@@ -29,8 +29,8 @@ class Streaming(asyncio.Protocol):
         pass
 
     def finish(self):
-        # Not at once: asyncio, when closed from within resume_writing() with nothing left to
-        # send, ends the connection twice, and logs an AttributeError.
+        # Not at once: if asyncio closes a transport within resume_writing() and has nothing left
+        # to send, it ends the connection twice and logs an AttributeError.
         self.loop.call_soon(self.transport.close)
 
 
@@ -75,7 +75,7 @@ def lines(loop):
 
 
 def start_noting(loop):
-    """A timer whose lateness is noted, from now on."""
+    """Start the timer whose lateness is noted."""
     lateness = serving.Lateness()
 
     def fire():
@@ -136,7 +136,7 @@ def numbered(loop, length):
 
 
 def pull(loop):
-    """asyncio has no pull producers: one chunk for each pass of the loop, unless paused."""
+    """Write one chunk in each loop iteration, unless paused: asyncio has no pull producers."""
 
     class Pull(Push):
         def produce(self):
@@ -187,7 +187,7 @@ def back(loop):
 
 
 def ticking(loop, firings):
-    """A function that starts the timer whose lateness is noted, the first time it is called."""
+    """Return a function whose first call starts the timer whose lateness is noted."""
     lateness = []
     started = []
 

@@ -1,7 +1,7 @@
-"""Proxies that are commands of their own: how each is told where to listen, and where to pass on.
+"""Proxies that are commands of their own: how each is started.
 
-Each function takes a folder for what the command has to read, and two ports of 127.0.0.1: where to
-listen, and the target's. It gives a command, whose program has to be `found`.
+Each function takes a folder for configuration files, and two ports of 127.0.0.1: the one to listen
+on and the target's. It returns the command; `found` looks up its program.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bench.engines import serving
 
-# HAProxy makes tables for as many connections as it finds descriptors, unless it is told.
-MOST_CONNECTIONS = 400
+# Without a limit, HAProxy makes tables for as many connections as it may have descriptors.
+MAX_CONNECTIONS = 400
 TUNING = (
     "tune.bufsize 262144",
     "tune.pipesize 1048576",
@@ -23,7 +23,7 @@ TUNING = (
 
 
 def found(program: str) -> str | None:
-    """Where it is. Not everybody looks for commands where Debian keeps its servers."""
+    """Return the path of a program, or None. Debian has servers in /usr/sbin, often not in PATH."""
     return shutil.which(program) or shutil.which(program, path=os.defpath + ":/usr/sbin")
 
 
@@ -38,7 +38,7 @@ def haproxy(folder: Path, port: int, target: int, tuning: tuple[str, ...] = ()) 
     lines = [
         "global",
         "nbthread 1",
-        f"maxconn {MOST_CONNECTIONS}",
+        f"maxconn {MAX_CONNECTIONS}",
         *own,
         "defaults",
         "mode tcp",

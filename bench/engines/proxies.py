@@ -1,7 +1,7 @@
 """The proxies in Python. Each is started as `PROXY proxy port=N target=N ...`.
 
-They listen where they are told to, and not on any free port, as the servers do: not everything that
-can be a proxy tells which one it has found.
+A proxy gets its port as an argument, while a server takes any free port: the proxies that are
+commands of their own cannot tell which port they have taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _arguments() -> tuple[int, int]:
 
 
 def minireactor(*options: str) -> None:
-    """The command, which prints nothing."""
+    """Run `minireactor proxy --quiet`."""
     from minireactor import reactor
     from minireactor.cli import commands as cli
 
@@ -41,13 +41,13 @@ def twisted() -> None:
 def streams() -> None:
     import asyncio
 
-    from bench.engines.streams_style import MOST
+    from bench.engines.streams_style import MAX_READ
 
     port, target = _arguments()
 
     async def pass_on(reader, writer):
-        """Until the end of the stream, which goes on as well."""
-        while data := await reader.read(MOST):
+        """Pass on bytes until EOF, and EOF too."""
+        while data := await reader.read(MAX_READ):
             writer.write(data)
             await writer.drain()
         writer.write_eof()

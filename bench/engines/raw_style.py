@@ -1,7 +1,8 @@
-"""The servers as bare loops over epoll: the same system calls, no abstraction. The ceiling.
+"""The servers as bare loops over epoll: the same system calls without any abstraction.
 
-There is no protocol, no buffer that grows, no error handling, no timer queue unless the workload is
-about timers. Nobody should write a server in this manner.
+No engine in Python can do much better. There is no protocol, no buffer that grows and no error
+handling. A timer queue exists only for the workload that measures timers. Nobody should write a
+server in this manner.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from heapq import heappop, heappush
 
 from bench.engines import serving
 
-READ, WRITE = 1, 4  # epoll's
-SMALL = 4 * 1024  # bytes; a read where messages are small, and where they are not
-LARGE = 256 * 1024
+READ, WRITE = 1, 4  # EPOLLIN and EPOLLOUT
+SMALL = 4 * 1024  # bytes of one read, where messages are small
+LARGE = 256 * 1024  # bytes of one read elsewhere
 
 
 def opened():
@@ -23,7 +24,7 @@ def opened():
     listener.bind((serving.HOST, 0))
     listener.listen(serving.BACKLOG)
     listener.setblocking(False)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for all that it accepts
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
     epoll = select.epoll()
     epoll.register(listener, READ)
     return listener, listener.fileno(), epoll
@@ -42,12 +43,13 @@ def accept(listener, epoll, sockets):
 
 
 def integers(line=None, greeting=serving.GREETING, length=0, timed=False):
-    """Lines: numbered ones of that length, or always the same, or random integers; and, if `timed`,
-    a timer whose lateness is noted."""
+    """Serve lines: of `length` and numbered, or always `line`, or random integers.
+
+    If `timed`, note the lateness of a timer."""
     import random
 
     randint = random.randint
-    listener, door, epoll = opened()
+    listener, accepting, epoll = opened()
     sockets, pending, left = {}, {}, {}
 
     def fill(buffer, count):
@@ -75,7 +77,7 @@ def integers(line=None, greeting=serving.GREETING, length=0, timed=False):
                 lateness.fired()
                 continue
         for fd, _ in epoll.poll(wait):
-            if fd == door:
+            if fd == accepting:
                 for sock in accept(listener, epoll, sockets):
                     if greeting:
                         sock.send(greeting)
@@ -114,13 +116,13 @@ def numbered(length):
 
 
 def echo():
-    listener, door, epoll = opened()
+    listener, accepting, epoll = opened()
     sockets = {}
     poll = epoll.poll
     serving.ready(listener.getsockname()[1])
     while True:
         for fd, _ in poll():
-            if fd == door:
+            if fd == accepting:
                 for _ in accept(listener, epoll, sockets):
                     pass
                 continue
@@ -133,15 +135,15 @@ def echo():
 
 
 def push():
-    """Two chunks in a send, which is what fits under the mark."""
+    """Send two chunks at a time: as many as fit under the mark."""
     chunk = memoryview(serving.CHUNK)
     size = len(chunk)
-    listener, door, epoll = opened()
+    listener, accepting, epoll = opened()
     sockets, left = {}, {}
     serving.ready(listener.getsockname()[1])
     while True:
         for fd, _ in epoll.poll():
-            if fd == door:
+            if fd == accepting:
                 for _ in accept(listener, epoll, sockets):
                     pass
                 continue
@@ -160,15 +162,15 @@ def push():
 
 
 def pull():
-    """One chunk in a send, and the next when it has gone."""
+    """Send one chunk at a time, and the next when it has gone."""
     chunk = memoryview(serving.CHUNK)
     size = len(chunk)
-    listener, door, epoll = opened()
+    listener, accepting, epoll = opened()
     sockets, left = {}, {}
     serving.ready(listener.getsockname()[1])
     while True:
         for fd, _ in epoll.poll():
-            if fd == door:
+            if fd == accepting:
                 for _ in accept(listener, epoll, sockets):
                     pass
                 continue
@@ -184,17 +186,17 @@ def pull():
 
 
 def sink(unit):
-    listener, door, epoll = opened()
+    listener, accepting, epoll = opened()
     sockets, left = {}, {}
     serving.ready(listener.getsockname()[1])
     while True:
         for fd, _ in epoll.poll():
-            if fd == door:
+            if fd == accepting:
                 for sock in accept(listener, epoll, sockets):
                     left[sock.fileno()] = unit
                 continue
             sock = sockets[fd]
-            # Nothing keeps what has been read: the next read finds its memory free, and warm.
+            # Nothing keeps the bytes: the next read finds their memory free, and in the cache.
             got = len(sock.recv(LARGE))
             if not got:
                 sockets.pop(fd).close()
@@ -206,8 +208,8 @@ def sink(unit):
 
 
 def back(firings=0):
-    """What comes in goes out; with `firings`, there is a timer, whose lateness is noted."""
-    listener, door, epoll = opened()
+    """Send back what comes in. With `firings`, note the lateness of a timer."""
+    listener, accepting, epoll = opened()
     sockets, unsent, lateness = {}, {}, []
     due = None
     serving.ready(listener.getsockname()[1])
@@ -221,7 +223,7 @@ def back(firings=0):
                 if len(lateness) == serving.SKIPPED + firings:
                     serving.result(*lateness[serving.SKIPPED :])
         for fd, events in ready:
-            if fd == door:
+            if fd == accepting:
                 for _ in accept(listener, epoll, sockets):
                     if firings and due is None:
                         due = time.monotonic() + serving.PERIOD

@@ -7,7 +7,7 @@ import asyncio
 from bench.engines import serving
 from bench.engines.asyncio_style import start_noting, ticking
 
-MOST = 256 * 1024  # bytes; what one read() takes at the most
+MAX_READ = 256 * 1024  # bytes, of one read()
 
 
 def integers(line=None):
@@ -39,7 +39,7 @@ def greedy():
 
 
 async def _back(reader, writer):
-    while data := await reader.read(MOST):
+    while data := await reader.read(MAX_READ):
         writer.write(data)
         await writer.drain()
 
@@ -72,7 +72,7 @@ def numbered(length):
 def sink(unit):
     async def serve(reader, writer):
         left = unit
-        while data := await reader.read(MOST):
+        while data := await reader.read(MAX_READ):
             left -= len(data)
             while left <= 0:
                 left += unit

@@ -1,6 +1,6 @@
-"""The servers, as a Twisted program. The minireactor ones are this file with its imports changed.
+"""The servers as a Twisted program. minireactor's servers are this file with its imports changed.
 
-What an application imports beyond the reactor it imports in its own function, so that starting one
+An application imports what it alone needs in its own function. So the start of one application
 does not pay for another.
 """
 
@@ -15,7 +15,7 @@ from bench.engines import serving
 
 
 def integers(line=None):
-    """The seed's program: one write for each line, random integers unless a line is given."""
+    """Write each line with one call: random integers unless a line is given."""
     import random
 
     from twisted.internet import interfaces
@@ -76,7 +76,7 @@ def lines():
 
 
 def greedy():
-    """The random integers, and a timer whose lateness is noted."""
+    """Serve random integers, and note the lateness of a timer."""
     lateness = None
 
     def start():
@@ -102,7 +102,7 @@ def echo():
 
 
 class Pushed:
-    """A push producer of so many chunks, which ends its connection."""
+    """A push producer that writes `count` chunks and then closes the connection."""
 
     def __init__(self, transport, count):
         self.transport = transport
@@ -142,7 +142,7 @@ def push():
 
 
 def numbered(length):
-    """Pushes lines of which each is a new object, as a program's are."""
+    """Push lines. Each is a new object, as in a real program."""
 
     class Numbered(Pushed):
         def resumeProducing(self):
@@ -161,7 +161,7 @@ def numbered(length):
 
 
 class Pulled:
-    """A pull producer of so many chunks, which ends its connection."""
+    """A pull producer that writes `count` chunks and then closes the connection."""
 
     def __init__(self, transport, count):
         self.transport = transport
@@ -191,7 +191,7 @@ def pull():
 
 
 def sink(unit):
-    """Counts what it receives, and says so each `unit` bytes."""
+    """Count what comes in, and answer after each `unit` bytes."""
 
     class Sink(Protocol):
         def connectionMade(self):
@@ -207,7 +207,7 @@ def sink(unit):
 
 
 class Back(Protocol):
-    """Sends back what it receives, and reads no more while that does not go out."""
+    """Sends back what it receives, and does not read while that is above the high mark."""
 
     def connectionMade(self):
         self.transport.bufferSize = serving.HIGH
@@ -222,7 +222,7 @@ def back():
 
 
 def timer(firings):
-    """The same, and a timer whose lateness is noted, from the first connection on."""
+    """Send back what comes in, and note the lateness of a timer from the first connection on."""
     lateness = []
 
     def fire(due):
@@ -245,8 +245,10 @@ def timer(firings):
 
 
 def timers(count):
-    """Asks for `count` calls, cancels every other one, waits for the rest; a tenth as many first,
-    to warm up. Its result is the CPU used, and how many calls came."""
+    """Add `count` delayed calls, cancel every other one, and wait for the rest.
+
+    A tenth as many are added first, to warm up. The result is the CPU seconds and the number of
+    calls that were made."""
     state = {"left": 0, "fired": 0, "since": 0.0}
 
     def start(amount, then):
