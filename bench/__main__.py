@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -158,8 +159,8 @@ def with_something_to_do(workloads: Sequence[Workload], engines: Sequence[Engine
     """Return the engines that do any of the workloads. Raises ValueError if there is none."""
     found = [e for e in engines if any(workload.is_done_by(e.name) for workload in workloads)]
     if not found:
-        work, who = (", ".join(each.name for each in named) for named in (workloads, engines))
-        raise ValueError(f"{work}: not for {who}; --list shows who does what")
+        rows, columns = (", ".join(each.name for each in named) for named in (workloads, engines))
+        raise ValueError(f"{rows}: not for {columns}; --list shows the roles of each engine")
     return found
 
 
@@ -167,7 +168,8 @@ def show_lists(workloads: Sequence[Workload], engines: Sequence[Engine]) -> None
     print("workloads:")
     for workload in workloads:
         print(f"  {workload.name:16} {workload.title} ({workload.unit})")
-        print(f"  {'':16} {workload.measured}")
+        explained = textwrap.fill(workload.measured, 79)
+        print(textwrap.indent(explained, " " * 19))
     print("engines:")
     for engine in engines:
         reason = measure.installed(engine)

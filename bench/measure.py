@@ -212,7 +212,7 @@ class Server(Child):
         return [float(number) for number in self.line().split()[1:]]
 
     def lateness(self) -> float:
-        """Return the most seconds by which the server's timer has been late; see `Lateness`."""
+        """Return the maximum lateness of the server's timer, in seconds; see `Lateness`."""
         self.process.send_signal(signal.SIGUSR1)
         return self.result()[0]
 

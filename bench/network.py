@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 MTU = 1500  # bytes; Ethernet's. On loopback it is 65,536.
 NEW_NETWORK = 0x40000000  # Linux's CLONE_NEWNET
-THIS_NAMESPACE = "/proc/self/ns/net"
+THIS_NAMESPACE = "/proc/thread-self/ns/net"
 # 198.18.0.0/15 is reserved for benchmarks of networks (RFC 2544): no real host has these addresses.
 SERVER, CLIENT, SOURCES = "198.18.0.1", "198.18.0.2", "198.18.1"
 SERVER_COMMANDS = f"""
@@ -55,7 +55,7 @@ LOOPBACK = Network("loopback", "127.0.0.1", "127.0.0")
 
 @contextmanager
 def veth() -> Iterator[Network]:
-    """Make two namespaces that a veth pair joins, and give them up at the end.
+    """Make two namespaces that a veth pair joins, and release them at the end.
 
     Raises Unavailable if this system or this user cannot make them."""
     if sys.platform != "linux":
@@ -65,8 +65,9 @@ def veth() -> Iterator[Network]:
     namespaces: list[int] = []
     try:
         try:
-            namespaces += [_new_namespace(), _new_namespace()]
-        except PermissionError as error:
+            for _ in range(2):
+                namespaces.append(_new_namespace())
+        except OSError as error:
             raise Unavailable(
                 f"--veth needs root to make network namespaces ({error.strerror})"
             ) from None
@@ -82,7 +83,7 @@ def veth() -> Iterator[Network]:
 
 @contextmanager
 def inside(namespace: int | None) -> Iterator[None]:
-    """Move this thread into the namespace: sockets and processes that it makes belong there."""
+    """Move this thread into the namespace: its new sockets and processes belong there."""
     if namespace is None:
         yield
         return
@@ -109,7 +110,7 @@ def _new_namespace() -> int:
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Call a function of the C library. `os` has these two only from Python 3.12 on."""
+    """Call setns() or unshare() of the C library. `os` has them only from Python 3.12 on."""
     function: Any = getattr(ctypes.CDLL(None, use_errno=True), name)
     if function(*arguments):
         number = ctypes.get_errno()

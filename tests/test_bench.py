@@ -211,7 +211,10 @@ def test_the_twisted_servers_become_minireactor_servers():
         (["--workload", "linse"], "no workload 'linse'; there are: integers, lines, "),
         (["--engines", "minireactor,nginx"], "no engine 'nginx'; there are: minireactor, "),
         (["--engines", ","], "no engine is named"),
-        (["--workload", "proxy", "--engines", "raw"], "proxy-churn: not for raw; --list shows who"),
+        (
+            ["--workload", "proxy", "--engines", "raw"],
+            "proxy-churn: not for raw; --list shows the roles",
+        ),
         (["--rounds", "0"], "'0' is not a number of rounds; give 1 or more"),
         (["--veth", "--workload", "proxy"], "--workload proxy: --veth measures servers, not"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),

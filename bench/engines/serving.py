@@ -63,7 +63,7 @@ def result(*numbers: float) -> None:
 
 
 class Lateness:
-    """The most seconds by which a timer of PERIOD has been late. SIGUSR1 prints it as a result.
+    """The maximum lateness of a timer of PERIOD, in seconds. SIGUSR1 prints it as a result.
 
     A signal is handled in the middle of a long callback, too. So a timer that is overdue then
     counts as late although it has not fired yet."""
