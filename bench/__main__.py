@@ -51,7 +51,11 @@ def options() -> Options:
     )
     add("--json", metavar="FILE", help="write every figure to FILE")
     add("--chart", metavar="FILE", help="draw the ratios, and write the picture (SVG) to FILE")
-    add("--readme", metavar="FILE", help="replace the tables between the two bench marks in FILE")
+    add(
+        "--readme",
+        metavar="FILE",
+        help="replace the tables of this network in FILE, between its marks",
+    )
     add(
         "--from", metavar="FILE", dest="earlier", help="run nothing: show the --json of another run"
     )
@@ -102,12 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workloads = chosen("workload", given.workload, WORKLOADS)
         if given.veth:
             workloads = servers_only(workloads, given.workload)
-        check_writable(given)
         if given.list:
             show_lists(workloads, engines)
             return 0
         engines = with_something_to_do(workloads, engines)
         earlier = report.load(Path(given.earlier)) if given.earlier else None
+        name = "veth" if given.veth else network.LOOPBACK.name
+        check_writable(given, earlier.header["network"] if earlier else name)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if os.name != "posix":
@@ -134,17 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if results.failures() else 0
 
 
-def check_writable(given: argparse.Namespace) -> None:
+def check_writable(given: argparse.Namespace, name: str) -> None:
     """Check the files to write now, and not after half an hour of measuring.
 
-    Raises ValueError if a file cannot be written or the readme has no block, OSError if the readme
-    cannot be read."""
+    Raises ValueError if a file cannot be written or the readme has no block of the network `name`,
+    OSError if the readme cannot be read."""
     for path in filter(None, (given.json, given.chart)):
         folder = Path(path).resolve().parent
         if Path(path).is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"cannot write {path!r}")
     if given.readme:
-        report.block(Path(given.readme).read_text(encoding="utf-8"))
+        report.block(Path(given.readme).read_text(encoding="utf-8"), name)
 
 
 def servers_only(workloads: Sequence[Workload], names: str | None) -> list[Workload]:
@@ -258,7 +263,8 @@ def header(
             for engine in engines
         },
         "absent": {engine.name: reason for engine, reason in absent.items()},
-        "network": net.title,
+        "network": net.name,
+        "mtu": net.mtu,
         "high": serving.HIGH,
         "low": serving.LOW,
         "backlog": serving.BACKLOG,

@@ -43,11 +43,12 @@ class Unavailable(Exception):
 class Network(NamedTuple):
     """Where servers and clients run. A namespace is an open descriptor; None is our own."""
 
-    title: str
+    name: str
     host: str  # the address on which servers listen
     sources: str  # the first three parts of the clients' addresses
     server: int | None = None
     clients: int | None = None
+    mtu: int | None = None  # bytes, if we set it
 
 
 LOOPBACK = Network("loopback", "127.0.0.1", "127.0.0")
@@ -75,7 +76,7 @@ def veth() -> Iterator[Network]:
         path = f"/proc/{os.getpid()}/fd/{clients}"
         _run_ip(server, SERVER_COMMANDS.format(clients=path))
         _run_ip(clients, CLIENT_COMMANDS)
-        yield Network(f"veth with MTU {MTU:,}", SERVER, SOURCES, server, clients)
+        yield Network("veth", SERVER, SOURCES, server, clients, MTU)
     finally:
         for namespace in namespaces:
             os.close(namespace)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench.engines import BASE, CHECKOUT_MARK, COPYING, PROXY, SERVER
 from bench.workloads import COLUMNS, KINDS, WORKLOADS, Workload
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+MARKS = "<!-- bench on {}: begin -->", "<!-- bench on {}: end -->"  # of a network's block
 UNDECIDED = "~"  # before a ratio whose rounds disagree
 GREY, PLAIN = "\x1b[90m", "\x1b[m"
 
@@ -141,7 +141,7 @@ def first_line(results: Results) -> str:
             head["machine"] + ("" if head["pinned"] else " (not pinned)"),
             head["python"],
             ", ".join(versions),
-            head["network"],
+            head["network"] + (f" (MTU {head['mtu']:,})" if head["mtu"] else ""),
             f"marks {head['high'] // 1024} and {head['low'] // 1024} KiB"
             + (" (Twisted has only the high one)" if "twisted" in head["engines"] else ""),
             f"{rounds} round{'s' * (rounds != 1)}"
@@ -348,21 +348,22 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, "", *notes(results)])
 
 
-def block(text: str) -> tuple[str, str]:
-    """Return what comes before and after the README's block.
+def block(text: str, network: str) -> tuple[str, str]:
+    """Return the README's text up to the network's block, and from its end on.
 
     Raises ValueError if there is no block."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the readme has no block from {BEGIN} to {END}")
-    return before, after
+    begin, end = (mark.format(network) for mark in MARKS)
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(f"the readme has no block from {begin} to {end}")
+    return before + begin, end + after
 
 
 def with_summary(text: str, results: Results) -> str:
-    """Return the README's text with its block replaced by these results."""
-    before, after = block(text)
-    return f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}"
+    """Return the README's text with the block of this network replaced by these results."""
+    before, after = block(text, results.header["network"])
+    return f"{before}\n{markdown(results)}\n{after}"
 
 
 def as_json(results: Results) -> str:

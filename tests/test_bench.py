@@ -43,6 +43,7 @@ def results(workload: str = "lines", **mains: list[float]) -> report.Results:
             for name in mains
         },
         "network": "loopback",
+        "mtu": None,
         "absent": {"uvloop": "not installed"},
         "high": 65536,
         "low": 16384,
@@ -127,27 +128,51 @@ def test_json_can_be_read_again(tmp_path):
 
 
 def test_the_readme_block_is_replaced_and_nothing_else():
-    readme = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    begin, end = (mark.format("loopback") for mark in report.MARKS)
+    other = "{}\nother\n{}\n".format(*(mark.format("veth") for mark in report.MARKS))
+    readme = f"before\n{other}{begin}\nold\n{end}\nafter\n"
     found = results(minireactor=[1.0], twisted=[2.0])
 
     new = report.with_summary(readme, found)
 
-    assert new.startswith(f"before\n{report.BEGIN}\nA processor")
+    assert new.startswith(f"before\n{other}{begin}\nA processor")
     assert "| lines | 0.50 |\n\nA ratio is" in new
-    assert new.endswith(f"\n{report.END}\nafter\n")
+    assert new.endswith(f"\n{end}\nafter\n")
     assert "old" not in new
     assert report.with_summary(new, found) == new
 
 
-def test_our_own_readme_has_a_block():
-    before, after = report.block((ROOT / "bench" / "README.md").read_text(encoding="utf-8"))
-    assert before.endswith("## Results\n\n")
-    assert "|" not in after  # no other table that a new run would not replace
+@pytest.mark.parametrize("name", ["loopback", "veth"])
+def test_our_own_readme_has_a_block_for_each_network(name):
+    before, after = report.block((ROOT / "bench" / "README.md").read_text(encoding="utf-8"), name)
+    assert before.rpartition("\n## ")[2].startswith(f"Results on {name}\n")
+    assert after
 
 
 def test_a_readme_without_a_block_is_refused():
-    with pytest.raises(ValueError, match="no block"):
-        report.block("nothing here")
+    with pytest.raises(ValueError, match="no block from <!-- bench on veth: begin -->"):
+        report.block("<!-- bench on loopback: begin --><!-- bench on loopback: end -->", "veth")
+
+
+def test_an_earlier_run_needs_the_block_of_its_own_network(tmp_path, capsys):
+    found = results(minireactor=[1.0], twisted=[2.0])
+    found.header.update(network="veth", mtu=1500)
+    path, readme = tmp_path / "figures.json", tmp_path / "README.md"
+    path.write_text(report.as_json(found))
+    readme.write_text("<!-- bench on loopback: begin -->\n<!-- bench on loopback: end -->\n")
+
+    with pytest.raises(SystemExit):
+        command.main(["--from", str(path), "--readme", str(readme)])
+
+    assert "no block from <!-- bench on veth: begin -->" in capsys.readouterr().err
+
+
+def test_a_file_that_json_has_not_written_is_refused(tmp_path):
+    path = tmp_path / "figures.json"
+    path.write_text('{"header": {}, "runs": []}')
+
+    with pytest.raises(ValueError, match="was not written by --json of this version"):
+        report.load(path)
 
 
 def parsed(document: str) -> ElementTree.Element:
@@ -656,7 +681,7 @@ def test_a_small_run_over_veth_says_so(tmp_path):
         out, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err
-    assert "; veth with MTU 1,500; " in out.splitlines()[0]
+    assert "; veth (MTU 1,500); " in out.splitlines()[0]
     assert len(json.loads(path.read_text())["runs"]) == 4
 
 

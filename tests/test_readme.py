@@ -150,7 +150,7 @@ def test_the_answers_of_the_session_are_those_of_serve(closing):
 
 
 def test_the_figures_it_names_are_those_of_the_benchmarks():
-    text = TEXTS["bench/README.md"]
+    text = TEXTS["bench/README.md"].partition("<!-- bench on loopback: end -->")[0]
     ratios = {}
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         lines = [row.strip("|").split("|") for row in table.splitlines()]
@@ -158,7 +158,8 @@ def test_the_figures_it_names_are_those_of_the_benchmarks():
         ratios.update({(row[0], peer): ratio for row in rows for peer, ratio in zip(heads, row)})
     found = re.findall(r"(\d\.\d\d) of (\w+)'s.*? in `([\w-]+)`", README)
     assert len(found) >= 4
-    assert [(r, p, w) for r, p, w in found if ratios[w, p] != r] == []
+    # A cell has the median, and the spread behind it.
+    assert [(r, p, w) for r, p, w in found if ratios[w, p].split()[0] != r] == []
 
 
 def test_the_server_of_your_own_is_short_and_runs(monkeypatch, reactor, closing):
