@@ -1,4 +1,4 @@
-"""Many connections: what is left over when they have gone, and what they cost while they stay."""
+"""Many connections: nothing of them remains after their end, and idle ones cost little."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def objects():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd to count descriptors in")
-def test_ten_thousand_connections_leave_nothing_over(reactor, caplog):
+def test_ten_thousand_connections_leave_nothing_behind(reactor, caplog):
     caplog.set_level("CRITICAL", "minireactor")
     port = reactor.listenTCP(0, Factory.forProtocol(Served), backlog=CROWD, interface="127.0.0.1")
     passes(reactor)
@@ -90,7 +90,7 @@ def test_a_connection_to_a_port_that_is_gone_is_refused(reactor):
 
 @pytest.fixture
 def serve(tmp_path, closing):
-    """serve(*arguments) -> a Command that listens; ended with the test."""
+    """`serve(*arguments)`: return a Command that listens. It ends with the test."""
 
     def serve(*arguments):
         server = closing(Command("serve", "--port", "0", *arguments, cwd=tmp_path))
@@ -102,7 +102,7 @@ def serve(tmp_path, closing):
 
 @pytest.fixture
 def many_descriptors():
-    """As many as the system lets us have, for this test; how many connections that allows."""
+    """Raise the limit of descriptors for this test; return how many connections that allows."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
@@ -111,7 +111,7 @@ def many_descriptors():
 
 
 def resident(pid):
-    """Memory of a process, in bytes."""
+    """Return the resident memory of a process, in bytes."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
@@ -123,14 +123,14 @@ def cpu_ticks(pid):
 
 
 def ask(client, count):
-    """The integers that a well-behaved client gets."""
+    """Ask for `count` integers, and return them."""
     assert read_line(client) == QUESTION
     client.sendall(b"%d\r\n" % count)
     return [int(read_line(client)) for _ in range(count)]
 
 
-# Random integers, through small buffers of the kernel: those are not what is tested, and fill up
-# sooner than the usual ones, which take 2.5 MB a connection.
+# Serves random integers with small send buffers in the kernel. They fill up sooner than the usual
+# ones, which take 2.5 MB a connection and are not what is tested.
 SMALL_BUFFERS = """
 import socket
 from minireactor.serve.apps import RandomFactory, ServeRandom
@@ -159,10 +159,10 @@ def test_a_thousand_clients_that_never_read_cost_little_memory_and_no_cpu(
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", server.port))
         client.sendall(b"1000000000\r\n")
-    # A line for each connection and each pause: when they cease, all are paused.
+    # The server logs a line for each connection and each pause. No more lines: all are paused.
     assert server.lines_until_quiet(0.5) >= 2 * many_descriptors
     bound = many_descriptors * (64 + 8) * 1024
-    # A tracing collector's heap holds several times what is alive.
+    # The heap of a tracing garbage collector is several times as large as its live objects.
     slack = 5 if platform.python_implementation() == "PyPy" else 1
     assert resident(server.pid) - before < bound * slack
     assert len(ask(closing(server.connect()), 10)) == 10
@@ -173,7 +173,7 @@ def test_a_thousand_clients_that_never_read_cost_little_memory_and_no_cpu(
 
 
 def wake_ups(pid):
-    """How often a process has gone to sleep so far, which is how often it has woken up."""
+    """Return how often a process has gone to sleep so far, and so has woken up."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt"))
 
