@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from minireactor.error import CannotListenError
 
 MAX_QUEUED = 256 * 1024  # bytes that wait for a slow reader: some 3,000 lines
-MAX_WRITE = 4096  # bytes of one write: a pipe takes as many in one piece (PIPE_BUF on Linux)
+MAX_WRITE = 4096  # bytes of one write: a pipe accepts this many at once (PIPE_BUF on Linux)
 FLUSH_SECONDS = 1.0  # how long a flush waits for queued bytes while writing makes progress
 MIN_FLUSH_SECONDS = 0.1  # how long a flush waits even if nothing was written for a long time
-BUSY_SECONDS = 0.05  # between attempts on a descriptor that somebody has made non-blocking
+BUSY_SECONDS = 0.05  # between attempts on a descriptor that another program has made non-blocking
 RETRY_SECONDS = 1.0  # between attempts after an error such as "no space left"
 REPEAT_SECONDS = 10.0  # for which repetitions of a log message are counted and not printed
 MAX_REPEATED = 100  # different messages that are remembered for this count
@@ -307,7 +307,7 @@ def standard_streams() -> Iterator[Callable[[], object]]:
 
     Yields a callable that waits up to FLUSH_SECONDS until the printed text is written. A stream
     without a descriptor, such as a test's, stays as it is. On Windows all streams stay, because
-    its terminals take no bytes."""
+    its terminals accept no bytes."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     writers: dict[Any, Writer] = {}  # by file: one for both streams keeps their lines in order
     for name, stream in before.items():
@@ -417,4 +417,4 @@ def cannot_listen(error: CannotListenError, option: str) -> str:
 
 
 class UsageError(Exception):
-    """A command cannot do what its arguments ask for; the message says why in one line."""
+    """A command cannot do what its arguments ask for; the message gives the reason in one line."""

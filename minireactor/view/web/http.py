@@ -100,7 +100,7 @@ class Response:
         if isinstance(body, str):
             body = body.encode()
         length = {} if status == 204 else {"Content-Length": str(len(body))}
-        self._head(status, content_type, {**length, **(headers or {})})
+        self._send_head(status, content_type, {**length, **(headers or {})})
         if not self._is_head and status != 204:
             self._transport.write(body)
         self.end()
@@ -113,7 +113,7 @@ class Response:
         An answer to HEAD has no body: start() also ends it."""
         if self.ended and not self.started:
             return  # the connection is lost
-        self._head(status, content_type, headers or {})
+        self._send_head(status, content_type, headers or {})
         if self._is_head:
             self.end()
 
@@ -149,7 +149,7 @@ class Response:
         if on_lost is not None:
             on_lost()
 
-    def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
+    def _send_head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
         if self.started:
             raise RuntimeError("an answer starts once; use write() for more of its body")
         self.started = True
@@ -261,8 +261,8 @@ class _Http(Protocol):
         self._site = site
         self._buffer = bytearray()  # the request, as far as it has arrived
         self._request: Request | None = None  # parsed, but its body is incomplete
-        self._response: Response | None = None  # started or awaited
-        self._at_end = False  # the client will send no more
+        self._response: Response | None = None  # in progress, or expected from the handler
+        self._eof_received = False  # from the client
         self._closing = False
         self._timer: Any = None
         self._stuck_at: int | None = None  # bytes_out when the timer was set, if bytes were pending
@@ -279,7 +279,7 @@ class _Http(Protocol):
             self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
-        self._at_end = True
+        self._eof_received = True
         if self._response is None:
             self._close()
         elif self._response.started:
@@ -305,7 +305,7 @@ class _Http(Protocol):
         return self._response is not None
 
     def close_if_idle(self) -> None:
-        """Close the connection, unless an answer is being given: its end closes it anyway."""
+        """Close the connection, unless it has an answer in progress, whose end will close it."""
         if self._response is None and not self._closing:
             self._close()
 
@@ -380,7 +380,7 @@ class _Http(Protocol):
         self._closing = True
         self._buffer.clear()
         self.transport.unregisterProducer()
-        if self._at_end:
+        if self._eof_received:
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
