@@ -119,9 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("needs a POSIX system")
     if not earlier and all(measure.installed(engine) for engine in engines):
         parser.error("; ".join(f"{e.title}: {measure.installed(e)}" for e in engines))
-    measure.signals.install()
+    where = network.veth() if given.veth and not earlier else nullcontext(network.LOOPBACK)
     try:
-        with network.veth() if given.veth and not earlier else nullcontext(network.LOOPBACK) as net:
+        with measure.signals.taken(), where as net:
             results = earlier or compare(engines, workloads, given.quick, given.rounds, net)
     except network.Unavailable as error:
         parser.error(str(error))

@@ -475,9 +475,16 @@ class _Signals:
         self.depth = 0
         self.due = False
 
-    def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Handle the signals inside the `with` block, and give them back at its end."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.depth:

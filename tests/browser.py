@@ -38,7 +38,7 @@ class Browser:
         theirs_in, ours_out = os.pipe()
 
         def take_pipes():
-            # Chromium reads from descriptor 3 and writes to 4. Our pipes may have these numbers now.
+            # Chromium reads from descriptor 3 and writes to 4. Our pipes may have these numbers.
             spare = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
             for fd, wanted in zip(spare, (3, 4)):
                 os.dup2(fd, wanted)

@@ -910,3 +910,10 @@ def test_a_run_that_loses_a_byte_fails(session):
     with pytest.raises(measure.RunFailed, match="sent 64 bytes, 63 other"):
         named("echo-1").run(session, short, True)
     assert not session.children
+
+
+def test_a_run_gives_the_signals_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with measure.signals.taken():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
