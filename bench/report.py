@@ -25,7 +25,7 @@ class Spread(NamedTuple):
 
     @property
     def undecided(self) -> bool:
-        """Whether this is a ratio on whose side of 1 the rounds disagree, as it is shown."""
+        """Whether the rounds disagree: the minimum and the maximum, as shown, include 1."""
         return self.low < self.high and round(self.low, 2) <= 1 <= round(self.high, 2)
 
 
