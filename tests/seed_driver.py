@@ -1,9 +1,9 @@
-"""Runs a program written for Twisted, on Twisted or on minireactor, and logs its producers.
+"""Run a program written for Twisted, on Twisted or on minireactor, and log its producers.
 
     python seed_driver.py twisted|minireactor LOW PROGRAM
 
-Its listenTCP() is moved to a free port of the loopback; the low mark is set where there is one.
-Prints JSON lines: the port, then the calls that reach the program's Producer, in order.
+The program's listenTCP() gets a free port on loopback. minireactor gets the low mark LOW. Prints
+JSON lines: the port, then the calls that reach the program's Producer, in order.
 """
 
 import json

@@ -53,7 +53,7 @@ GROWTH = 6 << 20  # bytes that a server may hold more at the end than after a qu
 
 
 class Expected:
-    """What the servers have to send."""
+    """The bytes that the servers have to send."""
 
     def __init__(self) -> None:
         lines = [b"%d\r\n" % number for number in range(10_001)]
@@ -179,7 +179,7 @@ class Crowd:
         self.faults: list[str] = []
 
     def run(self, seconds: float, meanwhile: Callable[[float], None] = lambda now: None) -> None:
-        """Begin conversations for so long, and see all of them to their end."""
+        """Begin conversations for `seconds`, and wait until all of them have ended."""
         talks: dict[Conversation, int] = {}  # and what each is registered for
         until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
@@ -241,7 +241,7 @@ class StoppedClients:
         self.stopped: set[int] = set()
 
     def step(self, now: float) -> None:
-        """Stop one of them, or let it go on."""
+        """Stop one of the processes, or let it go on."""
         if now < self.turn:
             return
         self.turn = now + self.rng.uniform(0.05, 0.6)
@@ -255,7 +255,7 @@ class StoppedClients:
             self.processes[number].send_signal(signal.SIGSTOP)
 
     def results(self) -> list[Any]:
-        """Let all of them go on to their end."""
+        """Let all processes go on to their end, and return the results."""
         for process in self.processes:
             process.send_signal(signal.SIGCONT)
         patience = 2 * STALL_SECONDS
@@ -268,7 +268,7 @@ class StoppedClients:
 
 
 class Server:
-    """A command in a process of its own, on a free port; what it prints goes to files."""
+    """A command in a process of its own, on a free port. Its output goes to files."""
 
     def __init__(self, folder: str, name: str, *arguments: str) -> None:
         self.name = name
@@ -297,12 +297,12 @@ class Server:
             return file.read()
 
     def resident(self) -> int:
-        """Memory, in bytes."""
+        """Return the resident memory, in bytes."""
         with open(f"/proc/{self.process.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def sockets(self) -> int:
-        """How many it has open. Spare pipes may be more or fewer."""
+        """Return how many sockets the server has open. Pipes do not count: spare ones vary."""
         count = 0
         for number in os.listdir(f"/proc/{self.process.pid}/fd"):
             try:
@@ -313,7 +313,7 @@ class Server:
         return count
 
     def settle(self, deadline: float) -> bool:
-        """Wait until it has as many sockets as at the start."""
+        """Wait until as many sockets are open as at the start. Return whether it came to that."""
         while self.sockets() != self.sockets_at_start:
             if time.monotonic() > deadline:
                 return False
@@ -321,7 +321,7 @@ class Server:
         return True
 
     def end(self) -> list[str]:
-        """Interrupt it; what is wrong with how it ends."""
+        """Interrupt the server, and return the faults of its end."""
         self.process.send_signal(signal.SIGINT)
         try:
             status = self.process.wait(SETTLE_SECONDS)
@@ -339,7 +339,7 @@ class Server:
 
 
 def soak(seconds: float, clients: int = 60, seed: int = 1) -> tuple[list[str], str]:
-    """Run it all; (what is wrong, a summary)."""
+    """Run the soak, and return (faults, summary)."""
     faults: list[str] = []
     rng = random.Random(seed)
     with contextlib.ExitStack() as stack:

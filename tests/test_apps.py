@@ -26,7 +26,7 @@ MEGABYTE = 1024 * 1024
 
 
 class Watched:
-    """Wraps a factory, and keeps the protocols."""
+    """Wraps a factory, and records the protocols that it builds."""
 
     def __init__(self, factory):
         self.factory = factory
@@ -42,7 +42,7 @@ class Watched:
 
 @pytest.fixture
 def serve(reactor, closing):
-    """serve(factory) -> (protocol, client): one connection to an app."""
+    """A function that serves a factory: serve(factory) -> (protocol, client)."""
 
     def serve(factory):
         watched = Watched(factory)
@@ -57,7 +57,7 @@ def serve(reactor, closing):
 
 @pytest.fixture
 def ask(reactor, serve):
-    """ask(request, shut=False) -> what a client of random gets for it, up to the end."""
+    """ask(request, shut=False) returns what a client of `random` receives, up to the end."""
 
     def ask(request, shut=False, seed=None):
         _, client = serve(RandomFactory(seed))
@@ -70,7 +70,7 @@ def ask(reactor, serve):
 
 
 def integers(answer):
-    """Those in an answer that has the question before them and nothing else."""
+    """Return the integers of an answer. Raises AssertionError if it holds anything but them."""
     assert answer.startswith(QUESTION)
     lines = answer[len(QUESTION) :].split(b"\r\n")
     assert lines.pop() == b""
@@ -78,7 +78,7 @@ def integers(answer):
 
 
 def answers(reactor, client, count):
-    """The next `count` lines."""
+    """Return the next `count` lines that the client receives."""
     lines = b""
     while lines.count(b"\n") < count:
         lines += receive(reactor, client, 1)
@@ -382,7 +382,7 @@ def test_chargen_ends_when_its_server_leaves(reactor, serve):
 
 
 def whole(reactor, client):
-    """What the client gets until the end, after which the file is closed on a later pass."""
+    """Return what the client receives until the end. A later iteration closes the file."""
     try:
         return drain(reactor, client)
     finally:
@@ -421,7 +421,7 @@ def test_a_file_of_holes_arrives_whole(reactor, serve, tmp_path):
 
 
 class Opened:
-    """A file factory whose file reads as `reads` say, one after the other."""
+    """A function in place of open(): its file returns or raises `reads`, one after the other."""
 
     def __init__(self, path, reads, monkeypatch):
         self.factory = FileFactory(str(path))

@@ -1,4 +1,4 @@
-"""Which target is tried first, and which next."""
+"""The balancer: which target is tried first, and which next."""
 
 from __future__ import annotations
 

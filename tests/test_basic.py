@@ -17,7 +17,7 @@ from minireactor.testing import StringTransport, connected
 
 
 class Recording:
-    """Before a receiver: keeps what it is given, and calls `on[what]()` afterwards."""
+    """A mix-in for receivers: records what is delivered, and calls `on[what]()` afterwards."""
 
     MAX_LENGTH = 99999
 
@@ -101,13 +101,13 @@ ABC = [b"a", b"b", b"c"]
 
 
 def started(receiver, transport=None):
-    """A receiver and its transport."""
+    """Return (receiver, transport), connected."""
     protocol = receiver()
     return protocol, connected(protocol, transport)
 
 
 class BareTransport:
-    """What the least of other people's fakes have: no `reading`."""
+    """A minimal transport, as other people's fakes are: it has no `reading`."""
 
     disconnecting = False
 
@@ -721,12 +721,12 @@ def test_a_hundred_thousand_switches_of_mode_in_one_read():
 
 
 def switched(protocol, raw=b"0123456789" * 1000):
-    """Feed short lines with one raw byte each, a line, and `raw`, which then comes in parts."""
+    """Feed many short lines with one raw byte each, a line, and `raw`, delivered in parts."""
     protocol.dataReceived(b"a\r\nx" * basic.WHOLE_SWITCHES + b"b\r\n" + raw)
 
 
 class Switching(Lines):
-    """A line, then `body` raw bytes, and so on. Notes the sizes of the raw data."""
+    """Receives a line, then `body` raw bytes, and so on. Records the sizes of the raw data."""
 
     body = 1
 
@@ -1055,14 +1055,14 @@ def test_a_state_without_a_method_is_logged(caplog):
 
 
 class Results(list):
-    """What a Deferred gave: values, or the exceptions out of Failures."""
+    """Records the results of Deferreds: values, or the exceptions of Failures."""
 
     def __init__(self, deferred):
         deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
 
 
 class BrokenFile:
-    """Its first `reads` succeed."""
+    """A file that fails after its first `reads` reads."""
 
     def __init__(self, reads):
         self.reads = reads

@@ -1,4 +1,4 @@
-"""The page in a real browser. Skipped, with a word, where there is no Chromium."""
+"""The page in a real browser. Skipped with a reason if Chromium is not installed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def show(browser, tmp_path, closing):
 
 @pytest.fixture
 def demo(show):
-    """The page of a demo that has drawn its connections."""
+    """Return the page of a demo, after it has drawn its connections."""
     page = show("demo", "--no-browser")
     page.until("plots.size === 3 && [...plots.values()].every((plot) => plot.scale)")
     return page
@@ -62,7 +62,7 @@ FIRST_PLOT = "document.querySelector('.plot').plot"
 
 
 def rows(page):
-    """What the latest sample has of each connection, in the order in which the page shows them."""
+    """Return the latest sample's rows, in the order in which the page shows them."""
     return page.ask("[...document.querySelectorAll('.plot')].map(({plot}) => plot.row)")
 
 
@@ -384,7 +384,7 @@ def test_names_from_outside_are_text(show, tmp_path):
 
 @pytest.fixture
 def replay(show, tmp_path):
-    """Of 100 s, with a connection from 20 to 60 s."""
+    """The page of a recording of 100 s, with a connection from 20 to 60 s."""
 
     def at(time):
         found = sample(time)

@@ -1,4 +1,4 @@
-"""minireactor.core.buffer: append, peek and advance, and what they cost."""
+"""The write buffer: append, peek and advance, and their cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERYTHING = 1 << 40
 
 
 def add(buffer, data):
-    """Queue as a transport does: small chunks merge, large ones stay as they are."""
+    """Append data as a transport does: small chunks are merged, large ones are not copied."""
     if len(data) < LARGE:
         buffer.tail += data
     else:
@@ -24,14 +24,14 @@ def add(buffer, data):
 
 
 def taken(buffer, limit=EVERYTHING):
-    """The next bytes, and as much has been advanced."""
+    """Return the next bytes, and advance by them."""
     data = b"".join(buffer.peek(limit))
     buffer.advance(len(data))
     return data
 
 
 def underlying(chunk):
-    """The object that a chunk is, or is a view of."""
+    """Return the object that a chunk is, or is a memoryview of."""
     return chunk.obj if isinstance(chunk, memoryview) else chunk
 
 

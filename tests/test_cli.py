@@ -28,7 +28,7 @@ QUESTION = b"how many random integers do you want?\r\n"
 
 @pytest.fixture
 def command(tmp_path):
-    """command(*arguments) -> a Command in an empty directory, ended with the test."""
+    """command(*arguments) starts a Command in an empty directory. It ends with the test."""
     running = []
 
     def command(*arguments):
@@ -42,7 +42,7 @@ def command(tmp_path):
 
 @pytest.fixture
 def serve(command):
-    """serve(*arguments) -> a Command that serves on a free port, and listens."""
+    """serve(*arguments) starts `serve` on a free port, and waits until it listens."""
 
     def serve(*arguments):
         process = command("serve", "--port", "0", *arguments)
@@ -54,13 +54,13 @@ def serve(command):
 
 @pytest.fixture
 def client(closing):
-    """client(command) -> a plain socket connected to it."""
+    """client(command) returns a plain socket connected to the command."""
     return lambda process: closing(process.connect())
 
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """An empty directory to be in; what is done to sys.path is undone."""
+    """Change to an empty directory. Changes of sys.path are undone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
@@ -488,7 +488,7 @@ def test_an_app_that_stops_the_reactor_ends_the_server(serve, client, tmp_path):
 
 @pytest.fixture
 def shell(tmp_path, closing):
-    """shell(line) -> a process of sh that runs `line`, in which {run} is our command."""
+    """shell(line) starts sh with `line`, in which {run} stands for our command."""
 
     class Shell(subprocess.Popen):
         def close(self):
@@ -515,7 +515,7 @@ def free_port():
 
 
 def connected(port):
-    """A socket, as soon as somebody listens there."""
+    """Return a connected socket, as soon as a server listens on the port."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -597,7 +597,7 @@ def test_a_small_limit_of_descriptors_still_leaves_room_for_clients(command, des
 
 
 class Limits:
-    """A `resource` module; of what it is asked for, it takes what is not above `real`."""
+    """A `resource` module whose system allows no limit above `real`."""
 
     RLIMIT_NOFILE, RLIM_INFINITY = 7, -1
 
@@ -645,7 +645,7 @@ def test_where_there_are_no_limits_none_are_printed(monkeypatch):
 
 
 def full_pipe():
-    """(end that nobody reads, end that takes no byte)"""
+    """Return (reading end, writing end) of a pipe that takes no byte more."""
     ends = os.pipe()
     os.set_blocking(ends[1], False)
     try:

@@ -1,4 +1,4 @@
-"""`minireactor connect`: real processes, plain sockets as peers, pseudo-terminals."""
+"""`minireactor connect` as a real process, with plain sockets as peers and pseudo-terminals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL_BYTES = bytes(range(256)) * 4096  # 1 MiB: more than all the marks together
 
 
 class Peer:
-    """A plain listening socket; `accept()` gives its one connection."""
+    """A plain listening socket. accept() returns its one connection."""
 
     def __init__(self, closing):
         self._closing = closing
@@ -48,7 +48,7 @@ def peer(closing):
 
 @pytest.fixture
 def run(tmp_path):
-    """run(port, *options, stdin=..., shell=...) -> a process that runs `connect`.
+    """run(port, *options, stdin=..., shell=...) starts a process that runs `connect`.
 
     `shell` is a redirection, such as "<&-"."""
     with contextlib.ExitStack() as stack:
@@ -77,7 +77,7 @@ def end(process):
 
 
 def result(process):
-    """(exit status, standard output, standard error) of a process that ends by itself."""
+    """Wait for a process; return (exit status, standard output, standard error)."""
     out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, (err or b"").decode()
 
@@ -87,7 +87,7 @@ def readable(fd, seconds=PATIENCE):
 
 
 def read_until(fd, text):
-    """What a terminal's other end gives, up to where `text` has come."""
+    """Read from the master of a terminal until `text` has come, and return all of it."""
     got = b""
     while text not in got:
         assert readable(fd), f"only {got!r}"
@@ -159,7 +159,7 @@ def test_an_unknown_name_is_reported_in_one_line_with_status_1(run):
 
 @pytest.fixture
 def silent(closing):
-    """The port of a server that answers no connection attempt."""
+    """The port number of a server that answers no connection attempt."""
     if sys.platform != "linux":
         pytest.skip("how others treat a full backlog differs")
     server = closing(socket.socket())
@@ -368,7 +368,7 @@ def test_the_mode_of_its_descriptors_stays_as_it_is(blocking, run, peer):
 
 @pytest.fixture
 def tty():
-    """(master, slave) of a pseudo-terminal."""
+    """Return (master, slave) of a pseudo-terminal."""
     pytest.importorskip("termios")
     master, slave = os.openpty()
     yield master, slave
@@ -377,7 +377,7 @@ def tty():
 
 
 def on_terminal(run, tty, port, *options):
-    """Run it as a shell would: the terminal is its controlling one."""
+    """Run `connect` as a shell does: the terminal is its controlling terminal."""
     name = os.ttyname(tty[1])
     redirected = f"< {name} > {name} 2> {name}"
     # dash opens the terminal after setsid(), so it becomes the controlling one.

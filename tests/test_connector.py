@@ -1,4 +1,4 @@
-"""Connecting: names, addresses, refusals, patience, and trying again."""
+"""Connectors: names, addresses, refusals, timeouts, and trying again."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ FAILED = ["startFactory", "started", "failed", "stopFactory"]
 
 
 def listen(reactor, *protocols):
-    """(factory, port number)"""
+    """Return (factory, port number) of a server on the reactor."""
     factory = OneFactory(*protocols)
     return factory, reactor.listenTCP(0, factory, interface=LOCAL).getHost().port
 
 
 def unused_number():
-    """A port that nobody listens on."""
+    """Return the number of a port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind((LOCAL, 0))
         return sock.getsockname()[1]
@@ -68,7 +68,7 @@ def connected(reactor, factory):
 
 
 def failure(reactor, factory):
-    """What the attempt failed with; the factory has heard of nothing else."""
+    """Return the Failure of an attempt. Asserts that the factory got no other call."""
     pump(reactor, lambda: factory.reason is not None, "the failure")
     passes(reactor)
     assert factory.calls == FAILED
@@ -76,9 +76,9 @@ def failure(reactor, factory):
 
 
 class Names:
-    """A resolver in whose place: answers by host name, which `slow` ones give when they are told.
+    """A resolver with answers by host name. The `slow` ones answer when the test says so.
 
-    A number is resolved as ever."""
+    Numeric addresses are resolved as usual."""
 
     def __init__(self, **answers):
         self.answers = answers
@@ -424,7 +424,7 @@ def test_T3_a_connector_that_gives_up_withdraws_its_question(reactor, names):
 
 
 class Slow(ScriptedPoller):
-    """No connection comes about, but for those to ports that are among `answer`."""
+    """Attempts that stay in progress, but for those to the ports in `answer`."""
 
     def __init__(self):
         super().__init__()
@@ -441,7 +441,7 @@ class Slow(ScriptedPoller):
 
 @pytest.fixture
 def several(closing, names):
-    """(reactor, clock, poller, port numbers of three addresses of "server.example")"""
+    """Return (reactor, clock, poller, port numbers), for three addresses of "server.example"."""
     clock, poller = Clock(), Slow()
     reactor = closing(Reactor(poller, seconds=clock.seconds))
     listeners = [closing(socket.create_server((LOCAL, 0))) for _ in range(3)]
@@ -465,7 +465,7 @@ class Answers:
 
 
 def peers(reactor):
-    """The port numbers that it is connecting to."""
+    """Return the port numbers of the attempts in progress."""
     return [socket_of(writer).getpeername()[1] for writer in reactor.getWriters()]
 
 
@@ -749,7 +749,7 @@ def test_a_connection_that_is_gone_again_is_a_failure(reactor, monkeypatch):
 
 @pytest.fixture
 def stuck(closing):
-    """(reactor, clock, number): whoever connects to that port hears nothing more."""
+    """Return (reactor, clock, number): attempts to connect to that port never end."""
     clock = Clock()
     reactor = closing(Reactor(ScriptedPoller(), seconds=clock.seconds))
     server = closing(socket.create_server((LOCAL, 0)))

@@ -32,7 +32,7 @@ ELSEWHERE = "http://elsewhere.example"
 
 @pytest.fixture
 def board(reactor):
-    """A dashboard on the reactor, whose `moved` has the marks that were set for those to come."""
+    """A dashboard on the reactor. `moved` has the marks that it set for new connections."""
     moved = []
     own = Dashboard(reactor, "the title", set_marks=lambda high, low: moved.append((high, low)))
     own.moved = moved
@@ -42,12 +42,12 @@ def board(reactor):
 
 
 def place(page):
-    """host:port"""
+    """Return where a page listens, as host:port."""
     return re.fullmatch("http://(.+)/#.+", page.url)[1]
 
 
 def request(page, method="GET", path="/", body=b"", **headers):
-    """The bytes of one; a header is left out if it is None, and its name has _ for -."""
+    """Return the bytes of a request. A header that is None is left out; `_` stands for `-`."""
     given = {"host": place(page), "connection": "close", **headers}
     if body:
         given.setdefault("content_type", "application/json")
@@ -65,7 +65,7 @@ def visit(closing, page):
 
 
 def hear(reactor, client, enough):
-    """What comes until `enough(it)`, or the end."""
+    """Return what the client receives until `enough(it)`, or until the end."""
     heard = bytearray()
 
     def done():
@@ -81,7 +81,7 @@ def hear(reactor, client, enough):
 
 
 def ask(reactor, closing, page, *arguments, **more):
-    """(status, head, body) of the answer."""
+    """Send a request, and return (status, head, body) of the answer."""
     client = visit(closing, page)
     client.sendall(request(page, *arguments, **more))
     head, _, body = hear(reactor, client, lambda heard: False).partition(b"\r\n\r\n")
@@ -89,7 +89,7 @@ def ask(reactor, closing, page, *arguments, **more):
 
 
 def messages(heard):
-    """Of a stream of events, in their order; a part of one at its end is left out."""
+    """Return the messages of an event stream, without an incomplete one at its end."""
     found = re.findall(rb"data: ([^\n]*)\n\n", heard)
     return [json.loads(text) for text in found]
 
@@ -99,7 +99,7 @@ def samples(heard):
 
 
 def stream(reactor, closing, page):
-    """A client of /events, from which nothing was read yet."""
+    """Return a client of /events that has read nothing yet."""
     client = visit(closing, page)
     client.sendall(request(page, path=f"/events?token={page.token}"))
     return client
@@ -401,8 +401,8 @@ def test_nobody_looks_at_the_connections_while_nobody_looks_at_the_page(
 
 
 class Board:
-    """A dashboard on a scripted kernel and a time of its own, with one reader, whose `sock` it
-    is."""
+    """A dashboard on a scripted kernel and the test's clock, with one reader, whose socket is
+    `sock`."""
 
     def __init__(self, wire, clock):
         self.wire = wire
@@ -585,7 +585,7 @@ def command(tmp_path, closing):
 
 
 class Printed:
-    """What was printed of a dashboard."""
+    """The address and the token of a dashboard, out of the line that it printed."""
 
     def __init__(self, line):
         self.url = line.split(" on ")[1].split()[0]
@@ -593,7 +593,7 @@ class Printed:
 
 
 def talk(page, data):
-    """What a plain client of a dashboard in another process gets, until the end."""
+    """Return what a plain client of a dashboard in another process receives until the end."""
     host, _, port = place(page).rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         client.sendall(data)

@@ -1,4 +1,4 @@
-"""minireactor.defer: a result that is not there yet."""
+"""Deferred: callbacks, errbacks and chains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def explode(result: object) -> None:
 
 
 def record(into: list[Any]) -> Any:
-    """A callback that notes its result and hands None on."""
+    """Return a callback that records its result and returns None."""
     return into.append
 
 
@@ -155,14 +155,14 @@ def test_B3_an_interrupt_goes_through(kind: type[BaseException]) -> None:
 
 
 class OwnError(BaseException):
-    """A program's own, outside of Exception."""
+    """An exception class of a program that is not an Exception."""
 
 
 @pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, OwnError])
 def test_B3_a_callback_that_raises_any_other_class_fails_the_deferred(
     kind: type[BaseException],
 ) -> None:
-    """Twisted's Deferred catches them, too."""
+    """Twisted's Deferred catches them too."""
 
     def fail_so(result: object) -> None:
         raise kind

@@ -19,7 +19,7 @@ from minireactor.view.web.replay import Replay
 
 @pytest.fixture
 def demo(reactor, monkeypatch):
-    """One that runs, its clients connected, and whose buffers are full soon."""
+    """A running demo with connected clients. Its buffers are small, so that they fill soon."""
     monkeypatch.setattr(module, "MADE", 16 << 20)
     own = Demo(reactor)
     own.listen()
@@ -40,7 +40,7 @@ def marks(demo):
 
 
 def client_of(demo, name):
-    """What the page is told of it."""
+    """Return what the page receives about one client of the demo."""
     return next(client for client in demo.state()["clients"] if client["name"] == name)
 
 
@@ -470,7 +470,7 @@ def recording(tmp_path):
 
 
 def replayed(reactor, closing, path):
-    """What the page gets."""
+    """Return what the page receives of a recording."""
     page = Replay(path)
     page.listen(reactor, "127.0.0.1", 0)
     client = visit(closing, page)

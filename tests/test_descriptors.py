@@ -1,4 +1,4 @@
-"""Other people's descriptors: addReader, addWriter and their kin, with every poller."""
+"""Descriptors of programs: addReader(), addWriter() and the like, with every poller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reactor(request, closing):
 
 
 class Watched:
-    """One end of a socket pair, as an application would watch it; it keeps the calls."""
+    """One end of a socket pair, as a program watches it. Records its calls."""
 
     def __init__(self):
         self.socket, self.peer = socket.socketpair()
@@ -168,7 +168,7 @@ def test_a_shared_descriptor_is_an_error_that_names_both_objects(reactor, watche
 
 
 class OwnError(BaseException):
-    """A program's own, outside of Exception."""
+    """An exception class of a program that is not an Exception."""
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, GeneratorExit, OwnError])
@@ -486,7 +486,7 @@ def test_an_ended_object_is_kept_by_nobody(reactor):
 
 
 def taking_the_number_of(sock, closing):
-    """A pair of sockets, the first of which gets the number of `sock`, which is closed."""
+    """Close `sock`, and return a pair of sockets whose first reuses its descriptor."""
     left, right = socket.socketpair()
     number = sock.fileno()
     sock.close()
@@ -565,7 +565,7 @@ def test_a_connection_that_gets_the_descriptor_is_served_and_its_last_object_is_
 
 @contextlib.contextmanager
 def lower_numbers_taken(number):
-    """Until the end of this, `number` is the lowest that is free once it has been closed."""
+    """In this block, `number` is the lowest free descriptor once it has been closed."""
     taken = [os.open(os.devnull, os.O_RDONLY)]
     while taken[-1] < number:
         taken.append(os.open(os.devnull, os.O_RDONLY))

@@ -1,4 +1,4 @@
-"""minireactor.error: names, bases, attributes and sentences."""
+"""The exceptions: names, bases, attributes and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""minireactor.failure: an exception as a value."""
+"""Failure: an exception as a value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minireactor.failure import Failure, NoCurrentExceptionError
 
 
 class Held:
-    """Something that a frame keeps alive."""
+    """An object that a frame keeps alive."""
 
 
 def explode(text: str = "boom") -> None:

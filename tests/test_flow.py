@@ -1,4 +1,4 @@
-"""minireactor.core.flow: the table, and the rules that follow from it."""
+"""The table of flow control, and the rules that follow from it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ EXPECTED = {
 
 
 class Producer:
-    """Keeps the names of its calls."""
+    """Records the names of its calls."""
 
     def __init__(self):
         self.calls = []
@@ -85,7 +85,7 @@ class Producer:
 
 
 def control_in(state):
-    """(control, producer), the control being in that state by the events that lead there."""
+    """Return (control, producer), brought into a state by the events that lead there."""
     control, producer = FlowControl(), Producer()
     for call in {
         NONE: [],
@@ -100,7 +100,7 @@ def control_in(state):
 
 
 def happen(control, event, producer):
-    """Let it happen the way a consumer does; the call that came of it."""
+    """Fire an event as a consumer does, and return the name of the call that it caused."""
     if event in (PUSH_REGISTERED, PULL_REGISTERED):
         return control.register(producer, event == PUSH_REGISTERED)
     return control.fire(event)

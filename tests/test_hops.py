@@ -1,4 +1,4 @@
-"""How many proxies a connection has come through, as its first packet tells."""
+"""The count of the proxies before a connection, in the TTL of its first packet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def accepted(closing):
-    """accepted(ttl, host) -> the accepted end of a connection that was made with that TTL."""
+    """accepted(ttl, host) returns the accepted end of a connection made with that TTL."""
 
     def accepted(ttl=None, host="127.0.0.1", save=True):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,4 +1,4 @@
-"""The interfaces: harmless to name, to inherit from and to ask, and true of our own classes."""
+"""The interfaces: programs can name, inherit and query them; our classes keep them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Numbers:
 
 
 def members(interface):
-    """The functions that an interface names, its parents' too."""
+    """Return the functions that an interface and its parents name."""
     for base in interface.__mro__:
         if base.__module__ == interfaces.__name__:
             for name, member in vars(base).items():

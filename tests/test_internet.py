@@ -1,4 +1,4 @@
-"""The reactor: its life from startup to shutdown, its triggers, its threads."""
+"""The reactor: from startup to shutdown, its triggers, its threads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from minireactor.testing import Clock
 
 
 def run(reactor):
-    """run() that ends, whatever goes wrong; with the signals of the test left alone."""
+    """Call reactor.run() without signal handlers, and end it after PATIENCE seconds."""
     overslept = reactor.callLater(PATIENCE, reactor.crash)
     reactor.run(installSignalHandlers=False)
     assert overslept.active(), "the reactor ran on"

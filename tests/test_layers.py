@@ -1,4 +1,4 @@
-"""The shape of the package: imports point one way, the core stays small, importing does nothing."""
+"""The layers: imports point downwards, no import goes in a circle, importing does nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def source(module):
 
 
 class Imports(ast.NodeVisitor):
-    """What a module imports: `all`, also for type checkers only, and `eager` when it is loaded."""
+    """The imports of a module: `all`, type checkers' included, and `eager`, made when it loads."""
 
     def __init__(self, module):
         self.all = set()
@@ -90,13 +90,13 @@ class Imports(ast.NodeVisitor):
 
 
 def own(names):
-    """Which of our modules these names are."""
+    """Return which of these names are modules of ours."""
     found = {name.partition(".")[2] for name in names if name.startswith("minireactor.")}
     return found | ({"__init__"} if "minireactor" in names else set())
 
 
 def in_fresh_interpreter(code):
-    """What it prints."""
+    """Run code in a new interpreter, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
     )
@@ -105,7 +105,7 @@ def in_fresh_interpreter(code):
 
 
 def level_of(module):
-    """Return on which level a module stands; a KeyError names one that has no place."""
+    """Return the level of a module. Raises KeyError if its folder is on no level."""
     top = module.partition(".")[0]
     for number, folders in enumerate(LEVELS):
         if top in folders:

@@ -63,7 +63,7 @@ print("right: 42")
 
 
 class Tiny:
-    """A lesson that runs quickly, and can be spoilt."""
+    """A lesson that runs quickly, and that a test can spoil."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -98,7 +98,7 @@ def english(monkeypatch):
 
 @pytest.fixture
 def shell(tmp_path):
-    """shell(*arguments) -> a Command `learn` in an empty directory, ended with the test."""
+    """shell(*arguments) starts `learn` in an empty directory. It ends with the test."""
     running = []
 
     def shell(*arguments):

@@ -1,4 +1,4 @@
-"""minireactor.transports.lifecycle: the table, and a connection's way through it."""
+"""The table of a connection's states, and real connections that follow it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Scene:
         self.transport.write(b"x")
 
     def happen(self, event):
-        """Let it happen the way the kernel and programs do, or as near as the state allows."""
+        """Cause an event as the kernel or a program does, or as nearly as the state allows."""
         transport = self.transport
         if event == LOSE:
             transport.loseConnection()
@@ -170,7 +170,7 @@ def test_the_words_for_the_states_are_those_of_the_table():
 
 
 def goes_on(kind, event, state):
-    """Whether an end of input is only noted: the protocol may go on to write."""
+    """Return whether the protocol may go on writing after the end of input."""
     return event == END_OF_INPUT and kind == "half-closeable" and state is not WRITE_CLOSED
 
 

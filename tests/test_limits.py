@@ -1,4 +1,4 @@
-"""Rule T6: the marks reach into the kernel."""
+"""Rule T6: the marks also limit what the kernel buffers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_T6_a_limit_that_is_no_number_of_bytes_is_refused(reactor, limit):
 
 @has_limit
 def test_T6_the_kernel_holds_little_for_a_peer_that_does_not_read(reactor, closing):
-    """Without a limit it holds some 2.5 MB here, most of which is in its send buffer."""
+    """Without a limit, the kernel holds some 2.5 MB here, most of it in its send buffer."""
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport

@@ -1,4 +1,4 @@
-"""Closing without losing what was sent, and without anybody waiting for it."""
+"""The lingering close: no byte is lost, and no program waits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lingering(reactor):
 
 
 def closed_with_the_client_open(reactor, closing):
-    """(protocol, client): closed on our side; the client has neither read nor closed."""
+    """Return (protocol, client), closed on our side. The client has neither read nor closed."""
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.loseConnection()

@@ -1,4 +1,4 @@
-"""minireactor.log: one standard logger."""
+"""The log: one standard logger."""
 
 from __future__ import annotations
 

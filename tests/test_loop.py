@@ -1,4 +1,4 @@
-"""The loop: what one pass does, in which order, how much of it, and what an error ends."""
+"""The loop: the order and the limits of one iteration, and what an error ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from minireactor.testing import Clock
 
 
 class Script:
-    """A poller that reports what the test says, once for each entry of `passes`."""
+    """A poller that reports what the test says: each poll takes one entry of `passes`."""
 
     def __init__(self):
         self.passes = []
@@ -62,7 +62,7 @@ class Script:
 
 
 class Listed(Handler):
-    """A handler without a descriptor, which keeps its calls and may act in them."""
+    """A handler without a descriptor. Records its calls; hooks run inside them."""
 
     def __init__(self, fd, on_read=None, on_write=None, on_lost=None):
         super().__init__(fd)
@@ -260,7 +260,7 @@ def test_seconds_is_the_clock_of_delayed_calls(closing, clock):
 
 
 def test_R4_timers_are_on_time_under_an_endless_stream(closing):
-    """tornado #2997. Each read takes a millisecond of the clock that the timers go by."""
+    """tornado #2997. Each read takes a millisecond of the timers' clock."""
     clock = Clock()
     reactor = closing(Reactor(seconds=clock.seconds))
 
@@ -336,7 +336,7 @@ def test_T1_no_event_is_left_out_however_many_handlers_are_ready(closing):
 
 @pytest.fixture
 def greedy(loop, script, clock):
-    """greedy(count) -> the descriptors of handlers that are always ready, and take long."""
+    """greedy(count) returns the descriptors of handlers that are always ready and slow."""
 
     def greedy(count):
         fds = list(range(100, 100 + count))
@@ -635,7 +635,7 @@ def test_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
 
 
 def test_a_descriptor_that_is_reused_within_an_iteration_gets_no_stale_event(loop, script):
-    """joyent/libuv #968: A closes B and opens C, which gets B's number."""
+    """joyent/libuv #968: A closes B and opens C, which reuses B's descriptor."""
 
     def replace():
         loop.detach(b)
@@ -921,7 +921,7 @@ def test_a_connection_that_has_ended_leaves_nothing_in_the_loop(reactor, closing
 
 
 class Unprintable:
-    """Raises when it is called, and when it is to be shown."""
+    """A callable that raises when it is called, and whose repr raises."""
 
     def __call__(self):
         raise ValueError("called")

@@ -1,4 +1,4 @@
-"""Output that never makes the loop wait: the writer, the standard streams, the log handler."""
+"""Output that never blocks the loop: the writer, the standard streams, the log handler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the descriptor
 
 
 class Pipe:
-    """A pipe of which the test reads one end, or not."""
+    """A pipe whose reading end the test reads, or leaves full."""
 
     def __init__(self):
         self.end, self.fd = os.pipe()
@@ -29,7 +29,7 @@ class Pipe:
         self.text = b""
 
     def read(self):
-        """What has arrived so far."""
+        """Return what has arrived so far."""
         try:
             while data := os.read(self.end, 1 << 20):
                 self.text += data
@@ -61,7 +61,7 @@ def pipe(closing):
 
 @pytest.fixture
 def writer(pipe):
-    """A writer to the pipe; afterwards somebody reads it, so that its thread ends."""
+    """A writer to the pipe. The pipe is emptied afterwards, so that the writer's thread ends."""
     own = Writer(pipe.fd, limit=1000)
     yield own
     own.close(0)
@@ -74,7 +74,7 @@ def writer(pipe):
 
 
 def fill(pipe):
-    """Fill the pipe, as a reader that stalls does; how many bytes it took."""
+    """Fill the pipe, and return how many bytes it took."""
     os.set_blocking(pipe.fd, False)
     count = 0
     try:
@@ -377,7 +377,7 @@ def test_a_stream_without_a_descriptor_stays_as_it_is(monkeypatch, capsys):
 
 @pytest.fixture
 def log(clock):
-    """log(text, *args) logs a warning with our handler, and no other."""
+    """log(text, *args) logs a warning with our handler alone."""
     logger = logging.Logger("own")
     logger.addHandler(LogHandler(clock.seconds))
     yield logger.warning

@@ -1,4 +1,4 @@
-"""Readiness: one behaviour for every poller that the system has."""
+"""Pollers: each kind that the system has behaves in the same way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minireactor.error import ConnectionLost
 
 @pytest.fixture(params=[make for _, make in pollers()], ids=[name for name, _ in pollers()])
 def make(request, monkeypatch):
-    """Makes a poller, of each kind in turn. Those that have to look for hang-ups look at once."""
+    """A function that makes a poller, of each kind in turn. It looks for hang-ups at once."""
     monkeypatch.setattr(poller, "LOOK_SECONDS", 0.0)
     return request.param
 
@@ -210,7 +210,7 @@ def test_R2_looking_is_done_now_and_then_only(closing):
 
 @pytest.fixture
 def watched(make, closing):
-    """(reactor, watched poller)"""
+    """Return (reactor, watched poller)."""
     polling = Watched(make())
     return closing(Reactor(polling)), polling
 

@@ -1,4 +1,4 @@
-"""Listening ports: opening and closing, accepting, and what is left to do when nothing is left."""
+"""Listening ports: opening, closing, accepting, and a lack of descriptors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Counting(OneFactory):
 
 
 class Faulty:
-    """A listening socket whose accept() raises `faults` first; `accepts` counts the calls."""
+    """A listening socket whose accept() first raises `faults`. `accepts` counts the calls."""
 
     def __init__(self, sock, *faults):
         self._socket = sock
@@ -82,13 +82,13 @@ def listen(reactor, factory=None, **options):
 
 
 def answers(reactor, client):
-    """Whether the echo at the other end of `client` is alive."""
+    """Return whether the echo server of `client` answers."""
     client.send(b"?")
     return receive(reactor, client, 1) == b"?"
 
 
 def closed(client):
-    """Whether the client has been told that it is not wanted."""
+    """Return whether the client's connection has been closed."""
     try:
         return client.recv(1) == b""
     except BlockingIOError:
@@ -228,7 +228,7 @@ ABSENT = "198.51.100.1"
 
 @pytest.fixture
 def named(monkeypatch):
-    """Call it with the addresses that "server.example" is to have."""
+    """A function that sets the addresses of "server.example"."""
     real = socket.getaddrinfo
     has = []
 
@@ -775,7 +775,7 @@ def test_a_Port_has_a_log_prefix_and_a_repr_that_names_it(reactor):
 
 @pytest.fixture
 def many_descriptors():
-    """Room for 2,100 of them."""
+    """Raise the limit of descriptors to 2,100 at least."""
     if resource is None:
         pytest.skip("no way to know how many descriptors there are")
     count = 2100
@@ -856,7 +856,7 @@ def test_an_iteration_accepts_with_one_system_call_a_connection(reactor, closing
 
 @contextlib.contextmanager
 def no_descriptor_left():
-    """Until the end of this, whoever wants a descriptor gets EMFILE."""
+    """In this block, every new descriptor fails with EMFILE."""
     if resource is None:
         pytest.skip("no way to use them up")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -888,7 +888,7 @@ def test_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, monkeyp
 
 @pytest.fixture
 def full_house(closing):
-    """(reactor, watched poller, port, a client inside, three sockets not yet connected)"""
+    """Return (reactor, watched poller, port, connected client, three unconnected sockets)."""
     polling = Watched()
     reactor = closing(Reactor(polling))
     own = listen(reactor, OneFactory(Echo(), Echo(), Echo()))

@@ -1,4 +1,4 @@
-"""minireactor.protocol: protocols, factories and the art of coming back."""
+"""Protocols and factories, and the factory that reconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two connections as one: what flows through, what stops it, and how it ends."""
+"""Joined connections: what passes through, what pauses it, and how it ends."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def line(reactor, closing, mode):
-    """line(**options) -> a Line: client, proxy, target, connected."""
+    """line(**options) returns a Line: client, proxy and target, connected."""
     return lambda **options: Line(reactor, closing, mode, **options)
 
 
 @pytest.fixture
 def joined(wire):
-    """Two scripted connections that are joined, `a` and `b`, each with its `socket`."""
+    """Two joined connections on scripted sockets, `a` and `b`."""
 
     class Joined:
         def __init__(self):
@@ -356,7 +356,7 @@ def time():
 
 @pytest.fixture
 def limited(monkeypatch, time):
-    """Two joined connections on a scripted kernel and fake time, of which `a` sends plenty."""
+    """Two joined connections on a scripted kernel and the test's clock; `a` sends plenty."""
     wire = Wire(monkeypatch, time)
 
     class Limited:
@@ -367,7 +367,7 @@ def limited(monkeypatch, time):
             join(self.a, self.b, RATE, lambda t, reason: self.lost.append(reason.type))
 
         def let_pass(self, seconds):
-            """In steps of a hundredth."""
+            """Move the time by `seconds`, in steps of 0.01 s."""
             for _ in range(round(seconds * 100)):
                 time.advance(0.01)
                 wire.run(2)
@@ -540,7 +540,7 @@ def test_urgent_bytes_arrive_in_their_place(line, reactor, source, size):
 
 
 def read_now(sock):
-    """What there is."""
+    """Return what can be read now."""
     sock.setblocking(False)
     try:
         return sock.recv(1 << 20)
@@ -790,7 +790,7 @@ def test_an_impossible_rate_is_refused_by_name(rate):
 
 @pytest.fixture
 def timed(clock):
-    """A reactor on time of the test's own."""
+    """A reactor whose time only the test moves."""
     own = Reactor(seconds=clock.seconds)
     yield own
     own.close()

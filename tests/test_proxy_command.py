@@ -36,13 +36,13 @@ needs_proc = pytest.mark.skipif(
 
 
 def tool(name):
-    """The test is skipped, and says so, on a system without it."""
+    """Return a mark that skips a test if a program is not installed."""
     return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
 
 
 @pytest.fixture
 def command(tmp_path, closing):
-    """command(*arguments) -> a Command, ended with the test."""
+    """command(*arguments) starts a Command. It ends with the test."""
     return lambda *arguments: closing(Command("proxy", *arguments, cwd=tmp_path))
 
 
@@ -54,13 +54,13 @@ def command(tmp_path, closing):
     ]
 )
 def mode(request):
-    """The way in which the command moves bytes."""
+    """How the command moves bytes: "copy" or "splice"."""
     return request.param
 
 
 @pytest.fixture
 def proxy(command, mode):
-    """proxy(*arguments) -> a Command that proxies from a free port, `port`, and listens."""
+    """proxy(*arguments) starts `proxy` on a free port, `port`, and waits until it listens."""
 
     def proxy(*arguments):
         process = command("127.0.0.1:0", *map(str, arguments), *MODES[mode][1])
@@ -72,7 +72,7 @@ def proxy(command, mode):
 
 @pytest.fixture
 def target(closing):
-    """A plain server; `port` is its number, `accept()` gives the next connection."""
+    """A plain server. `port` is its port number; accept() returns the next connection."""
 
     class Target:
         def __init__(self):
@@ -90,7 +90,7 @@ def target(closing):
 
 @pytest.fixture
 def served():
-    """served(protocol) -> the port number of a server in a thread of its own."""
+    """served(protocol) returns the port number of a server in a thread of its own."""
     running = []
 
     def served(protocol):
@@ -110,17 +110,17 @@ def served():
 
 @pytest.fixture
 def client(closing):
-    """client(process) -> a plain blocking socket connected to it."""
+    """client(process) returns a plain blocking socket connected to the process."""
     return lambda process: closing(process.connect())
 
 
 def ended(process):
-    """The next line about the end of a connection, taken apart."""
+    """Return the parts of the next line about the end of a connection."""
     return re.match(END, process.line_with(" bytes up, ")).groupdict()
 
 
 def run(*arguments, **options):
-    """What a program prints, as bytes; it must succeed."""
+    """Return what a program prints, as bytes. Raises AssertionError if it fails."""
     done = subprocess.run(arguments, capture_output=True, timeout=6 * PATIENCE, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -345,7 +345,7 @@ def test_it_survives_the_end_of_whoever_read_its_output(proxy, served, client):
 
 @pytest.fixture
 def web(tmp_path):
-    """(port number, the content of /file) of Python's own web server."""
+    """Return (port number, content of /file) of Python's own web server."""
     content = os.urandom(3 * MEGABYTE)
     (tmp_path / "file").write_bytes(content)
     process = subprocess.Popen(
@@ -559,7 +559,7 @@ def test_marks_are_those_of_the_options(proxy, target, client):
 
 
 class Found(Exception):
-    """What the relay would have been made with."""
+    """Raised in place of making the relay, with its arguments."""
 
 
 def test_how_it_is_to_proxy_reaches_the_relay(monkeypatch):
@@ -668,7 +668,7 @@ def test_a_signal_lets_a_transfer_finish(proxy, target, client):
 
 
 def joined(peer, target):
-    """What stands at the target's end, once the proxy has seen the connection through."""
+    """Return the target's connection, once the proxy has joined it."""
     behind = target.accept()
     peer.sendall(b"x")
     assert behind.recv(1) == b"x"
@@ -703,7 +703,7 @@ def test_a_second_signal_aborts_at_once(proxy, target, client):
 
 
 def resident(pid):
-    """Memory of a process, in bytes."""
+    """Return the resident memory of a process, in bytes."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 

@@ -1,12 +1,11 @@
-"""Random conversations through a proxy, some at a time: each byte arrives, in order, and each end.
+"""Random conversations through a proxy, several at a time: each byte and each end arrives in order.
 
-A conversation has two ends, which send something in pieces of any size, pause, half-close before
-or after the other does, or reset the connection at any point. What is to be held against: the
-other end receives all of it and then the end of the stream; or, of a connection that is reset, the
-beginning of it and then the reset. An end of the stream behind half of the bytes would be a lie.
+A conversation has two ends. Each end sends data in writes of any size, pauses, half-closes before
+or after the other end, or resets the connection at any point. The other end must receive all of
+the data and then the end of the stream. If the connection is reset, the other end must receive the
+beginning of the data and then the reset: never an end of the stream after half of the bytes.
 
-A failure prints the seed and the number of the conversation, which say what it was to be; to run
-more of them, or those again:
+A failure prints the seed and the number of the conversation. To repeat a run, or to run more:
 
     MINIREACTOR_CONVERSATIONS=10000 MINIREACTOR_SEED=12345 python -m pytest -m '' \
         tests/test_proxy_walk.py
@@ -48,7 +47,7 @@ LARGEST_PIECE = 256 * 1024
 
 
 class Plan:
-    """What one end is going to do."""
+    """What one end is to do."""
 
     def __init__(self, rng):
         low, high = rng.choice(SELDOM if rng.random() < 0.01 else RANGES)
@@ -78,7 +77,7 @@ def plans(rng):
 
 
 class End:
-    """One end: a plain socket that does what its plan says, a little at a time."""
+    """One end: a plain socket that follows its plan, a little at a time."""
 
     def __init__(self, sock, plan, peer, rng):
         sock.setblocking(False)
@@ -94,7 +93,7 @@ class End:
         self.is_over = False
 
     def step(self):
-        """Whether anything has happened; None if it did not care to look."""
+        """Take a step. Return whether anything has happened, None if the end did not look."""
         if self.is_over:
             return False
         if self.rng.random() < self.plan.laziness:
@@ -214,7 +213,7 @@ class Slot:
         return self.target.is_over
 
     def check(self):
-        """What each end was sent before its end; and no reset out of nothing."""
+        """Assert that each end got what was sent to it, and no reset without a cause."""
         ends = [self.client, self.target]
         if self.target is None:
             assert self.client.has_reset, "no target"

@@ -1,8 +1,9 @@
 """A long random walk over a transport's public interface, held against an independent model.
 
-The model is written from the rules and knows nothing of the table or the buffer: plain numbers,
-one pass of the loop at a time. After every step, the transport, the kernel's end, the protocol and
-the producer must agree with it. A failure prints the seed and the last steps; to repeat one:
+The model is written from the rules and knows nothing of the table or the buffer. It consists of
+plain numbers, and goes one iteration of the loop at a time. After every step, the transport, the
+kernel's end, the protocol and the producer must agree with the model. A failure prints the seed
+and the last steps. To repeat a run:
 
     MINIREACTOR_SEED=12345 python -m pytest -m '' tests/test_random_walk.py
 """
@@ -38,8 +39,9 @@ SIZES = [0, 1, 2, 7, 30, 99, 100, 101, 500, 8192, 30_000]
 
 
 class Producer:
-    """Strict: any breach of the contract raises, and is kept. What it does when it is called comes
-    from a script, which the model reads as well."""
+    """A strict producer: any breach of the contract raises, and is recorded.
+
+    A script says what the producer does when it is called. The model reads the same script."""
 
     def __init__(self, streaming, script):
         self.streaming = streaming
@@ -86,7 +88,7 @@ ANSWERS = [None] * 20 + SIZES * 2 + ["lose", "half"]
 
 
 class Answering:
-    """Mixed into a protocol: what it does with its input comes from a seed, as in the model."""
+    """A mix-in for protocols: a seed decides what it does with input, as in the model."""
 
     def dataReceived(self, data):
         super().dataReceived(data)
@@ -124,7 +126,7 @@ class Script:
 
 
 class Model:
-    """What the rules say, in numbers."""
+    """The rules, in numbers."""
 
     def __init__(self, half_closeable, answers):
         self.answers = answers

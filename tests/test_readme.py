@@ -38,7 +38,7 @@ def block(text, marker, language):
 
 
 def drawing():
-    """The table of flow.py as a Mermaid diagram: rows that do anything, one arrow each."""
+    """Return the table of flow.py as a Mermaid diagram: an arrow for each row with an effect."""
     lines = ["stateDiagram-v2", f"    [*] --> {flow.NONE}"]
     for (state, event), (following, call) in flow.TRANSITIONS.items():
         if call or following != state:

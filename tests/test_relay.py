@@ -41,14 +41,14 @@ def time():
 
 @pytest.fixture
 def timed(time):
-    """A reactor on time of the test's own."""
+    """A reactor whose time only the test moves."""
     own = Reactor(seconds=time)
     yield own
     own.close()
 
 
 class Target:
-    """A plain server, which takes whoever comes."""
+    """A plain server that accepts every connection."""
 
     def __init__(self, closing):
         self.door = closing(listening())
@@ -60,7 +60,7 @@ class Target:
         return self._closing(self.door.accept()[0])
 
     def accept_all(self):
-        """Those who wait."""
+        """Accept all waiting connections."""
         self.door.setblocking(False)
         found = []
         while True:
@@ -77,7 +77,7 @@ def target(closing):
 
 @pytest.fixture
 def start(reactor, target):
-    """start(*places, **options) -> a Relay that listens, and keeps its `events` and `ended`."""
+    """start(*places, **options) returns a listening Relay, and records `events` and `ended`."""
 
     def start(*places, on=reactor, high=65536, listen=("127.0.0.1", 0), **options):
         events = []
@@ -105,7 +105,7 @@ def start(reactor, target):
 
 @pytest.fixture
 def come(closing):
-    """come(relay) -> a plain client that has just been accepted."""
+    """come(relay) returns a plain client that the relay has just accepted."""
 
     def come(relay):
         before = relay.events.count("connectionMade")
@@ -118,7 +118,7 @@ def come(closing):
 
 @pytest.fixture
 def meet(come, target):
-    """meet(relay) -> (client, target), plain sockets that are joined."""
+    """meet(relay) returns (client, target), plain sockets that the relay has joined."""
 
     def meet(relay):
         before = relay.events.count("connected")
@@ -143,7 +143,7 @@ def warnings(caplog):
 
 
 def let_pass(time, reactor, seconds, step):
-    """Time goes by, in steps, the reactor running."""
+    """Move the time by `seconds` in steps, with the reactor running."""
     until = time() + seconds
     while time() < until:
         time.advance(step)
@@ -700,7 +700,7 @@ def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_accepted(
 
 
 class Ends:
-    """A connection, as far as its addresses."""
+    """The addresses of a connection, without the connection."""
 
     def __init__(self, peer, host):
         self.getPeer = lambda: peer

@@ -1,4 +1,4 @@
-"""Look-ups: shared, kept, bounded in number, and waited for by nobody who is not asked to."""
+"""Look-ups of names: shared, cached, limited in number, and never in the loop's thread."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ except ImportError:
 
 
 class Names:
-    """In the place of getaddrinfo(): `answers` has addresses or an exception for each host.
+    """Stands in for getaddrinfo(): `answers` has addresses or an exception for each host.
 
-    `held` has an event for each host whose answer is to wait for it. `asked` has the look-ups."""
+    `held` has an event for each host whose answer has to wait. `asked` has the look-ups."""
 
     def __init__(self):
         self.answers = {}
@@ -57,7 +57,7 @@ class Names:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answer]
 
     def hang(self, *hosts):
-        """Let look-ups of these hosts hang until the event is set."""
+        """Make the look-ups of these hosts hang until an event is set. Return the event."""
         event = threading.Event()
         for host in hosts:
             self.answers.setdefault(host, ["192.0.2.9"])
@@ -85,7 +85,7 @@ def reactor(closing, clock):
 
 
 class Client:
-    """Asks a reactor's resolver; `found` is the answer, and `hosts` its addresses' hosts."""
+    """A client of a reactor's resolver. `found` is the answer, `hosts` are its hosts."""
 
     def __init__(self, reactor, host, port=80):
         self.found = None
@@ -106,7 +106,7 @@ def answered(reactor, client):
 
 
 def settle(reactor, names, count):
-    """Until so many look-ups are under way, and then some passes for one too many."""
+    """Wait until `count` look-ups run, and assert that no more of them begin."""
     pump(reactor, lambda: len(names.asked) >= count, "the look-ups")
     passes(reactor)
     assert len(names.asked) == count

@@ -1,7 +1,7 @@
-"""The sample program that the project began from, unchanged but for its imports, runs as it is.
+"""A sample program for Twisted runs here, unchanged but for its imports.
 
-Where Twisted is installed, the same file runs on Twisted too, and the calls that reach its
-producer and the bytes that reach its client are compared.
+If Twisted is installed, the same file runs on Twisted too. The calls that reach its producer and
+the bytes that reach its client are compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ needs_twisted = pytest.mark.skipif(
 
 
 class Run:
-    """The calls in order, and the bytes that the client got after the greeting."""
+    """The calls in their order, and the bytes that the client received after the greeting."""
 
     def __init__(self, engine, low, count=COUNT, most=None):
         command = [sys.executable, str(HERE / "seed_driver.py"), engine, str(low)]

@@ -1,4 +1,4 @@
-"""Sending files from where they are: the bytes, the flow control, and files that do not keep."""
+"""sendFile(): the bytes, the flow control, and files that change meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ K = 1024
 
 @pytest.fixture(params=["os.sendfile", "read"])
 def way(request, monkeypatch):
-    """Both ways to get the bytes to the kernel."""
+    """Both ways to send a file: os.sendfile(), and reading."""
     if request.param == "read":
         monkeypatch.setattr(sendfile, "_HAS_SENDFILE", False)
     elif not sendfile._HAS_SENDFILE:
@@ -40,7 +40,7 @@ def content(file):
 
 
 def outcome(deferred):
-    """A list that gets what the Deferred gets."""
+    """Return a list to which the result of the Deferred is added."""
     got = []
     deferred.addBoth(got.append)
     return got
@@ -105,7 +105,7 @@ def test_P2_P3_a_push_producer_is_paused_while_a_file_is_pending(reactor, closin
 
 
 class Quiet:
-    """A producer that only notes its calls."""
+    """A producer that only records its calls."""
 
     def __init__(self, calls):
         self._calls = calls

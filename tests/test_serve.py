@@ -30,7 +30,7 @@ def time():
 
 @pytest.fixture
 def timed(time):
-    """A reactor on time of the test's own."""
+    """A reactor whose time only the test moves."""
     own = Reactor(seconds=time)
     yield own
     own.close()
@@ -38,7 +38,7 @@ def timed(time):
 
 @pytest.fixture
 def start(reactor):
-    """start(factory, **options) -> a Server that listens, and keeps its `events`."""
+    """start(factory, **options) returns a listening Server, and records its `events`."""
 
     def start(factory, on=reactor, **options):
         events = []
@@ -58,7 +58,7 @@ def start(reactor):
 
 @pytest.fixture
 def join(closing):
-    """join(server) -> a plain client whose connection the server has made."""
+    """join(server) returns a plain client that the server has accepted."""
 
     def join(server):
         before = server.totals().connections
@@ -70,7 +70,7 @@ def join(closing):
 
 
 class Sender(Protocol):
-    """Has written all it has to say before a byte of it has left, and closes."""
+    """Writes all its bytes at once, and closes before any has been sent."""
 
     SIZE = 24 * MEGABYTE
 
@@ -89,13 +89,15 @@ def only(server):
 
 
 def fill(server, client):
-    """Have the kernel's buffers full of integers that `client` does not read."""
+    """Fill the kernel's buffers with integers that `client` does not read."""
     client.sendall(b"1000000000000000\n")
     pump(server.reactor, lambda: only(server).writing, "a full kernel buffer")
 
 
 def read_until_some_is_taken(server, client):
-    """The peer's kernel says so only when there is plenty of room, which may need megabytes."""
+    """Read until the server's kernel has sent more.
+
+    The peer's kernel announces room only when it has plenty, which may need megabytes."""
     before = taken(server)
     received = 0
     while server.connections and taken(server) == before:
@@ -108,7 +110,7 @@ def taken(server):
 
 
 def let_pass(time, reactor, seconds, step):
-    """Time goes by, in steps, the reactor running."""
+    """Move the time by `seconds` in steps, with the reactor running."""
     until = time() + seconds
     while time() < until:
         time.advance(step)
@@ -548,7 +550,7 @@ def test_a_walk_leaves_those_alone_that_end_meanwhile(start, join, time, timed, 
 
 @pytest.fixture
 def scripted(wire, clock):
-    """scripted(room, **limits) -> (transport, socket, pass_time) of a Server's only connection."""
+    """scripted(room, **limits) returns (transport, socket, pass_time) of one connection."""
 
     def scripted(room, **limits):
         server = Server(wire.reactor, Factory(), **limits)
@@ -778,7 +780,7 @@ def test_the_end_of_all_connections_is_reported_once(start, join, reactor):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """module(source) -> the name of a new module in the current directory."""
+    """module(source) returns the name of a new module in the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     made = []

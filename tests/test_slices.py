@@ -9,7 +9,7 @@ from minireactor.core.slices import SLICE_ENDINGS, SLICE_SECONDS, Walk
 
 
 class Turns:
-    """A reactor whose walks go on when the test says so, on a clock that a visit moves."""
+    """A reactor whose walks the test continues, on a clock that a visit moves."""
 
     def __init__(self):
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Moving bytes from socket to pipe to socket: what becomes of the pipes."""
+"""Splice: bytes go from socket to pipe to socket, and no pipe is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def no_spare_pipes():
 
 @pytest.fixture
 def pair(closing):
-    """Two ends of a connection, neither of which blocks."""
+    """Return both ends of a connection, non-blocking."""
     ends = socket.socketpair()
     for end in ends:
         closing(end).setblocking(False)
@@ -45,7 +45,7 @@ def pair(closing):
 
 @pytest.fixture
 def spliced(monkeypatch):
-    """How many bytes each splice took from its socket."""
+    """A list of how many bytes each splice took from its socket."""
     taken = []
 
     def noting(sock):
@@ -136,7 +136,7 @@ def test_one_small_splice_among_large_ones_ends_nothing_but_two_do(reactor, clos
     through = Line(reactor, closing, "splice")
 
     def moved(size):
-        """The splices that it took."""
+        """Exchange `size` bytes, and return the size of each splice."""
         del spliced[:]
         exchange(reactor, through.client, through.target, os.urandom(size))
         return spliced.copy()
@@ -149,7 +149,7 @@ def test_one_small_splice_among_large_ones_ends_nothing_but_two_do(reactor, clos
 
 
 class Lump(Source):
-    """Bytes that a pipe holds, to be sent whenever somebody asks."""
+    """Bytes in a pipe, which can be sent at any time."""
 
     def __init__(self, left):
         self.left = left
@@ -242,7 +242,7 @@ def test_stalled_conversations_above_the_ceiling_are_copied(reactor, closing, mo
 
 
 class Turns:
-    """Legs that move bulk, each of whose turns takes `seconds`, and their reactor."""
+    """Legs that move bulk data on one reactor. Each turn takes `seconds`."""
 
     def __init__(self, seconds=0.0):
         self.now = 0.0
@@ -272,7 +272,7 @@ class Turns:
         return leg
 
     def iterate(self):
-        """What was asked for comes once, as in an iteration of the loop."""
+        """Make each requested call once, as an iteration of the loop does."""
         later, self.later = self.later, []
         for call, arguments in later:
             call(*arguments)

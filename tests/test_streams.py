@@ -40,7 +40,7 @@ from minireactor.testing import Clock, StrictPullProducer, StrictPushProducer, S
 
 
 class OwnError(BaseException):
-    """A program's own, outside of Exception."""
+    """An exception class of a program that is not an Exception."""
 
 
 OTHER_ERRORS = [asyncio.CancelledError, GeneratorExit, OwnError]
@@ -48,7 +48,7 @@ PRODUCERS = [StrictPushProducer, StrictPullProducer]
 
 
 def in_parts(data):
-    """The identity, as a generator."""
+    """Yield the chunk unchanged, in parts of 7 bytes."""
     for start in range(0, len(data), 7):
         yield bytearray(data[start : start + 7])
 
@@ -70,10 +70,10 @@ each_producer = pytest.mark.parametrize("producing", PRODUCERS)
 
 
 class Sink:
-    """A consumer that a test pauses, resumes and loses. It takes nothing amiss: what a stage must
-    not do to a consumer is kept in `breaches`.
+    """A consumer that a test pauses, resumes and loses.
 
-    `pause_at`: the numbers of the writes from inside which it pauses, or "all".
+    It raises nothing. What a stage must not do to a consumer is recorded in `breaches`.
+    `pause_at`: the numbers of the writes from inside which the sink pauses, or "all".
     """
 
     def __init__(self, clock=None, pause_at=()):
@@ -146,7 +146,7 @@ class Sink:
 
 
 class PlainSink(Sink):
-    """No transport: a consumer and nothing else."""
+    """A consumer that is no transport."""
 
     loseConnection = abortConnection = None
 
@@ -157,12 +157,12 @@ class PlainSink(Sink):
 
 
 def next_call(clock):
-    """Let the time come of the next call."""
+    """Move the clock to the next delayed call."""
     clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
 
 
 def settle(clock, *sinks, most=10_000):
-    """Resume and wait for as long as there is anybody to resume, or anything to wait for."""
+    """Resume paused sinks and move the clock until nothing is left to do."""
     for _ in range(most):
         paused = [sink for sink in sinks if sink.paused]
         if paused:
@@ -175,7 +175,7 @@ def settle(clock, *sinks, most=10_000):
 
 
 def chain(kind, clock, producing=StrictPushProducer, chunks=CHUNKS, on=None, **sink_options):
-    """(producer, stage, sink), not started."""
+    """Return (producer, stage, sink), not started."""
     sink = Sink(clock, **sink_options)
     stage = STAGES[kind](clock)
     stage.feed(sink, lambda: sink.calls.append("finished"))
@@ -938,7 +938,7 @@ def test_a_buffer_overfills_its_consumer_by_one_portion_at_most(clock):
 
 
 def worst_window(times, chunks, seconds=1):
-    """The most bytes in any closed window of that length."""
+    """Return the most bytes in any closed window of `seconds`."""
     worst = total = start = 0
     for end, chunk in enumerate(chunks):
         total += len(chunk)
@@ -1099,7 +1099,7 @@ def compressed(clock):
 
 
 def decompressed(clock, most=1000):
-    """Transform that gives no more than `most` bytes at a time, and notices a missing end."""
+    """Return a Transform that gives at most `most` bytes at a time, and reports a missing end."""
     unpacker = zlib.decompressobj()
 
     def unpacked(data):
@@ -1358,7 +1358,7 @@ def test_neither_function_is_called_after_a_loss(clock):
 
 
 def tee_of(clock, *slows, **options):
-    """(tee, sinks, branches)"""
+    """Return (tee, sinks, branches)."""
     tee = Tee(clock, **options)
     sinks = [Sink() for _ in slows]
     return tee, sinks, [tee.add(sink, slow) for sink, slow in zip(sinks, slows)]
@@ -1610,7 +1610,7 @@ def held_by(stages):
 
 
 def read_all(reactor, client, most=1 << 20):
-    """A hash of all that comes, up to the end."""
+    """Read up to the end, and return a hash of all of it."""
     received = hashlib.sha256()
     ended = []
     client.setblocking(False)
@@ -1634,7 +1634,7 @@ def read_all(reactor, client, most=1 << 20):
 def test_with_the_last_reader_stalled_the_first_producer_stops_and_nothing_is_lost(
     reactor, closing, producing
 ):
-    """All the stages between a producer and a socket whose peer reads nothing, then everything."""
+    """All stages between a producer and a socket, whose peer first reads nothing, then all."""
     protocol, client = served(reactor)
     closing(client)
     transport = protocol.transport
@@ -1697,7 +1697,7 @@ def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
 
 
 class Upstream(Recorder):
-    """Passes on what it reads: its transport is the push producer."""
+    """Writes what it reads to a consumer. Its transport is the push producer."""
 
     way = None
 
@@ -1747,8 +1747,9 @@ EPISODES = 800
 
 
 class Spy:
-    """Between two stages, or a producer and a stage: hands all calls on, and keeps all breaches of
-    the contract, of either side."""
+    """Stands between two stages, or a producer and a stage, and passes all calls on.
+
+    Records all breaches of the contract, of either side."""
 
     def __init__(self, below):
         self.below = below
@@ -1955,14 +1956,14 @@ class Episode:
                 stage.feed(spy, self._finish)
 
     def poke(self):
-        """A pull producer that owes an answer gives it."""
+        """Let a pull producer write, if it was asked and has not written yet."""
         producer = self.producer
         if self.spies[0].calls[-1] == "resume" and not producer.streaming:
             self.chunks.insert(self.passed(), b"poke")
             producer.write(b"poke")
 
     def passed(self):
-        """How many of the chunks the producer has written."""
+        """Return how many chunks the producer has written."""
         total = count = 0
         while total < self.producer.written:
             total += len(self.chunks[count])
@@ -1981,7 +1982,7 @@ class Episode:
             assert stage.buffered <= mark + max(self.largest, LARGEST_CHUNK), stage
 
     def run_to_the_end(self):
-        """Let all that waits go on, then look at what has come of it."""
+        """Let everything go on to the end, and check the result."""
         reactor = self.wire.reactor
         self.feed()
         for _ in range(20_000):
@@ -2020,7 +2021,7 @@ class Episode:
         return self.lossy
 
     def broken(self):
-        """Whether the loss has gone as far as it will."""
+        """Return whether the loss of the consumer has reached all stages."""
         return self.lossy and self.stages[-1].over
 
 

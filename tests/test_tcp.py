@@ -1,7 +1,7 @@
-"""Connections: flow control, endings, reading, bytes and errors. Named by the rules that they keep.
+"""Connections: flow control, endings, reading, bytes and errors, named by their rules.
 
-Where the kernel decides, the sockets are real; where we decide, they are scripted, and `room` is
-what the kernel still takes.
+Tests of what the kernel decides use real sockets. Tests of what minireactor decides use scripted
+sockets, whose `room` is how many bytes the kernel still takes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ K = 1024
 
 
 class Push:
-    """A push producer that keeps what it is told; `on_*` hooks run inside the calls."""
+    """A push producer that records its calls; `on_*` hooks run inside the calls."""
 
     def __init__(self, on_pause=None, on_resume=None, on_stop=None):
         self.calls = []
@@ -64,7 +64,7 @@ class Push:
 
 @pytest.fixture
 def open_wire(wire):
-    """(protocol, transport, socket) with no room at all, marks 100 and 20."""
+    """Return (protocol, transport, socket) without room in the kernel, marks 100 and 20."""
     protocol = Recorder()
     transport, sock = wire.connect(protocol)
     transport.setWriteBufferLimits(100, 20)
@@ -829,7 +829,7 @@ def test_R1_a_pause_inside_a_callback_holds(reactor, closing, where):
 
 
 class Lines(LineReceiver):
-    """Pauses its transport in each line."""
+    """A line receiver that pauses its transport at each line."""
 
     delimiter = b"\n"
 

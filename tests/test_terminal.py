@@ -298,7 +298,7 @@ def test_a_line_is_captured_when_it_is_complete():
 
 @pytest.fixture
 def streams(monkeypatch):
-    """streams() -> (sys.stdout, sys.stderr), terminals both, from now on."""
+    """streams() makes sys.stdout and sys.stderr terminals, and returns both."""
 
     def streams():
         out, err = Stream(), Stream()

@@ -1,4 +1,4 @@
-"""minireactor.testing: what it promises to the tests that stand on it."""
+"""minireactor.testing: the strict producers, the transports and the clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minireactor.testing import (
 
 
 class Greeter(Protocol):
-    """Greets, echoes, and keeps why it ended."""
+    """Greets, echoes, and records the reason of its end."""
 
     def __init__(self):
         self.reasons = []
@@ -398,7 +398,7 @@ def test_writes_after_the_disconnection_are_dropped():
 
 
 def paused_after(count):
-    """A transport that pauses its push producer in each `count`th write."""
+    """Return a transport that pauses its push producer in each `count`th write."""
 
     class Pausing(StringTransport):
         writes = 0
@@ -413,7 +413,7 @@ def paused_after(count):
 
 
 def breaks(rule, producer, call):
-    """Whether `call` is a breach of `rule`: raised, kept, and reported by check()."""
+    """Return whether `call` breaches `rule`: it raises, and check() reports it later."""
     with pytest.raises(AssertionError, match=f"^{rule}: "):
         call()
     assert producer.breaches[-1].startswith(f"{rule}: ")

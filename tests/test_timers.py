@@ -1,4 +1,4 @@
-"""minireactor.core.timers: the order, the moving and the cancelling of delayed calls."""
+"""Delayed calls: their order, moving and cancelling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from minireactor.error import AlreadyCalled, AlreadyCancelled
 
 
 class Time:
-    """A queue on a time of the test's own; `made` has what its calls noted."""
+    """A queue of delayed calls whose time the test moves. `made` has what the calls recorded."""
 
     def __init__(self, now=0.0):
         self.now = now
@@ -34,7 +34,7 @@ class Time:
         return self.queue.add(delay, self.made.append, (note,), {})
 
     def run(self, now=None):
-        """One pass at `now`; what was made in it."""
+        """Run one iteration at `now`, and return the calls that it made."""
         if now is not None:
             self.now = now
         before = len(self.made)
@@ -51,7 +51,7 @@ def at():
 
 
 class Poller:
-    """A kernel in which nothing happens; `timeouts` has how long the loop was ready to wait."""
+    """A poller without events. `timeouts` has the timeout of each poll."""
 
     def __init__(self):
         self.timeouts = []
@@ -109,7 +109,7 @@ def test_the_function_has_to_be_callable(at):
 
 
 def dead_entries(queue):
-    """How many there are. A queue that counts wrong is rebuilt too early, or never."""
+    """Count the cancelled entries. A queue that counts wrong is rebuilt too early, or never."""
     return sum(entry[1] != entry[2].entry_serial for entry in [*queue.due, *queue.heap])
 
 

@@ -1,4 +1,4 @@
-"""minireactor.core.triggers: the phases of a system event."""
+"""Triggers: the phases of a system event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minireactor.defer import Deferred, succeed
 
 
 class Waits:
-    """Anything with addBoth is waited for."""
+    """An object with addBoth, which an event waits for."""
 
     def __init__(self):
         self.callbacks = []
@@ -31,7 +31,7 @@ def order():
 
 @pytest.fixture
 def event(order):
-    """An event named "dawn", whose own part notes "own"."""
+    """An event named "dawn". Its own part records "own"."""
     return SystemEvent("dawn", lambda: order.append("own"))
 
 

@@ -15,7 +15,7 @@ from minireactor.view.record import read
 
 @pytest.fixture
 def command(tmp_path, closing):
-    """command(*arguments) -> a Command in an empty directory, ended with the test."""
+    """command(*arguments) starts a Command in an empty directory. It ends with the test."""
     return lambda *arguments: closing(Command(*arguments, cwd=tmp_path))
 
 

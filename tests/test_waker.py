@@ -1,4 +1,4 @@
-"""Waking a loop that sleeps: other threads, signals, Ctrl-C; and what a fork must not share."""
+"""Waking a sleeping loop: threads, signals, Ctrl-C; and what a fork must not share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_awake(waker):
 
 
 class Meanwhile:
-    """A socket with something that happens just before, or just after, its recv()."""
+    """A socket that calls a hook just before, or just after, its recv()."""
 
     def __init__(self, sock, before=lambda: None, after=lambda: None):
         self._socket = sock
@@ -67,7 +67,7 @@ def test_reading_without_having_been_woken_is_nothing(waker):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_no_wakeup_is_lost_after_one_that_came_in_the_middle(waker, when):
-    """python/cpython #74236, and its cousins."""
+    """python/cpython #74236, and others like it."""
     real = waker._inside
     waker.wake_threadsafe()
     waker._inside = Meanwhile(real, **{when: waker.wake_threadsafe})
@@ -158,7 +158,7 @@ def test_B4_calls_from_many_threads_all_come_and_each_threads_in_order(reactor):
 
 @pytest.mark.slow
 def test_B4_no_wakeup_is_lost_between_two_loops_that_wake_each_other(closing):
-    """Ping and pong, ten thousand times: one lost wake-up and it stands still."""
+    """Two loops wake each other ten thousand times. One lost wake-up would stop both."""
     here, there = closing(Reactor()), closing(Reactor())
     left = [10_000]
 
@@ -304,7 +304,7 @@ def test_any_signal_wakes_the_loop_even_if_it_comes_just_before_it_sleeps(closin
 
 
 class Interrupted(Watched):
-    """A signal comes in the first wait."""
+    """A poller during whose first wait a signal comes."""
 
     def poll(self, timeout, most):
         if not self.timeouts:
