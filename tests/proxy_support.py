@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from support import PATIENCE, connect, passes, pump
+from support import PATIENCE, connect, iterations, pump
 
 from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.legs import CAN_SPLICE
@@ -14,15 +14,15 @@ from minireactor.transports.tcp import LARGEST_READ
 # The ways to move bytes: name -> (options of a ProxyFactory, arguments of the command). Each test
 # on real sockets runs for each of them.
 MODES = {"copy": ({"splice": False}, ["--copy"])}
-MOST_AT_A_TIME = {"copy": LARGEST_READ}  # bytes that one iteration may add to pending
+MAX_AT_A_TIME = {"copy": LARGEST_READ}  # bytes that one iteration may add to pending
 if CAN_SPLICE:
     from minireactor.transports.splice import PIPE_SIZE
 
     MODES["splice"] = ({}, [])
-    MOST_AT_A_TIME["splice"] = PIPE_SIZE
+    MAX_AT_A_TIME["splice"] = PIPE_SIZE
 
 
-class Told(ProxyFactory):
+class RecordingProxyFactory(ProxyFactory):
     """Records the names of its calls, and the last `proxy`."""
 
     def __init__(self, *arguments, **options):
@@ -76,11 +76,13 @@ class Line:
 
     def __init__(self, reactor, closing, mode="copy", buffers=None, **options):
         self.reactor = reactor
-        door = closing(listening())
+        listener = closing(listening())
         if buffers:  # in bytes, small ones, so that the kernels of both ends fill up soon
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
-        self.factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0], **options)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        self.factory = RecordingProxyFactory(
+            "127.0.0.1", listener.getsockname()[1], **MODES[mode][0], **options
+        )
         port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         if "high" in options:
             port.setWriteBufferLimits(options["high"], options.get("low"))
@@ -90,7 +92,7 @@ class Line:
             self.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         self.client.connect(("127.0.0.1", port.getHost().port))
         pump(reactor, lambda: "connected" in self.factory.calls, "the target")
-        self.target = closing(door.accept()[0])
+        self.target = closing(listener.accept()[0])
         self.proxy = self.factory.proxy
         self.port = port
         port.stopListening()
@@ -177,7 +179,7 @@ def is_quiet(sock):
     return False
 
 
-def knock(reactor, closing, factory, before=None):
+def accepted_client(reactor, closing, factory, before=None):
     """Listen with a factory and return a plain client, after the factory has accepted it."""
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
@@ -185,5 +187,5 @@ def knock(reactor, closing, factory, before=None):
         client.sendall(before)
     pump(reactor, lambda: "accepted" in factory.calls, "the client")
     port.stopListening()
-    passes(reactor, 2)
+    iterations(reactor, 2)
     return client

@@ -140,7 +140,7 @@ class Wire:
         transport.start(protocol)
         return transport, sock
 
-    def run(self, passes=4):
+    def run(self, iterations=4):
         """Run a few iterations: enough for an event and its consequences."""
-        for _ in range(passes):
+        for _ in range(iterations):
             self.reactor.iterate()

@@ -33,7 +33,7 @@ def pump(reactor, until, what="the condition"):
         reactor.iterate(0.005)
 
 
-def passes(reactor, count=10):
+def iterations(reactor, count=10):
     """Run `count` iterations: enough for what should happen, or should not happen at all."""
     for _ in range(count):
         reactor.iterate(0)

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support import connect, drain, passes, pump, receive
+from support import connect, drain, iterations, pump, receive
 
 from minireactor.protocol import Factory
 from minireactor.serve import apps
@@ -245,7 +245,7 @@ def test_P2_the_producer_stops_within_a_batch_of_the_pause(reactor, serve):
 
     client.sendall(b"1000000000000000\n")
     pump(reactor, lambda: transport.writing, "a full kernel buffer")
-    passes(reactor)
+    iterations(reactor)
 
     assert transport.highest_pending <= 64 * 1024 + apps.BATCH * len("10000\r\n")
 
@@ -355,10 +355,10 @@ def test_U1_chargen_writes_only_when_asked(reactor, serve):
     protocol, client = serve(Factory.forProtocol(Chargen))
     transport = protocol.transport
     pump(reactor, lambda: transport.writing, "a full kernel buffer")
-    passes(reactor)
+    iterations(reactor)
     before = transport.pending
 
-    passes(reactor)
+    iterations(reactor)
 
     assert transport.pending == before <= 16 * 1024 + len(Chargen.block)
 
@@ -386,7 +386,7 @@ def whole(reactor, client):
     try:
         return drain(reactor, client)
     finally:
-        passes(reactor)
+        iterations(reactor)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_a_reset_and_a_warning(
     _, client = serve(opened.factory)
     with pytest.raises(ConnectionResetError):
         whole(reactor, client)
-    passes(reactor)
+    iterations(reactor)
     assert opened.closed
     (record,) = caplog.records
     assert record.getMessage().startswith(f"cannot send {path}: ")

@@ -18,8 +18,8 @@ from support import (
     Recorder,
     RecordingClientFactory,
     forked,
+    iterations,
     open_descriptors,
-    passes,
     pump,
     served,
 )
@@ -70,7 +70,7 @@ def connected(reactor, factory):
 def failure(reactor, factory):
     """Return the Failure of an attempt. Asserts that the factory got no other call."""
     pump(reactor, lambda: factory.reason is not None, "the failure")
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == FAILED
     return factory.reason
 
@@ -419,7 +419,7 @@ def test_T3_a_connector_that_gives_up_withdraws_its_question(reactor, names):
         connector.stopConnecting()
     event.set()
     pump(reactor, lambda: not reactor.resolver._running)
-    passes(reactor)
+    iterations(reactor)
     assert "late.example" not in names.asked
 
 
@@ -477,11 +477,11 @@ def test_T3_the_next_address_is_tried_beside_one_that_does_not_answer(several):
     reactor, clock, poller, numbers = several
     factory = RecordingClientFactory()
     reactor.connectTCP("server.example", 80, factory)
-    passes(reactor)
+    iterations(reactor)
     for count in (1, 2, 3, 3):
         assert peers(reactor) == numbers[:count]
         clock.advance(STAGGER_SECONDS)
-        passes(reactor)
+        iterations(reactor)
     poller.answer = {numbers[1]}
     assert connected(reactor, factory).transport.getPeer().port == numbers[1]
     assert reactor.getWriters() == reactor.getDelayedCalls() == []
@@ -492,13 +492,13 @@ def test_T3_the_first_of_two_answers_is_taken_and_the_other_is_closed(several):
     reactor, clock, poller, numbers = several
     factory = RecordingClientFactory()
     reactor.connectTCP("server.example", 80, factory)
-    passes(reactor)
+    iterations(reactor)
     clock.advance(STAGGER_SECONDS)
-    passes(reactor)
+    iterations(reactor)
     first, second = map(socket_of, reactor.getWriters())
     poller.answer = set(numbers)
     assert connected(reactor, factory).transport.getPeer().port == numbers[0]
-    passes(reactor)
+    iterations(reactor)
     assert second.fileno() == -1
     assert factory.connection.transport.connected
     assert factory.calls.count("build") == 1
@@ -508,11 +508,11 @@ def test_T3_every_address_gets_its_share_of_a_short_timeout(several):
     reactor, clock, poller, numbers = several
     factory = RecordingClientFactory()
     reactor.connectTCP("server.example", 80, factory, timeout=0.4)
-    passes(reactor)
+    iterations(reactor)
     for count in (1, 2, 3):
         assert peers(reactor) == numbers[:count]
         clock.advance(0.1)
-        passes(reactor)
+        iterations(reactor)
     clock.advance(0.101)
     assert failure(reactor, factory).check(TimeoutError)
     assert reactor.getWriters() == []
@@ -523,11 +523,11 @@ def test_T3_from_one_local_port_the_addresses_are_tried_one_after_the_other(seve
     factory = RecordingClientFactory()
     local = (LOCAL, unused_number())
     reactor.connectTCP("server.example", 80, factory, timeout=4, bindAddress=local)
-    passes(reactor)
+    iterations(reactor)
     for number in numbers:
         assert peers(reactor) == [number]
         clock.advance(1)
-        passes(reactor)
+        iterations(reactor)
     assert peers(reactor) == [numbers[2]]
     poller.answer = {numbers[2]}
     assert connected(reactor, factory).transport.getHost().port == local[1]
@@ -536,13 +536,13 @@ def test_T3_from_one_local_port_the_addresses_are_tried_one_after_the_other(seve
 def test_T3_an_attempt_that_is_given_up_tries_no_further_address(several):
     reactor, clock, poller, numbers = several
     connector = reactor.connectTCP("server.example", 80, RecordingClientFactory())
-    passes(reactor)
+    iterations(reactor)
     clock.advance(STAGGER_SECONDS)
-    passes(reactor)
+    iterations(reactor)
     connector.stopConnecting()
     assert reactor.getWriters() == []
     clock.advance(60)
-    passes(reactor)
+    iterations(reactor)
     assert reactor.getWriters() == []
 
 
@@ -623,7 +623,7 @@ def test_T4_an_attempt_that_is_given_up_ends_though_a_child_has_its_socket(closi
     reactor = closing(Reactor(ScriptedPoller()))
     server = closing(socket.create_server((LOCAL, 0)))
     connector = reactor.connectTCP(*server.getsockname(), RecordingClientFactory())
-    passes(reactor)
+    iterations(reactor)
     peer = closing(server.accept()[0])
     peer.settimeout(PATIENCE)
     with forked():
@@ -691,7 +691,7 @@ def test_T2_the_loop_does_not_wait_for_the_name_of_a_local_end(reactor, names):
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory, bindAddress=("here.example", 0))
     pump(reactor, lambda: names.asked)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == ["startFactory", "started"]
     answer.set()
     assert connected(reactor, factory).transport.getHost().host == LOCAL
@@ -760,9 +760,9 @@ def test_an_attempt_ends_with_a_TimeoutError_after_30_seconds(stuck):
     reactor, clock, number = stuck
     factory = RecordingClientFactory()
     connector = reactor.connectTCP(LOCAL, number, factory)
-    passes(reactor)
+    iterations(reactor)
     clock.advance(29.9)
-    passes(reactor)
+    iterations(reactor)
     assert connector.state == "connecting"
     clock.advance(0.2)
     assert failure(reactor, factory).check(TimeoutError)
@@ -773,7 +773,7 @@ def test_the_timeout_can_be_chosen(stuck):
     reactor, clock, number = stuck
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory, timeout=5)
-    passes(reactor)
+    iterations(reactor)
     clock.advance(5)
     assert "5" in failure(reactor, factory).getErrorMessage()
 
@@ -783,9 +783,9 @@ def test_without_a_timeout_an_attempt_has_no_limit(stuck):
     factory = RecordingClientFactory()
     reactor.connectTCP(LOCAL, number, factory, timeout=None)
     assert reactor.getDelayedCalls() == []
-    passes(reactor)
+    iterations(reactor)
     clock.advance(10**9)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == ["startFactory", "started"]
 
 
@@ -811,7 +811,7 @@ def test_a_name_that_is_not_answered_times_out_and_a_late_answer_changes_nothing
     arrived = []
     reactor.callInThread(reactor.callFromThread, arrived.append, 1)
     pump(reactor, lambda: arrived)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == FAILED
 
 
@@ -846,7 +846,7 @@ def test_an_attempt_that_is_given_up_fails_with_UserError(stuck, end, after):
     reactor, _, number = stuck
     factory = RecordingClientFactory()
     connector = reactor.connectTCP(LOCAL, number, factory)
-    passes(reactor, after)
+    iterations(reactor, after)
     getattr(connector, end)()
     assert failure(reactor, factory).check(UserError)
     assert reactor.getWriters() == reactor.getDelayedCalls() == []
@@ -876,7 +876,7 @@ def test_a_late_answer_after_stopConnecting_changes_nothing(reactor, names):
     arrived = []
     reactor.callInThread(reactor.callFromThread, arrived.append, 1)
     pump(reactor, lambda: arrived)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == FAILED
     assert server.built == []
 
@@ -892,7 +892,7 @@ def test_T3_the_next_attempt_shares_the_look_up_that_is_under_way(reactor, names
     connector.connect()
     answer.set()
     connected(reactor, factory)
-    passes(reactor)
+    iterations(reactor)
     assert names.asked == ["slow.example"]
     assert factory.calls.count("build") == 1
 
@@ -1031,7 +1031,7 @@ def test_a_factory_of_two_connectors_stops_after_the_last(reactor):
     reactor.connectTCP(LOCAL, unused_number(), factory)
     connector = reactor.connectTCP(LOCAL, number, factory)
     pump(reactor, lambda: "failed" in factory.calls and factory.connection is not None)
-    passes(reactor)
+    iterations(reactor)
     assert "stopFactory" not in factory.calls
     connector.disconnect()
     pump(reactor, lambda: "lost" in factory.calls)
@@ -1107,7 +1107,7 @@ def test_a_factory_that_raises_at_the_end_is_logged_and_stopped(reactor, caplog,
         connected(reactor, factory)
         connector.disconnect()
     pump(reactor, lambda: factory.reason is not None)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls[-1] == "stopFactory"
     assert connector.state == "disconnected"
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
@@ -1125,7 +1125,7 @@ def test_a_factory_that_cannot_start_leaves_the_connector_as_it_was(reactor):
     factory = Broken()
     with pytest.raises(ZeroDivisionError):
         reactor.connectTCP(LOCAL, 1, factory)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == []
     assert reactor.getDelayedCalls() == []
 
@@ -1144,7 +1144,7 @@ def test_a_factory_that_raises_in_startedConnecting_leaves_nothing_behind(reacto
     factory = Broken()
     with pytest.raises(ZeroDivisionError):
         reactor.connectTCP(LOCAL, number, factory)
-    passes(reactor)
+    iterations(reactor)
     assert factory.calls == ["startFactory", "started", "stopFactory"]
     assert factory.connector.state == "disconnected"
     assert server.built == []

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 from serve_support import Command, FakeTime
-from support import PATIENCE, passes, pump
+from support import PATIENCE, iterations, pump
 from test_dashboard import Printed, ask, change, hear, request, samples, stream, visit
 
 from minireactor.view.web import demo as module
@@ -107,7 +107,7 @@ def test_without_flow_control_what_waits_grows_until_the_safe_limit(reactor, dem
     pump(reactor, lambda: demo.notice, "the limit")
     waiting = sum(transport.pending for transport in transports(demo))
     assert waiting > 4 * HIGH
-    passes(reactor, 20)
+    iterations(reactor, 20)
     assert sum(transport.pending for transport in transports(demo)) <= waiting + 3 * (2 << 20)
     pump(reactor, lambda: not any(s.source._timer.active() for s in demo.streams), "the producers")
 
@@ -128,7 +128,7 @@ def test_flow_control_back_on_in_time_keeps_the_connections(reactor, demo):
     before = set(demo.streams)
     demo.change({"flow": False})
     demo.change({"flow": True})
-    passes(reactor)
+    iterations(reactor)
     assert demo.streams == before
     pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
 
@@ -178,7 +178,7 @@ def test_pulled_it_writes_pieces_and_is_never_paused(reactor, demo):
     for transport in transports(demo):
         pump(reactor, lambda t=transport: 0 < t.pending <= LOW + module.PIECE, "a piece")
     before = [transport.pauses for transport in transports(demo)]
-    passes(reactor, 50)
+    iterations(reactor, 50)
     assert [transport.pauses for transport in transports(demo)] == before
     demo.change({"producer": "push"})
     pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
@@ -269,7 +269,7 @@ def test_a_client_that_vanishes_behind_the_proxy_is_given_up_by_both(reactor, mo
 def test_a_client_that_reads_nothing_says_so_and_others_go_on(reactor, demo):
     demo.change({"client": "B", "rate": 0})
     assert client_of(demo, "B")["absent"] == module.READS_NOTHING
-    passes(reactor)
+    iterations(reactor)
     stopped, before = demo.clients["B"].received, demo.clients["A"].received
     pump(reactor, lambda: demo.clients["A"].received > before, "another client")
     assert demo.clients["B"].received == stopped

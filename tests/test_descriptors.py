@@ -10,7 +10,7 @@ import tempfile
 import weakref
 
 import pytest
-from support import Recorder, connect, passes, pollers, pump, served
+from support import Recorder, connect, iterations, pollers, pump, served
 
 from minireactor import Reactor
 from minireactor.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
@@ -76,28 +76,28 @@ def readable(watched):
 
 def test_a_reader_is_called_whenever_it_is_readable(reactor, watched):
     reactor.addReader(watched)
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert watched.calls == []
     watched.peer.sendall(b"x")
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert watched.calls == ["read", "read"]
 
 
 def test_a_writer_is_called_whenever_it_is_writable(reactor, watched):
     reactor.addWriter(watched)
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert watched.calls == ["write", "write"]
 
 
 def test_reading_and_writing_are_independent(reactor, readable):
     reactor.addReader(readable)
     reactor.addWriter(readable)
-    passes(reactor, 1)
+    iterations(reactor, 1)
     reactor.removeReader(readable)
-    passes(reactor, 1)
+    iterations(reactor, 1)
     reactor.addReader(readable)
     reactor.removeWriter(readable)
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert readable.calls == ["read", "write", "write", "read"]
 
 
@@ -107,7 +107,7 @@ def test_adding_is_idempotent(reactor, readable):
     reactor.addWriter(readable)
     reactor.addWriter(readable)
     assert reactor.getReaders() == reactor.getWriters() == [readable]
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert readable.calls == ["read", "write"]
 
 
@@ -115,7 +115,7 @@ def test_one_removal_undoes_any_number_of_additions(reactor, readable):
     reactor.addReader(readable)
     reactor.addReader(readable)
     reactor.removeReader(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == []
 
 
@@ -147,7 +147,7 @@ def test_objects_that_compare_equal_are_still_two(reactor, closing):
     reactor.addReader(other)
     reactor.removeReader(one)
     other.peer.sendall(b"x")
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert (one.calls, other.calls) == ([], ["read"])
 
 
@@ -163,7 +163,7 @@ def test_a_shared_descriptor_is_an_error_that_names_both_objects(reactor, watche
     with pytest.raises(ValueError, match="the intruder and .*Watched.* share descriptor"):
         reactor.addReader(Intruder())
     watched.peer.sendall(b"x")
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert watched.calls == ["read"]
 
 
@@ -190,7 +190,7 @@ def test_objects_whose_repr_and_fileno_raise_do_not_hide_a_shared_descriptor(
     with pytest.raises(ValueError, match="Rude.* share descriptor"):
         reactor.addReader(Rude())
 
-    # One whose fileno() raises has its descriptor no more, as far as can be told.
+    # An object whose fileno() raises counts as one without a descriptor.
     watched.fileno = fail
     rude = Rude()
     rude.doRead = lambda: None
@@ -252,7 +252,7 @@ def test_a_removed_object_is_not_asked_for_its_fileno_again(reactor, watched):
     reactor.removeReader(watched)
     reactor.removeWriter(watched)
     reactor.removeReader(watched)
-    passes(reactor)
+    iterations(reactor)
     assert watched.asked == before
 
 
@@ -265,7 +265,7 @@ def test_an_object_that_removes_itself_when_called_is_not_asked_again(reactor, r
 
     readable.doRead = removes_itself
     reactor.addReader(readable)
-    passes(reactor)
+    iterations(reactor)
     assert asked == [readable.asked]
 
 
@@ -278,7 +278,7 @@ def test_an_object_removed_by_another_in_the_same_iteration_is_not_called(reacto
             reactor.removeReader(gone),
         )[2:]
         reactor.addReader(removes)
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert sorted([one.calls, other.calls]) == [[], ["read"]]
 
 
@@ -288,7 +288,7 @@ def test_removing_after_closing_is_harmless(reactor, watched):
     watched.socket.close()
     reactor.removeReader(watched)
     reactor.removeWriter(watched)
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == []
 
 
@@ -296,7 +296,7 @@ def test_a_removed_object_can_be_added_again(reactor, readable):
     reactor.addReader(readable)
     reactor.removeReader(readable)
     reactor.addReader(readable)
-    passes(reactor, 1)
+    iterations(reactor, 1)
     assert readable.calls == ["read"]
 
 
@@ -307,7 +307,7 @@ def test_removeAll_gives_back_what_it_removed(reactor, closing):
     reactor.addReader(both)
     reactor.addWriter(both)
     removed = reactor.removeAll()
-    passes(reactor)
+    iterations(reactor)
     assert sorted(map(id, removed)) == sorted(map(id, [reader, writer, both]))
     assert reactor.getReaders() == reactor.getWriters() == []
     assert [reader.calls, writer.calls, both.calls] == [[], [], []]
@@ -328,7 +328,7 @@ def test_a_connection_can_be_removed_and_added(reactor, closing):
     closing(client)
     reactor.removeReader(protocol.transport)
     client.sendall(b"later")
-    passes(reactor)
+    iterations(reactor)
     assert protocol.received == b""
     reactor.addReader(protocol.transport)
     pump(reactor, lambda: protocol.received == b"later")
@@ -341,7 +341,7 @@ def test_adding_a_connection_that_has_ended_is_nothing(reactor, closing):
     pump(reactor, lambda: protocol.reason is not None)
     reactor.addReader(transport)
     reactor.addWriter(transport)
-    passes(reactor)
+    iterations(reactor)
     assert reactor.getReaders() == reactor.getWriters() == []
     assert protocol.calls == ["made", "lost"]
 
@@ -355,7 +355,7 @@ def test_what_a_call_returns_disconnects(reactor, readable, wrap, add):
     error = ConnectionLost("enough")
     readable.answer = wrap(error)
     getattr(reactor, add)(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == [{"addReader": "read", "addWriter": "write"}[add], "lost"]
     assert readable.reason.value is error
     assert reactor.getReaders() == reactor.getWriters() == []
@@ -367,7 +367,7 @@ def test_what_a_call_raises_is_logged_and_disconnects(reactor, readable, closing
     readable.error = ZeroDivisionError("in doRead")
     reactor.addReader(readable)
     reactor.addReader(other)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == ["read", "lost"]
     assert readable.reason.value is readable.error
     assert len(other.calls) > 1
@@ -379,7 +379,7 @@ def test_a_disconnected_object_is_not_written_to_in_the_same_iteration(reactor, 
     readable.answer = ConnectionDone()
     reactor.addReader(readable)
     reactor.addWriter(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == ["read", "lost"]
 
 
@@ -391,7 +391,7 @@ def test_a_half_closeable_object_is_notified_of_the_end_of_reading_and_may_go_on
     readable.doRead = ConnectionDone
     reactor.addReader(readable)
     reactor.addWriter(readable)
-    passes(reactor, 3)
+    iterations(reactor, 3)
     assert [half.type for half in halves] == [ConnectionDone]
     assert readable.calls == ["write", "write", "write"]
     assert reactor.getReaders() == []
@@ -401,7 +401,7 @@ def test_a_half_closeable_object_that_fails_otherwise_ends_as_a_whole(reactor, r
     readable.readConnectionLost = readable.calls.append
     readable.answer = ConnectionLost()
     reactor.addReader(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == ["read", "lost"]
 
 
@@ -410,7 +410,7 @@ def test_a_fileno_of_minus_1_disconnects_in_a_later_iteration(reactor, watched):
     reactor.addReader(watched)
     reactor.addWriter(watched)
     assert watched.calls == []
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == ["lost"]
     assert watched.reason.check(ConnectionFdescWentAway)
     assert reactor.getReaders() == reactor.getWriters() == []
@@ -420,14 +420,14 @@ def test_an_object_without_descriptor_that_is_removed_in_time_is_not_notified(re
     watched.socket.close()
     reactor.addReader(watched)
     reactor.removeReader(watched)
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == []
 
 
 def test_an_object_that_closes_its_descriptor_when_called_is_disconnected(reactor, readable):
     readable.doRead = readable.socket.close
     reactor.addReader(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == ["lost"]
     assert readable.reason.check(ConnectionFdescWentAway)
 
@@ -439,7 +439,7 @@ def test_an_object_that_removes_itself_and_closes_is_not_disconnected(reactor, r
 
     readable.doRead = leave
     reactor.addReader(readable)
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == []
 
 
@@ -451,7 +451,7 @@ def test_an_object_whose_connectionLost_raises_gets_it_once_all_the_same(reactor
     readable.connectionLost = lost
     reactor.addReader(readable)
     reactor.disconnect_all()
-    passes(reactor)
+    iterations(reactor)
     assert readable.calls == ["lost"]
     assert len(caplog.records) == 1
 
@@ -465,7 +465,7 @@ def test_an_object_can_be_added_again_by_its_own_connectionLost(reactor, readabl
     readable.connectionLost = lost
     readable.answer = ConnectionLost()
     reactor.addReader(readable)
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert readable.calls == ["read", "lost", "read"]
 
 
@@ -475,7 +475,7 @@ def test_an_ended_object_is_kept_by_nobody(reactor):
     watched.peer.sendall(b"x")
     watched.answer = ConnectionDone()
     reactor.addReader(watched)
-    passes(reactor)
+    iterations(reactor)
     watched.close()
     del watched
     gc.collect()
@@ -506,7 +506,7 @@ def test_a_reused_descriptor_can_be_added_and_its_last_object_is_notified(
     reactor.addReader(new)
     assert reactor.getReaders() == [new]
     new.peer.sendall(b"x")
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert watched.calls == ["lost"]
     assert watched.reason.check(ConnectionFdescWentAway)
     assert new.calls == ["read", "read"]
@@ -523,7 +523,7 @@ def test_the_last_object_of_a_reused_descriptor_may_be_removed_before_it_is_noti
     reactor.addReader(new)
     reactor.removeReader(watched)
     new.peer.sendall(b"x")
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert watched.calls == []
     assert new.calls == ["read", "read"]
 
@@ -539,7 +539,7 @@ def test_an_object_whose_fileno_raises_counts_as_gone(reactor, watched, closing)
     new.socket, new.peer = taking_the_number_of(watched.socket, closing)
     watched.fileno = no_number
     reactor.addReader(new)
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == ["lost"]
 
 
@@ -556,7 +556,7 @@ def test_a_connection_that_gets_the_descriptor_is_served_and_its_last_object_is_
         watched.socket.close()
         pump(reactor, lambda: protocol.transport is not None)
     assert protocol.transport.fileno() == number
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == ["lost"]
     reactor.removeReader(watched)
     client.sendall(b"heard")
@@ -581,7 +581,7 @@ def test_half_a_removal_after_closing_disconnects(reactor, watched):
     reactor.addWriter(watched)
     watched.socket.close()
     reactor.removeWriter(watched)
-    passes(reactor)
+    iterations(reactor)
     assert watched.calls == ["lost"]
     assert watched.reason.check(ConnectionFdescWentAway)
 
@@ -624,7 +624,7 @@ def test_the_next_object_of_a_descriptor_gets_no_stale_event(reactor, closing):
     both = {first.fileno(), second.fileno()}
     pump(reactor, lambda: newcomers)
     assert any(both <= {fd for fd, _ in ready} for ready in polls)
-    passes(reactor)
+    iterations(reactor)
     (new,) = newcomers
     assert new.calls == []
     new.peer.sendall(b"x")

@@ -21,16 +21,16 @@ def accepted(closing):
     def accepted(ttl=None, host="127.0.0.1", save=True):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            door = closing(socket.create_server((host, 0), family=family))
+            listener = closing(socket.create_server((host, 0), family=family))
         except OSError:
             pytest.skip(f"no {host} here")
         if save:
-            hops.save_first_packets(door)
+            hops.save_first_packets(listener)
         client = closing(socket.socket(family))
         if ttl is not None:
             hops.set_ttl(client, ttl, family == socket.AF_INET6)
-        client.connect(door.getsockname())
-        return closing(door.accept()[0])
+        client.connect(listener.getsockname())
+        return closing(listener.accept()[0])
 
     return accepted
 
@@ -51,15 +51,15 @@ def test_too_many_proxies_are_detected_also_behind_31_routers(accepted, host, tt
 
 
 def test_an_ipv4_address_of_an_ipv6_socket_has_the_count_too(closing):
-    door = closing(socket.create_server(("127.0.0.1", 0)))
-    hops.save_first_packets(door)
+    listener = closing(socket.create_server(("127.0.0.1", 0)))
+    hops.save_first_packets(listener)
     client = closing(socket.socket(socket.AF_INET6))
     hops.set_ttl(client, 191, True)
     try:
-        client.connect(("::ffff:127.0.0.1", door.getsockname()[1]))
+        client.connect(("::ffff:127.0.0.1", listener.getsockname()[1]))
     except OSError:
         pytest.skip("no IPv6 here")
-    assert hops.next_ttl(closing(door.accept()[0])) == 175
+    assert hops.next_ttl(closing(listener.accept()[0])) == 175
 
 
 def test_without_the_first_packet_it_counts_as_a_client(accepted, closing):

@@ -7,7 +7,7 @@ import re
 import socket
 
 import pytest
-from support import connect, drain, passes, pump
+from support import connect, drain, iterations, pump
 
 from minireactor import Reactor
 from minireactor.view.web import http as http_module
@@ -840,4 +840,4 @@ def test_the_connections_are_unwatched_and_their_timers_internal(reactor, closin
     assert reactor.getDelayedCalls() == []
     client.shutdown(socket.SHUT_WR)
     pump(reactor, lambda: not site.connections)
-    passes(reactor)
+    iterations(reactor)

@@ -16,9 +16,9 @@ from support import (
     RecordingClientFactory,
     Watched,
     connect,
+    iterations,
     open_descriptors,
     output,
-    passes,
     pump,
     served,
 )
@@ -155,7 +155,7 @@ def test_what_was_written_before_stop_goes_out(reactor, closing):
 
 def test_delayed_calls_that_are_left_are_not_run(reactor):
     events = []
-    reactor.callLater(0, reactor.callLater, 0, events.append, "due in the pass after stop()")
+    reactor.callLater(0, reactor.callLater, 0, events.append, "due in the iteration after stop()")
     reactor.callLater(0, reactor.stop)
     reactor.callLater(3600, events.append, "due in an hour")
     run(reactor)
@@ -223,13 +223,13 @@ def test_running_is_False_before_startup_and_True_from_during_on(reactor):
 
 def test_iterate_is_one_iteration_that_does_not_wait(reactor):
     order = []
-    reactor.callLater(0, lambda: reactor.callLater(0, order.append, "second pass"))
-    reactor.callLater(0, order.append, "first pass")
+    reactor.callLater(0, lambda: reactor.callLater(0, order.append, "second iteration"))
+    reactor.callLater(0, order.append, "first iteration")
     reactor.callLater(3600, order.append, "too early")
     reactor.iterate()
-    assert order == ["first pass"]
+    assert order == ["first iteration"]
     reactor.iterate()
-    assert order == ["first pass", "second pass"]
+    assert order == ["first iteration", "second iteration"]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_an_attempt_that_still_waits_for_its_name_fails_once(reactor, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     factory = RecordingClientFactory()
     reactor.connectTCP("slow.example", 1, factory)
-    passes(reactor)
+    iterations(reactor)
     reactor.callLater(0, reactor.stop)
     run(reactor)
     answer.set()
@@ -734,7 +734,7 @@ def test_a_thread_that_is_idle_gets_the_next_call(reactor):
     for count in range(1, 11):
         reactor.callInThread(done.append, 1)
         pump(reactor, lambda: len(done) == count)  # noqa: B023
-        passes(reactor)
+        iterations(reactor)
     assert len(set(threading.enumerate()) - before) <= 5
 
 
@@ -787,7 +787,7 @@ def test_threads_run_side_by_side_up_to_ten(reactor):
     for _ in range(MAX_THREADS * 2):
         reactor.callInThread(work)
     pump(reactor, lambda: meeting.n_waiting == MAX_THREADS)
-    passes(reactor)
+    iterations(reactor)
     first = len(arrived)
     meeting.wait(PATIENCE)
     pump(reactor, lambda: meeting.n_waiting == MAX_THREADS)

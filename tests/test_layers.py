@@ -145,7 +145,7 @@ def test_a_module_imports_nothing_slow_before_it_needs_it(module):
     assert {name.split(".")[0] for name in Imports(module).eager}.isdisjoint(SLOW)
 
 
-# What the heart of the reading order imports from outside core and transports. Two files to read:
+# What the heart of the reading order imports from outside core and transports: two to read.
 TO_READ = {"error", "failure"}
 # Three whose names say enough: a line of the log, an address, a result that is not there yet.
 NAMED_ONLY = {"log", "address", "defer"}

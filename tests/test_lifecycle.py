@@ -45,10 +45,10 @@ EXPECTED = {
 }
 PAIRS = [(state, event) for state in STATES for event in EVENTS]
 
-# Whether a protocol is told of the end of each direction, and so may live with one alone.
+# A half-closeable protocol is notified of the end of each direction, and may go on with one alone.
 PROTOCOLS = {"plain": Recorder, "half-closeable": HalfCloseable}
 
-# What the protocol is told as the reason, if the event leads to CLOSED.
+# The reason for the protocol's connectionLost(), if the event leads to CLOSED.
 REASONS = {FLUSHED: ConnectionDone, END_OF_INPUT: ConnectionDone, ERROR: ConnectionLost}
 
 

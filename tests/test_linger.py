@@ -14,8 +14,8 @@ from support import (
     connect,
     drain,
     is_open,
+    iterations,
     open_descriptors,
-    passes,
     pollers,
     pump,
     receive,
@@ -87,7 +87,7 @@ def test_C1_input_that_goes_on_after_the_close_does_not_reset_the_peer(reactor, 
     _, client = closed_with_the_client_open(reactor, closing)
     for _ in range(20):
         client.sendall(UNREAD)
-        passes(reactor)
+        iterations(reactor)
     assert drain(reactor, client) == b""
 
 
@@ -123,10 +123,10 @@ def test_C2_it_is_bounded_in_time(closing):
     reactor = closing(Reactor(seconds=lambda: now[0]))
     closed_with_the_client_open(reactor, closing)
     now[0] += linger.LINGER_SECONDS - 1
-    passes(reactor)
+    iterations(reactor)
     assert lingering(reactor)
     now[0] += 1
-    passes(reactor)
+    iterations(reactor)
     assert lingering(reactor) == []
 
 
@@ -265,7 +265,7 @@ def test_C2_a_paused_connection_lingers_no_longer_than_its_peer(reactor):
     protocol.transport.pauseProducing()
     client.sendall(UNREAD)
     client.close()
-    passes(reactor)
+    iterations(reactor)
     protocol.transport.loseConnection()
     pump(reactor, lambda: protocol.reason is not None)
     pump(reactor, lambda: not lingering(reactor), "the end of the lingering")
@@ -338,7 +338,7 @@ def test_a_socket_with_unacknowledged_data_is_not_reclaimed(reactor, closing):
     pump(reactor, lambda: port.factory.built)
     received = b""
     while not lingering(reactor):
-        passes(reactor)
+        iterations(reactor)
         received += client.recv(100_000)
     assert not Lingering.reclaim(reactor, 100)
     assert len(received) + len(drain(reactor, client)) == SIZE

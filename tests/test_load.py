@@ -10,7 +10,7 @@ import socket
 
 import pytest
 from serve_support import Command, read_line
-from support import Recorder, connect, passes, pump, reset
+from support import Recorder, connect, iterations, pump, reset
 
 from minireactor.protocol import Factory
 from minireactor.transports import tcp
@@ -60,7 +60,7 @@ def objects():
 def test_ten_thousand_connections_leave_nothing_behind(reactor, caplog):
     caplog.set_level("CRITICAL", "minireactor")
     port = reactor.listenTCP(0, Factory.forProtocol(Served), backlog=CROWD, interface="127.0.0.1")
-    passes(reactor)
+    iterations(reactor)
     before = (descriptors(), objects())
     for round_number in range(ROUNDS):
         clients = [connect(port) for _ in range(CROWD)]

@@ -20,9 +20,9 @@ from support import (
     Watched,
     connect,
     is_open,
+    iterations,
     open_descriptors,
     output,
-    passes,
     pump,
     receive,
     served,
@@ -38,10 +38,10 @@ from minireactor.testing import Clock
 
 
 class Script:
-    """A poller that reports what the test says: each poll takes one entry of `passes`."""
+    """A poller that reports what the test says: each poll takes one entry of `iterations`."""
 
     def __init__(self):
-        self.passes = []
+        self.iterations = []
         self.timeouts = []
         self.masks = {}
         self.closed = False
@@ -55,7 +55,7 @@ class Script:
 
     def poll(self, timeout, most):
         self.timeouts.append(timeout)
-        return self.passes.pop(0) if self.passes else []
+        return self.iterations.pop(0) if self.iterations else []
 
     def close(self):
         self.closed = True
@@ -105,7 +105,7 @@ def add(loop, handler, reading=True, writing=False):
     return handler
 
 
-# --- One pass
+# --- One iteration
 
 
 def test_T1_an_iteration_calls_flushes_takes_turns_polls_dispatches_and_only_then_runs_timers(
@@ -134,7 +134,7 @@ def test_what_a_timer_writes_is_flushed_before_the_loop_sleeps(loop, script):
 
 def test_what_is_asked_for_while_dispatching_keeps_the_loop_from_sleeping(loop, script):
     add(loop, Listed(7, on_read=lambda: loop.callFromThread(lambda: None)))
-    script.passes = [[(7, READ)]]
+    script.iterations = [[(7, READ)]]
     loop.tick()
     loop.tick()
     loop.flushes.append(Listed(8, on_write=lambda: loop.flushes.append(Listed(9))))
@@ -222,7 +222,7 @@ def test_a_call_that_always_asks_for_another_keeps_no_one_from_io(reactor, closi
     client.sendall(b"heard")
     pump(reactor, lambda: protocol.received == b"heard")
     before = len(rounds)
-    passes(reactor, 10)
+    iterations(reactor, 10)
     assert len(rounds) == before + 10
 
 
@@ -243,9 +243,9 @@ def test_the_wall_clock_has_no_effect(reactor, monkeypatch):
     reactor.callLater(3600, called.append, "too early")
     reactor.callLater(0, called.append, "on time")
     monkeypatch.setattr(time, "time", lambda: 1e12)
-    passes(reactor)
+    iterations(reactor)
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    passes(reactor)
+    iterations(reactor)
     assert called == ["on time"]
 
 
@@ -302,7 +302,7 @@ def test_T1_what_falls_due_during_a_long_callback_waits_for_the_next_poll(loop, 
     add(loop, Listed(7, on_read=busy))
     add(loop, Listed(8, on_read=lambda: order.append("input")))
     loop.callLater(2, order.append, "timer")
-    script.passes = [[(7, READ)], [(8, READ)]]  # the second arrived in those 2.5 s
+    script.iterations = [[(7, READ)], [(8, READ)]]  # the second arrived in those 2.5 s
     loop.tick()
     assert order == ["busy"]
     loop.tick()
@@ -316,7 +316,7 @@ def test_T1_input_comes_before_a_timer_after_a_long_timer_call_or_turn(loop, scr
     loop.call_in_turn(lambda: clock.advance(0.5))
     loop.callFromThread(clock.advance, 0.5)
     loop.flushes.append(Listed(8, on_write=lambda: clock.advance(0.5)))
-    script.passes = [[(7, READ)]]
+    script.iterations = [[(7, READ)]]
     loop.tick()
     assert order == ["input", "timer"]
 
@@ -356,20 +356,20 @@ def test_T5_an_iteration_of_long_callbacks_is_cut_short_and_the_rest_come_next(
     loop, script, greedy
 ):
     fds = greedy(3)
-    script.passes = [[(fd, READ) for fd in fds]] * 6
+    script.iterations = [[(fd, READ) for fd in fds]] * 6
     for _ in range(6):
         loop.tick()
-    # Whoever has waited comes before whoever is ready again.
+    # A handler that has waited comes before one that is ready again.
     assert sorted(greedy.order[:3]) == fds
     assert greedy.order[3:] == greedy.order[:3]
 
 
 def test_T5_a_newcomer_does_not_wait_behind_those_who_wait_already(loop, script, greedy):
     fds = greedy(10)
-    script.passes = [[(fd, READ) for fd in fds]] * 2
+    script.iterations = [[(fd, READ) for fd in fds]] * 2
     loop.tick()
     add(loop, Listed(7, on_read=lambda: greedy.order.append("newcomer")))
-    script.passes = [[(7, READ), *((fd, READ) for fd in fds)]]
+    script.iterations = [[(7, READ), *((fd, READ) for fd in fds)]]
     loop.tick()
     assert greedy.order[1:2] == ["newcomer"]
 
@@ -378,12 +378,12 @@ def test_T5_a_newcomer_with_the_descriptor_of_one_that_was_served_is_a_newcomer(
     loop, script, greedy
 ):
     fds = greedy(10)
-    script.passes = [[(fd, READ) for fd in fds]]
+    script.iterations = [[(fd, READ) for fd in fds]]
     loop.tick()
     (gone,) = greedy.order
     loop.detach(loop.handler_of(gone))
     add(loop, Listed(gone, on_read=lambda: greedy.order.append("newcomer")))
-    script.passes = [[], [(fd, READ) for fd in fds]]
+    script.iterations = [[], [(fd, READ) for fd in fds]]
     loop.tick()
     loop.tick()
     assert greedy.order[1:2] == ["newcomer"]
@@ -396,7 +396,7 @@ def test_T5_what_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
     port.comes_first = True
     add(loop, port)
     fds = greedy(4)
-    script.passes = [[*((fd, READ) for fd in fds), (7, READ)]] * 3
+    script.iterations = [[*((fd, READ) for fd in fds), (7, READ)]] * 3
     for _ in range(3):
         loop.tick()
     assert greedy.order[1::2] == ["port", "port"]
@@ -407,7 +407,7 @@ def test_T5_what_comes_first_does_not_take_the_whole_iteration(loop, script, gre
     port.comes_first = True
     add(loop, port)
     fds = greedy(4)
-    script.passes = [[(7, READ), *((fd, READ) for fd in fds)]] * 4
+    script.iterations = [[(7, READ), *((fd, READ) for fd in fds)]] * 4
     for _ in range(4):
         loop.tick()
     assert sorted(greedy.order) == fds
@@ -420,7 +420,7 @@ def test_T5_nobody_waits_for_ever_behind_newcomers(loop, script, greedy):
     def iteration():
         fd = next(newcomers)
         add(loop, Listed(fd, on_read=lambda: greedy.order.append("newcomer")))
-        script.passes = [[(fd, READ), *((each, READ) for each in fds)]]
+        script.iterations = [[(fd, READ), *((each, READ) for each in fds)]]
         loop.tick()
 
     for _ in range(20):
@@ -447,7 +447,7 @@ def test_T5_a_flood_of_newcomers_does_not_starve_the_established(
             fd = next(newcomers)
             add(loop, Listed(fd, on_read=lambda fd=fd: serve_newcomer(fd)))
             ready[fd] = READ
-        script.passes = [list(ready.items())]
+        script.iterations = [list(ready.items())]
         loop.tick()
         served_at += [tick] * len(greedy.order)
         greedy.order.clear()
@@ -459,7 +459,7 @@ def test_T5_a_flood_of_newcomers_does_not_starve_the_established(
 def test_T1_while_the_loop_is_behind_timers_wait_for_input(loop, script, greedy):
     fds = greedy(5)
     loop.callLater(0, lambda: greedy.order.append("timer"))
-    script.passes = [[(fd, READ) for fd in fds[count:]] for count in range(5)]
+    script.iterations = [[(fd, READ) for fd in fds[count:]] for count in range(5)]
     for _ in range(5):
         loop.tick()
     assert greedy.order[5:] == ["timer"]
@@ -469,7 +469,7 @@ def test_T5_while_the_loop_is_behind_timers_wait_for_a_bounded_time(loop, script
     fds = greedy(1000)
     began = clock.seconds()
     loop.callLater(0, lambda: greedy.order.append(clock.seconds() - began))
-    script.passes = [[(fd, READ) for fd in fds]] * 1000
+    script.iterations = [[(fd, READ) for fd in fds]] * 1000
     loop.tick()
     while not isinstance(greedy.order[-1], float):
         loop.tick()
@@ -523,7 +523,7 @@ def test_T5_the_ready_share_an_iteration_and_the_time_until_the_next_timer(loop,
     for fd in range(20, 30):
         add(loop, Listed(fd, on_read=lambda: shares.append(loop.share)))
     ten = [(fd, READ) for fd in range(20, 30)]
-    script.passes = [ten[:1], ten, ten, ten]
+    script.iterations = [ten[:1], ten, ten, ten]
     loop.tick()
     loop.tick()
     timer = loop.callLater(DISPATCH_SECONDS / 2, lambda: None)
@@ -614,7 +614,7 @@ def test_an_idle_loop_wakes_only_for_what_is_due(closing, clock):
     reactor = closing(Reactor(polling, seconds=clock.seconds))
     _, client = served(reactor)
     closing(client)
-    passes(reactor, 3)
+    iterations(reactor, 3)
     del polling.timeouts[:]
     reactor.callLater(3600, reactor.crash)
     reactor.run(installSignalHandlers=False)
@@ -627,7 +627,7 @@ def test_write_interest_is_off_when_there_is_nothing_to_write(reactor, closing):
     protocol.transport.write(b"d" * 10_000_000)
     pump(reactor, lambda: reactor.getWriters() == [protocol.transport])
     assert len(receive(reactor, client, 10_000_000)) == 10_000_000
-    passes(reactor)
+    iterations(reactor)
     assert reactor.getWriters() == []
 
 
@@ -644,7 +644,7 @@ def test_a_descriptor_that_is_reused_within_an_iteration_gets_no_stale_event(loo
     a = add(loop, Listed(7, on_read=replace))
     b = add(loop, Listed(8))
     c = Listed(8)
-    script.passes = [[(7, READ), (8, READ)], [(8, READ)]]
+    script.iterations = [[(7, READ), (8, READ)], [(8, READ)]]
     loop.tick()
     assert (a.calls, b.calls, c.calls) == (["read"], [], [])
     loop.tick()
@@ -653,7 +653,7 @@ def test_a_descriptor_that_is_reused_within_an_iteration_gets_no_stale_event(loo
 
 def test_an_event_for_nobody_is_dropped(loop, script):
     handler = add(loop, Listed(7))
-    script.passes = [[(99, READ), (7, READ)]]
+    script.iterations = [[(99, READ), (7, READ)]]
     loop.tick()
     assert handler.calls == ["read"]
 
@@ -664,7 +664,7 @@ def test_a_handler_that_is_paused_within_the_iteration_is_not_called(loop, scrip
 
     add(loop, Listed(7, on_read=pause))
     b = add(loop, Listed(8))
-    script.passes = [[(7, READ), (8, READ)]]
+    script.iterations = [[(7, READ), (8, READ)]]
     loop.tick()
     assert b.calls == []
 
@@ -673,7 +673,7 @@ def test_reading_comes_before_writing_and_its_end_prevents_it(loop, script):
     both = add(loop, Listed(7), writing=True)
     ended = Listed(8, on_read=lambda: loop.detach(ended))
     add(loop, ended, writing=True)
-    script.passes = [[(7, READ | WRITE), (8, READ | WRITE)]]
+    script.iterations = [[(7, READ | WRITE), (8, READ | WRITE)]]
     loop.tick()
     assert both.calls == ["read", "write"]
     assert ended.calls == ["read"]
@@ -690,7 +690,7 @@ def test_reading_comes_before_writing_and_its_end_prevents_it(loop, script):
 )
 def test_a_hangup_is_found_by_whatever_the_handler_does(loop, script, reading, writing, expected):
     handler = add(loop, Listed(7), reading, writing)
-    script.passes = [[(7, HANGUP)]]
+    script.iterations = [[(7, HANGUP)]]
     loop.tick()
     assert handler.calls == expected
 
@@ -700,7 +700,7 @@ def test_the_poller_learns_of_lost_interest_when_an_unwanted_event_arrives(loop,
     handler.reading = False
     loop.tick()
     before = script.masks[7]
-    script.passes = [[(7, READ)]]
+    script.iterations = [[(7, READ)]]
     loop.tick()
     assert (before, script.masks[7]) == (READ, 0)
     assert handler.calls == []
@@ -712,7 +712,7 @@ def test_a_pause_and_resume_between_two_events_costs_no_call_of_the_poller(loop,
     handler.reading = False
     handler.reading = True
     loop.update_interest(handler)
-    script.passes = [[(7, READ)]]
+    script.iterations = [[(7, READ)]]
     loop.tick()
     assert handler.calls == ["read"]
     script.forget = lambda fd, before: None
@@ -727,7 +727,7 @@ def test_B3_an_exception_in_a_handler_ends_it_and_no_other(loop, script, caplog)
 
     bad = add(loop, Listed(7, on_read=fail))
     good = add(loop, Listed(8))
-    script.passes = [[(7, READ), (8, READ)]]
+    script.iterations = [[(7, READ), (8, READ)]]
     loop.tick()
     assert bad.calls == ["read", "lost"]
     assert bad.reason.check(ZeroDivisionError)
@@ -755,7 +755,7 @@ def test_B3_an_exception_in_the_end_itself_is_logged_and_the_loop_goes_on(loop, 
 
     bad = add(loop, Listed(7, on_read=fail, on_lost=fail))
     good = add(loop, Listed(8))
-    script.passes = [[(7, READ), (8, READ)]]
+    script.iterations = [[(7, READ), (8, READ)]]
     loop.tick()
     assert bad.calls == ["read", "lost"]
     assert good.calls == ["read"]
@@ -797,7 +797,7 @@ def test_B3_ctrl_c_goes_through_and_nothing_else_is_lost(loop, script, error, wh
     loop.callLater(0, called.append, "timer")
     loop.callFromThread(called.append, "call")
     loop.flushes.append(Listed(8, on_write=lambda: called.append("write")))
-    script.passes = [[(7, READ)]]
+    script.iterations = [[(7, READ)]]
     with pytest.raises(error):
         loop.tick()
     loop.tick()
@@ -933,7 +933,7 @@ class Unprintable:
 def test_B3_an_object_whose_repr_raises_does_not_end_the_loop(reactor, caplog):
     reactor.callLater(0, Unprintable())
     reactor.addSystemEventTrigger("before", "opening", Unprintable())
-    passes(reactor)
+    iterations(reactor)
     reactor.fireSystemEvent("opening")
     assert [record.exc_info[0] for record in caplog.records] == [ValueError, ValueError]
 
@@ -1025,7 +1025,7 @@ def test_T5_a_timer_that_falls_due_cuts_an_iteration_short(loop, script, clock):
     for fd in fds:
         add(loop, Listed(fd, on_read=lambda fd=fd: read(fd)))
     loop.callLater(0.0015, order.append, "timer")
-    script.passes = [[(fd, READ) for fd in fds], [(fd, READ) for fd in fds[2:]]]
+    script.iterations = [[(fd, READ) for fd in fds], [(fd, READ) for fd in fds[2:]]]
     loop.tick()
     assert order == [20, 21]
     loop.tick()  # rule T1: the others have their input delivered before

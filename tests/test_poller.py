@@ -8,7 +8,7 @@ import selectors
 import socket
 
 import pytest
-from support import Recorder, Watched, open_descriptors, passes, pollers, pump, reset, served
+from support import Recorder, Watched, iterations, open_descriptors, pollers, pump, reset, served
 
 from minireactor import Reactor
 from minireactor.core import poller
@@ -220,7 +220,7 @@ def test_R2_a_paused_drained_connection_notices_a_reset(watched):
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
     client.sendall(b"unread")
-    passes(reactor, 5)  # which is when the loop ceases to ask for it
+    iterations(reactor, 5)  # which is when the loop ceases to ask for it
     reset(client)
     pump(reactor, lambda: protocol.reason is not None, "the reset")
     assert protocol.calls == ["made", "lost"]
@@ -232,13 +232,13 @@ def test_R2_nothing_spins_while_paused_nor_after_the_reset(watched):
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
     client.sendall(b"unread")
-    passes(reactor, 5)
+    iterations(reactor, 5)
     del polling.returned[:]
-    passes(reactor, 100)
+    iterations(reactor, 100)
     while_paused = len(polling.returned)
     reset(client)
     pump(reactor, lambda: protocol.reason is not None, "the reset")
-    passes(reactor, 100)
+    iterations(reactor, 100)
     assert while_paused == 0
     assert len(polling.returned) == 1
 
@@ -258,9 +258,9 @@ def test_R2_a_paused_connection_whose_two_halves_have_ended_does_not_spin(watche
     pump(reactor, lambda: "write lost" in protocol.calls)
     protocol.transport.pauseProducing()
     client.close()
-    passes(reactor, 5)
+    iterations(reactor, 5)
     del polling.returned[:]
-    passes(reactor, 100)
+    iterations(reactor, 100)
     assert polling.returned == []
     protocol.transport.resumeProducing()
     pump(reactor, lambda: protocol.reason is not None, "the end")
@@ -279,7 +279,7 @@ def test_an_echo_works_with_every_poller(watched, closing):
     closing(client)
     client.sendall(b"there and back")
     pump(reactor, lambda: protocol.received == b"there and back")
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert client.recv(100) == b"there and back"
 
 

@@ -17,8 +17,8 @@ from support import (
     Watched,
     connect,
     forked,
+    iterations,
     open_descriptors,
-    passes,
     pump,
     receive,
     served,
@@ -404,7 +404,7 @@ def test_a_further_address_rests_alone(ticking, closing, named, two_loopbacks, f
     further = next(each for each in reactor.getReaders() if each is not own)
     further.socket = Faulty(further.socket, *faults)
     late = reaches(closing, OTHER, own)
-    passes(reactor)
+    iterations(reactor)
     assert not further.reading
     assert answers(reactor, connect_to(closing, own))
     clock.advance(port.REST_SECONDS)
@@ -470,7 +470,7 @@ def test_stopListening_closes_at_once_and_gives_a_Deferred(reactor):
     own = listen(reactor)
     fired = []
     own.stopListening().addCallback(fired.append)
-    passes(reactor)
+    iterations(reactor)
     assert fired == [None]
     with pytest.raises(ConnectionRefusedError):
         connect(own)
@@ -592,7 +592,7 @@ def test_its_port_number_can_be_bound_again_after_the_server_has_closed_first(re
     pump(reactor, lambda: protocol.reason is not None)
     client.close()  # which leaves our side in TIME_WAIT
     own.stopListening()
-    passes(reactor)
+    iterations(reactor)
     assert reactor.listenTCP(number, OneFactory(), interface=LOCAL).getHost().port == number
 
 
@@ -662,7 +662,7 @@ def test_stopListening_inside_connectionMade_ends_the_accepting(reactor, closing
     own.batch = 8
     clients = [closing(connect(own)) for _ in range(8)]
     pump(reactor, lambda: factory.built)
-    passes(reactor)
+    iterations(reactor)
     assert len(factory.built) == 1
     assert len(clients) == 8
 
@@ -677,10 +677,10 @@ def test_buildProtocol_that_gives_None_closes_gracefully(reactor, closing):
     client = closing(connect(own))
     client.sendall(b"an eager client sends before it is let in")
     pump(reactor, lambda: rejected)
-    passes(reactor)
+    iterations(reactor)
     assert client.recv(100) == b""
     client.sendall(b"and goes on")
-    passes(reactor)
+    iterations(reactor)
     assert client.recv(100) == b""
     assert own.connected
 
@@ -887,7 +887,7 @@ def test_out_of_descriptors_it_is_not_the_name_that_is_to_blame(reactor, monkeyp
 
 
 @pytest.fixture
-def full_house(closing):
+def crowded_port(closing):
     """Return (reactor, watched poller, port, connected client, three unconnected sockets)."""
     polling = Watched()
     reactor = closing(Reactor(polling))
@@ -904,12 +904,12 @@ def come(own, clients):
         client.setblocking(False)
 
 
-def test_without_descriptors_waiting_peers_are_rejected(full_house, caplog):
+def test_without_descriptors_waiting_peers_are_rejected(crowded_port, caplog):
     """twisted #5368, python/cpython #151615."""
-    reactor, _, own, inside, waiting = full_house
+    reactor, _, own, inside, waiting = crowded_port
     with no_descriptor_left():
         come(own, waiting)
-        passes(reactor)
+        iterations(reactor)
         rejected = [closed(client) for client in waiting]
         alive = answers(reactor, inside)
     assert rejected == [True, True, True]
@@ -918,14 +918,14 @@ def test_without_descriptors_waiting_peers_are_rejected(full_house, caplog):
     assert "peers rejected: 3" in caplog.text
 
 
-def test_warnings_about_rejected_peers_are_few_and_name_no_class(full_house, caplog):
-    reactor, _, own, _, waiting = full_house
+def test_warnings_about_rejected_peers_are_few_and_name_no_class(crowded_port, caplog):
+    reactor, _, own, _, waiting = crowded_port
     with no_descriptor_left():
         for number, client in enumerate(waiting):
             if number == 2:
                 own._next_warning -= port.WARN_SECONDS  # as if that long had passed
             come(own, [client])
-            passes(reactor)
+            iterations(reactor)
     first, second = [record.getMessage() for record in caplog.records]
     where = f"127.0.0.1:{own.getHost().port}"
     assert first.startswith(f"no descriptor left for connections to {where}; peers rejected: 1")
@@ -939,12 +939,12 @@ def test_lingering_sockets_are_reclaimed_for_waiting_peers(reactor, closing):
     assert all(answers(reactor, client) for client in served)
     for protocol in own.factory.built:
         protocol.transport.loseConnection()
-    passes(reactor)
+    iterations(reactor)
     waiting = [closing(socket.socket()) for _ in range(3)]
     with no_descriptor_left():
         # ... new peers are not rejected because of them.
         come(own, waiting)
-        passes(reactor)
+        iterations(reactor)
         alive = [answers(reactor, client) for client in waiting]
     assert alive == [True, True, True]
     assert [client.recv(1) for client in served] == [b"", b"", b""]
@@ -957,32 +957,32 @@ def test_a_spare_descriptor_that_got_lost_is_replaced(reactor, closing):
     os.fstat(own._spare)
 
 
-def test_without_descriptors_the_loop_stays_idle(full_house):
-    reactor, polling, own, _, waiting = full_house
+def test_without_descriptors_the_loop_stays_idle(crowded_port):
+    reactor, polling, own, _, waiting = crowded_port
     with no_descriptor_left():
         come(own, waiting)
-        passes(reactor)
+        iterations(reactor)
         del polling.returned[:]
-        passes(reactor, 100)
+        iterations(reactor, 100)
         busy = len(polling.returned)
     assert busy == 0
 
 
-def test_accepting_resumes_when_there_are_descriptors_again(full_house, closing):
-    reactor, _, own, _, waiting = full_house
+def test_accepting_resumes_when_there_are_descriptors_again(crowded_port, closing):
+    reactor, _, own, _, waiting = crowded_port
     with no_descriptor_left():
         come(own, waiting)
-        passes(reactor)
+        iterations(reactor)
     assert answers(reactor, closing(connect(own)))
 
 
-def test_all_descriptors_come_back_when_the_port_closes(full_house):
-    reactor, _, own, _, waiting = full_house
+def test_all_descriptors_come_back_when_the_port_closes(crowded_port):
+    reactor, _, own, _, waiting = crowded_port
     before = open_descriptors()
     number = own.fileno()
     with no_descriptor_left():
         come(own, waiting)
-        passes(reactor)
+        iterations(reactor)
     own.stopListening()
     gone = before - open_descriptors()
     assert number in gone
@@ -1028,11 +1028,11 @@ def test_without_a_spare_descriptor_accepting_rests_for_a_moment(
     own = listen(reactor, OneFactory(Echo()))
     own.socket = Faulty(own.socket, *[errno.EMFILE] * 4)
     client = closing(connect(own))
-    passes(reactor, 100)
+    iterations(reactor, 100)
     assert own.socket.accepts == 2  # once, and once more after the reserve was given up
     assert len(polling.returned) == 1
     clock.advance(port.REST_SECONDS)
-    passes(reactor, 100)
+    iterations(reactor, 100)
     assert own.socket.accepts == 4
     clock.advance(port.REST_SECONDS)
     assert answers(reactor, client)
@@ -1046,7 +1046,7 @@ def test_out_of_memory_backs_off_one_at_a_time(ticking, closing, caplog, number)
     own.socket = Faulty(own.socket, number, number, number)
     clients = [closing(connect(own)) for _ in range(2)]
     for attempt in range(1, 4):
-        passes(reactor, 100)
+        iterations(reactor, 100)
         assert own.socket.accepts == attempt
         assert len(polling.returned) == attempt
         clock.advance(port.REST_SECONDS)
@@ -1062,7 +1062,7 @@ def test_a_listener_that_is_shut_down_does_not_spin(ticking):
         own.getHandle().shutdown(socket.SHUT_RDWR)
     except OSError:
         pytest.skip("not possible here")
-    passes(reactor, 100)
+    iterations(reactor, 100)
     assert len(polling.returned) <= 2
 
 
@@ -1071,10 +1071,10 @@ def test_a_port_that_is_stopped_while_it_rests_stays_stopped(ticking, closing):
     own = listen(reactor)
     own.socket = Faulty(own.socket, errno.ENOMEM)
     closing(connect(own))
-    passes(reactor)
+    iterations(reactor)
     own.stopListening()
     clock.advance(port.REST_SECONDS)
-    passes(reactor)
+    iterations(reactor)
     assert reactor.getReaders() == []
 
 
@@ -1083,7 +1083,7 @@ def test_a_port_that_is_started_again_while_it_rests_accepts_at_once(ticking, cl
     own = listen(reactor, OneFactory(Echo(), Echo()))
     own.socket = Faulty(own.socket, errno.ENOMEM)
     closing(connect(own))
-    passes(reactor)
+    iterations(reactor)
     own.stopListening()
     own.startListening()
     assert answers(reactor, closing(connect(own)))

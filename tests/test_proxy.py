@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 from proxy_support import (
+    MAX_AT_A_TIME,
     MODES,
-    MOST_AT_A_TIME,
     Line,
-    Told,
+    RecordingProxyFactory,
+    accepted_client,
     end_of,
     exchange,
     full,
     is_quiet,
-    knock,
     listening,
     other,
     send_until_it_sticks,
@@ -37,8 +37,8 @@ from support import (
     Watched,
     connect,
     drain,
+    iterations,
     next_timer,
-    passes,
     pump,
     receive,
     reset,
@@ -549,43 +549,43 @@ def read_now(sock):
 
 
 def test_an_urgent_byte_that_came_before_the_target_arrives(reactor, closing, mode):
-    door = closing(listening())
-    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    listener = closing(listening())
+    factory = RecordingProxyFactory("127.0.0.1", listener.getsockname()[1], **MODES[mode][0])
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
     client.send(b"first")
     client.send(b"!", socket.MSG_OOB)
     client.send(b"rest")
     pump(reactor, lambda: "connected" in factory.calls, "the target")
-    assert receive(reactor, closing(door.accept()[0]), 10) == b"first!rest"
+    assert receive(reactor, closing(listener.accept()[0]), 10) == b"first!rest"
 
 
 def test_two_urgent_bytes_that_came_before_the_target_arrive(reactor, closing, mode):
-    door = closing(listening())
-    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    listener = closing(listening())
+    factory = RecordingProxyFactory("127.0.0.1", listener.getsockname()[1], **MODES[mode][0])
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
     client.send(b"1", socket.MSG_OOB)
     client.send(b"rest")
     client.send(b"2", socket.MSG_OOB)
     pump(reactor, lambda: "connected" in factory.calls, "the target")
-    assert receive(reactor, closing(door.accept()[0]), 6) == b"1rest2"
+    assert receive(reactor, closing(listener.accept()[0]), 6) == b"1rest2"
 
 
 def test_two_urgent_bytes_that_a_target_sends_at_once_arrive(reactor, closing, mode, monkeypatch):
-    door = closing(listening())
+    listener = closing(listening())
     connect_socket = Proxy._connect_socket
 
     def connect_and_send(self, sock, address):
         code = connect_socket(self, sock, address)
-        target = closing(door.accept()[0])
+        target = closing(listener.accept()[0])
         target.send(b"1", socket.MSG_OOB)
         target.send(b"rest")
         target.send(b"2", socket.MSG_OOB)
         return code
 
     monkeypatch.setattr(Proxy, "_connect_socket", connect_and_send)
-    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    factory = RecordingProxyFactory("127.0.0.1", listener.getsockname()[1], **MODES[mode][0])
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     assert receive(reactor, closing(connect(port)), 6) == b"1rest2"
 
@@ -593,7 +593,7 @@ def test_two_urgent_bytes_that_a_target_sends_at_once_arrive(reactor, closing, m
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not keep the first packet")
 def test_one_client_of_a_ring_of_two_factories_becomes_few_connections(reactor, closing, caplog):
     numbers = [unused_number(), unused_number()]
-    factories = [Told("127.0.0.1", number) for number in reversed(numbers)]
+    factories = [RecordingProxyFactory("127.0.0.1", number) for number in reversed(numbers)]
     for number, factory in zip(numbers, factories):
         reactor.listenTCP(number, factory, interface="127.0.0.1")
     client = closing(socket.create_connection(("127.0.0.1", numbers[0])))
@@ -711,7 +711,7 @@ def test_a_reset_behind_the_whole_stream_costs_nothing_of_what_the_kernel_holds(
 
     reset(near)
     pump(reactor, lambda: through.transport(source).disconnected, "the reset")
-    passes(reactor)
+    iterations(reactor)
 
     assert end_of(reactor, far) == (data, "end")
 
@@ -725,7 +725,7 @@ def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reacto
     sink = through.transport(other(source))
 
     sent = send_until_it_sticks(reactor, near, PLENTY)
-    assert 64 * 1024 < sink.pending <= 64 * 1024 + MOST_AT_A_TIME[mode]
+    assert 64 * 1024 < sink.pending <= 64 * 1024 + MAX_AT_A_TIME[mode]
     assert not through.transport(source).reading
     held = through.transport(source).bytes_in
     for _ in range(5):
@@ -735,7 +735,7 @@ def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reacto
 
     received = exchange(reactor, near, far, PLENTY, sent)
     assert received == PLENTY
-    assert sink.highest_pending <= 64 * 1024 + MOST_AT_A_TIME[mode]
+    assert sink.highest_pending <= 64 * 1024 + MAX_AT_A_TIME[mode]
 
 
 def test_a_stalled_direction_does_not_stop_the_other(line, reactor):
@@ -754,14 +754,14 @@ def test_a_stalled_proxy_sleeps(closing, mode, source):
     send_until_it_sticks(reactor, near, PLENTY)
     send_until_it_sticks(reactor, near, PLENTY)
     before = len(poller.returned)
-    passes(reactor, 20)
+    iterations(reactor, 20)
     assert len(poller.returned) == before
 
 
 def test_a_join_that_fails_ends_both(reactor, closing, caplog):
-    factory = Told("127.0.0.1", closing(listening()).getsockname()[1])
+    factory = RecordingProxyFactory("127.0.0.1", closing(listening()).getsockname()[1])
     factory.rate = "fast"
-    client = knock(reactor, closing, factory)
+    client = accepted_client(reactor, closing, factory)
     assert end_of(reactor, client) == (b"", "end")
     pump(reactor, lambda: "ended" in factory.calls, "the end")
     assert "rate='fast' will not do" in caplog.text
@@ -806,19 +806,22 @@ def test_nothing_is_read_before_the_target_is_there_and_then_all_arrives(
     timed, clock, closing, mode
 ):
     reactor = timed
-    door = closing(socket.socket())
-    door.bind(("127.0.0.1", 0))
-    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
-    factory.targets = lambda: [("127.0.0.1", full(closing)), ("127.0.0.1", door.getsockname()[1])]
-    client = knock(reactor, closing, factory, b"early")
+    listener = closing(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    factory = RecordingProxyFactory("127.0.0.1", listener.getsockname()[1], **MODES[mode][0])
+    factory.targets = lambda: [
+        ("127.0.0.1", full(closing)),
+        ("127.0.0.1", listener.getsockname()[1]),
+    ]
+    client = accepted_client(reactor, closing, factory, b"early")
     sent = send_until_it_sticks(reactor, client, PLENTY)
     assert factory.proxy.client.bytes_in == 0
     client.shutdown(socket.SHUT_WR)
-    door.listen()
+    listener.listen()
     clock.advance(factory.timeout)
 
     pump(reactor, lambda: "connected" in factory.calls, "the second target")
-    target = closing(door.accept()[0])
+    target = closing(listener.accept()[0])
 
     assert drain(reactor, target) == b"early" + PLENTY[:sent]
     target.sendall(b"answer")
@@ -828,14 +831,14 @@ def test_nothing_is_read_before_the_target_is_there_and_then_all_arrives(
 
 
 def test_what_the_client_sends_first_and_its_end_are_passed_on(reactor, closing, mode):
-    door = closing(listening())
-    factory = Told("127.0.0.1", door.getsockname()[1], **MODES[mode][0])
+    listener = closing(listening())
+    factory = RecordingProxyFactory("127.0.0.1", listener.getsockname()[1], **MODES[mode][0])
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
     client.sendall(b"all I have to say")
     client.shutdown(socket.SHUT_WR)
     pump(reactor, lambda: "connected" in factory.calls, "the target")
-    target = closing(door.accept()[0])
+    target = closing(listener.accept()[0])
     assert drain(reactor, target) == b"all I have to say"
     target.sendall(b"heard")
     assert receive(reactor, client, 5) == b"heard"
@@ -843,8 +846,8 @@ def test_what_the_client_sends_first_and_its_end_are_passed_on(reactor, closing,
 
 @full_backlog
 def test_R2_a_client_that_is_reset_meanwhile_is_forgotten_at_once(timed, closing):
-    factory = Told("127.0.0.1", full(closing))
-    client = knock(timed, closing, factory, b"unread")
+    factory = RecordingProxyFactory("127.0.0.1", full(closing))
+    client = accepted_client(timed, closing, factory, b"unread")
     assert timed.getWriters() != []
 
     reset(client)
@@ -857,10 +860,10 @@ def test_R2_a_client_that_is_reset_meanwhile_is_forgotten_at_once(timed, closing
 
 @full_backlog
 def test_a_client_that_only_ends_its_stream_meanwhile_is_not_forgotten(timed, closing, clock):
-    factory = Told("127.0.0.1", full(closing), timeout=5)
-    client = knock(timed, closing, factory)
+    factory = RecordingProxyFactory("127.0.0.1", full(closing), timeout=5)
+    client = accepted_client(timed, closing, factory)
     client.shutdown(socket.SHUT_WR)
-    passes(timed, 20)
+    iterations(timed, 20)
     assert factory.calls == ["accepted"]
 
     clock.advance(6)
@@ -870,8 +873,8 @@ def test_a_client_that_only_ends_its_stream_meanwhile_is_not_forgotten(timed, cl
 
 def test_a_target_that_refuses_closes_the_client_at_once(reactor, closing):
     number = unused_number()
-    factory = Told("127.0.0.1", number)
-    client = knock(reactor, closing, factory, b"unread")
+    factory = RecordingProxyFactory("127.0.0.1", number)
+    client = accepted_client(reactor, closing, factory, b"unread")
 
     assert drain(reactor, client) == b""
 
@@ -887,10 +890,10 @@ def test_a_target_that_refuses_closes_the_client_at_once(reactor, closing):
 
 @full_backlog
 def test_a_target_that_does_not_answer_closes_the_client_after_the_timeout(timed, closing, clock):
-    factory = Told("127.0.0.1", full(closing), timeout=7)
-    client = knock(timed, closing, factory)
+    factory = RecordingProxyFactory("127.0.0.1", full(closing), timeout=7)
+    client = accepted_client(timed, closing, factory)
     clock.advance(6.9)
-    passes(timed)
+    iterations(timed)
     assert is_quiet(client)
 
     clock.advance(0.2)
@@ -902,23 +905,23 @@ def test_a_target_that_does_not_answer_closes_the_client_after_the_timeout(timed
 
 
 def test_a_name_that_there_is_not_closes_the_client(reactor, closing):
-    factory = Told("no-such-host.invalid", 80)
-    assert drain(reactor, knock(reactor, closing, factory)) == b""
+    factory = RecordingProxyFactory("no-such-host.invalid", 80)
+    assert drain(reactor, accepted_client(reactor, closing, factory)) == b""
     assert "cannot resolve 'no-such-host.invalid'" in factory.proxy.why
 
 
 def test_a_name_is_resolved_anew_for_a_later_client_only(closing, clock, monkeypatch):
     reactor = closing(Reactor(seconds=clock.seconds))
-    door = closing(listening())
+    listener = closing(listening())
     asked = []
 
     def lookup(host, port, *arguments, **options):
         if options.get("flags"):
             raise socket.gaierror(socket.EAI_NONAME, "not a number")
         asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", door.getsockname())]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname())]
 
-    factory = Told("example.internal", 80)
+    factory = RecordingProxyFactory("example.internal", 80)
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     monkeypatch.setattr(connector.socket, "getaddrinfo", lookup)
     for number in (1, 2, 3):
@@ -930,7 +933,7 @@ def test_a_name_is_resolved_anew_for_a_later_client_only(closing, clock, monkeyp
 
 
 def test_without_a_descriptor_for_the_target_the_client_is_closed(reactor, closing, monkeypatch):
-    factory = Told("127.0.0.1", 80)
+    factory = RecordingProxyFactory("127.0.0.1", 80)
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     client = closing(connect(port))
     pump(reactor, lambda: "accepted" in factory.calls, "the client")
@@ -950,13 +953,13 @@ def test_without_a_descriptor_for_the_target_the_client_is_closed(reactor, closi
 
 
 def test_the_next_target_is_tried_when_one_fails(reactor, closing):
-    door = closing(listening())
-    good, bad = door.getsockname()[1], unused_number()
-    factory = Told("127.0.0.1", bad)
+    listener = closing(listening())
+    good, bad = listener.getsockname()[1], unused_number()
+    factory = RecordingProxyFactory("127.0.0.1", bad)
     factory.targets = lambda: [("127.0.0.1", bad), ("127.0.0.1", bad), ("127.0.0.1", good)]
-    client = knock(reactor, closing, factory, b"hello")
+    client = accepted_client(reactor, closing, factory, b"hello")
     pump(reactor, lambda: "connected" in factory.calls, "the third")
-    target = closing(door.accept()[0])
+    target = closing(listener.accept()[0])
     assert receive(reactor, target, 5) == b"hello"
     assert factory.calls == ["accepted", *["ConnectionRefusedError"] * 2, "connected"]
     assert factory.proxy.place == ("127.0.0.1", good)
@@ -964,18 +967,18 @@ def test_the_next_target_is_tried_when_one_fails(reactor, closing):
 
 
 def test_without_any_target_the_client_is_closed(reactor, closing):
-    factory = Told("127.0.0.1", 80)
+    factory = RecordingProxyFactory("127.0.0.1", 80)
     factory.targets = list
-    assert drain(reactor, knock(reactor, closing, factory)) == b""
+    assert drain(reactor, accepted_client(reactor, closing, factory)) == b""
     assert factory.proxy.why == "no target: there is none"
 
 
 @pytest.mark.parametrize("hook", ["targets", "accepted", "connected", "failed"])
 def test_B3_a_factory_that_raises_ends_that_client_only(reactor, closing, caplog, hook):
-    door = closing(listening())
-    number = unused_number() if hook == "failed" else door.getsockname()[1]
+    listener = closing(listening())
+    number = unused_number() if hook == "failed" else listener.getsockname()[1]
 
-    class Broken(Told):
+    class Broken(RecordingProxyFactory):
         pass
 
     def fail(self, *arguments):
@@ -991,7 +994,7 @@ def test_B3_a_factory_that_raises_ends_that_client_only(reactor, closing, caplog
     assert port.connected
 
 
-# How it is told.
+# What is logged and reported.
 
 
 def test_the_line_at_the_end_has_all_counts(line, reactor):
@@ -1021,8 +1024,8 @@ def test_seconds_are_those_from_the_first_to_the_last(timed, closing, clock):
 
 
 def test_an_ipv6_target_is_shown_in_brackets(reactor, closing):
-    factory = Told("::1", unused_number())
-    drain(reactor, knock(reactor, closing, factory))
+    factory = RecordingProxyFactory("::1", unused_number())
+    drain(reactor, accepted_client(reactor, closing, factory))
     assert f" -> [::1]:{factory.port}: " in str(factory.proxy)
 
 
@@ -1063,12 +1066,12 @@ def test_each_file_that_the_readme_links_to_is_there():
 
 
 def test_the_three_lines_in_the_readme_are_a_proxy(reactor, closing, monkeypatch):
-    door = closing(listening())
+    listener = closing(listening())
     source = re.search("```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in source.splitlines() if line]) == 3
     ports = []
     listen = reactor.listenTCP
-    number = str(door.getsockname()[1])
+    number = str(listener.getsockname()[1])
     for old, new in (
         ("from minireactor import reactor, proxy", "from minireactor import proxy"),
         ("8080", "0"),
@@ -1083,12 +1086,12 @@ def test_the_three_lines_in_the_readme_are_a_proxy(reactor, closing, monkeypatch
 
     client = closing(connect(ports[0]))
     client.sendall(b"through")
-    door.setblocking(False)
+    listener.setblocking(False)
     targets = []
 
     def accepted():
         try:
-            targets.append(closing(door.accept()[0]))
+            targets.append(closing(listener.accept()[0]))
         except BlockingIOError:
             pass
         return targets

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from proxy_support import MODES, MOST_AT_A_TIME, full, listening, unused_number
+from proxy_support import MAX_AT_A_TIME, MODES, full, listening, unused_number
 from serve_support import Command, read_all
 from support import PATIENCE, reset
 
@@ -76,12 +76,12 @@ def target(closing):
 
     class Target:
         def __init__(self):
-            self.door = closing(listening())
-            self.door.settimeout(PATIENCE)
-            self.port = self.door.getsockname()[1]
+            self.listener = closing(listening())
+            self.listener.settimeout(PATIENCE)
+            self.port = self.listener.getsockname()[1]
 
         def accept(self):
-            sock = closing(self.door.accept()[0])
+            sock = closing(self.listener.accept()[0])
             sock.settimeout(PATIENCE)
             return sock
 
@@ -252,14 +252,14 @@ def test_without_a_host_it_listens_on_all_addresses(command, place):
 
 def test_ipv6_on_both_sides(command, closing):
     try:
-        door = closing(socket.create_server(("::1", 0), family=socket.AF_INET6))
+        listener = closing(socket.create_server(("::1", 0), family=socket.AF_INET6))
     except OSError:
         pytest.skip("no IPv6 here")
-    process = command("[::1]:0", f"[::1]:{door.getsockname()[1]}")
+    process = command("[::1]:0", f"[::1]:{listener.getsockname()[1]}")
     number = int(re.search(r"on \[::1\]:(\d+), to \[::1\]:\d+, up to", process.line())[1])
     peer = closing(socket.create_connection(("::1", number), timeout=PATIENCE))
     peer.sendall(b"x")
-    assert closing(door.accept()[0]).recv(1) == b"x"
+    assert closing(listener.accept()[0]).recv(1) == b"x"
 
 
 def test_the_line_at_the_end_of_a_connection(proxy, target, client):
@@ -541,7 +541,7 @@ def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
     assert len(read_all(behind)) > MEGABYTE
     process.interrupt()
     highest = int(re.search("highest pending ([0-9]+) bytes", process.end()[1])[1])
-    assert 64 * 1024 < highest <= 64 * 1024 + MOST_AT_A_TIME[mode]
+    assert 64 * 1024 < highest <= 64 * 1024 + MAX_AT_A_TIME[mode]
 
 
 def test_marks_are_those_of_the_options(proxy, target, client):

@@ -19,8 +19,8 @@ import socket
 import time
 
 import pytest
-from proxy_support import MODES, Told, listening
-from support import PATIENCE, open_descriptors, passes, pump, reset
+from proxy_support import MODES, RecordingProxyFactory, listening
+from support import PATIENCE, iterations, open_descriptors, pump, reset
 
 if "splice" in MODES:
     from minireactor.transports import splice
@@ -153,11 +153,11 @@ class Slot:
     """One conversation after the other through one port."""
 
     def __init__(self, reactor, closing, mode, marks, rate):
-        self.door = closing(listening())
-        self.door.setblocking(False)
-        number = self.door.getsockname()[1]
+        self.listener = closing(listening())
+        self.listener.setblocking(False)
+        number = self.listener.getsockname()[1]
         options = {"high": marks[0], "low": marks[1], "rate": rate, **MODES[mode][0]}
-        self.factory = Told("127.0.0.1", number, **options)
+        self.factory = RecordingProxyFactory("127.0.0.1", number, **options)
         self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.port.setWriteBufferLimits(*marks)
         self.name = None
@@ -195,7 +195,7 @@ class Slot:
         if "connected" not in self.factory.calls:
             return
         try:
-            sock, address = self.door.accept()
+            sock, address = self.listener.accept()
         except BlockingIOError:
             return
         if address[1] != self.factory.proxy.target.getHost().port:
@@ -242,7 +242,7 @@ def test_random_conversations(reactor, closing, mode):
     left = range(int(os.environ.get("MINIREACTOR_CONVERSATIONS", CONVERSATIONS)))
     numbers = iter(left)
     slots = [Slot(reactor, closing, mode, *options) for options in SLOTS]
-    passes(reactor)
+    iterations(reactor)
     if mode == "splice":
         splice.close_spare_pipes()  # of other tests
     before = open_descriptors()

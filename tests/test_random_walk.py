@@ -223,7 +223,7 @@ class Model:
         if not (self.lost or self.aborted or self.lose):
             self.reading = True
 
-    # one pass of the loop
+    # one iteration of the loop
 
     def step(self):
         if self.aborted:

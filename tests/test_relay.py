@@ -13,7 +13,7 @@ import weakref
 import pytest
 from proxy_support import end_of, full, listening, other, send_until_it_sticks, unused_number
 from serve_support import FakeTime
-from support import PATIENCE, OneFactory, connect, drain, passes, pump, receive, reset
+from support import PATIENCE, OneFactory, connect, drain, iterations, pump, receive, reset
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address, host_port
@@ -51,17 +51,17 @@ class Target:
     """A plain server that accepts every connection."""
 
     def __init__(self, closing):
-        self.door = closing(listening())
-        self.door.settimeout(PATIENCE)
-        self.place = "127.0.0.1", self.door.getsockname()[1]
+        self.listener = closing(listening())
+        self.listener.settimeout(PATIENCE)
+        self.place = "127.0.0.1", self.listener.getsockname()[1]
         self._closing = closing
 
     def accept(self):
-        return self._closing(self.door.accept()[0])
+        return self._closing(self.listener.accept()[0])
 
     def accept_all(self):
         """Accept all waiting connections."""
-        self.door.setblocking(False)
+        self.listener.setblocking(False)
         found = []
         while True:
             try:
@@ -147,10 +147,10 @@ def let_pass(time, reactor, seconds, step):
     until = time() + seconds
     while time() < until:
         time.advance(step)
-        passes(reactor, 3)
+        iterations(reactor, 3)
 
 
-# What it tells.
+# The events that it reports.
 
 
 def test_events_report_a_conversation_and_its_pauses(start, meet, reactor):
@@ -555,7 +555,7 @@ def test_B3_what_an_observer_raises_ends_one_conversation_and_leaves_the_counts_
     for server in target.accept_all():
         drain_to_the_end(reactor, server)
     pump(reactor, lambda: raised and not relay.connections, "the end")
-    passes(reactor, 5)
+    iterations(reactor, 5)
     assert len(ended) == 1
     assert relay._proxies == {} and relay.paused == set()
     assert relay.totals().connections == 1
@@ -588,7 +588,7 @@ def test_an_end_of_the_client_while_the_join_fails_is_reported_once(
     relay.listen("127.0.0.1", 0)
     end_of(reactor, closing(connect(relay.port)))
     pump(reactor, lambda: not relay.connections, "the end")
-    passes(reactor, 5)
+    iterations(reactor, 5)
     assert ended.count("connectionLost") == 1
 
 
@@ -685,8 +685,8 @@ def test_that_a_target_leads_back_is_said_once_in_a_while(timed, time, start, co
 
 def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_accepted(closing):
     # A system gives one number to two sockets whose peers are different.
-    door = closing(socket.create_server(("127.0.0.1", 0)))
-    sock = closing(socket.create_connection(door.getsockname()))
+    listener = closing(socket.create_server(("127.0.0.1", 0)))
+    sock = closing(socket.create_connection(listener.getsockname()))
     own, peer = IPv4Address("TCP", *sock.getsockname()), IPv4Address("TCP", *sock.getpeername())
     elsewhere = IPv4Address("TCP", "127.0.0.9", peer.port)
     conversation = Proxy(ProxyFactory("127.0.0.1", peer.port))
@@ -738,7 +738,7 @@ def test_a_few_proxies_in_a_row_are_no_ring(reactor, closing, start, target):
     client = closing(socket.create_connection(place))
     client.sendall(b"x")
     server = []
-    target.door.setblocking(False)
+    target.listener.setblocking(False)
     pump(reactor, lambda: server.extend(target.accept_all()) or server, "the target")
     assert receive(reactor, server[0], 1) == b"x"
 

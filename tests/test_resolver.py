@@ -9,7 +9,7 @@ import socket
 import threading
 
 import pytest
-from support import PATIENCE, open_descriptors, output, passes, pump
+from support import PATIENCE, iterations, open_descriptors, output, pump
 
 from minireactor import Reactor
 from minireactor.error import ConnectError, DNSLookupError, ServiceNameUnknownError
@@ -105,10 +105,10 @@ def answered(reactor, client):
     return client
 
 
-def settle(reactor, names, count):
+def await_lookups(reactor, names, count):
     """Wait until `count` look-ups run, and assert that no more of them begin."""
     pump(reactor, lambda: len(names.asked) >= count, "the look-ups")
-    passes(reactor)
+    iterations(reactor)
     assert len(names.asked) == count
 
 
@@ -209,7 +209,7 @@ def test_T3_all_who_ask_for_a_name_share_one_look_up(reactor, names):
     names.answers["one.example"] = ["192.0.2.1"]
     event = names.hang("one.example")
     clients = [Client(reactor, host) for host in ["one.example", "ONE.example"] * 50]
-    settle(reactor, names, 1)
+    await_lookups(reactor, names, 1)
     event.set()
     for client in clients:
         assert answered(reactor, client).hosts == ["192.0.2.1"]
@@ -263,7 +263,7 @@ def test_an_answer_is_used_on_while_a_new_one_hangs(reactor, names, clock):
     clock.advance(FRESH_SECONDS + 1)
     names.hang("one.example")
     first, second = Client(reactor, "one.example"), Client(reactor, "one.example")
-    settle(reactor, names, 2)
+    await_lookups(reactor, names, 2)
     assert first.found is second.found is None
     clock.advance(REFRESH_SECONDS)
     assert answered(reactor, first).hosts == answered(reactor, second).hosts == ["192.0.2.1"]
@@ -278,9 +278,9 @@ def test_an_answer_that_grows_too_old_meanwhile_is_not_used(reactor, names, cloc
     clock.advance(STALE_SECONDS)
     event = names.hang("one.example")
     client = Client(reactor, "one.example")
-    settle(reactor, names, 2)
+    await_lookups(reactor, names, 2)
     clock.advance(REFRESH_SECONDS)
-    passes(reactor)
+    iterations(reactor)
     assert client.found is None
     names.answers["one.example"] = ["192.0.2.2"]
     event.set()
@@ -334,11 +334,11 @@ def test_T3_a_look_up_that_nobody_waits_for_any_more_is_not_made(reactor, names)
     names.answers["late.example"] = ["192.0.2.1"]
     clients = [Client(reactor, host) for host in hung]
     late = [Client(reactor, "late.example") for _ in range(2)]
-    settle(reactor, names, USUAL_LOOKUPS)
+    await_lookups(reactor, names, USUAL_LOOKUPS)
     for client in [*clients, *late]:
         client.query.cancel()
         client.query.cancel()
-    passes(reactor)
+    iterations(reactor)
     assert "late.example" not in names.asked
     assert reactor.resolver._queue == {}
 
@@ -368,7 +368,7 @@ def test_the_next_to_ask_joins_a_look_up_that_was_left_alone(reactor, names):
     event = names.hang("one.example")
     Client(reactor, "one.example").query.cancel()
     again = Client(reactor, "one.example")
-    settle(reactor, names, 1)
+    await_lookups(reactor, names, 1)
     event.set()
     assert answered(reactor, again).hosts == ["192.0.2.9"]
 
@@ -383,7 +383,7 @@ def test_T2_names_that_hang_do_not_block_others(reactor, names, clock):
     for host in hung:
         Client(reactor, host)
     good = Client(reactor, "good.example")
-    settle(reactor, names, USUAL_LOOKUPS)
+    await_lookups(reactor, names, USUAL_LOOKUPS)
     clock.advance(HUNG_SECONDS)
     assert answered(reactor, good).hosts == ["192.0.2.1"]
 
@@ -416,7 +416,7 @@ def test_T2_there_is_a_ceiling_and_beyond_it_a_clear_error(reactor, names, clock
     clients = [Client(reactor, host) for host in hung]
     late = Client(reactor, "late.example")
     for count in (2, 4, 5):
-        settle(reactor, names, count)
+        await_lookups(reactor, names, count)
         assert late.found is None
         clock.advance(HUNG_SECONDS)
     assert "all of the 5 running look-ups" in str(answered(reactor, late).found)

@@ -78,7 +78,7 @@ def test_a_client_that_leaves_stops_the_producer_once():
 @needs_twisted
 @pytest.mark.parametrize("count", [1000, COUNT])
 def test_with_a_low_mark_of_zero_the_log_is_twisteds_to_the_call(count):
-    # A low mark of zero is what Twisted does (M2), and this program pauses when it is told to, so
+    # A low mark of zero is what Twisted does (M2), and this program pauses when it is asked to, so
     # that pausing once per crossing (P2) and again for every write come to the same.
     ours, theirs = Run("minireactor", 0, count), Run("twisted", 0, count)
     assert ours.calls == theirs.calls

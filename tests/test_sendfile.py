@@ -9,7 +9,7 @@ import os
 import socket
 
 import pytest
-from support import Recorder, drain, passes, pump, receive, served
+from support import Recorder, drain, iterations, pump, receive, served
 
 from minireactor.error import ConnectionAborted, ConnectionLost, FileEnded
 from minireactor.testing import StrictPullProducer
@@ -52,7 +52,7 @@ def test_a_file_arrives_whole_and_its_deferred_has_the_count(reactor, closing, w
     sent = outcome(protocol.transport.sendFile(file))
     protocol.transport.loseConnection()
     assert drain(reactor, client) == content(file)
-    passes(reactor)
+    iterations(reactor)
     assert sent == [3 * K * K]
 
 
@@ -86,7 +86,7 @@ def test_an_empty_part_is_sent_at_once_and_never_from_inside_the_call(reactor, c
     closing(client)
     sent = outcome(protocol.transport.sendFile(file, 5, 0))
     assert sent == []
-    passes(reactor, 2)
+    iterations(reactor, 2)
     assert sent == [0]
     assert protocol.transport.pending == 0
 

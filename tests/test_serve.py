@@ -8,7 +8,17 @@ import weakref
 
 import pytest
 from serve_support import FakeTime
-from support import HalfCloseable, Recorder, Watched, connect, drain, passes, pump, receive, reset
+from support import (
+    HalfCloseable,
+    Recorder,
+    Watched,
+    connect,
+    drain,
+    iterations,
+    pump,
+    receive,
+    reset,
+)
 
 from minireactor import Reactor
 from minireactor.core.slices import SLICE_ENDINGS
@@ -114,7 +124,7 @@ def let_pass(time, reactor, seconds, step):
     until = time() + seconds
     while time() < until:
         time.advance(step)
-        passes(reactor, 3)
+        iterations(reactor, 3)
 
 
 # The port, and who is connected.
@@ -398,7 +408,7 @@ def test_the_log_names_the_factory_of_the_application(start, reactor, closing, c
 def test_an_idle_connection_is_closed_after_the_timeout(start, join, time, timed):
     server = start(RandomFactory(), on=timed, idle_timeout=100)
     client = join(server)
-    passes(timed)
+    iterations(timed)
 
     let_pass(time, timed, 99, step=25)
     assert server.connections
@@ -544,7 +554,7 @@ def test_a_walk_leaves_those_alone_that_end_meanwhile(start, join, time, timed, 
     for client in clients[SLICE_ENDINGS + 1 :]:  # one at least stays, and the walk with it
         reset(client)
     pump(timed, lambda: not server.connections, "the end of all")
-    passes(timed)
+    iterations(timed)
     assert caplog.records == []
 
 
@@ -617,7 +627,7 @@ def test_T1_a_client_whose_bytes_came_while_the_loop_was_busy_is_not_idle(start,
     server._timeouts._begin_sweep()
 
     pump(timed, lambda: len(server.connections) == 1, "the end of the one that was quiet")
-    passes(timed)
+    iterations(timed)
     assert only(server).bytes_in == 1
     quiet.close()
 
@@ -674,7 +684,7 @@ def test_many_connections_are_ended_in_slices(start, join, time, timed, end):
 
     left = [len(clients)]
     while server.connections:
-        passes(timed, 1)
+        iterations(timed, 1)
         left.append(len(server.connections))
 
     ended = [before - after for before, after in zip(left, left[1:])]
@@ -756,7 +766,7 @@ def test_stopping_twice_aborts_at_once(start, join, reactor):
     fill(server, join(server))
 
     server.stop(600)
-    passes(reactor)
+    iterations(reactor)
     assert server.connections
 
     server.stop(600)
@@ -770,7 +780,7 @@ def test_the_end_of_all_connections_is_reported_once(start, join, reactor):
     join(server)
     for _ in range(3):
         server.stop(0)
-    passes(reactor)
+    iterations(reactor)
     server.stop(0)
     assert names(server).count("stopped") == 1
 

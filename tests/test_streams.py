@@ -20,7 +20,7 @@ from fractions import Fraction
 
 import pytest
 from scripted import Wire
-from support import Recorder, next_timer, passes, pump, served
+from support import Recorder, iterations, next_timer, pump, served
 
 from minireactor import streams
 from minireactor.basic import FileSender
@@ -161,7 +161,7 @@ def next_call(clock):
     clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
 
 
-def settle(clock, *sinks, most=10_000):
+def run_until_idle(clock, *sinks, most=10_000):
     """Resume paused sinks and move the clock until nothing is left to do."""
     for _ in range(most):
         paused = [sink for sink in sinks if sink.paused]
@@ -193,7 +193,7 @@ def writes_of(kind, producing):
     clock = Clock()
     producer, _, sink = chain(kind, clock, producing)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     return len(sink.chunks)
 
 
@@ -205,7 +205,7 @@ def test_everything_arrives_in_order_with_a_pause_at_any_point_or_at_all(kind, p
         clock = Clock()
         producer, stage, sink = chain(kind, clock, producing, pause_at=pause_at)
         producer.start()
-        settle(clock, sink)
+        run_until_idle(clock, sink)
         producer.check()
         sink.check()
         assert sink.data == ALL, pause_at
@@ -299,7 +299,7 @@ def test_P3_a_consumer_that_resumes_within_its_write_resumes_the_producer_later(
     stage.feed(sink)
     producer = StrictPushProducer(stage, CHUNKS)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     producer.check()
     assert sink.data == ALL
 
@@ -310,7 +310,7 @@ def test_P3_nobody_is_resumed_from_inside_a_write_into_the_consumer(kind, clock)
     producer, stage, sink = chain(kind, clock, pause_at="all")
     producer._on["resumeProducing"] = lambda: inside.append(sink.writing)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert set(inside) == {False}
     assert sink.data == ALL
 
@@ -346,7 +346,7 @@ def test_U1_a_pull_producer_is_not_asked_while_there_is_no_room(kind, clock):
     asked = len(producer.calls)
     assert (asked, clock.calls) == (2 if kind == "Buffer" else 1, [])
     sink.resume()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert len(producer.calls) == 10
     assert sink.data == b"a" * 630
 
@@ -355,13 +355,13 @@ def test_U1_a_pull_producer_is_not_asked_while_there_is_no_room(kind, clock):
 def test_U2_a_pull_producer_with_nothing_to_write_is_not_polled(kind, clock):
     producer, stage, sink = chain(kind, clock, StrictPullProducer, [b"a", None, b"b"])
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     sink.pause()
     sink.resume()
     assert producer.calls == ["resumeProducing"] * 2
     assert clock.calls == []
     producer.write(b"later")
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == b"alaterb"
     assert sink.calls == ["unregister", "finished"]
     producer.check()
@@ -392,7 +392,7 @@ def test_E1_a_second_producer_is_refused_by_name_and_the_first_goes_on(kind, clo
         stage.registerProducer("the second", True)
     assert "the second" in str(caught.value)
     assert repr(producer) in str(caught.value)
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == ALL
 
 
@@ -401,7 +401,7 @@ def test_E1_a_second_producer_is_refused_by_name_and_the_first_goes_on(kind, clo
 def test_E2_a_producer_that_registers_after_the_end_is_stopped_at_once(kind, streaming, clock):
     producer, stage, sink = chain(kind, clock)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     late = StrictPushProducer(stage)
     stage.registerProducer(late, streaming)
     assert late.calls == ["stopProducing"]
@@ -446,7 +446,7 @@ def test_E4_to_unregister_without_a_producer_is_nothing(kind, clock):
     producer, stage, sink = chain(kind, clock)
     stage.unregisterProducer()
     stage.write(b"by hand")
-    settle(clock)
+    run_until_idle(clock)
     assert (sink.data, sink.calls) == (b"by hand", [])
 
 
@@ -476,7 +476,7 @@ def test_E5_an_end_from_inside_a_pause_comes_after_the_chunk(kind, clock):
     producer, stage, sink = chain(kind, clock, chunks=[b"a" * 70] * 5, pause_at={1})
     producer._on["pauseProducing"] = producer.unregister
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == b"a" * producer.written
     assert sink.calls == ["unregister", "finished"]
     sink.check()
@@ -499,7 +499,7 @@ def test_E5_closing_waits_for_the_producer_and_for_what_is_buffered(kind, clock)
     stage.loseConnection()
     stage.loseConnection()
     assert sink.calls == []
-    settle(clock)
+    run_until_idle(clock)
     assert sink.data == ALL
     assert sink.calls[0] == "unregister"
     assert sorted(sink.calls[1:]) == ["finished", "lose"]
@@ -512,7 +512,7 @@ def test_E5_who_writes_without_being_registered_ends_the_stream_by_closing(kind,
     stage.writeSequence([b"by", bytearray(b" hand")])
     stage.loseConnection()
     stage.write(b"too late")
-    settle(clock)
+    run_until_idle(clock)
     assert sink.data == b"by hand"
     assert sink.calls[0] == "unregister"
     assert sorted(sink.calls[1:]) == ["finished", "lose"]
@@ -579,7 +579,7 @@ def test_B1_any_buffer_is_taken_as_it_was_and_str_is_refused(kind, clock):
     with pytest.raises(TypeError, match="encode 'text' first"):
         stage.write("text")
     sink.resume()
-    settle(clock)
+    run_until_idle(clock)
     assert sink.data == b"abcdef"
     sink.check()
 
@@ -598,7 +598,7 @@ def test_B3_a_producer_that_raises_breaks_its_stream_off(kind, call, clock, capl
         sink.lose()
     elif call == "resumeProducing":
         sink.resume()
-        settle(clock)
+        run_until_idle(clock)
     assert logged(caplog) == [ZeroDivisionError]
     assert producer.calls.count("stopProducing") == 1
     assert sink.calls == ([] if call == "stopProducing" else ["abort"])
@@ -670,7 +670,7 @@ def test_B3_other_base_exceptions_break_the_stream_off_and_go_no_further(
     if where == "producer":
         sink.pause()
     producer.start()
-    settle(clock)
+    run_until_idle(clock)
     assert logged(caplog) == [error]
     assert "abort" in sink.calls
     assert stage.over
@@ -727,11 +727,11 @@ def test_without_a_consumer_it_keeps_what_comes_and_passes_it_on_later(kind, pro
     stage = STAGES[kind](clock)
     producer = producing(stage, CHUNKS)
     producer.start()
-    settle(clock)
+    run_until_idle(clock)
     assert 0 < producer.written + (stage.buffered == 0) <= 60 + max(SIZES)
     sink = Sink(clock)
     stage.feed(sink)
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == ALL
     producer.check()
     sink.check()
@@ -769,7 +769,7 @@ def test_E1_a_consumer_that_is_taken_is_refused_and_another_will_do(kind, clock)
     assert transport.producer == "the first"
     sink = Sink()
     stage.feed(sink)
-    settle(clock)
+    run_until_idle(clock)
     assert sink.data == b"a"
 
 
@@ -866,7 +866,7 @@ def test_a_file_goes_through_with_its_deferred(clock):
     results = []
     stage = pipe(PushFromPull(clock), sink)
     FileSender().beginFileTransfer(file, stage).addCallback(results.append)
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == file.getvalue()
     assert results == [b"\xff"]
 
@@ -877,7 +877,7 @@ def test_two_stages_in_a_row_ask_no_more_than_one(clock):
         pipe(PushFromPull(clock), PushFromPull(clock), sink), [b"a", None]
     )
     producer.start()
-    settle(clock)
+    run_until_idle(clock)
     assert producer.calls == ["resumeProducing"] * 2
 
 
@@ -930,7 +930,7 @@ def test_a_buffer_overfills_its_consumer_by_one_portion_at_most(clock):
     stage.write(b"a" * (3 * LARGEST_CHUNK))
     stage.write(b"b" * 7)
     stage.feed(sink)
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert [len(chunk) for chunk in sink.chunks] == [LARGEST_CHUNK] * 3 + [7]
 
 
@@ -984,7 +984,7 @@ def test_over_a_long_transfer_the_average_is_the_rate(rate, burst, clock):
         burst, size = 10**5, 10**7
     producer = StrictPullProducer(limiter, [b"a" * (size // 50)] * 50)
     producer.start()
-    settle(clock)
+    run_until_idle(clock)
     assert len(sink.data) == size
     assert clock.seconds() == pytest.approx((size - burst) / rate, rel=1e-3)
     assert worst_window(sink.times, sink.chunks) <= rate + burst
@@ -1061,7 +1061,7 @@ def test_no_timer_is_left_while_it_is_idle_paused_or_over(clock):
     assert clock.calls == []
     sink.resume()
     assert len(clock.calls) == 1
-    settle(clock)
+    run_until_idle(clock)
     assert (len(sink.data), clock.calls) == (100, [])
     limiter.write(b"a" * 100)
     assert len(clock.calls) == 1
@@ -1123,7 +1123,7 @@ def test_what_is_compressed_can_be_decompressed(producing, pause_at, clock):
     data = random.Random(1).choices([b"spam " * 9, b"egg " * 50, os.urandom(700)], k=200)
     producer = producing(pipe(compressed(clock), sink), data)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert zlib.decompress(sink.data) == b"".join(data)
     producer.check()
     sink.check()
@@ -1137,7 +1137,7 @@ def test_compressed_and_decompressed_again_is_the_same(producing, pause_at, cloc
     way = pipe(compressed(clock), Buffer(100, 10, clock), decompressed(clock), sink)
     producer = producing(way, data)
     producer.start()
-    settle(clock, sink)
+    run_until_idle(clock, sink)
     assert sink.data == b"".join(data)
     assert sink.calls == ["unregister"]
     producer.check()
@@ -1153,7 +1153,7 @@ def test_U2_a_pull_producer_is_asked_again_when_its_chunk_was_swallowed(clock):
     chunks = [b"a", b"b", b"c", b"d"]
     producer = StrictPullProducer(pipe(Transform(every_third, reactor=clock), sink), chunks)
     producer.start()
-    settle(clock)
+    run_until_idle(clock)
     assert sink.data == b"abc"
     assert producer.calls == ["resumeProducing"] * 5
     producer.check()
@@ -1372,7 +1372,7 @@ def test_all_get_all_and_the_slowest_decides(producing, clock):
     producer.start()
     while three.producer is not None or two.producer is not None:
         assert len(two.chunks) == len(one.chunks)
-        settle(clock)
+        run_until_idle(clock)
         (two if two.paused else three).resume()
     for sink in (one, two, three):
         sink.check()
@@ -1434,7 +1434,7 @@ def test_a_pull_producer_is_not_asked_because_somebody_pauses_who_is_not_waited_
     producer.start()
     slow.pause()
     assert producer.calls == ["resumeProducing"]
-    settle(clock)
+    run_until_idle(clock)
     assert producer.calls == ["resumeProducing"] * 3
 
 
@@ -1687,7 +1687,7 @@ def test_a_reader_that_goes_away_stops_the_first_producer(reactor, closing):
     endless = iter(lambda: b"a" * 1000, None)
     producer = StrictPushProducer(way, endless)
     producer.start()
-    passes(reactor)
+    iterations(reactor)
     client.close()
     pump(reactor, lambda: producer.state == "stopped", "the stop")
     assert producer.calls[-1] == "stopProducing"

@@ -24,7 +24,7 @@ from support import (
     assert_linear,
     connect,
     drain,
-    passes,
+    iterations,
     pump,
     receive,
     reset,
@@ -592,7 +592,7 @@ def test_E7_a_half_closeable_protocol_is_notified_of_each_half(reactor, closing)
     closing(client)
     client.shutdown(socket.SHUT_WR)
     pump(reactor, lambda: "read lost" in protocol.calls)
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "read lost"]
     protocol.transport.write(b"still writing")
     protocol.transport.loseConnection()
@@ -667,7 +667,7 @@ def test_E8_both_halves_close_in_either_order_and_the_end_comes_once(
     for end, told in ends:
         end()
         pump(reactor, lambda told=told: told in protocol.calls, told)
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", ends[0][1], ends[1][1], "lost"]
     assert protocol.reason.check(ConnectionDone)
 
@@ -713,7 +713,7 @@ def test_E8_a_reset_during_the_wait_for_a_producer_ends_the_connection(reactor, 
     producer = Push()
     protocol.transport.registerProducer(producer, True)
     protocol.transport.loseConnection()
-    passes(reactor)
+    iterations(reactor)
     reset(client)
     pump(reactor, lambda: protocol.reason is not None, "the reset")
     assert (producer.calls, protocol.calls) == (["stop"], ["made", "lost"])
@@ -801,7 +801,7 @@ def test_R1_pause_stops_delivery_until_resume(reactor, closing):
     closing(client)
     protocol.transport.pauseProducing()
     client.sendall(b"wait")
-    passes(reactor)
+    iterations(reactor)
     assert protocol.received == b""
     protocol.transport.resumeProducing()
     pump(reactor, lambda: protocol.received == b"wait")
@@ -822,7 +822,7 @@ def test_R1_a_pause_inside_a_callback_holds(reactor, closing, where):
     protocol, client = served(reactor, Pauses())
     closing(client)
     client.sendall(b"a" * 100_000)
-    passes(reactor, 20)
+    iterations(reactor, 20)
     first = len(protocol.received)
     assert first <= (0 if where == "connectionMade" else tcp.SMALLEST_READ)
     assert protocol.calls.count("data") == (0 if where == "connectionMade" else 1)
@@ -850,10 +850,10 @@ def test_R1_a_pause_holds_back_the_lines_of_the_same_packet(reactor, closing):
     closing(client)
     client.sendall(b"one\ntwo\n")
     pump(reactor, lambda: protocol.lines)
-    passes(reactor)
+    iterations(reactor)
     assert protocol.lines == [b"one"]
     protocol.transport.resumeProducing()
-    passes(reactor)
+    iterations(reactor)
     assert protocol.lines == [b"one", b"two"]
 
 
@@ -863,7 +863,7 @@ def test_R1_buffered_lines_come_before_the_end_of_the_stream(reactor, closing):
     client.close()
     pump(reactor, lambda: protocol.lines)
     for count in (2, 3):
-        passes(reactor)
+        iterations(reactor)
         assert protocol.reason is None
         protocol.transport.resumeProducing()
         pump(reactor, lambda count=count: len(protocol.lines) == count)
@@ -951,14 +951,14 @@ def test_R1_resume_after_the_peers_end_reads_no_more(reactor, closing):
     pump(reactor, lambda: "read lost" in protocol.calls)
     protocol.transport.pauseProducing()
     protocol.transport.resumeProducing()
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "read lost"]
 
 
 def test_R2_a_paused_drained_connection_notices_a_reset(reactor):
     protocol, client = served(reactor)
     protocol.transport.pauseProducing()
-    passes(reactor)
+    iterations(reactor)
     reset(client)
     pump(reactor, lambda: protocol.reason is not None, "the reset")
     assert protocol.calls == ["made", "lost"]
@@ -970,11 +970,11 @@ def test_R2_a_paused_connection_whose_peer_closed_in_order_reports_it_once_on_re
     protocol.transport.pauseProducing()
     client.sendall(b"last words")
     client.close()
-    passes(reactor, 20)
+    iterations(reactor, 20)
     assert protocol.calls == ["made"]
     protocol.transport.resumeProducing()
     pump(reactor, lambda: protocol.reason is not None)
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "data", "lost"]
     assert protocol.received == b"last words"
 
@@ -1004,8 +1004,8 @@ def test_R2_no_spin_while_paused_with_input_and_the_peers_end_waiting(reactor, c
         return ready
 
     reactor._poller.poll = counted
-    passes(reactor, 100)
-    # One to find that nobody reads, one for the hang-up.
+    iterations(reactor, 100)
+    # One poll finds an unwanted event, one reports the hang-up.
     assert len(events) <= 3
     protocol.transport.resumeProducing()
     pump(reactor, lambda: protocol.reason is not None)
@@ -1235,7 +1235,7 @@ def test_B3_an_exception_in_connectionLost_is_logged_and_that_is_all(
     closing(client)
     protocol.transport.loseConnection()
     pump(reactor, lambda: protocol.reason is not None)
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "lost"]
     assert len([r for r in caplog.records if r.exc_info]) == 1
 

@@ -199,7 +199,7 @@ def test_a_function_whose_repr_raises_does_not_keep_its_call_from_having_one(at)
     assert repr(call).endswith("at 1.000 (pending)>")
 
 
-# --- Delays: case 33, and any size
+# --- Delays: impossible ones, and any size
 
 
 @pytest.mark.parametrize(
@@ -486,8 +486,8 @@ def test_cancelling_is_constant_work_amortised(at, monkeypatch):
 
 
 def test_calls_moved_and_cancelled_while_they_are_due_are_accounted_for(at):
-    # given a call that moves and cancels others that are due in the same pass, so many that the
-    # heap is rebuilt meanwhile
+    # given a call that moves and cancels others that are due in the same iteration, so many that
+    # the heap is rebuilt meanwhile
     def disturb():
         for call in due[::3]:
             call.cancel()
@@ -542,7 +542,7 @@ def test_calls_cancelled_while_they_were_due_are_accounted_for(at):
     assert len(at.queue.heap) < 1000
 
 
-# --- One pass
+# --- One iteration
 
 
 def test_what_a_call_asks_for_waits_for_the_next_iteration(at):
