@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
 from minireactor.core.buffer import Source
+from minireactor.core.events import LOST, MADE
 from minireactor.core.poller import READ, WRITE
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
@@ -90,7 +91,7 @@ class Connection(Consumer):
         self.protocol = protocol
         self.reading = True
         self.reactor.attach(self)
-        self.reactor.notify("connectionMade", self)
+        self.reactor.notify(MADE, self)
         self.reactor.guard(self, protocol.makeConnection, self)
         if self.reactor.knows(self):
             self.reactor.guard(self, self.reactor.update_interest, self)
@@ -343,7 +344,7 @@ class Connection(Consumer):
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._call_producer(self._flow.fire(flow.ENDED))
-        self.reactor.notify("connectionLost", self, reason)
+        self.reactor.notify(LOST, self, reason)
         self.reactor.guard(self, protocol.connectionLost, reason)
         if on_lost is not None:
             self.reactor.guard(self, on_lost, reason)
