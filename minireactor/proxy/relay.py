@@ -76,7 +76,7 @@ class Relay(Server):
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
     ) -> IPv4Address | IPv6Address:
-        """Listen as Server does; the watermarks also hold for the connections to the targets."""
+        """Listen as Server does; the watermarks also apply to the connections to the targets."""
         self._relay_factory.marks = flow.checked_marks(high, low)
         return super().listen(host, port, high, low)
 

@@ -1,4 +1,4 @@
-"""The server behind `minireactor serve`, and its built-in apps.
+"""The server of `minireactor serve`, and its built-in apps.
 
 Imports `transports`, `core` and the kit. Read first: `server`.
 """

@@ -1,6 +1,6 @@
 """The apps that are built into `minireactor serve`. Each is another kind of producer:
 
-    random   a push producer: it writes until it is told to pause
+    random   a push producer: it writes until it is paused
     echo     the connection itself is the producer: reading pauses while the peer does not read
     discard  no producer: nothing is written
     chargen  a pull producer: it writes when it is asked to
