@@ -669,7 +669,7 @@ def test_with_the_page_open_a_signal_ends_the_server_as_ever(command):
 @pytest.mark.parametrize(
     "arguments, word",
     [
-        (["--dashboard", "x"], "'x' will not do"),
+        (["--dashboard", "x"], "'x' is not valid"),
         (["--dashboard", "0", "--quiet"], "leave --quiet out"),
         (["--dashboard", "192.0.2.1:0"], "--dashboard"),
     ],

@@ -356,7 +356,7 @@ def test_an_exercise_that_does_not_end_is_stopped(english, monkeypatch, tmp_path
         ("12", "there is no lesson 12; there are 1 to 11"),
         ("0", "there is no lesson 0"),
         ("-1", "there is no lesson -1"),
-        ("five", "argument N: 'five' will not do: give the number of a lesson"),
+        ("five", "argument N: 'five' is not valid: give the number of a lesson"),
         ("5 6", "unrecognized arguments: 6"),
         ("5 --lang fr", "argument --lang: invalid choice: 'fr'"),
         ("--program", "of which lesson? Say: learn 5 --program"),

@@ -764,7 +764,7 @@ def test_a_join_that_fails_ends_both(reactor, closing, caplog):
     client = accepted_client(reactor, closing, factory)
     assert end_of(reactor, client) == (b"", "end")
     pump(reactor, lambda: "ended" in factory.calls, "the end")
-    assert "rate='fast' will not do" in caplog.text
+    assert "rate='fast' is not valid" in caplog.text
     assert reactor.getReaders() == reactor.getWriters() == []
 
 
@@ -781,7 +781,7 @@ def test_M1_impossible_marks_are_refused_by_name(marks):
 
 @pytest.mark.parametrize("rate", [0, -1, "fast", float("nan")])
 def test_an_impossible_rate_is_refused_by_name(rate):
-    with pytest.raises(ValueError, match=f"rate={rate!r} will not do"):
+    with pytest.raises(ValueError, match=f"rate={rate!r} is not valid"):
         ProxyFactory("127.0.0.1", 80, rate=rate)
 
 

@@ -31,9 +31,9 @@ def recording(tmp_path):
     "arguments, message",
     [
         ("serve --metrics", "argument --metrics: expected one argument"),
-        ("serve --metrics http", "argument --metrics: 'http' will not do: give PORT, HOST:PORT"),
-        ("serve --metrics 65536", "argument --metrics: '65536' will not do"),
-        ("proxy 0 1 --metrics http://x:1/", "argument --metrics: 'http://x:1/' will not do"),
+        ("serve --metrics http", "argument --metrics: 'http' is not valid: give PORT, HOST:PORT"),
+        ("serve --metrics 65536", "argument --metrics: '65536' is not valid"),
+        ("proxy 0 1 --metrics http://x:1/", "argument --metrics: 'http://x:1/' is not valid"),
         ("serve --port 0 --metrics 192.0.2.1:0", "--metrics: Cannot listen on 192.0.2.1:0"),
         ("serve --record", "argument --record: expected one argument"),
         ("serve --port 0 --record no/such", "--record no/such: No such file or directory"),

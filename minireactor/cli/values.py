@@ -121,4 +121,4 @@ def _address(text: str, fix: str) -> tuple[str, int]:
 
 def _wrong(text: str, fix: str) -> argparse.ArgumentTypeError:
     shown = text if len(text) <= 40 else f"{text[:40]}..."
-    return argparse.ArgumentTypeError(f"{shown!r} will not do: {fix}")
+    return argparse.ArgumentTypeError(f"{shown!r} is not valid: {fix}")

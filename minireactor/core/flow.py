@@ -89,7 +89,7 @@ def checked_marks(high: Any, low: Any = None) -> tuple[int, int]:
     if isinstance(high, int) and isinstance(low, int) and 0 <= low < high:
         return high, low
     raise ValueError(
-        f"high={high!r} and low={low!r} will not do: marks are bytes, with 0 <= low < high"
+        f"high={high!r} and low={low!r} are not valid: marks are bytes, with 0 <= low < high"
     )
 
 

@@ -38,11 +38,11 @@ class RateLimiter(Stage):
     ) -> None:
         super().__init__(reactor)
         if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-            raise ValueError(f"rate={rate!r} will not do: give bytes a second, more than 0")
+            raise ValueError(f"rate={rate!r} is not valid: give bytes a second, more than 0")
         if burst is None:
             burst = max(1, int(rate / 10))
         if not isinstance(burst, int) or burst < 1:
-            raise ValueError(f"burst={burst!r} will not do: give a number of bytes, 1 or more")
+            raise ValueError(f"burst={burst!r} is not valid: give a number of bytes, 1 or more")
         self._rate = rate
         self._burst = burst
         # Wait until half a burst may pass: each single byte would cost a wake-up. The other half of

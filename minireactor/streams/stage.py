@@ -70,7 +70,7 @@ def pipe(*stages: Any, on_finish: Callable[[], object] | None = None) -> Stage:
     connected."""
     if len(stages) < 2:
         raise ValueError(
-            f"pipe{safe_repr(stages)} will not do: give one stage or more, then a consumer"
+            f"pipe{safe_repr(stages)} is not valid: give one stage or more, then a consumer"
         )
     first: Stage = stages[0]
     consumer = stages[-1]

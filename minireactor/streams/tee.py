@@ -48,7 +48,7 @@ class Tee(Stage):
         self._check_not_over(consumer)
         if slow not in (WAIT, DROP, DISCONNECT):
             raise ValueError(
-                f"slow={slow!r} will not do: give {WAIT!r}, {DROP!r} or {DISCONNECT!r}"
+                f"slow={slow!r} is not valid: give {WAIT!r}, {DROP!r} or {DISCONNECT!r}"
             )
         branch = Branch(self, slow, self._reactor)
         branch.feed(consumer, on_finish)
