@@ -312,7 +312,7 @@ class Server:
             count += target.startswith("socket:")
         return count
 
-    def settle(self, deadline: float) -> bool:
+    def wait_until_closed(self, deadline: float) -> bool:
         """Wait until as many sockets are open as at the start. Return whether it came to that."""
         while self.sockets() != self.sockets_at_start:
             if time.monotonic() > deadline:
@@ -382,7 +382,7 @@ def soak(seconds: float, clients: int = 60, seed: int = 1) -> tuple[list[str], s
                 faults.append(f"nothing completed with {place[0]} {place[1]}")
         deadline = time.monotonic() + SETTLE_SECONDS
         for server in servers:
-            if not server.settle(deadline):
+            if not server.wait_until_closed(deadline):
                 faults.append(f"{server.name}: {server.sockets()} sockets left")
             grown = server.resident() - server.early
             if grown > GROWTH:

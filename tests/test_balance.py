@@ -42,7 +42,7 @@ def test_round_robin_begins_one_further_each_time(balancer):
     assert [own.order() for _ in range(4)] == [[A, B, C], [B, C, A], [C, A, B], [A, B, C]]
 
 
-def test_least_begins_with_the_one_that_has_the_fewest_clients(balancer):
+def test_least_begins_with_the_target_that_has_the_fewest_clients(balancer):
     own = balancer(LEAST_CONNECTIONS)
     for place in (A, A, B, C, C):
         own.joined(place, "client")
@@ -58,7 +58,7 @@ def test_least_takes_turns_among_equals(balancer):
 
 
 @pytest.mark.parametrize("balance", BALANCES)
-def test_one_that_has_failed_comes_last_for_a_while(balancer, time, balance):
+def test_a_target_that_has_failed_comes_last_for_a_while(balancer, time, balance):
     own = balancer(balance)
     own.failed(A, "client")
     for _ in range(6):
@@ -70,7 +70,7 @@ def test_one_that_has_failed_comes_last_for_a_while(balancer, time, balance):
 
 
 @pytest.mark.parametrize("balance", BALANCES)
-def test_one_that_has_taken_a_client_is_as_good_as_any_again(balancer, balance):
+def test_a_target_that_has_taken_a_client_is_as_good_as_any_again(balancer, balance):
     own = balancer(balance)
     own.failed(A, "client")
     own.joined(A, "client")
@@ -79,14 +79,14 @@ def test_one_that_has_taken_a_client_is_as_good_as_any_again(balancer, balance):
 
 
 @pytest.mark.parametrize("balance", BALANCES)
-def test_all_are_tried_even_when_all_have_failed(balancer, balance):
+def test_all_targets_are_tried_even_when_all_have_failed(balancer, balance):
     own = balancer(balance)
     for place in (A, B, C):
         own.failed(place, "client")
     assert sorted(own.order()) == [A, B, C]
 
 
-def test_those_that_are_left_share_the_clients_of_one_that_is_out(balancer):
+def test_the_other_targets_share_the_clients_of_a_failed_one(balancer):
     own = balancer(ROUND_ROBIN)
     own.failed(A, "client")
     assert Counter(own.order()[0] for _ in range(100)) == {B: 50, C: 50}
@@ -154,7 +154,7 @@ def test_a_target_that_does_not_answer_comes_last(balancer, time, balance):
     assert A in [own.order()[0] for _ in range(3)]
 
 
-def test_one_lost_packet_does_not_speak_against_a_target_that_answers_others(balancer, time):
+def test_one_lost_packet_does_not_count_against_a_target_that_answers_others(balancer, time):
     own = balancer(FIRST)
     own.began(A, "unlucky")
     time.advance(SLOW_SECONDS)

@@ -125,7 +125,7 @@ class BareTransport:
 
 @every_receiver
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
-def test_what_arrives_does_not_depend_on_how_the_stream_is_cut(receiver, frame, size):
+def test_delivery_does_not_depend_on_how_the_stream_is_cut(receiver, frame, size):
     strings = [b"", b"one", b"x" * 100, b"", b"the last"]
     stream = b"".join(map(frame, strings))
     protocol, _ = started(receiver)
@@ -262,7 +262,7 @@ def test_R1_empty_data_while_paused_delivers_nothing(receiver, frame):
 
 
 @every_receiver
-def test_R1_what_comes_while_paused_follows_the_buffered_input(receiver, frame):
+def test_R1_input_that_comes_while_paused_follows_the_buffered_input(receiver, frame):
     protocol, transport = started(receiver)
     protocol.on[b"a"] = transport.pauseProducing
     stream = b"".join(map(frame, [*ABC, b"d", b"e"]))
@@ -308,7 +308,7 @@ def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, fr
 
 
 @every_large_receiver
-def test_R1_what_piles_up_at_a_slow_receiver_is_not_copied_each_time(receiver, frame):
+def test_R1_buffered_input_of_a_slow_receiver_is_not_copied_each_time(receiver, frame):
     string = b"xyz" * 300
     read = frame(string) * 10
 
@@ -872,7 +872,7 @@ def test_R1_raw_data_is_buffered_while_paused():
     assert protocol.got == [b"a", ("raw", b"raw")]
 
 
-def test_rawDataReceived_has_to_be_overridden_by_those_who_use_it():
+def test_rawDataReceived_has_to_be_overridden_where_raw_mode_is_used():
     protocol = basic.LineReceiver()
     protocol.setRawMode()
 
@@ -896,7 +896,7 @@ def test_sendString_writes_a_netstring():
     "wrong",
     [b"x", b":", b"5x", b"-1:", b"01:x,", b"00", b" 1:x,", b"1.0:", b"3:abcd", b"6", b"600:"],
 )
-def test_what_is_no_netstring_closes_the_connection(wrong):
+def test_input_that_is_no_netstring_closes_the_connection(wrong):
     protocol, transport = started(Netstrings)
     protocol.MAX_LENGTH = 5
 

@@ -278,7 +278,7 @@ def test_large_chunks_are_never_copied():
     assert len(buffer.peek(EVERYTHING)) == len(data)
 
 
-def test_one_huge_write_is_sent_piece_by_piece_without_a_copy():
+def test_one_huge_write_is_sent_in_parts_without_a_copy():
     buffer = WriteBuffer()
     data = bytes(range(256)) * (16 * K)
     add(buffer, data)
@@ -294,7 +294,7 @@ def test_one_huge_write_is_sent_piece_by_piece_without_a_copy():
     assert sent == len(data)
 
 
-def test_small_pieces_of_a_long_tail_are_bounded_copies():
+def test_small_parts_of_a_long_tail_are_bounded_copies():
     buffer = WriteBuffer()
     for _ in range(1000):
         add(buffer, b"x" * 1000)

@@ -118,7 +118,9 @@ def elsewhere(tmp_path, monkeypatch):
         ("serve string:digits", "string:digits is '0123456789'; name a Factory"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_status_2(arguments, named, elsewhere, capsys):
+def test_a_bad_command_line_is_reported_in_one_line_with_status_2(
+    arguments, named, elsewhere, capsys
+):
     status = main(arguments.split())
 
     output, errors = capsys.readouterr()
@@ -218,7 +220,7 @@ def test_the_first_level_names_the_commands(capsys):
 # A server that runs.
 
 
-def test_it_says_where_it_listens(command):
+def test_the_first_line_says_where_it_listens(command):
     process = command("serve", "--port", "0")
     line = process.listening()
     where = f"minireactor: random listening on 127.0.0.1:{process.port}"
@@ -367,7 +369,7 @@ def test_quiet_prints_nothing(command, tmp_path, closing):
     assert process.end() == (0, "", "")
 
 
-def test_it_survives_the_end_of_whoever_read_its_output(serve, client):
+def test_the_server_goes_on_when_nobody_reads_its_output_any_more(serve, client):
     process = serve("echo", "-v")
     process.close_stdout()
 
@@ -732,7 +734,7 @@ def test_T2_a_terminal_that_takes_nothing_stops_nothing(shell, closing, how):
             os.close(master)
 
 
-def test_T2_all_lines_and_the_totals_come_out_in_order_for_who_reads(serve, client):
+def test_T2_all_lines_and_the_totals_come_out_in_order_for_a_slow_reader(serve, client):
     process = serve("echo", "-v")
     for _ in range(100):
         peer = client(process)

@@ -380,7 +380,7 @@ def test_T3_an_address_that_is_given_twice_is_tried_once():
     assert interleaved(given) == [(2, "a"), (10, "b"), (2, "c")]
 
 
-def test_the_list_of_a_resolver_of_ones_own_is_left_as_it_is(reactor):
+def test_the_list_of_a_programs_own_resolver_is_not_changed(reactor):
     _, number = listen(reactor)
     reactor.resolver = Answers([(LOCAL, number)])
     for _ in range(2):

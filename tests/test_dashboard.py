@@ -64,7 +64,7 @@ def visit(closing, page):
     return client
 
 
-def hear(reactor, client, enough):
+def receive_until(reactor, client, enough):
     """Return what the client receives until `enough(it)`, or until the end."""
     heard = bytearray()
 
@@ -84,7 +84,7 @@ def ask(reactor, closing, page, *arguments, **more):
     """Send a request, and return (status, head, body) of the answer."""
     client = visit(closing, page)
     client.sendall(request(page, *arguments, **more))
-    head, _, body = hear(reactor, client, lambda heard: False).partition(b"\r\n\r\n")
+    head, _, body = receive_until(reactor, client, lambda heard: False).partition(b"\r\n\r\n")
     return int(head.split()[1]), head.decode(), body.decode()
 
 
@@ -195,7 +195,7 @@ def test_the_token_may_come_in_the_query(reactor, closing, board, method, path):
     else:
         client = visit(closing, board)
         client.sendall(request(board, method, path))
-        heard = hear(reactor, client, samples)
+        heard = receive_until(reactor, client, samples)
         assert heard.startswith(b"HTTP/1.1 200 ")
 
 
@@ -350,7 +350,9 @@ def test_a_reader_gets_the_title_and_then_samples(reactor, closing, board):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.write(b"x" * 100)
-    heard = hear(reactor, stream(reactor, closing, board), lambda heard: len(samples(heard)) > 2)
+    heard = receive_until(
+        reactor, stream(reactor, closing, board), lambda heard: len(samples(heard)) > 2
+    )
     assert b"Content-Type: text/event-stream" in heard
     hello, first, *_ = messages(heard)
     assert hello == {"type": "hello", "title": "the title", "hint": ""}
@@ -360,7 +362,7 @@ def test_a_reader_gets_the_title_and_then_samples(reactor, closing, board):
 def test_what_there_is_more_to_say_is_in_each_sample(reactor, closing):
     board = Dashboard(reactor, "the title", more=lambda: {"more": 1})
     board.listen(reactor, "127.0.0.1", 0)
-    heard = hear(reactor, stream(reactor, closing, board), samples)
+    heard = receive_until(reactor, stream(reactor, closing, board), samples)
     assert samples(heard)[0]["more"] == 1
     board.close()
 
@@ -369,18 +371,18 @@ def test_a_reader_is_notified_of_new_and_lost_connections_but_not_of_each_pause(
     reactor, closing, board
 ):
     reader = stream(reactor, closing, board)
-    hear(reactor, reader, samples)
+    receive_until(reactor, reader, samples)
     protocol, client = served(reactor)
     protocol.transport.registerProducer(protocol.transport, True)
     protocol.transport.write(b"x" * 100_000)
     client.close()
-    heard = hear(reactor, reader, lambda heard: b'"lost"' in heard)
+    heard = receive_until(reactor, reader, lambda heard: b'"lost"' in heard)
     events = [message for message in messages(heard) if message["type"] == "event"]
     assert [event["event"] for event in events] == ["connect", "lost"]
 
 
-def test_those_who_watch_are_not_among_those_who_are_watched(reactor, closing, board):
-    heard = hear(reactor, stream(reactor, closing, board), samples)
+def test_readers_of_the_page_are_not_among_the_watched_connections(reactor, closing, board):
+    heard = receive_until(reactor, stream(reactor, closing, board), samples)
     assert samples(heard)[0]["totals"]["connections"] == 0
 
 
@@ -393,7 +395,7 @@ def test_nobody_looks_at_the_connections_while_nobody_looks_at_the_page(
     pump(reactor, lambda: board.monitor._lag_since_last() >= 0, "a pass")
     assert looks == []
     reader = stream(reactor, closing, board)
-    hear(reactor, reader, samples)
+    receive_until(reactor, reader, samples)
     assert looks
     reader.close()
     pump(reactor, lambda: not board._readers, "the end of the reader")
@@ -505,9 +507,9 @@ def test_the_lag_of_a_time_when_nobody_looked_is_not_shown(scripted):
 
 def test_closing_ends_the_streams_and_the_watching(reactor, closing, board):
     reader = stream(reactor, closing, board)
-    hear(reactor, reader, samples)
+    receive_until(reactor, reader, samples)
     board.close()
-    hear(reactor, reader, lambda heard: False)  # until the end of the connection
+    receive_until(reactor, reader, lambda heard: False)  # until the end of the connection
     assert reactor.observers == ()
 
 

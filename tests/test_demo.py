@@ -9,7 +9,7 @@ import stat
 import pytest
 from serve_support import Command, FakeTime
 from support import PATIENCE, iterations, pump
-from test_dashboard import Printed, ask, change, hear, request, samples, stream, visit
+from test_dashboard import Printed, ask, change, receive_until, request, samples, stream, visit
 
 from minireactor.view.web import demo as module
 from minireactor.view.web import replay
@@ -67,7 +67,7 @@ def _peer(transport):
     return f"{transport.getPeer().host}:{transport.getPeer().port}"
 
 
-def test_the_page_is_told_which_connection_leads_to_which_client(demo):
+def test_the_page_knows_which_connection_leads_to_which_client(demo):
     peers = {_peer(transport) for transport in transports(demo)}
     legs = [leg for client in demo.state()["clients"] for leg in client["legs"]]
     assert {leg["peer"] for leg in legs} == peers
@@ -75,7 +75,7 @@ def test_the_page_is_told_which_connection_leads_to_which_client(demo):
 
 
 def test_the_switches_are_in_each_sample(reactor, closing, demo):
-    heard = hear(reactor, stream(reactor, closing, demo.dashboard), samples)
+    heard = receive_until(reactor, stream(reactor, closing, demo.dashboard), samples)
     told = samples(heard)[0]["demo"]
     assert (told["flow"], told["low"], told["producer"], told["way"]) == (
         True,
@@ -86,7 +86,7 @@ def test_the_switches_are_in_each_sample(reactor, closing, demo):
     assert [client["name"] for client in told["clients"]] == ["A", "B", "C"]
 
 
-def test_a_switch_is_moved_by_who_has_the_token(reactor, closing, demo):
+def test_a_switch_needs_the_token(reactor, closing, demo):
     def moved(**headers):
         body = b'{"producer": "pull"}'
         return ask(reactor, closing, demo.dashboard, "POST", "/demo", body, **headers)[0]
@@ -475,7 +475,7 @@ def replayed(reactor, closing, path):
     page.listen(reactor, "127.0.0.1", 0)
     client = visit(closing, page)
     client.sendall(request(page, path="/recording", x_token=page.token))
-    heard = hear(reactor, client, lambda heard: False)
+    heard = receive_until(reactor, client, lambda heard: False)
     head, _, body = heard.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     return [json.loads(line) for line in body.splitlines()]
@@ -514,10 +514,10 @@ def test_the_recording_is_sent_as_fast_as_it_is_taken(reactor, closing, tmp_path
         reactor.iterate(0.001)
         most = max([most, *(http.transport.pending for http in page._site.connections)])
     assert 0 < most < 200_000
-    assert len(hear(reactor, client, lambda heard: False)) > 10_000_000
+    assert len(receive_until(reactor, client, lambda heard: False)) > 10_000_000
 
 
-def test_who_has_no_token_gets_no_recording(reactor, closing, recording):
+def test_without_the_token_there_is_no_recording(reactor, closing, recording):
     page = Replay(recording)
     page.listen(reactor, "127.0.0.1", 0)
     assert ask(reactor, closing, page, path="/recording")[0] == 403

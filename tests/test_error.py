@@ -116,7 +116,7 @@ def test_connect_error_keeps_errno_and_text_apart(name: str) -> None:
     assert str(made).endswith(": 111: refused.")
 
 
-def test_connect_error_tells_an_errno_of_zero() -> None:
+def test_connect_error_shows_an_errno_of_zero() -> None:
     assert str(error.ConnectError(0)).endswith(": 0.")
 
 

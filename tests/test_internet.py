@@ -390,7 +390,7 @@ def test_an_unknown_phase_is_an_error_and_no_event_comes_of_it(reactor):
         reactor.addSystemEventTrigger("before", "mine", None)
 
 
-def test_events_of_ones_own_are_fired_by_name_and_one_shot(reactor):
+def test_events_of_a_program_are_fired_by_name_and_one_shot(reactor):
     events = []
     for phase in ("before", "during", "after"):
         reactor.addSystemEventTrigger(phase, "mine", events.append, phase)
@@ -494,7 +494,7 @@ def test_a_client_that_always_reconnects_does_not_keep_a_reactor_from_ending(rea
     assert open_descriptors() < before
 
 
-def test_one_that_fails_does_not_spare_the_others(reactor, closing, caplog):
+def test_a_connectionLost_that_raises_keeps_no_other_from_its_own(reactor, closing, caplog):
     class Failing(Recorder):
         def connectionLost(self, reason):
             super().connectionLost(reason)

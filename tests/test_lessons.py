@@ -371,7 +371,7 @@ def test_an_exercise_that_does_not_end_is_stopped(english, monkeypatch, tmp_path
         ("5 --try binary.py", "cannot read 'binary.py': it is not text in UTF-8"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_status_2(
+def test_a_bad_command_line_is_reported_in_one_line_with_status_2(
     arguments, named, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)

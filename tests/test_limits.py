@@ -61,7 +61,7 @@ def test_T6_so_has_one_that_a_connector_makes(reactor):
         (2**40, None, 0),
     ],
 )
-def test_T6_a_port_gives_the_limit_to_those_who_come_after(reactor, closing, high, limit, expected):
+def test_T6_a_port_gives_the_limit_to_later_connections(reactor, closing, high, limit, expected):
     factory = OneFactory()
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     port.setUnsentLimit(limit)
@@ -144,7 +144,7 @@ def test_T6_a_peer_that_is_sometimes_slow_keeps_the_limit(sock):
 
 
 @has_limit
-def test_T6_what_the_system_limits_itself_is_left_alone(closing):
+def test_T6_a_limit_of_the_system_itself_is_left_alone(closing):
     sock = closing(socket.socket())
     unsent = UnsentLimit(sock)
     unsent.change(64 * K)

@@ -104,21 +104,21 @@ def test_C2_lingering_sockets_are_internal(reactor, closing):
     assert reactor.getDelayedCalls() == []
 
 
-def test_C2_it_ends_with_the_peers_end(reactor, closing):
+def test_C2_lingering_ends_with_the_peers_end(reactor, closing):
     _, client = closed_with_the_client_open(reactor, closing)
     client.close()
     pump(reactor, lambda: not lingering(reactor), "the end of the lingering")
     assert not reactor._timers.calls() and reactor._timers.timeout(0) is None
 
 
-def test_C2_there_is_none_where_the_peers_end_has_been_seen(reactor):
+def test_C2_a_connection_whose_peer_has_ended_does_not_linger(reactor):
     protocol, client = served(reactor)
     client.close()
     pump(reactor, lambda: protocol.reason is not None)
     assert lingering(reactor) == []
 
 
-def test_C2_it_is_bounded_in_time(closing):
+def test_C2_lingering_is_bounded_in_time(closing):
     now = [0.0]
     reactor = closing(Reactor(seconds=lambda: now[0]))
     closed_with_the_client_open(reactor, closing)
@@ -130,7 +130,7 @@ def test_C2_it_is_bounded_in_time(closing):
     assert lingering(reactor) == []
 
 
-def test_C2_it_is_bounded_in_bytes(closing, monkeypatch):
+def test_C2_lingering_is_bounded_in_bytes(closing, monkeypatch):
     monkeypatch.setattr(linger, "LINGER_BYTES", 100_000)
     reactor = closing(Reactor(seconds=lambda: 0.0))  # its time does not run out
     _, client = closed_with_the_client_open(reactor, closing)
@@ -218,7 +218,7 @@ def test_C2_stopping_waits_a_second_at_most(closing):
     assert protocol.calls == ["made", "lost"]
 
 
-def test_C2_its_descriptor_is_given_back_with_the_peers_end(reactor, closing):
+def test_C2_a_lingering_descriptor_is_closed_with_the_peers_end(reactor, closing):
     protocol, client = served(reactor)
     number = protocol.transport.fileno()
     protocol.transport.loseConnection()
@@ -240,7 +240,7 @@ def test_C2_a_reset_ends_it_without_noise(reactor, caplog):
     assert caplog.records == []
 
 
-def test_C2_there_is_none_after_an_abort(reactor, closing):
+def test_C2_an_aborted_connection_does_not_linger(reactor, closing):
     protocol, client = served(reactor)
     closing(client)
     number = protocol.transport.fileno()
@@ -249,7 +249,7 @@ def test_C2_there_is_none_after_an_abort(reactor, closing):
     assert not is_open(number)
 
 
-def test_C2_there_is_none_where_the_peer_has_reset(reactor):
+def test_C2_a_connection_whose_peer_has_reset_does_not_linger(reactor):
     protocol, client = served(reactor)
     number = protocol.transport.fileno()
     protocol.transport.pauseProducing()
@@ -302,7 +302,9 @@ def test_C2_closing_a_reactor_does_not_wait(reactor, closing):
 
 
 @pytest.mark.parametrize("unable", ["error", "no such call"])
-def test_C2_where_the_system_cannot_tell_it_counts_as_unsent(reactor, closing, monkeypatch, unable):
+def test_C2_where_the_system_reports_nothing_data_counts_as_unsent(
+    reactor, closing, monkeypatch, unable
+):
     def refuse(*a):
         raise OSError("not of sockets")
 

@@ -389,7 +389,7 @@ def test_T5_a_newcomer_with_the_descriptor_of_one_that_was_served_is_a_newcomer(
     assert greedy.order[1:2] == ["newcomer"]
 
 
-def test_T5_what_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
+def test_T5_a_handler_that_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
     loop, script, greedy
 ):
     port = Listed(7, on_read=lambda: greedy.order.append("port"))
@@ -402,7 +402,7 @@ def test_T5_what_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
     assert greedy.order[1::2] == ["port", "port"]
 
 
-def test_T5_what_comes_first_does_not_take_the_whole_iteration(loop, script, greedy, clock):
+def test_T5_handlers_that_come_first_do_not_take_the_whole_iteration(loop, script, greedy, clock):
     port = Listed(7, on_read=lambda: clock.advance(2 * DISPATCH_SECONDS))
     port.comes_first = True
     add(loop, port)

@@ -380,7 +380,7 @@ def test_T3_a_reactor_that_ends_closes_all_addresses(closing, named, two_loopbac
     assert open_descriptors() == before
 
 
-def test_T3_what_a_factory_raises_on_a_further_address_concerns_one_connection(
+def test_T3_what_a_factory_raises_on_a_further_address_ends_one_connection(
     reactor, closing, named, two_loopbacks, caplog
 ):
     class Raising(OneFactory):

@@ -222,7 +222,7 @@ def waits_of(factory, connector, clock, count):
 
 
 @pytest.mark.parametrize("ending", ["clientConnectionFailed", "clientConnectionLost"])
-def test_it_comes_back_after_a_failure_and_after_a_loss(patient, ending):
+def test_a_reconnecting_factory_tries_again_after_a_failure_and_after_a_loss(patient, ending):
     factory, connector, clock = patient
     getattr(factory, ending)(connector, REFUSED)
     assert connector.attempts == 0

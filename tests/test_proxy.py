@@ -84,7 +84,7 @@ def joined(wire):
 # Joining, on a scripted kernel.
 
 
-def test_what_one_reads_is_written_to_the_other_each_way(wire, joined):
+def test_each_connection_writes_what_the_other_reads(wire, joined):
     joined.a_socket.inbox.append(b"there")
     joined.b_socket.inbox.append(b"and back")
     wire.run()
@@ -158,7 +158,7 @@ def test_E8_both_halves_closed_end_both_in_order_and_once(wire, joined):
     assert wire.reactor.getReaders() == wire.reactor.getWriters() == []
 
 
-def test_one_that_is_closed_closes_the_other_once_its_bytes_are_flushed(wire, joined):
+def test_a_connection_that_is_closed_closes_the_other_once_its_bytes_are_flushed(wire, joined):
     joined.b_socket.room = 0
     joined.a_socket.inbox.append(b"last words")
     wire.run()
@@ -249,7 +249,7 @@ def test_bytes_that_are_written_before_joining_come_first_and_count(wire):
     assert b_socket.taken == b"read before and after and later"
 
 
-def test_one_that_was_paused_flows(wire):
+def test_a_connection_that_was_paused_flows_after_the_join(wire):
     a, a_socket = wire.connect(Recorder(), room=0)
     b, b_socket = wire.connect(Recorder(), room=100)
     a.pauseProducing()
@@ -261,7 +261,7 @@ def test_one_that_was_paused_flows(wire):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_E2_joining_one_whose_peer_has_closed_it_closes_the_other(wire, which):
+def test_E2_joining_a_connection_whose_peer_has_closed_closes_the_other(wire, which):
     pairs = [wire.connect(Recorder(), room=100) for _ in range(2)]
     pairs[which][1].inbox.append(b"")
     wire.run()
@@ -388,7 +388,7 @@ def test_the_rate_holds_for_every_second(limited, seconds):
     assert abs(passed - seconds * RATE) <= RATE * 0.11
 
 
-def test_what_was_saved_up_in_quiet_times_is_little(limited):
+def test_a_quiet_time_allows_only_a_small_burst(limited):
     limited.let_pass(60)
     limited.a_socket.inbox.append(bytes(MEGABYTE))
     limited.let_pass(1)
@@ -412,7 +412,7 @@ def test_a_byte_now_and_then_is_not_delayed(limited):
         limited.let_pass(0.01)
 
 
-def test_what_waits_for_the_rate_is_one_read_at_the_most(limited):
+def test_at_most_one_read_waits_for_the_rate(limited):
     limited.a_socket.inbox.append(bytes(MEGABYTE))
     for _ in range(100):
         limited.let_pass(0.1)
@@ -502,7 +502,7 @@ def test_bytes_arrive_in_order_and_are_counted(line, reactor, source):
 
 
 @pytest.mark.slow
-def test_what_people_type_is_not_delayed_by_the_kernel(line, reactor):
+def test_small_writes_are_not_delayed_by_the_kernel(line, reactor):
     through = line()
     for transport in (through.proxy.client, through.proxy.target):
         assert transport.getTcpNoDelay()
@@ -904,7 +904,7 @@ def test_a_target_that_does_not_answer_closes_the_client_after_the_timeout(timed
     assert timed.getDelayedCalls() == []
 
 
-def test_a_name_that_there_is_not_closes_the_client(reactor, closing):
+def test_an_unknown_name_closes_the_client(reactor, closing):
     factory = RecordingProxyFactory("no-such-host.invalid", 80)
     assert drain(reactor, accepted_client(reactor, closing, factory)) == b""
     assert "cannot resolve 'no-such-host.invalid'" in factory.proxy.why

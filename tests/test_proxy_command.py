@@ -168,7 +168,7 @@ def run(*arguments, **options):
         ("8080 80 --seed 1", "unrecognized arguments: --seed"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_status_2(arguments, named, capsys):
+def test_a_bad_command_line_is_reported_in_one_line_with_status_2(arguments, named, capsys):
     status = main(["proxy", *arguments.split()])
 
     output, errors = capsys.readouterr()
@@ -218,12 +218,12 @@ def test_a_proxy_has_the_timeouts_that_an_operator_would_set():
 
 
 @pytest.mark.parametrize("command", [["serve"], ["proxy", "8080", "80"]])
-def test_a_limit_of_0_is_none(command):
+def test_a_limit_of_0_means_no_limit(command):
     none = ["--idle-timeout", "0", "--stall-timeout", "0.0", "--keepalive", "0"]
     assert limits(*command, *none) == (None, None, None)
 
 
-def test_a_connect_timeout_of_0_is_none():
+def test_a_connect_timeout_of_0_means_no_limit():
     assert parse(["proxy", "8080", "80", "--connect-timeout", "0"]).connect_timeout is None
 
 
@@ -235,7 +235,7 @@ def test_the_first_level_names_it(capsys):
 # Where it listens, and what it says.
 
 
-def test_it_says_where_it_listens_and_where_it_leads(command):
+def test_the_first_line_says_where_it_listens_and_where_it_leads(command):
     line = command("0", "example.internal:80", "[::1]:81", "82").line()
     assert re.fullmatch(
         r"minireactor: proxy listening on 127\.0\.0\.1:\d+, "
@@ -328,7 +328,7 @@ def test_quiet_prints_nothing(command, target, closing):
     assert process.end() == (0, "", "")
 
 
-def test_it_survives_the_end_of_whoever_read_its_output(proxy, served, client):
+def test_the_server_goes_on_when_nobody_reads_its_output_any_more(proxy, served, client):
     process = proxy(served(Echo), "-v")
     process.close_stdout()
     for _ in range(3):
@@ -573,7 +573,7 @@ def test_how_it_is_to_proxy_reaches_the_relay(monkeypatch):
     assert caught.value.args == ([("a", 1), ("b", 2)], 20 * 1024, "least", 3.5)
 
 
-def test_it_takes_ten_seconds_for_an_attempt_and_has_no_rate_by_default(monkeypatch):
+def test_by_default_an_attempt_has_ten_seconds_and_there_is_no_rate_by_default(monkeypatch):
     def found(reactor, targets, **options):
         raise Found(options["rate"], options["balance"], options["timeout"])
 
@@ -676,7 +676,7 @@ def joined(peer, target):
 
 
 @pytest.mark.slow
-def test_what_goes_on_after_the_grace_is_aborted(proxy, target, client):
+def test_transfers_that_go_on_after_the_grace_are_aborted(proxy, target, client):
     process = proxy(target.port, "--grace", "0.1")
     peer = client(process)
     behind = joined(peer, target)

@@ -107,6 +107,12 @@ def is_module(name):
         return False
 
 
+def test_the_first_screen_is_enough_to_start_the_demo():
+    screen = README.splitlines()[:24]
+    assert "    python3 -m minireactor demo" in screen
+    assert any("Python 3.9" in line for line in screen)
+
+
 def test_the_first_readme_is_short():
     assert len(README.splitlines()) <= 130
 

@@ -200,7 +200,7 @@ def test_a_pause_names_the_slow_side(reactor, target, come, source):
     assert set(details) == {other(source)}
 
 
-def test_for_who_watches_each_connection_says_where_it_leads(start, come, target, reactor):
+def test_each_connection_says_where_it_leads(start, come, target, reactor):
     relay = start()
     client = come(relay)
     (transport,) = relay.connections
@@ -405,7 +405,7 @@ def test_without_keepalive_the_system_sends_no_probes(start, meet):
 # Several targets.
 
 
-def test_one_of_three_down_is_noticed_by_no_client(reactor, closing, start, come, caplog):
+def test_one_target_of_three_down_is_noticed_by_no_client(reactor, closing, start, come, caplog):
     good = [Target(closing), Target(closing)]
     bad = "127.0.0.1", unused_number()
     relay = start(bad, *(target.place for target in good), balance=ROUND_ROBIN)
@@ -660,7 +660,7 @@ def test_a_proxy_that_detects_its_own_connection_late_closes_it(reactor, start, 
     assert len(warnings(caplog)) == 1
 
 
-def test_B3_what_is_raised_about_a_target_that_leads_back_ends_its_client(reactor, closing):
+def test_B3_an_exception_about_a_target_that_leads_back_ends_its_client(reactor, closing):
     def fail(event, proxy, detail):
         if event == "failed":
             raise RuntimeError("an observer's fault")
@@ -761,7 +761,7 @@ def test_stopping_lets_transfers_finish_each_way(start, meet, reactor, source):
     assert reactor.getDelayedCalls() == []
 
 
-def test_what_goes_on_after_the_grace_is_aborted_at_both_ends(timed, time, start, meet):
+def test_transfers_that_go_on_after_the_grace_are_aborted_at_both_ends(timed, time, start, meet):
     relay = start(on=timed)
     client, target = meet(relay)
     relay.stop(60)
@@ -773,7 +773,7 @@ def test_what_goes_on_after_the_grace_is_aborted_at_both_ends(timed, time, start
     assert end_of(timed, client)[1] == end_of(timed, target)[1] == "reset"
 
 
-def test_stopping_closes_who_has_no_target_yet(timed, start, come, closing):
+def test_stopping_closes_clients_without_a_target(timed, start, come, closing):
     relay = start(("127.0.0.1", full(closing)), on=timed)
     client = come(relay)
     relay.stop(60)

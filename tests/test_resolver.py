@@ -315,7 +315,7 @@ def test_B3_a_function_of_a_program_that_breaks_is_an_answer(reactor, names, err
     assert answered(reactor, Client(reactor, "one.example")).hosts == ["192.0.2.1"]
 
 
-def test_one_who_raises_on_its_answer_does_not_keep_the_others_from_theirs(reactor, names, caplog):
+def test_a_client_that_raises_on_its_answer_keeps_no_other_from_its_own(reactor, names, caplog):
     def broken(found):
         raise ZeroDivisionError
 
@@ -343,7 +343,7 @@ def test_T3_a_look_up_that_nobody_waits_for_any_more_is_not_made(reactor, names)
     assert reactor.resolver._queue == {}
 
 
-def test_one_of_two_who_gives_up_leaves_the_answer_to_the_other(reactor, names):
+def test_a_client_that_gives_up_leaves_the_answer_to_the_other(reactor, names):
     names.answers["one.example"] = ["192.0.2.1"]
     event = names.hang("one.example")
     gone, other = Client(reactor, "one.example"), Client(reactor, "one.example")
@@ -353,7 +353,7 @@ def test_one_of_two_who_gives_up_leaves_the_answer_to_the_other(reactor, names):
     assert gone.found is None
 
 
-def test_one_who_gives_up_because_of_anothers_answer_gets_none(reactor, names):
+def test_a_client_that_gives_up_during_anothers_answer_gets_none(reactor, names):
     names.answers["one.example"] = ["192.0.2.1"]
     event = names.hang("one.example")
     reactor.resolver.resolve("one.example", 80, lambda found: second.query.cancel())
@@ -408,7 +408,9 @@ def test_T2_numbers_and_localhost_wait_behind_nobody(reactor, names):
     assert answered(reactor, Client(reactor, "localhost")).hosts == ["127.0.0.1"]
 
 
-def test_T2_there_is_a_ceiling_and_beyond_it_a_clear_error(reactor, names, clock, monkeypatch):
+def test_T2_beyond_the_ceiling_of_look_ups_there_is_a_clear_error(
+    reactor, names, clock, monkeypatch
+):
     monkeypatch.setattr(resolver, "USUAL_LOOKUPS", 2)
     monkeypatch.setattr(resolver, "MAX_LOOKUPS", 5)
     hung = [f"hung-{n}.example" for n in range(5)]

@@ -57,7 +57,7 @@ class Run:
 
 
 @pytest.mark.parametrize("low", [0, 16 * 1024])
-def test_it_streams_every_integer_and_pauses_on_the_way(low):
+def test_the_program_streams_every_integer_and_pauses_on_the_way(low):
     run = Run("minireactor", low)
     assert run.received.count(b"\r\n") == COUNT and run.received.endswith(b"\r\n")
     producer_calls, end = run.calls[:-1], run.calls[-1]

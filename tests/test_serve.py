@@ -375,14 +375,14 @@ def test_the_warning_names_the_limit_and_comes_at_most_every_ten_seconds(
     server = start(Factory.forProtocol(Echo), on=timed, max_connections=1)
     join(server)
 
-    def knock():
+    def connect_one():
         drain(timed, closing(connect(server.port)))
 
     with caplog.at_level(logging.WARNING, "minireactor"):
         for _ in range(5):
-            knock()
+            connect_one()
         time.advance(10)
-        knock()
+        connect_one()
 
     assert [record.getMessage() for record in caplog.records] == [
         "at the limit of 1 connections (--max-connections): clients rejected: 1",
@@ -536,7 +536,7 @@ def test_without_connections_no_timer_wakes_the_loop(start, join, time, closing)
     assert poller.timeouts[-1] == 1000
 
 
-def test_the_timeouts_hold_as_well_for_who_comes_after_all_have_gone(start, join, time, timed):
+def test_the_timeouts_hold_also_after_all_connections_have_gone(start, join, time, timed):
     server = start(Factory.forProtocol(Discard), on=timed, idle_timeout=10)
     join(server).close()
     pump(timed, lambda: not server.connections, "the end of the first")
@@ -632,7 +632,7 @@ def test_T1_a_client_whose_bytes_came_while_the_loop_was_busy_is_not_idle(start,
     quiet.close()
 
 
-def test_one_that_does_not_read_what_its_peer_has_sent_is_idle(start, join, time, timed):
+def test_a_connection_that_does_not_read_its_input_is_idle(start, join, time, timed):
     class Deaf(Protocol):
         def connectionMade(self):
             self.transport.pauseProducing()
@@ -927,7 +927,7 @@ def test_a_file_that_cannot_be_sent_is_refused(name, path, message):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_what_would_keep_us_waiting_is_no_file_to_send(tmp_path, start, join, reactor, caplog):
+def test_a_file_that_could_block_is_not_sent(tmp_path, start, join, reactor, caplog):
     path = tmp_path / "file"
     os.mkfifo(path)
     with pytest.raises(LoadError, match="it is no regular file"):

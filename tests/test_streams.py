@@ -266,7 +266,9 @@ def test_P1_registration_calls_nothing_on_a_push_producer(kind, clock):
 
 
 @pytest.mark.parametrize("kind", FULL_AT_ONCE)
-def test_P1_one_that_registers_when_the_stage_is_full_is_paused_by_its_first_write(kind, clock):
+def test_P1_a_producer_that_registers_when_the_stage_is_full_is_paused_by_its_first_write(
+    kind, clock
+):
     producer, stage, sink = chain(kind, clock)
     sink.pause()
     stage.registerProducer(producer, True)
@@ -507,7 +509,7 @@ def test_E5_closing_waits_for_the_producer_and_for_what_is_buffered(kind, clock)
 
 
 @each_stage
-def test_E5_who_writes_without_being_registered_ends_the_stream_by_closing(kind, clock):
+def test_E5_a_writer_that_is_not_registered_ends_the_stream_by_closing(kind, clock):
     producer, stage, sink = chain(kind, clock)
     stage.writeSequence([b"by", bytearray(b" hand")])
     stage.loseConnection()
@@ -1365,7 +1367,7 @@ def tee_of(clock, *slows, **options):
 
 
 @each_producer
-def test_all_get_all_and_the_slowest_decides(producing, clock):
+def test_every_branch_gets_everything_and_the_slowest_sets_the_pace(producing, clock):
     tee, (one, two, three), _ = tee_of(clock, "wait", "wait", "wait")
     two.pause_at, three.pause_at = {1, 3}, "all"
     producer = producing(tee, CHUNKS)
@@ -1428,7 +1430,7 @@ def test_a_slow_one_is_disconnected_with_the_next_chunk(clock):
     assert producer.calls == []
 
 
-def test_a_pull_producer_is_not_asked_because_somebody_pauses_who_is_not_waited_for(clock):
+def test_a_pull_producer_is_not_asked_because_a_dropping_branch_pauses(clock):
     tee, (slow, _), _ = tee_of(clock, "drop", "wait")
     producer = StrictPullProducer(tee, [b"a", b"b"])
     producer.start()
@@ -1438,7 +1440,7 @@ def test_a_pull_producer_is_not_asked_because_somebody_pauses_who_is_not_waited_
     assert producer.calls == ["resumeProducing"] * 3
 
 
-def test_one_that_leaves_while_a_chunk_is_on_its_way_is_not_disconnected_any_more(clock):
+def test_a_branch_that_leaves_while_a_chunk_is_on_its_way_is_not_disconnected_any_more(clock):
     tee, slow = Tee(clock), Sink()
 
     class Parting(Sink):
@@ -1453,7 +1455,7 @@ def test_one_that_leaves_while_a_chunk_is_on_its_way_is_not_disconnected_any_mor
     assert (slow.calls, slow.data) == (["unregister"], b"")
 
 
-def test_who_comes_later_gets_what_comes_later(clock):
+def test_a_branch_that_comes_later_gets_what_comes_later(clock):
     tee, (first,), _ = tee_of(clock, "wait")
     tee.write(b"a")
     late = Sink()
@@ -1462,7 +1464,7 @@ def test_who_comes_later_gets_what_comes_later(clock):
     assert (first.data, late.data) == (b"ab", b"b")
 
 
-def test_who_comes_while_a_chunk_is_on_its_way_gets_the_next(clock):
+def test_a_branch_that_comes_while_a_chunk_is_on_its_way_gets_the_next(clock):
     tee, late = Tee(clock), Sink()
 
     class Inviting(Sink):
@@ -1477,7 +1479,7 @@ def test_who_comes_while_a_chunk_is_on_its_way_gets_the_next(clock):
     assert late.data == b"b"
 
 
-def test_one_that_comes_paused_makes_the_others_wait(clock):
+def test_a_branch_that_comes_paused_makes_the_others_wait(clock):
     tee, (first,), _ = tee_of(clock, "wait")
     producer = StrictPushProducer(tee)
     tee.registerProducer(producer, True)
@@ -1495,7 +1497,7 @@ def test_one_that_comes_paused_makes_the_others_wait(clock):
     assert producer.calls == ["pauseProducing", "resumeProducing"]
 
 
-def test_one_may_leave_and_the_others_no_longer_wait_for_it(clock):
+def test_a_branch_may_leave_and_the_others_no_longer_wait_for_it(clock):
     finished = []
     tee, (stays,), _ = tee_of(clock, "wait")
     slow = Sink(pause_at={1})

@@ -203,7 +203,7 @@ def test_P1_registration_calls_nothing(open_wire):
     assert transport.streamingProducer is True
 
 
-def test_P1_one_that_registers_above_high_is_paused_by_its_first_write(open_wire):
+def test_P1_a_producer_that_registers_above_high_is_paused_by_its_first_write(open_wire):
     _, transport, _ = open_wire
     transport.write(b"x" * 101)
     producer = Push()
@@ -324,7 +324,7 @@ def test_U1_registration_asks_once_and_every_flush_asks_again(open_wire, wire):
     assert transport.streamingProducer is False
 
 
-def test_U1_it_is_not_asked_above_low(open_wire, wire):
+def test_U1_a_pull_producer_is_not_asked_above_low(open_wire, wire):
     _, transport, sock = open_wire
     producer = Push(on_resume=lambda: transport.write(b"z" * 50))
     transport.registerProducer(producer, False)
@@ -336,7 +336,7 @@ def test_U1_it_is_not_asked_above_low(open_wire, wire):
     assert producer.calls == ["resume"] * 2
 
 
-def test_U1_it_is_never_paused(open_wire):
+def test_U1_a_pull_producer_is_never_paused(open_wire):
     _, transport, _ = open_wire
     producer = Push(on_resume=lambda: transport.write(b"z" * 500))
     transport.registerProducer(producer, False)
@@ -1514,7 +1514,7 @@ def test_counters_count_what_went_through(open_wire, wire):
     assert (transport.pauses, transport.highest_pending) == (1, 150)
 
 
-def test_the_monitor_is_told_before_each_call(wire):
+def test_the_monitor_is_notified_before_each_call(wire):
     seen = []
     wire.reactor.add_observer(lambda event, connection, reason: seen.append((event, reason)))
     protocol = Recorder()
@@ -1592,7 +1592,7 @@ def test_T5_a_flush_resumes_nobody_and_the_turn_after_it_does(wire):
     assert producer.calls == ["pause", "resume"]
 
 
-def test_T5_one_that_is_above_low_again_is_passed_over_until_that_is_sent(wire):
+def test_T5_a_producer_above_low_again_is_passed_over_until_that_is_sent(wire):
     transport, sock = wire.connect(Recorder(), room=0)
     transport.setWriteBufferLimits(10)
     producer = Push()
