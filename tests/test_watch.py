@@ -222,7 +222,7 @@ def test_q_waits_for_transfers_and_a_second_q_does_not(window, connect):
     term.press("q")
     term.shows("^stopping: ")
     term.press("q")
-    term.shows(r"cut 1$")
+    term.shows(r"aborted 1$")
     term.shows(r"^status 1")
 
 
