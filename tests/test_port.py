@@ -26,6 +26,7 @@ from support import (
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
+from minireactor.core import system
 from minireactor.error import CannotListenError, ConnectionDone
 from minireactor.testing import Clock
 from minireactor.transports import port
@@ -306,7 +307,7 @@ def test_T3_a_port_number_in_use_on_one_address_is_an_error(reactor, closing, na
 def test_T3_a_chosen_port_number_in_use_on_another_address_is_chosen_anew(
     reactor, named, two_loopbacks, monkeypatch
 ):
-    class Taken(port._ListeningSocket):
+    class Taken(system.ListeningSocket):
         def bind(self, address):
             if address[0] == OTHER and len(tried) < 3:
                 tried.append(address[1])
@@ -314,7 +315,7 @@ def test_T3_a_chosen_port_number_in_use_on_another_address_is_chosen_anew(
             super().bind(address)
 
     tried = []
-    monkeypatch.setattr(port, "_ListeningSocket", Taken)
+    monkeypatch.setattr(system, "ListeningSocket", Taken)
     own = listen(reactor, interface=named(LOCAL, OTHER))
     assert len(tried) == 3
     assert len(reactor.getReaders()) == 2
@@ -456,7 +457,7 @@ def test_a_factory_may_prepare_each_listening_socket_before_it_starts(
 def test_the_kernel_gets_the_backlog(reactor, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        port._ListeningSocket, "listen", lambda self, backlog: asked.append(backlog), raising=False
+        system.ListeningSocket, "listen", lambda self, backlog: asked.append(backlog), raising=False
     )
     listen(reactor)
     listen(reactor, backlog=7)

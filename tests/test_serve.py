@@ -644,15 +644,17 @@ def test_a_connection_that_does_not_read_its_input_is_idle(start, join, time, ti
 
 
 def test_one_connection_that_cannot_be_looked_at_keeps_no_other_from_its_timeout(
-    start, join, time, timed, caplog
+    start, join, time, timed, caplog, monkeypatch
 ):
-    def no_number():
-        raise LookupError("no number")
+    def queue(sock):
+        if sock is broken.socket:
+            raise LookupError("no number")
+        return send_queue(sock)
 
     server = start(RandomFactory(), on=timed, idle_timeout=10)
     clients = [join(server) for _ in range(3)]
     broken = next(iter(server.connections))
-    broken.fileno = no_number
+    monkeypatch.setattr(timeouts, "send_queue", queue)
 
     let_pass(time, timed, 5, step=2.5)
     assert len(server.connections) == 2

@@ -15,6 +15,7 @@ from minireactor import log
 from minireactor.core.backlog import Backlog
 from minireactor.core.handler import Handler
 from minireactor.core.poller import HANGUP, READ, WRITE, default_poller
+from minireactor.core.system import SYSTEM, System
 from minireactor.core.timers import DelayedCall, TimerQueue
 from minireactor.core.waker import AfterFork, Waker, open_loops
 from minireactor.error import ConnectionLost, ReactorNotRestartable
@@ -36,7 +37,9 @@ Observer = Callable[[str, Any, Union[Failure, None]], None]
 
 
 class Loop:
-    """A single-threaded event loop. Tests inject `poller` and `seconds`: readiness and time.
+    """A single-threaded event loop. Tests inject readiness, time and sockets.
+
+    poller, seconds, system: see `poller.Poller`, time.monotonic() and `system.System`.
 
     An observer watches all connections. The loop calls it as `observer(event, connection, reason)`.
 
@@ -54,9 +57,13 @@ class Loop:
     _poller: Poller  # open() makes one unless it was injected
 
     def __init__(
-        self, poller: Poller | None = None, seconds: Callable[[], float] = time.monotonic
+        self,
+        poller: Poller | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+        system: System = SYSTEM,
     ) -> None:
         self.seconds = seconds
+        self.system = system
         self._injected = poller
         if poller is not None:
             self._poller = poller
@@ -357,7 +364,7 @@ class Loop:
             poller = self._injected or default_poller()
             waker = None
             try:
-                waker = Waker()
+                waker = Waker(self.system)
                 poller.watch(waker.fd, READ, None)
             except BaseException:
                 if waker is not None:

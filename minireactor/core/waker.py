@@ -18,6 +18,7 @@ import weakref
 from typing import Any, Callable, NoReturn
 
 from minireactor.core.handler import Handler
+from minireactor.core.system import SYSTEM, System
 
 _BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
@@ -32,8 +33,8 @@ class Waker(Handler):
     comes_first = True
     internal = True
 
-    def __init__(self) -> None:
-        self._inside, self._outside = socket.socketpair()
+    def __init__(self, system: System = SYSTEM) -> None:
+        self._inside, self._outside = system.socketpair()
         self._inside.setblocking(False)
         self._outside.setblocking(False)
         super().__init__(self._inside.fileno())

@@ -88,7 +88,8 @@ def join(
             return
     for near, far in ((a, b), (b, a)):
         sink = far if rate is None else pipe(RateLimiter(rate, reactor=near.reactor), far)
-        kind = SplicingLeg if splice and CAN_SPLICE and rate is None else Leg
+        can_splice = splice and CAN_SPLICE and near.reactor.system.has_splice
+        kind = SplicingLeg if can_splice and rate is None else Leg
         near.protocol = kind(near, sink, far, on_lost)
         keep_urgent_bytes(near.socket)
         near.resumeProducing()
@@ -277,4 +278,4 @@ def is_ending(transport: Connection) -> bool:
 
 def _has_bytes_waiting(transport: Connection) -> bool:
     """Return whether a transport or its kernel has bytes that the peer has not acknowledged."""
-    return transport.connected and bool(transport.pending or send_queue(transport))
+    return transport.connected and bool(transport.pending or send_queue(transport.socket))

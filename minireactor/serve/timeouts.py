@@ -52,7 +52,7 @@ class _Activity:
         # The kernel reports a socket as writable only when a third of its buffer is free. A slow
         # peer may need longer than a timeout for that third. Looking at the kernel's queue shows
         # that such a peer does take bytes.
-        in_kernel = send_queue(connection) or 0
+        in_kernel = send_queue(connection.socket) or 0
         waiting = connection.pending + in_kernel > 0
         bytes_out = connection.bytes_out
         has_taken = bytes_out - in_kernel != self.bytes_out - self.in_kernel
@@ -164,7 +164,7 @@ class Timeouts:
         for activity in activities:
             part = activity.connection
             # These bytes have arrived since the last poll of the loop.
-            if part.reading and receive_queue(part):
+            if part.reading and receive_queue(part.socket):
                 activity.quiet_since = now
                 return False
             busy |= activity.waiting or (part.disconnecting and part.connected)

@@ -233,14 +233,14 @@ class Attempt(Handler):
 
     def _socket(self, family: int, kind: int, proto: int) -> socket.socket:
         try:
-            return socket.socket(family, kind, proto)
+            return self.reactor.system.connecting_socket(family, kind, proto)
         except OSError as error:
             if error.errno not in OUT_OF_DESCRIPTORS or self._has_reclaimed:
                 raise
             self._has_reclaimed = True
             if not Lingering.reclaim(self.reactor, MAX_RECLAIMED):
                 raise
-            return socket.socket(family, kind, proto)
+            return self.reactor.system.connecting_socket(family, kind, proto)
 
     def _note(self, error: BaseException) -> None:
         """Keep the error that explains the most so far; of equal ones, keep the latest."""

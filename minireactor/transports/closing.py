@@ -66,8 +66,7 @@ class Lingering(Handler):
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             return  # the peer has gone: no data is left to wait for
-        own = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        lingering = cls(reactor, own)
+        lingering = cls(reactor, reactor.system.moved(sock))
         reactor.attach(lingering)
         reactor.guard(lingering, reactor.update_interest, lingering)
 
@@ -98,5 +97,5 @@ class Lingering(Handler):
         """Return whether sent data waits for the peer's acknowledgement.
 
         Returns True if the system cannot tell."""
-        queued = send_queue(self.fd)
+        queued = send_queue(self._socket)
         return queued is None or queued > 1  # EOF counts as one byte

@@ -111,16 +111,17 @@ class UnsentLimit:
 def send_queue(sock: Any) -> int | None:
     """Return how many bytes sent through `sock` the peer's system has not acknowledged yet.
 
-    sock: a descriptor, or any object with a fileno(). Linux counts EOF as one byte.
+    sock: any object with a fileno(). A socket that is not the kernel's has a method of the same
+        name instead, which is called. Linux counts EOF as one byte.
     Returns None if the system cannot tell, for instance because the socket is closed."""
-    return _queue(sock, "TIOCOUTQ")
+    return sock.send_queue() if hasattr(sock, "send_queue") else _queue(sock, "TIOCOUTQ")
 
 
 def receive_queue(sock: Any) -> int | None:
     """Return how many bytes have arrived and have not been read yet.
 
     Takes the same argument as send_queue(), and returns None in the same cases."""
-    return _queue(sock, "FIONREAD")
+    return sock.receive_queue() if hasattr(sock, "receive_queue") else _queue(sock, "FIONREAD")
 
 
 def _queue(sock: Any, request: str) -> int | None:

@@ -22,6 +22,7 @@ from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop
+    from minireactor.core.system import System
 
 # Connections that the kernel queues for accept(). With listenTCP()'s default of 50, a crowd of
 # 1,000 waits for seconds: the kernel drops the other SYNs, and TCP repeats a SYN only after 1 s.
@@ -39,21 +40,6 @@ REST_SECONDS = 1.0  # until the next accept(), after the system had no resource 
 # This machine lacks the address, or does not support its family.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
-
-
-class _ListeningSocket(socket.socket):
-    """A listening socket that skips two enum lookups per accept().
-
-    To do so, it uses a private method of `socket.socket`. Benchmark `churn`, median of five runs
-    of nine pairs: 33.1 us -> 32.1 us of CPU a connection (3 %)."""
-
-    def __init__(self, family: int, kind: int, proto: int) -> None:
-        super().__init__(family, kind, proto)
-        self._numbers = (int(family), int(kind), int(proto))
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        fd, address = self._accept()  # type: ignore[attr-defined]
-        return socket.socket(*self._numbers, fd), address
 
 
 class Listener(Handler):
@@ -130,7 +116,7 @@ class Port(Limits, Listener):
         self.reactor.open()
         check_number(self.port)
         try:
-            socks = bound_sockets(self.interface, self.port, self.backlog)
+            socks = bound_sockets(self.reactor.system, self.interface, self.port, self.backlog)
         except (OSError, OverflowError, ValueError) as error:
             raise CannotListenError(self.interface, self.port, error) from None
         try:
@@ -251,14 +237,14 @@ class Port(Limits, Listener):
     def _take_spare(self) -> None:
         if self._spare == -1:
             try:
-                self._spare = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                self._spare = self.reactor.system.open_spare()
             except OSError:
                 pass
 
     def _drop_spare(self) -> None:
         spare, self._spare = self._spare, -1
         if spare != -1:
-            os.close(spare)
+            self.reactor.system.close_spare(spare)
 
     def _reject_waiting(self, listener: Listener) -> None:
         """Accept and close waiting peers, and warn about it."""
@@ -361,25 +347,25 @@ def check_number(port: Any) -> None:
         raise TypeError(f"listenTCP() needs a port number from 0 to 65535 as int, not {port!r}")
 
 
-def bound_sockets(interface: Any, port: int, backlog: int) -> list[socket.socket]:
+def bound_sockets(system: System, interface: Any, port: int, backlog: int) -> list[socket.socket]:
     """Return listening sockets on all addresses of `interface`, all with the same port number.
 
     Leaves out addresses that this machine does not have, if at least one other address remains.
     Raises OSError, OverflowError or ValueError if no address remains, or if the number cannot be
     bound on one of them."""
-    addresses = _addresses(interface)
+    addresses = _addresses(system, interface)
     for _ in range(MAX_TRIES):
         try:
-            return _bind_all(addresses, port, backlog)
+            return _bind_all(system, addresses, port, backlog)
         except OSError as error:
             # The system chose a free number for the first address. Another address may have it in
             # use: try again with another number.
             if error.errno != errno.EADDRINUSE or port != 0:
                 raise
-    return _bind_all(addresses, port, backlog)
+    return _bind_all(system, addresses, port, backlog)
 
 
-def _addresses(interface: Any) -> list[Any]:
+def _addresses(system: System, interface: Any) -> list[Any]:
     if interface is None or interface == "":
         interface = "0.0.0.0"
     if not isinstance(interface, str):
@@ -388,22 +374,21 @@ def _addresses(interface: Any) -> list[Any]:
         checked_host(interface)
     except DNSLookupError as error:
         raise ValueError(*error.args) from None
-    # Leave out the port: some systems take a number that is too large modulo 65,536.
     try:
-        found = socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
+        found = system.local_addresses(interface)
     except socket.gaierror as error:
         raise lack_of_descriptors() or error from None
     addresses = ((family, kind, proto, place) for family, kind, proto, _, place in found)
     return list(dict.fromkeys(addresses))  # /etc/hosts may list an address twice
 
 
-def _bind_all(addresses: list[Any], port: int, backlog: int) -> list[socket.socket]:
+def _bind_all(system: System, addresses: list[Any], port: int, backlog: int) -> list[socket.socket]:
     socks: list[socket.socket] = []
     error = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     try:
         for address in addresses:
             try:
-                sock = _bound_socket(address, port, backlog, is_only=len(addresses) == 1)
+                sock = _bound_socket(system, address, port, backlog, len(addresses) == 1)
             except OSError as reason:
                 if reason.errno not in _NO_SUCH_ADDRESS:
                     raise
@@ -419,9 +404,11 @@ def _bind_all(addresses: list[Any], port: int, backlog: int) -> list[socket.sock
     return socks
 
 
-def _bound_socket(address: Any, port: int, backlog: int, is_only: bool) -> socket.socket:
+def _bound_socket(
+    system: System, address: Any, port: int, backlog: int, is_only: bool
+) -> socket.socket:
     family, kind, proto, (host, _, *scope) = address
-    sock = _ListeningSocket(family, kind, proto)
+    sock = system.listening_socket(family, kind, proto)
     try:
         if os.name == "posix":
             # The number can be bound again while old connections are in TIME_WAIT.

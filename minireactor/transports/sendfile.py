@@ -14,16 +14,14 @@ import errno
 import io
 import operator
 import os
+import socket
 import stat
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 from minireactor.core.buffer import Source
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionLost, FileEnded
 from minireactor.failure import Failure, safe_repr
-
-if TYPE_CHECKING:
-    import socket
 
 _HAS_SENDFILE = hasattr(os, "sendfile")
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # os.sendfile() rejects this file
@@ -150,7 +148,7 @@ def has_true_size(fd: int) -> bool:
 
 
 def _send(sock: socket.socket, fd: int, offset: int, count: int) -> int:
-    if _HAS_SENDFILE:
+    if _HAS_SENDFILE and isinstance(sock, socket.socket):  # else it has no real descriptor
         try:
             return os.sendfile(sock.fileno(), fd, offset, count)
         except OSError as error:

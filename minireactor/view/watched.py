@@ -58,7 +58,7 @@ class WatchedConnection:
 
     def update_averages(self) -> None:
         """Add the present figures to the averages. Called by each scan, after Totals.update()."""
-        waiting = self.pending + (send_queue(self.connection) or 0)
+        waiting = self.pending + (send_queue(self.connection.socket) or 0)
         moved = self.bytes_in + self.bytes_out
         weight = 1.0 if self.waiting < 0 else NEWEST
         self.waiting += weight * (waiting - self.waiting)
@@ -86,8 +86,8 @@ class WatchedConnection:
             "out": connection.bytes_out,
             "pauses": connection.pauses,
             "paused": round(self.paused + unfinished, 6),
-            "sendq": send_queue(connection),
-            "recvq": receive_queue(connection),
+            "sendq": send_queue(connection.socket),
+            "recvq": receive_queue(connection.socket),
             "unsent": unsent_limit(connection.socket),
         }
 

@@ -1,0 +1,70 @@
+"""How a loop gets its sockets and descriptors: from the operating system, unless a test says so.
+
+    Reactor(poller, seconds=..., system=...)    # readiness, time and sockets, all injected
+
+Every socket of a loop comes from its System. All that the loop and the transports do with a socket
+later, they ask of the socket itself. Three things need a descriptor of the kernel: the lengths of
+a socket's queues, sendfile() and splice(). A socket that is no `socket.socket` has methods for its
+queues, see `transports.kernel`. It gets the bytes of a file with send(), and no splice().
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+
+class System:
+    """Makes sockets and descriptors. Each method raises OSError if there is none to be had.
+
+    has_splice: whether these sockets may be used with os.splice(), if this machine has it."""
+
+    has_splice = True
+
+    def connecting_socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        """Return a new socket, which the caller will connect."""
+        return socket.socket(family, kind, proto)
+
+    def listening_socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        """Return a new socket, which the caller will bind and listen on."""
+        return ListeningSocket(family, kind, proto)
+
+    def moved(self, sock: socket.socket) -> socket.socket:
+        """Return a new socket with the descriptor of `sock`; for its user, `sock` is closed."""
+        return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+
+    def socketpair(self) -> tuple[socket.socket, socket.socket]:
+        """Return two sockets that are connected to each other, for a waker."""
+        return socket.socketpair()
+
+    def local_addresses(self, interface: str) -> list[Any]:
+        """Return the addresses of an interface, as getaddrinfo() does. May block."""
+        # Leave out the port: some systems take a number that is too large modulo 65,536.
+        return socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
+
+    def open_spare(self) -> int:
+        """Return a descriptor without a use. Closing it leaves room for another one."""
+        return os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def close_spare(self, fd: int) -> None:
+        """Close a descriptor that open_spare() has returned."""
+        os.close(fd)
+
+
+class ListeningSocket(socket.socket):
+    """A listening socket that skips two enum lookups per accept().
+
+    To do so, it uses a private method of `socket.socket`. Benchmark `churn`, median of five runs
+    of nine pairs: 33.1 us -> 32.1 us of CPU a connection (3 %)."""
+
+    def __init__(self, family: int, kind: int, proto: int) -> None:
+        super().__init__(family, kind, proto)
+        self._numbers = (int(family), int(kind), int(proto))
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        fd, address = self._accept()  # type: ignore[attr-defined]
+        return socket.socket(*self._numbers, fd), address
+
+
+SYSTEM = System()
