@@ -25,6 +25,7 @@ from minireactor.view.web.dashboard import (
     Dashboard,
     Page,
 )
+from minireactor.view.web.document import script_text
 from minireactor.view.web.http import HTTPError, parse_head
 
 ELSEWHERE = "http://elsewhere.example"
@@ -148,7 +149,7 @@ def test_the_page_knows_what_it_is_to_be(reactor, closing):
 
 
 def test_text_from_outside_is_only_ever_text():
-    script = module._packaged("page.js")
+    script = script_text()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert way not in script
 

@@ -20,11 +20,8 @@ A page that does not keep up is paused as any consumer: it misses samples, and n
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import json
-import pkgutil
 import secrets
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -32,6 +29,7 @@ from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
 from minireactor.view.monitor import Monitor
+from minireactor.view.web.document import compose
 from minireactor.view.web.http import Response, Site
 from minireactor.view.web.request import HTTPError, Request, is_local
 
@@ -69,7 +67,7 @@ class Page:
         self._port: Any = None
         self._names: set[str] = set()
         self._is_everywhere = False
-        self._page, self._page_headers = _composed(mode)
+        self._page, self._page_headers = compose(mode)
         self._site.add("GET", "/", self._show)
 
     def listen(self, reactor: Reactor, host: str, port: int) -> None:
@@ -272,40 +270,6 @@ class _Reader:
 
     def stopProducing(self) -> None:
         self._is_paused = True
-
-
-def _composed(mode: str) -> tuple[bytes, dict[str, str]]:
-    """The page in one piece, and headers with which it can do nothing but what it is for."""
-    page, style, script = (_packaged(name) for name in ("page.html", "page.css", "page.js"))
-    page = page.replace('data-mode="live"', f'data-mode="{mode}"')
-    page = page.replace("/* page.css */", style).replace("/* page.js */", script)
-    policy = (
-        "default-src 'none'",
-        f"script-src '{_digest(script)}'",
-        f"style-src '{_digest(style)}'",
-        "connect-src 'self'",
-        "img-src data:",  # the icon
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-    return page.encode(), {
-        "Content-Security-Policy": "; ".join(policy),
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Referrer-Policy": "no-referrer",
-        "X-Frame-Options": "DENY",
-    }
-
-
-def _packaged(name: str) -> str:
-    data = pkgutil.get_data("minireactor.view.web", f"page/{name}")
-    assert data is not None
-    return data.decode().replace("\r\n", "\n")  # as browsers do before they compare digests
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _json_object(request: Request) -> dict[str, Any]:

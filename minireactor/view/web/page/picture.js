@@ -1,0 +1,104 @@
+/** A list of names and numbers. */
+class Numbers {
+  constructor(list, names) {
+    this.places = {};
+    for (const [name, words] of names) {
+      const pair = document.createElement("div");
+      const term = document.createElement("dt");
+      const number = document.createElement("dd");
+      pair.className = name;
+      term.textContent = words;
+      pair.append(term, number);
+      list.append(pair);
+      this.places[name] = number;
+    }
+  }
+
+  show(values) {
+    for (const name in values) say(this.places[name], values[name]);
+  }
+}
+
+// The picture as a whole.
+
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame((clock) => {
+    drawing = false;
+    if (!latest || clock < pictureDue) return;
+    pictureDue = calm.matches ? clock + CALM_EVERY : 0;
+    draw(clock);
+  });
+}
+
+/** For what somebody does, who is not to wait for the next picture. */
+function drawNow() {
+  textDue = pictureDue = 0;
+  drawSoon();
+}
+
+function draw(clock) {
+  if (clock >= textDue) {
+    textDue = clock + TEXT_EVERY;
+    tell();
+  }
+  for (const plot of plots.values()) plot.draw(now);
+  drawMemory();
+}
+
+function drawMemory() {
+  const { context, width, height } = canvasOf($("memory"));
+  const from = firstShown(whole.t, now - span);
+  let most = 32 * 1024 * 1024;
+  for (let i = from; i < whole.t.length; i += 1) most = Math.max(most, whole.memory[i] * 1.2, whole.pending[i] * 1.2);
+  const lane = new Lane(context, { left: 0, right: width, top: 4, bottom: height - 18 }, most, now);
+  const step = lane.grid(4);
+  if (latest.memory !== null) lane.line(whole.t, whole.memory, from, { stroke: colour.memory, fill: 0.12, width: 2 });
+  lane.line(whole.t, whole.pending, from, { stroke: colour.pending, fill: 0.35 });
+  lane.gridLabels(step);
+  lane.ground();
+  lane.seconds();
+}
+
+const figures = new Numbers($("figures"), [
+  ["open", "connections"],
+  ["out", "throughput"],
+  ["pauses", "pauses"],
+  ["pending", "pending now"],
+  ["highest wide", "most for one so far"],
+  ["lag", "loop lag"],
+  ["memory", "memory"],
+]);
+
+function tell() {
+  const { totals, rest } = latest;
+  const last = whole.t.length - 1;
+  const recent = whole.lag.slice(firstShown(whole.t, now - 1));
+  figures.show({
+    open: `${totals.open} open, ${totals.connections} so far`,
+    out: perSecond(latestRate(whole, "out", 1)),
+    pauses: `${rounded(latestRate(whole, "pauses", 2))}/s`,
+    pending: bytes(whole.pending[last]),
+    "highest wide": bytes(totals.highest_pending),
+    lag: milliseconds(Math.max(...recent)),
+    memory: bytes(latest.memory),
+  });
+  say($("memory-now"), latest.memory === null ? "not known here" : bytes(latest.memory));
+  $("memory").setAttribute(
+    "aria-label",
+    `Memory over time: ${bytes(latest.memory)} now, of which ${bytes(whole.pending[last])} are pending`,
+  );
+  $("empty").hidden = mode === "demo" || plots.size > 0;
+  $("rest").hidden = !rest;
+  if (rest) {
+    say(
+      $("rest"),
+      `and ${rest.count} more, less busy: ${bytes(rest.pending)} pending, ${bytes(rest.out)} sent, ` +
+        `${rest.pauses} pauses together`,
+    );
+  }
+  if (latest.demo) tellDemo(latest.demo);
+  sortConnections();
+  for (const plot of plots.values()) plot.tell();
+}

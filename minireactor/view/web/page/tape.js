@@ -1,0 +1,110 @@
+async function watchRecording() {
+  status("loading", "");
+  const answer = await fetch("/recording", { headers: { "X-Token": token } });
+  if (!answer.ok) {
+    status("the server refuses: open the address that it has printed", "broken");
+    return;
+  }
+  const samples = [];
+  for (const line of (await answer.text()).split("\n")) {
+    if (!line) continue;
+    const message = JSON.parse(line);
+    if (message.type === "sample") samples.push(message);
+    else if (message.event === "lost") reasons.set(message.id, message.reason);
+    else if (message.type === "recording") named(message.title);
+  }
+  new Tape(samples);
+}
+
+/** A recording: a position in it, which moves by itself or is moved. */
+class Tape {
+  constructor(samples) {
+    this.samples = samples;
+    this.times = samples.map((sample) => sample.time);
+    this.fed = 0; // how many samples have been
+    this.playing = false;
+    this.clock = 0;
+    if (!samples.length) {
+      status("the recording has no samples", "broken");
+      return;
+    }
+    this.begin = this.times[0];
+    this.end = this.times[this.times.length - 1];
+    absence = Math.max(ABSENCE, (3 * (this.end - this.begin)) / samples.length);
+    this.slider = $("position");
+    this.slider.min = this.begin;
+    this.slider.max = this.end;
+    $("tape").hidden = false;
+    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
+    $("play").addEventListener("click", () => (this.playing ? this.stop() : this.play()));
+    addEventListener("resize", () => this.drawOverview());
+    themes.push(() => this.drawOverview());
+    this.drawOverview();
+    status(`recorded, ${minutes(this.end - this.begin)} min`, "");
+    // Not at the very beginning, where there is nothing to be seen yet.
+    this.go(Math.min(this.end, this.begin + span));
+  }
+
+  go(time) {
+    const from = firstShown(this.times, time - LONGEST);
+    const to = this.countUntil(time);
+    if (to < this.fed || from > this.fed) {
+      forget();
+      this.fed = from;
+    }
+    while (this.fed < Math.max(1, to)) {
+      feed(this.samples[this.fed]);
+      this.fed += 1;
+    }
+    now = Math.max(time, this.begin);
+    this.slider.value = now;
+    const at = minutes(now - this.begin);
+    say($("clock"), `${at} of ${minutes(this.end - this.begin)}`);
+    this.slider.setAttribute("aria-valuetext", at);
+    drawNow();
+  }
+
+  countUntil(time) {
+    let count = firstShown(this.times, time);
+    while (count < this.times.length && this.times[count] <= time) count += 1;
+    return count;
+  }
+
+  play() {
+    if (now >= this.end) this.go(this.begin);
+    this.playing = true;
+    say($("play"), "Pause");
+    this.clock = performance.now();
+    requestAnimationFrame((clock) => this.turn(clock));
+  }
+
+  stop() {
+    this.playing = false;
+    say($("play"), "Play");
+  }
+
+  turn(clock) {
+    if (!this.playing) return;
+    const passed = (Math.max(0, clock - this.clock) / 1000) * Number($("speed").value);
+    this.clock = clock;
+    this.go(Math.min(this.end, now + passed));
+    if (now >= this.end) this.stop();
+    else requestAnimationFrame((next) => this.turn(next));
+  }
+
+  drawOverview() {
+    const { context, width, height } = canvasOf($("overview"));
+    const length = Math.max(this.end - this.begin, 1e-9);
+    const pending = this.samples.map(allPending);
+    const most = Math.max(1, pending.reduce((a, b) => Math.max(a, b), 0));
+    context.beginPath();
+    context.moveTo(0, height);
+    pending.forEach((count, i) => {
+      context.lineTo(((this.times[i] - this.begin) / length) * width, height * (1 - count / most));
+    });
+    context.lineTo(width, height);
+    context.fillStyle = colour.pending;
+    context.globalAlpha = 0.4;
+    context.fill();
+  }
+}
