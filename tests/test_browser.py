@@ -33,8 +33,10 @@ def show(browser, tmp_path, closing):
         process = closing(Command(*arguments, cwd=str(tmp_path)))
         return load(Printed(process.line_with("http://")).url, process, **more)
 
-    def load(url, process=None, errors=False, **more):
+    def load(url, process=None, errors=False, tour=False, **more):
         page = browser.open(url, **more)
+        if not tour:
+            page.ask("tour.skip()")
         page.process = process
         page.may_fail = errors
         pages.append(page)
@@ -74,7 +76,7 @@ def post(page, what):
 
 
 def test_a_connection_appears_and_a_pause_is_seen(demo):
-    assert demo.ask("document.querySelectorAll('#connections canvas').length") == 3
+    assert demo.ask("document.querySelectorAll('#connections .chart canvas').length") == 3
     demo.until("[...document.querySelectorAll('.chip')].some((c) => c.textContent === 'paused')")
     demo.until("[...plots.values()].every((plot) => plot.columns.share.some((part) => part > 0.9))")
     assert "pause" in demo.ask("document.querySelector('.facts').textContent")
@@ -83,7 +85,7 @@ def test_a_connection_appears_and_a_pause_is_seen(demo):
 def test_something_is_drawn_in_the_colour_of_each_thing(demo):
     demo.until(f"{FIRST_PLOT}.columns.share.some((part) => part === 1)")
     drawn = """(() => {
-        const canvas = document.querySelector('#connections canvas');
+        const canvas = document.querySelector('#connections .chart canvas');
         const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         const has = (name) => {
             const [r, g, b] = colour[name].match(/[0-9a-f]{2}/g).map((hex) => parseInt(hex, 16));
@@ -168,7 +170,7 @@ def test_the_switches_do_what_they_say(demo):
     demo.until("[...plots.values()].every((plot) => plot.row.producer === 'pull')")
     choose("push")
     choose("proxy")
-    legs = "[...document.querySelectorAll('.plot:not(.over) h4')].map((h) => h.textContent)"
+    legs = "[...document.querySelectorAll('.plot:not(.over) .pick')].map((h) => h.textContent)"
     demo.until(f"{legs}.join() === '{','.join(3 * ['server to proxy', 'proxy to client'])}'")
 
 

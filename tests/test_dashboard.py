@@ -356,7 +356,7 @@ def test_a_reader_gets_the_title_and_then_samples(reactor, closing, board):
     )
     assert b"Content-Type: text/event-stream" in heard
     hello, first, *_ = messages(heard)
-    assert hello == {"type": "hello", "title": "the title", "hint": ""}
+    assert hello == {"type": "hello", "title": "the title", "hint": "", "facts": {}}
     assert [row["out"] for row in first["connections"]] == [100]
 
 

@@ -12,15 +12,16 @@ from support import PATIENCE, iterations, pump
 from test_dashboard import Printed, ask, change, receive_until, request, samples, stream, visit
 
 from minireactor.view.web import demo as module
-from minireactor.view.web import replay
-from minireactor.view.web.demo import HIGH, LOW, Demo, SlowReader
+from minireactor.view.web import demo_producer, replay
+from minireactor.view.web.demo import HIGH, LOW, READ, Demo
+from minireactor.view.web.demo_reader import SlowReader
 from minireactor.view.web.replay import Replay
 
 
 @pytest.fixture
 def demo(reactor, monkeypatch):
     """A running demo with connected clients. Its buffers are small, so that they fill soon."""
-    monkeypatch.setattr(module, "MADE", 16 << 20)
+    monkeypatch.setattr(demo_producer, "MADE", 16 << 20)
     own = Demo(reactor)
     own.listen()
     pump(reactor, lambda: len(own.streams) == 3, "the clients")
@@ -71,7 +72,7 @@ def test_the_page_knows_which_connection_leads_to_which_client(demo):
     peers = {_peer(transport) for transport in transports(demo)}
     legs = [leg for client in demo.state()["clients"] for leg in client["legs"]]
     assert {leg["peer"] for leg in legs} == peers
-    assert {leg["what"] for leg in legs} == {"server to client"}
+    assert {leg["leg"] for leg in legs} == {"server-client"}
 
 
 def test_the_switches_are_in_each_sample(reactor, closing, demo):
@@ -92,9 +93,9 @@ def test_a_switch_needs_the_token(reactor, closing, demo):
         return ask(reactor, closing, demo.dashboard, "POST", "/demo", body, **headers)[0]
 
     assert moved() == 403
-    assert demo.producer == "push"
+    assert demo.settings.kind == "push"
     assert moved(x_token=demo.dashboard.token) == 204
-    assert demo.producer == "pull"
+    assert demo.settings.kind == "pull"
 
 
 # The switches.
@@ -104,7 +105,7 @@ def test_without_flow_control_what_waits_grows_until_the_safe_limit(reactor, dem
     monkeypatch.setattr(module, "SAFE", 2 << 20)
     demo.change({"flow": False, "made": 16 << 20})
     assert producers(demo) == {"none"}
-    pump(reactor, lambda: demo.notice, "the limit")
+    pump(reactor, lambda: demo.notice == "limit", "the limit")
     waiting = sum(transport.pending for transport in transports(demo))
     assert waiting > 4 * HIGH
     iterations(reactor, 20)
@@ -119,6 +120,7 @@ def test_flow_control_back_on_sheds_what_has_piled_up(reactor, demo, monkeypatch
     pump(reactor, lambda: demo.notice, "the limit")
     overfull = set(demo.streams)
     demo.change({"flow": True})
+    assert demo.notice == "overfull"
     pump(reactor, lambda: len(demo.streams - overfull) >= 2, "the clients' return")
     pump(reactor, lambda: producers(demo) == {"paused"}, "pauses")
     assert all(transport.pending <= 2 * HIGH for transport in transports(demo))
@@ -139,11 +141,11 @@ def test_flow_control_back_on_in_time_keeps_the_connections(reactor, demo):
 def test_the_low_mark_has_three_places(reactor, demo, low, mark, delay):
     demo.change({"low": low})
     assert marks(demo) == {(HIGH, mark)}
-    assert demo.delay == delay
+    assert demo.settings.delay == delay
     assert demo.state()["low"] == low
     demo.change({"low": "quarter"})
     assert marks(demo) == {(HIGH, LOW)}
-    assert demo.delay == delay  # so that one sees what the quarter is for
+    assert demo.settings.delay == delay  # so that one sees what the quarter is for
 
 
 def test_a_client_that_comes_later_gets_the_marks_of_the_others(reactor, demo):
@@ -172,11 +174,85 @@ def test_the_marks_of_all_are_those_of_the_clients_to_come(reactor, demo):
     assert marks(demo) == {(100_000, 25_000)}
 
 
+def connection_of(demo, name, leg):
+    """The connection of a client's leg; None while there is none."""
+    peers = {leg["leg"]: leg["peer"] for leg in client_of(demo, name)["legs"]}
+    found = demo.dashboard.monitor.connections()
+    return next((one for one in found if _peer(one) == peers.get(leg)), None)
+
+
+def test_marks_that_were_dragged_are_kept_when_the_producer_changes(demo):
+    connection_of(demo, "A", "server-client").setWriteBufferLimits(100_000, 5)
+    demo.change({"producer": "pull"})
+    demo.change({"producer": "push"})
+    assert connection_of(demo, "A", "server-client").marks == (100_000, 5)
+
+
+def test_marks_that_were_dragged_are_kept_when_the_way_changes(reactor, demo):
+    def joined():
+        return len(demo._upstream) == 3 and connection_of(demo, "A", "server-proxy")
+
+    connection_of(demo, "A", "server-client").setWriteBufferLimits(100_000, 5)
+    for _ in range(2):
+        demo.change({"way": "proxy"})
+        pump(reactor, joined, "the proxies")
+        assert connection_of(demo, "A", "proxy-client").marks == (100_000, 5)
+        # The leg to the proxy has marks of its own, and the other clients keep theirs.
+        connection_of(demo, "A", "server-proxy").setWriteBufferLimits(50_000, 7)
+        assert connection_of(demo, "B", "proxy-client").marks == (HIGH, LOW)
+        demo.change({"way": "direct"})
+        pump(reactor, lambda: connection_of(demo, "A", "server-client"), "the way back")
+        assert connection_of(demo, "A", "server-client").marks == (100_000, 5)
+        pump(reactor, lambda: demo._upstream == {}, "the end of the proxies")
+    demo.change({"way": "proxy"})
+    pump(reactor, joined, "the proxies")
+    assert connection_of(demo, "A", "server-proxy").marks == (50_000, 7)
+
+
+def test_marks_that_were_dragged_are_kept_when_a_client_comes_back(reactor, demo, monkeypatch):
+    monkeypatch.setattr(module, "RETURN_SECONDS", 0.0)
+    first = connection_of(demo, "A", "server-client")
+    first.setWriteBufferLimits(100_000, 5)
+    first.abortConnection()
+    pump(reactor, lambda: connection_of(demo, "A", "server-client") not in (None, first), "A")
+    assert connection_of(demo, "A", "server-client").marks == (100_000, 5)
+
+
+def test_a_reset_sets_everything_as_at_the_start(reactor, demo):
+    start = demo.state()
+    demo.change({"way": "proxy"})
+    pump(reactor, lambda: len(demo._upstream) == 3, "the proxies")
+    connection_of(demo, "A", "proxy-client").setWriteBufferLimits(100_000, 5)
+    demo.change({"low": "zero", "producer": "pull", "made": 1, "delay": 1.0, "flow": False})
+    demo.change({"client": "A", "rate": 1})
+    demo.change({"client": "B", "gone": True})
+    demo.change({"reset": True})
+    pump(reactor, lambda: demo._upstream == {} and len(demo.streams) == 3, "the clients")
+    after = demo.state()
+    for state in (start, after):
+        for client in state["clients"]:
+            client["legs"] = [leg["leg"] for leg in client["legs"]]
+    assert after == start
+    assert marks(demo) == {(HIGH, LOW)}
+    assert {client.rate for client in demo.clients.values()} == set(READ.values())
+
+
+def test_the_page_knows_what_waits_in_the_kernel_of_the_other_end(reactor, demo):
+    def queues(name):
+        return [leg["queue"] for leg in client_of(demo, name)["legs"]]
+
+    demo.change({"client": "A", "rate": 0})
+    pump(reactor, lambda: queues("A")[0], "bytes in the client's kernel")
+    demo.change({"way": "proxy"})
+    demo.change({"client": "A", "rate": 1})
+    pump(reactor, lambda: len(queues("A")) == 2 and all(queues("A")), "bytes in both kernels")
+
+
 def test_pulled_it_writes_pieces_and_is_never_paused(reactor, demo):
     demo.change({"producer": "pull"})
     assert producers(demo) == {"pull"}
     for transport in transports(demo):
-        pump(reactor, lambda t=transport: 0 < t.pending <= LOW + module.PIECE, "a piece")
+        pump(reactor, lambda t=transport: 0 < t.pending <= LOW + demo_producer.PIECE, "a piece")
     before = [transport.pauses for transport in transports(demo)]
     iterations(reactor, 50)
     assert [transport.pauses for transport in transports(demo)] == before
@@ -196,9 +272,9 @@ def test_with_a_proxy_there_are_two_connections_for_each_client(reactor, demo):
     demo.change({"way": "proxy"})
 
     def legs():
-        return [[leg["what"] for leg in client["legs"]] for client in demo.state()["clients"]]
+        return [[leg["leg"] for leg in client["legs"]] for client in demo.state()["clients"]]
 
-    pump(reactor, lambda: legs() == 3 * [["server to proxy", "proxy to client"]], "the proxies")
+    pump(reactor, lambda: legs() == 3 * [["server-proxy", "proxy-client"]], "the proxies")
     peers = {leg["peer"] for client in demo.state()["clients"] for leg in client["legs"]}
 
     def watched():
@@ -208,7 +284,7 @@ def test_with_a_proxy_there_are_two_connections_for_each_client(reactor, demo):
     before = {name: client.received for name, client in demo.clients.items()}
     pump(reactor, lambda: all(c.received > before[c.name] for c in demo.clients.values()), "bytes")
     demo.change({"way": "direct"})
-    pump(reactor, lambda: legs() == 3 * [["server to client"]], "the way back")
+    pump(reactor, lambda: legs() == 3 * [["server-client"]], "the way back")
     pump(reactor, lambda: demo._upstream == {}, "the end of the proxies")
 
 
@@ -216,7 +292,7 @@ def test_back_pressure_travels_through_the_proxy(reactor, demo):
     demo.change({"way": "proxy"})
     pump(reactor, lambda: len(demo._upstream) == 3, "the proxies")
     demo.change({"client": "A", "rate": 0})
-    upstream = demo._upstream[demo.clients["A"].peer]
+    upstream = demo._upstream[demo.clients["A"].peer].peer
 
     def state():
         return [t._flow.state for t in transports(demo) if _peer(t) == upstream]
@@ -231,9 +307,9 @@ def test_a_client_that_vanishes_is_given_up_and_may_come_back(reactor, monkeypat
     demo.listen()
     pump(reactor, lambda: len(demo.streams) == 3, "the clients")
     demo.change({"client": "C", "gone": True})
-    assert client_of(demo, "C")["absent"] == module.VANISHED
+    assert client_of(demo, "C")["absent"] == "vanished"
     pump(reactor, lambda: len(demo.streams) == 2, "the abort")
-    pump(reactor, lambda: client_of(demo, "C")["absent"] == module.GIVEN_UP, "the news")
+    pump(reactor, lambda: client_of(demo, "C")["absent"] == "given-up", "the news")
     assert client_of(demo, "C")["legs"] == []
     demo.change({"client": "C", "gone": False})
     pump(reactor, lambda: len(demo.streams) == 3, "the return")
@@ -268,7 +344,7 @@ def test_a_client_that_vanishes_behind_the_proxy_is_given_up_by_both(reactor, mo
 
 def test_a_client_that_reads_nothing_says_so_and_others_go_on(reactor, demo):
     demo.change({"client": "B", "rate": 0})
-    assert client_of(demo, "B")["absent"] == module.READS_NOTHING
+    assert client_of(demo, "B")["absent"] == "reads-nothing"
     iterations(reactor)
     stopped, before = demo.clients["B"].received, demo.clients["A"].received
     pump(reactor, lambda: demo.clients["A"].received > before, "another client")
@@ -297,6 +373,7 @@ def test_a_client_that_was_sent_away_comes_back_by_itself(reactor, demo, monkeyp
     "wanted, word",
     [
         ({"none": 1}, "'none'"),
+        ({"reset": 1}, "neither true nor false"),
         ({"flow": 1}, "neither true nor false"),
         ({"low": "middle"}, "quarter, zero, near"),
         ({"low": ["zero"]}, "quarter, zero, near"),
@@ -320,7 +397,7 @@ def test_a_switch_that_makes_no_sense_is_refused(demo, wanted, word):
     for state in (before, after):
         for client in state["clients"]:
             for leg in client["legs"]:
-                leg.pop("received")
+                del leg["received"], leg["queue"]
     assert after == before
 
 

@@ -1,21 +1,21 @@
-"""The dashboard: a page that shows what a Monitor sees, and from which the marks can be moved.
+"""The dashboard: a page that shows what a Monitor observes, and that can move the marks.
 
     dashboard = Dashboard(reactor, "random on 127.0.0.1:1234")
-    dashboard.listen("127.0.0.1", 8000)
+    dashboard.listen(reactor, "127.0.0.1", 8000)
     print(dashboard.url)
 
-The page is one document without any link to elsewhere. What it asks for afterwards:
+The page is one document that links to nothing else. The page then requests:
 
     GET  /events   server-sent events: a "hello" with the title, samples and events: see `monitor`
     POST /marks    {"id": of a connection, or null for all and those to come, "high", "low": bytes}
 
-Who may: the address that is printed has a token in its fragment, which a browser sends to nobody;
-the page takes it from there, and both of the above want it. A page from elsewhere has no token; and
-besides, the Host of each request has to be the address that we listen on, or localhost, with the
-port, so that no foreign name can be made to lead here, and where a browser says who asks, in Origin
-or Sec-Fetch-Site, that has to be this page.
+Access: the printed address has a token in its fragment, which browsers send to nobody. The page
+takes the token from there, and both requests need it. A page of another origin has no token.
+Besides, the Host of each request must be the address that we listen on, or localhost, with the
+port, so that no foreign name can lead here. Where a browser names the asker, in Origin or
+Sec-Fetch-Site, the asker must be this page.
 
-A page that does not keep up is paused as any consumer: it misses samples, and nothing piles up.
+A page that reads slowly is paused like any consumer: it misses samples, and nothing piles up.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Request, Response], object]
 
-SHOWN = 12  # connections that the page has a picture of
-# Seconds between samples. A saw-tooth of a second wants some twenty points; but to look at
-# hundreds of connections takes a millisecond, and their reader sees no more of them than ten.
+SHOWN = 12  # connections that the page draws
+# Seconds between samples. A saw-tooth of one second needs some twenty points. Among hundreds of
+# connections nobody sees more than ten samples a second, and each sample takes a millisecond.
 OFTEN = 0.05
 SELDOM = 0.1
-MANY = 50  # connections, from which on it is seldom
+MANY = 50  # connections; from this number on, sample every SELDOM seconds
 RARELY = 0.2
-CROWD = 1000  # connections, from which on it is rarely: a sample of them takes up to 2 ms
+CROWD = 1000  # connections; from this number on, every RARELY seconds: a sample takes up to 2 ms
 
-# Bytes, of a high mark that the page may set: more than there is, and a number which is exact in a
-# browser, and a float everywhere.
+# Bytes. The limit of a high mark that the page may set is above any memory, and still an exact
+# number in a browser.
 HIGHEST = 1 << 40
 
 _WILDCARDS = ("0.0.0.0", "::")
 
 
 class Page:
-    """Serves the page, and what its handlers answer, to those who may see it.
+    """Serves the page to everybody, and the answers of its handlers to those who have the token.
 
-    mode: what the page is to be: "live", "demo" or "replay"."""
+    mode: the kind of page: "live", "demo" or "replay"."""
 
     def __init__(self, mode: str) -> None:
         self.token = secrets.token_urlsafe(16)
-        self.url = ""  # with the token; for the eyes of one person
+        self.url = ""  # with the token; whoever has it can read and change everything
         self._site = Site(self._is_our_name)
         self._port: Any = None
         self._names: set[str] = set()
@@ -71,7 +71,7 @@ class Page:
         self._site.add("GET", "/", self._show)
 
     def listen(self, reactor: Reactor, host: str, port: int) -> None:
-        """Serve it; `url` is known then. CannotListenError."""
+        """Serve the page, and set `url`. Raises CannotListenError."""
         self._port = self._site.listen(reactor, host, port)
         address = self._port.getHost()
         self._is_everywhere = address.host in _WILDCARDS
@@ -82,11 +82,11 @@ class Page:
         self.url = f"http://{name}:{address.port}/#{self.token}"
 
     def close(self) -> None:
-        """Serve nobody new. Idempotent; also before `listen()`, or after it has failed."""
+        """Accept no new connections. Idempotent; works before `listen()` and after its failure."""
         self._site.close()
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """Let `handler(request, response)` answer those who have the token."""
+        """Let `handler(request, response)` answer requests that have the token."""
 
         def guarded(request: Request, response: Response) -> None:
             self._check_asker(request)
@@ -96,8 +96,9 @@ class Page:
         self._site.add(method, path, guarded)
 
     def add_change(self, path: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Let `change` be called with the JSON object that is posted there. HTTPError, or a
-        ValueError, which becomes one."""
+        """Call `change` with each JSON object that is posted to `path` with the token.
+
+        A ValueError that `change` raises is answered with status 400 and its message."""
 
         def answer(request: Request, response: Response) -> None:
             try:
@@ -109,11 +110,11 @@ class Page:
         self.add("POST", path, answer)
 
     def _show(self, request: Request, response: Response) -> None:
-        # No token here: that is in the fragment. And there is nothing in it that is not public.
+        # The browser cannot send the token yet, and the page alone contains nothing secret.
         self._check_port(request)
         response.send(self._page, "text/html; charset=utf-8", headers=self._page_headers)
 
-    # Who may.
+    # Access.
 
     def _is_our_name(self, name: str) -> bool:
         return name in self._names or (self._is_everywhere and is_local(name))
@@ -134,7 +135,7 @@ class Page:
     def _check_token(self, request: Request) -> None:
         given = request.headers.get("x-token")
         if given is None:
-            # EventSource cannot send headers of one's own.
+            # A browser's EventSource cannot send this header.
             pairs = (part.partition("=") for part in request.query.split("&"))
             given = next((value for name, _, value in pairs if name == "token"), "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
@@ -142,16 +143,18 @@ class Page:
 
 
 class Dashboard(Page):
-    """The page, on what the connections of `reactor` are doing.
+    """The page that shows the connections of `reactor`.
 
-    title: what is being watched.
-    hint: what one might type to see a connection; "" for none.
-    label: as of a Monitor.
-    set_marks: called with (high, low) when those of all connections are moved: for those to come.
-    highest: bytes, the most that a high mark may be moved to.
-    more: called for each sample; what it gives is added to that.
+    title: names what is watched.
+    hint: a command that opens a connection; "" for none.
+    label: as for a Monitor.
+    set_marks: called with (high, low) when the marks of all connections are moved. It sets the
+        marks of connections to come.
+    highest: bytes, the limit of a high mark.
+    facts: constants that the page is told at the start.
+    more: called for each sample, and returns more keys for it.
 
-    Nobody looks at the connections while nobody looks at the page.
+    No samples are taken while nobody has the page open.
     """
 
     def __init__(
@@ -164,18 +167,19 @@ class Dashboard(Page):
         label: Callable[[Connection], str] | None = None,
         set_marks: Callable[[int, int], object] | None = None,
         highest: int = HIGHEST,
+        facts: dict[str, Any] | None = None,
         more: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(mode)
         self.reactor = reactor
         self.monitor = Monitor(reactor, SHOWN, label)
-        self._hello = {"type": "hello", "title": title, "hint": hint}
+        self._hello = {"type": "hello", "title": title, "hint": hint, "facts": facts or {}}
         self._set_marks = set_marks
         self._highest = highest
         self._more = more
         self._readers: set[_Reader] = set()
         self._timer: Any = None
-        self.monitor.subscribe(self._tell)
+        self.monitor.subscribe(self._send_event)
         self.add("GET", "/events", self._stream)
         self.add_change("/marks", self._move)
 
@@ -184,24 +188,24 @@ class Dashboard(Page):
         self.monitor.close()
         for reader in list(self._readers):
             reader.response.end()
-            self._gone(reader)
+            self._forget(reader)
 
-    # Samples, to whoever reads them.
+    # Samples, for the readers.
 
     def _stream(self, request: Request, response: Response) -> None:
         reader = _Reader(response)
-        response.on_lost = lambda: self._gone(reader)
+        response.on_lost = lambda: self._forget(reader)
         response.start("text/event-stream")
         if response.ended:
             return
         response.registerProducer(reader, True)
-        reader.say(_event(self._hello))
+        reader.write(_event(self._hello))
         if not self._readers:
-            self.monitor.sample()  # as nobody has looked for long, its lag is that of long ago
+            self.monitor.sample()  # its lag is the most since the last reader left
             self._timer = self.reactor.call_later_internal(0, self._sample)
         self._readers.add(reader)
 
-    def _gone(self, reader: _Reader) -> None:
+    def _forget(self, reader: _Reader) -> None:
         self._readers.discard(reader)
         if not self._readers and self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -213,18 +217,18 @@ class Dashboard(Page):
         sample = self.monitor.sample()
         if self._more is not None:
             sample.update(self._more())
-        self._say(sample)
+        self._send(sample)
 
-    def _tell(self, event: dict[str, Any]) -> None:
-        # Pauses and resumes there may be thousands of, and the samples count them.
+    def _send_event(self, event: dict[str, Any]) -> None:
+        # There may be thousands of pauses and resumes a second, and the samples count them.
         if event["event"] in ("connect", "lost"):
-            self._say(event)
+            self._send(event)
 
-    def _say(self, what: dict[str, Any]) -> None:
+    def _send(self, what: dict[str, Any]) -> None:
         if self._readers:
             data = _event(what)
             for reader in self._readers:
-                reader.say(data)
+                reader.write(data)
 
     # Changes.
 
@@ -232,8 +236,8 @@ class Dashboard(Page):
         number = wanted.get("id")
         high, low = flow.checked_marks(wanted.get("high"), wanted.get("low"))
         if high > self._highest:
-            raise ValueError(f"a high mark of more than {self._highest} bytes is not for this page")
-        marks = int(high), int(low)  # a JSON true is an integer, too, but only here
+            raise ValueError(f"this page sets no high mark of more than {self._highest} bytes")
+        marks = int(high), int(low)  # a JSON true is an integer in Python
         if number is None:
             connections = self.monitor.connections()
             if self._set_marks is not None:
@@ -252,13 +256,13 @@ class Dashboard(Page):
 
 
 class _Reader:
-    """Somebody who has the page open: a push producer that, while it is paused, says nothing."""
+    """An open page: a push producer of events, which drops them while it is paused."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
         self._is_paused = False
 
-    def say(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         if not self._is_paused:
             self.response.write(data)
 

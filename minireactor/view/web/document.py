@@ -15,11 +15,14 @@ import pkgutil
 # is run; the others say what there is.
 SCRIPTS = (
     "state.js",
+    "texts.js",
     "numbers.js",
     "lane.js",
+    "pipe.js",
     "plot.js",
     "mark.js",
     "demo.js",
+    "tour.js",
     "samples.js",
     "picture.js",
     "server.js",

@@ -11,18 +11,39 @@ const themes = [
   },
 ];
 
+/** Show all texts in a language, those that depend on the samples as well. */
+function speak(chosen) {
+  setLanguage(chosen);
+  say($("status"), t(...shownStatus));
+  if (hello) greet(hello);
+  if (tape && tape.slider) tape.tell();
+  tour.show();
+  if (latest) {
+    for (const plot of plots.values()) plot.tell();
+    drawNow();
+  }
+}
+
 function begin() {
   readColours();
+  speak(firstLanguage());
+  status("status.connecting");
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themes.forEach((change) => change()));
   addEventListener("resize", drawNow);
+  addEventListener("beforeprint", drawAll);
   if (innerWidth < 760) {
     $("window").value = "10";
-    span = 10;
+    chosenSpan = 10;
     $("legend").open = false;
   }
   $("window").addEventListener("change", () => {
-    span = Number($("window").value);
+    chosenSpan = Number($("window").value);
+    if (whole.t.length) span = Math.min(chosenSpan, Math.max(SHORTEST, now - whole.t[0]));
     drawNow();
+  });
+  $("language").addEventListener("click", () => {
+    remember("language", language === "en" ? "zh" : "en");
+    speak(language === "en" ? "zh" : "en");
   });
   $("freeze").addEventListener("click", () => {
     const missed = held;
@@ -33,11 +54,15 @@ function begin() {
   });
   $("together").closest("label").hidden = $("freeze").hidden = mode === "replay";
   if (mode === "demo") {
-    $("lab").hidden = false;
+    for (const id of ["switch", "lab", "buffers", "reset", "tour-start"]) $(id).hidden = false;
+    // Cause and effect stand together: the switch, and the memory.
+    $("switch").append($("memory-panel"));
+    $("legend").open = false;
     tellTrials({ flow: true, low: "quarter", producer: "push", way: "direct" });
     wireDemo();
+    tour.wire();
   }
-  if (!token) status("this address lacks the token: open the one that the server has printed", "broken");
+  if (!token && !$("recording")) status("status.token", "broken");
   else if (mode === "replay") watchRecording();
   else watchLive();
 }

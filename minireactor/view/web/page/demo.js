@@ -1,15 +1,14 @@
-/** A client of the demo: its slider, and the pictures of the connections on the way to it. */
+/** A client of the demo: its slider, and the plots of the connections on the way to it. */
 class Client {
   constructor(name) {
     this.name = name;
-    this.element = $("client-template").content.firstElementChild.cloneNode(true);
+    this.element = clone("client-template");
     this.places = this.element.querySelector(".plots");
     this.slider = this.element.querySelector("input");
     this.shown = this.element.querySelector("output");
     this.vanish = this.element.querySelector("button");
     this.absent = this.element.querySelector(".absent");
-    say(this.element.querySelector("h3"), `Client ${name}`);
-    this.slider.setAttribute("aria-label", `What client ${name} reads in a second`);
+    this.title = this.element.querySelector("h3");
     this.slider.addEventListener("input", () => {
       const rate = rateAt(Number(this.slider.value), READS.least, READS.most);
       this.tellRate(rate);
@@ -22,18 +21,21 @@ class Client {
   }
 
   tellRate(rate) {
-    say(this.shown, rate ? perSecond(rate) : "nothing");
+    say(this.shown, rate ? perSecond(rate) : t("nothing"));
     this.slider.setAttribute("aria-valuetext", this.shown.textContent);
   }
 
   show(state) {
+    say(this.title, t("client", this.name));
+    this.slider.setAttribute("aria-label", t("label.reads", this.name));
     if (settled()) {
       this.slider.value = positionOf(state.rate, READS.least, READS.most);
       this.tellRate(state.rate);
     }
     this.vanish.setAttribute("aria-pressed", String(state.gone));
-    say(this.vanish, state.gone ? "Come back" : "Vanish");
-    say(this.absent, state.absent);
+    say(this.vanish, t(state.gone ? "back" : "vanish"));
+    say(this.absent, state.absent ? t(`absent.${state.absent}`, facts.stall) : "");
+    this.element.classList.toggle("two", state.legs.length > 1);
   }
 }
 
@@ -44,7 +46,8 @@ const MAKES = { least: 16384, most: 4 * 1024 * 1024 };
 
 function tellDemo(demo) {
   for (const state of demo.clients) clients.get(state.name).show(state);
-  notice(demo.notice);
+  notice(demo.notice ? t(`notice.${demo.notice}`, bytes(facts.safe)) : "");
+  say($("buffers"), t("buffers", bytes(facts.send), bytes(facts.receive)));
   if (!settled()) return;
   $("flow").setAttribute("aria-checked", String(demo.flow));
   for (const name of ["low", "producer", "way"]) {
@@ -58,21 +61,22 @@ function tellDemo(demo) {
 
 function tellSlides(made, delay) {
   say($("speed-made"), perSecond(made));
-  say($("delay-shown"), delay ? `${rounded(delay)} s` : "at once");
+  say($("delay-shown"), delay ? t("seconds", rounded(delay)) : t("once"));
   $("made").setAttribute("aria-valuetext", $("speed-made").textContent);
   $("delay").setAttribute("aria-valuetext", $("delay-shown").textContent);
 }
 
-/** Of what can be tried, what is said about its present state. */
+/** Show the words for the present state of each switch, and hide the others. */
 function tellTrials(state) {
   for (const name of ["flow", "low", "producer", "way"]) {
-    for (const text of document.querySelectorAll(`#lab [data-${name}]`)) {
+    for (const text of document.querySelectorAll(`.lab [data-${name}]`)) {
       text.hidden = text.dataset[name] !== String(state[name]);
     }
   }
 }
 
 function wireDemo() {
+  $("reset").addEventListener("click", () => send("/demo", { reset: true }));
   $("flow").addEventListener("click", () => {
     const on = $("flow").getAttribute("aria-checked") !== "true";
     $("flow").setAttribute("aria-checked", String(on));
@@ -90,7 +94,7 @@ function wireDemo() {
   });
   $("delay").addEventListener("input", () => {
     const delay = Number($("delay").value);
-    say($("delay-shown"), delay ? `${rounded(delay)} s` : "at once");
+    say($("delay-shown"), delay ? t("seconds", rounded(delay)) : t("once"));
     send("/demo", { delay });
   });
 }

@@ -3,7 +3,7 @@
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const names = ["ink", "soft", "line", "grid", "card", "paper", "pending", "high", "low"];
-  for (const name of [...names, "paused", "kernel", "rate", "memory", "shade", "sans"]) {
+  for (const name of [...names, "paused", "shading", "kernel", "rate", "memory", "shade", "sans"]) {
     colour[name] = style.getPropertyValue(`--${name}`).trim();
   }
 }
@@ -27,7 +27,7 @@ function niceStep(most, count) {
   return 2 ** Math.max(0, Math.ceil(Math.log2(most / count)));
 }
 
-/** One lane of a chart: `box` is where, `most` the value at its top, `time` that at its right. */
+/** One lane of a chart. `box` is its place, `most` the value at its top, `time` its right edge. */
 class Lane {
   constructor(context, box, most, time) {
     Object.assign(this, { context, box, most, time });
@@ -87,13 +87,11 @@ class Lane {
     });
   }
 
+  /** Draw lines at round values, with the values in the margin at the left. */
   grid(count) {
     const { context, box } = this;
     const step = niceStep(this.most, count);
     context.strokeStyle = colour.grid;
-    context.fillStyle = colour.soft;
-    context.textAlign = "left";
-    context.textBaseline = "bottom";
     context.lineWidth = 1;
     for (let value = step; value < this.most * 0.97; value += step) {
       const y = Math.round(this.y(value)) + 0.5;
@@ -101,36 +99,38 @@ class Lane {
       context.moveTo(box.left, y);
       context.lineTo(box.right, y);
       context.stroke();
-    }
-    return step;
-  }
-
-  gridLabels(step) {
-    const { context, box } = this;
-    context.fillStyle = colour.soft;
-    context.textAlign = "left";
-    context.textBaseline = "bottom";
-    for (let value = step; value < this.most * 0.9; value += step) {
-      context.fillText(bytes(value), box.left + 2, this.y(value) - 1);
+      if (y > box.top + 3) this.margin(bytes(value), colour.soft, y);
     }
   }
 
   seconds() {
     const { context, box } = this;
-    const step = span <= 10 ? 2 : span <= 30 ? 5 : span / 6;
+    const steps = [1, 2, 5, 10, 20, 30];
+    const wide = (box.right - box.left) / span; // pixels a second
+    const step = steps.find((seconds) => seconds * wide > 44) || 30;
     context.fillStyle = colour.soft;
     context.textBaseline = "top";
-    for (let ago = 0; ago < span; ago += step) {
+    for (let ago = 0; ago < span - step / 3; ago += step) {
       context.textAlign = ago ? "center" : "right";
-      context.fillText(ago ? `${-ago} s` : "now", this.x(this.time - ago), box.bottom + 3);
+      context.fillText(ago ? t("axis.ago", ago) : t("axis.now"), this.x(this.time - ago), box.bottom + 3);
     }
   }
 
-  caption(text, inColour) {
+  /** Write left of the lane, at a height or in its middle. */
+  margin(text, inColour, y = (this.box.top + this.box.bottom) / 2) {
     const { context, box } = this;
     context.fillStyle = inColour;
-    context.textBaseline = "bottom";
+    context.textAlign = "right";
+    context.textBaseline = "middle";
+    context.fillText(text, box.left - 5, y);
+  }
+
+  /** Write right of the lane. */
+  value(text, inColour) {
+    const { context, box } = this;
+    context.fillStyle = inColour;
     context.textAlign = "left";
-    context.fillText(text, box.right + 8, box.bottom + 1);
+    context.textBaseline = "middle";
+    context.fillText(text, box.right + 8, (box.top + box.bottom) / 2);
   }
 }

@@ -1,4 +1,4 @@
-/** The handle of a mark: dragged, or moved with the arrow keys. */
+/** The handle of a mark, which is dragged or moved with the arrow keys. */
 class Mark {
   constructor(plot, kind) {
     this.plot = plot;
@@ -90,21 +90,23 @@ class Mark {
     this.tell();
   }
 
-  /** Where the handle is; two that are close stand apart, so that both can be taken. */
+  /** Put the handle in its place. Two close handles stand apart, so that both can be taken. */
   show() {
     const { high, low } = this.plot.limits();
+    const { right, bottom } = this.box();
     const apart = 22;
-    let y = this.yOf(this.kind === "high" ? high : low);
-    const gap = this.yOf(low) - this.yOf(high);
-    if (gap < apart) y += ((apart - gap) / 2) * (this.kind === "high" ? -1 : 1);
+    const middle = (this.yOf(high) + this.yOf(low)) / 2;
+    const gap = Math.max(apart, this.yOf(low) - this.yOf(high));
+    const lowest = Math.min(middle + gap / 2, bottom); // below it are the values of the other lanes
+    const y = this.kind === "low" ? lowest : lowest - gap;
     this.element.style.top = `${Math.round(y)}px`;
-    this.element.style.left = `${this.box().right + TANK + 17}px`;
+    this.element.style.left = `${right + 6}px`;
     say(this.number, bytes(this.kind === "high" ? high : low));
   }
 
   tell() {
     const value = this.plot.limits()[this.kind];
-    this.element.setAttribute("aria-label", `${this.kind} mark of connection ${this.plot.id}, ${this.plot.row.peer}`);
+    this.element.setAttribute("aria-label", t(`label.mark.${this.kind}`, this.plot.id, this.plot.row.peer));
     this.element.setAttribute("aria-valuemax", String(Math.round(this.plot.scale)));
     this.element.setAttribute("aria-valuenow", String(value));
     this.element.setAttribute("aria-valuetext", bytes(value));

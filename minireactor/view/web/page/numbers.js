@@ -20,14 +20,14 @@ function bytes(count) {
 const perSecond = (count) => `${bytes(count)}/s`;
 
 function milliseconds(seconds) {
-  return seconds < 1 ? `${rounded(seconds * 1000)} ms` : `${rounded(seconds)} s`;
+  return seconds < 1 ? `${rounded(seconds * 1000)} ms` : t("seconds", rounded(seconds));
 }
 
 function minutes(seconds) {
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 }
 
-// Sliders for rates: 0 is nothing, then 1 to 100 in equal ratios.
+// Sliders for rates: position 0 is nothing, and 1 to 100 are rates in equal ratios.
 
 function rateAt(position, least, most) {
   if (position <= 0) return 0;
@@ -38,12 +38,12 @@ function positionOf(rate, least, most) {
   return rate <= 0 ? 0 : Math.round(1 + (99 * Math.log(rate / least)) / Math.log(most / least));
 }
 
-// History: columns of equal length, the first of which is the time.
+// A history has columns of equal length. The column `t` has the times.
 
 function record(columns, values, since) {
   for (const name in columns) columns[name].push(values[name]);
   const old = columns.t.findIndex((time) => time >= since);
-  // In slices: to shift arrays at every sample would cost more than to draw them.
+  // In slices: shifting the arrays at every sample would cost more than drawing them.
   if (old > 256) for (const name in columns) columns[name].splice(0, old);
 }
 
@@ -55,7 +55,7 @@ function firstShown(times, from) {
     if (times[middle] < from) low = middle + 1;
     else high = middle;
   }
-  return Math.max(0, low - 1); // one before, so that lines begin outside the picture
+  return Math.max(0, low - 1); // one before, so that lines begin outside the chart
 }
 
 function rates(times, counts, over) {
@@ -70,7 +70,7 @@ function latestRate(columns, name, over) {
   const { t } = columns;
   const last = t.length - 1;
   const first = firstShown(t, t[last] - over);
-  // Of a moment alone, one pause would be twenty a second.
+  // Over a moment alone, one pause would be twenty a second.
   const time = Math.max(t[last] - t[first], Math.min(over, 1));
   return last > first ? (columns[name][last] - columns[name][first]) / time : 0;
 }

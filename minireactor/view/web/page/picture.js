@@ -2,12 +2,12 @@
 class Numbers {
   constructor(list, names) {
     this.places = {};
-    for (const [name, words] of names) {
+    for (const name of names) {
       const pair = document.createElement("div");
       const term = document.createElement("dt");
       const number = document.createElement("dd");
       pair.className = name;
-      term.textContent = words;
+      term.dataset.text = `figure.${name}`;
       pair.append(term, number);
       list.append(pair);
       this.places[name] = number;
@@ -32,7 +32,7 @@ function drawSoon() {
   });
 }
 
-/** For what somebody does, who is not to wait for the next picture. */
+/** Draw what somebody has just done, without waiting for the next picture. */
 function drawNow() {
   textDue = pictureDue = 0;
   drawSoon();
@@ -44,7 +44,16 @@ function draw(clock) {
     tell();
   }
   for (const plot of plots.values()) plot.draw(now);
+  for (const pipe of pipes()) pipe.draw(clock / 1000);
   drawMemory();
+  keepFlowing();
+}
+
+/** Draw everything, also what is off screen: a print shows all of it. */
+function drawAll() {
+  if (!latest) return;
+  for (const plot of plots.values()) plot.visible = true;
+  draw(performance.now());
 }
 
 function drawMemory() {
@@ -52,53 +61,38 @@ function drawMemory() {
   const from = firstShown(whole.t, now - span);
   let most = 32 * 1024 * 1024;
   for (let i = from; i < whole.t.length; i += 1) most = Math.max(most, whole.memory[i] * 1.2, whole.pending[i] * 1.2);
-  const lane = new Lane(context, { left: 0, right: width, top: 4, bottom: height - 18 }, most, now);
-  const step = lane.grid(4);
+  const lane = new Lane(context, { left: MARGIN, right: width - 2, top: 4, bottom: height - 18 }, most, now);
+  lane.grid(height < 120 ? 2 : 4);
   if (latest.memory !== null) lane.line(whole.t, whole.memory, from, { stroke: colour.memory, fill: 0.12, width: 2 });
   lane.line(whole.t, whole.pending, from, { stroke: colour.pending, fill: 0.35 });
-  lane.gridLabels(step);
   lane.ground();
   lane.seconds();
 }
 
-const figures = new Numbers($("figures"), [
-  ["open", "connections"],
-  ["out", "throughput"],
-  ["pauses", "pauses"],
-  ["pending", "pending now"],
-  ["highest wide", "most for one so far"],
-  ["lag", "loop lag"],
-  ["memory", "memory"],
-]);
+const figures = new Numbers($("figures"), ["open", "out", "pauses", "pending", "highest", "lag", "memory"]);
 
 function tell() {
   const { totals, rest } = latest;
   const last = whole.t.length - 1;
   const recent = whole.lag.slice(firstShown(whole.t, now - 1));
   figures.show({
-    open: `${totals.open} open, ${totals.connections} so far`,
+    open: t("open.now", totals.open, totals.connections),
     out: perSecond(latestRate(whole, "out", 1)),
     pauses: `${rounded(latestRate(whole, "pauses", 2))}/s`,
     pending: bytes(whole.pending[last]),
-    "highest wide": bytes(totals.highest_pending),
+    highest: bytes(totals.highest_pending),
     lag: milliseconds(Math.max(...recent)),
     memory: bytes(latest.memory),
   });
-  say($("memory-now"), latest.memory === null ? "not known here" : bytes(latest.memory));
-  $("memory").setAttribute(
-    "aria-label",
-    `Memory over time: ${bytes(latest.memory)} now, of which ${bytes(whole.pending[last])} are pending`,
-  );
+  say($("memory-now"), latest.memory === null ? t("unknown") : bytes(latest.memory));
+  $("memory").setAttribute("aria-label", t("label.memory", bytes(latest.memory), bytes(whole.pending[last])));
   $("empty").hidden = mode === "demo" || plots.size > 0;
   $("rest").hidden = !rest;
   if (rest) {
-    say(
-      $("rest"),
-      `and ${rest.count} more, less busy: ${bytes(rest.pending)} pending, ${bytes(rest.out)} sent, ` +
-        `${rest.pauses} pauses together`,
-    );
+    say($("rest"), t("rest", rest.count, bytes(rest.pending), bytes(rest.out), rest.pauses));
   }
   if (latest.demo) tellDemo(latest.demo);
   sortConnections();
   for (const plot of plots.values()) plot.tell();
+  tellPicked();
 }

@@ -1,9 +1,23 @@
-/** The picture of one connection. */
+const MARGIN = 50; // pixels left of each chart, for the values of its lines
+const GUTTER = 104; // pixels right of each chart, for the handles of the marks
+const COMPACT = 100; // pixels of height under which a chart has no lane for the rate
+
+/** What a clone of a template has of the texts. */
+function clone(id) {
+  const element = $(id).content.firstElementChild.cloneNode(true);
+  putTexts(element);
+  return element;
+}
+
+/** The picture of one connection: its charts, its handles, its words and, in the demo, its pipe. */
 class Plot {
   constructor(row) {
     this.id = row.id;
     this.row = row;
-    this.columns = { t: [], pending: [], high: [], low: [], sendq: [], moved: [], share: [], pauses: [] };
+    this.columns = {};
+    for (const name of ["t", "pending", "high", "low", "sendq", "out", "moved", "queue", "share", "pauses"]) {
+      this.columns[name] = [];
+    }
     this.scale = 0;
     this.held = null; // the mark that is being dragged
     this.wanted = null; // marks that were asked for and are not in force yet
@@ -11,21 +25,25 @@ class Plot {
     this.visible = true;
     this.lastSeen = 0;
     this.paused = null;
-    const element = $("plot-template").content.firstElementChild.cloneNode(true);
+    const element = clone("plot-template");
     this.element = element;
-    this.canvas = element.querySelector("canvas");
-    this.name = element.querySelector("h4");
+    this.canvas = element.querySelector(".chart canvas");
+    this.name = element.querySelector(".pick");
     this.chip = element.querySelector(".chip");
     this.peer = element.querySelector(".peer");
     this.caption = element.querySelector(".caption");
     this.facts = element.querySelector(".facts");
+    this.pipe = mode === "demo" ? new Pipe(element.querySelector(".pipe"), this) : null;
+    this.name.disabled = mode === "demo";
+    this.name.addEventListener("click", () => pick(this));
     this.marks = {};
     for (const kind of ["high", "low"]) this.marks[kind] = new Mark(this, kind);
     observer.observe(element);
     element.plot = this;
   }
 
-  feed(row, time, moved) {
+  /** Take a row of a sample; `far` is what is known of the other end: its leg of the demo. */
+  feed(row, time, far) {
     const { columns } = this;
     const before = columns.t.length ? columns.t[columns.t.length - 1] : null;
     const share =
@@ -34,16 +52,20 @@ class Plot {
         : Math.min(1, Math.max(0, (row.paused - this.paused) / (time - before)));
     this.paused = row.paused;
     this.row = row;
+    this.far = far;
     this.lastSeen = time;
-    const { pending, high, low, sendq, pauses } = row;
-    record(columns, { t: time, pending, high, low, sendq: sendq || 0, moved, share, pauses }, time - LONGEST);
+    const { pending, high, low, out, pauses } = row;
+    const sendq = row.sendq || 0;
+    const moved = far ? far.received : out;
+    const queue = (far && far.queue) || 0;
+    record(columns, { t: time, pending, high, low, sendq, out, moved, queue, share, pauses }, time - LONGEST);
   }
 
   get over() {
     return this.row.state === "closed";
   }
 
-  /** The marks: those that are in force, or, while they are being moved, are to be. */
+  /** The marks in force or, while they are being moved, the ones that were asked for. */
   limits() {
     const { high, low } = this.row;
     if (this.wanted) {
@@ -55,11 +77,17 @@ class Plot {
   }
 
   boxes(width, height) {
-    const right = width - (width < 450 ? GUTTER.narrow : GUTTER.wide);
+    const left = MARGIN;
+    const right = width - GUTTER;
+    const compact = height < COMPACT;
+    // Of two charts above each other, the lower one has the times of both.
+    const times = this.element.matches(".plot:last-child") || !compact ? 15 : 4;
+    const rate = compact ? height : height - 20;
     return {
-      pending: { left: 0, right, top: 6, bottom: height - 62 },
-      kernel: { left: 0, right, top: height - 44, bottom: height - 25 },
-      rate: { left: 0, right, top: height - 20, bottom: height - 1 },
+      pending: { left, right, top: 5, bottom: rate - 17 - times },
+      kernel: { left, right, top: rate - 15, bottom: rate - 1 },
+      rate: compact ? null : { left, right, top: rate + 4, bottom: height - 1 },
+      times: times > 4,
     };
   }
 
@@ -79,33 +107,30 @@ class Plot {
     this.rescale(from);
     const { context, width, height } = canvasOf(this.canvas);
     const boxes = this.boxes(width, height);
-    this.drawPending(new Lane(context, boxes.pending, this.scale, time), from);
+    this.drawPending(new Lane(context, boxes.pending, this.scale, time), from, boxes.times);
     this.drawKernel(context, boxes.kernel, time, from);
-    this.drawRate(context, boxes.rate, time, from);
+    if (boxes.rate) this.drawRate(context, boxes.rate, time, from);
     for (const mark of Object.values(this.marks)) mark.show();
   }
 
-  drawPending(lane, from) {
+  drawPending(lane, from, times) {
     const { columns } = this;
-    const { t } = columns;
-    const step = lane.grid(4);
+    const { t: past } = columns;
+    lane.grid(lane.box.bottom - lane.box.top < 60 ? 2 : 4);
     this.drawPauses(lane, from);
-    lane.line(t, columns.pending, from, { stroke: colour.card, fill: 1 }); // no shade below it
-    lane.line(t, columns.pending, from, { stroke: colour.pending, fill: 0.2 });
-    lane.line(t, columns.high, from, { stroke: colour.high, steps: true, dash: [5, 3], width: 1.25 });
-    lane.line(t, columns.low, from, { stroke: colour.low, steps: true, dash: [5, 3], width: 1.25 });
-    lane.gridLabels(step);
+    lane.line(past, columns.pending, from, { stroke: colour.card, fill: 1 }); // no shade below it
+    lane.line(past, columns.pending, from, { stroke: colour.pending, fill: 0.2 });
+    lane.line(past, columns.high, from, { stroke: colour.high, steps: true, dash: [5, 3], width: 1.25 });
+    lane.line(past, columns.low, from, { stroke: colour.low, steps: true, dash: [5, 3], width: 1.25 });
     lane.ground();
-    lane.seconds();
-    this.drawTank(lane);
+    if (times) lane.seconds();
   }
 
-  /** Shades for the part of each interval in which the producer was paused, in runs of like parts. */
+  /** Shade each interval by the part of it in which the producer was paused, in runs of like parts. */
   drawPauses(lane, from) {
     const { context, box } = lane;
     const { t, share } = this.columns;
     lane.inside(() => {
-      context.fillStyle = colour.paused;
       for (let i = from + 1; i < t.length; ) {
         const part = Math.round(share[i] * 8) / 8;
         const start = i - 1;
@@ -113,52 +138,25 @@ class Plot {
         if (!part) continue;
         const left = lane.x(t[start]);
         const wide = lane.x(t[i - 1]) - left;
+        context.fillStyle = colour.shading;
         context.globalAlpha = part * Number(colour.shade);
         context.fillRect(left, box.top, wide, box.bottom - box.top);
+        context.fillStyle = colour.paused;
         context.globalAlpha = part;
         context.fillRect(left, box.top - 2, wide, 3);
       }
     });
   }
 
-  drawTank(lane) {
-    const { context, box } = lane;
-    const left = box.right + 8.5;
-    const { pending } = this.row;
-    context.strokeStyle = colour.soft;
-    context.lineWidth = 1;
-    const level = Math.max(box.top, lane.y(this.over ? 0 : pending));
-    context.globalAlpha = 0.85;
-    context.fillStyle = colour.pending;
-    context.fillRect(left, level, TANK, box.bottom - level);
-    context.globalAlpha = 1;
-    context.beginPath();
-    context.moveTo(left, box.top - 2);
-    context.lineTo(left, box.bottom + 0.5);
-    context.lineTo(left + TANK, box.bottom + 0.5);
-    context.lineTo(left + TANK, box.top - 2);
-    context.stroke();
-    const limits = this.limits();
-    for (const kind of ["high", "low"]) {
-      const y = lane.y(limits[kind]);
-      context.strokeStyle = colour[kind];
-      context.lineWidth = 2;
-      context.beginPath();
-      context.moveTo(box.right, y);
-      context.lineTo(left + TANK + 8, y);
-      context.stroke();
-    }
-  }
-
   drawKernel(context, box, time, from) {
-    const { t, sendq } = this.columns;
+    const { t: times, sendq } = this.columns;
     let most = 16 * 1024;
-    for (let i = from; i < t.length; i += 1) most = Math.max(most, sendq[i] * 1.05);
+    for (let i = from; i < times.length; i += 1) most = Math.max(most, sendq[i] * 1.05);
     const lane = new Lane(context, box, most, time);
-    lane.line(t, sendq, from, { stroke: colour.kernel, fill: 0.3, width: 1 });
+    lane.line(times, sendq, from, { stroke: colour.kernel, fill: 0.3, width: 1 });
     lane.ground();
-    const limit = this.row.unsent && !this.over ? `, limit ${bytes(this.row.unsent)}` : "";
-    lane.caption(`queue ${bytes(this.over ? 0 : this.row.sendq)}${limit}`, colour.kernel);
+    lane.margin(t("axis.queue"), colour.kernel);
+    lane.value(bytes(this.over ? 0 : this.row.sendq), colour.kernel);
   }
 
   drawRate(context, box, time, from) {
@@ -169,10 +167,11 @@ class Plot {
     const lane = new Lane(context, box, most, time);
     lane.line(times, speeds, 0, { stroke: colour.rate, fill: 0.12, width: 1.25 });
     lane.ground();
-    lane.caption(`through ${perSecond(speeds.length ? speeds[speeds.length - 1] : 0)}`, colour.rate);
+    lane.margin(t("axis.rate"), colour.rate);
+    lane.value(perSecond(speeds.length ? speeds[speeds.length - 1] : 0), colour.rate);
   }
 
-  /** The words; seldom, so that they can be read. */
+  /** Show the words and numbers. */
   tell() {
     const { row, columns } = this;
     const last = columns.t.length - 1;
@@ -181,42 +180,33 @@ class Plot {
     let paused = 0;
     for (let i = from + 1; i <= last; i += 1) paused += columns.share[i] * (columns.t[i] - columns.t[i - 1]);
     const ofTime = time > 0 ? Math.round((100 * paused) / time) : 0;
-    const often = latestRate(columns, "pauses", 3);
-    const moving = latestRate(columns, "moved", 2);
+    const often = rounded(latestRate(columns, "pauses", 3));
+    say(this.name, this.far ? t(`leg.${this.far.leg}`) : `${row.id} ${row.label}`);
     say(this.peer, row.peer);
-    say(this.chip, this.over ? "closed" : row.state === "open" ? WORDS[row.producer] : row.state);
+    say(this.chip, t(`state.${this.over ? "closed" : row.state === "open" ? row.producer : row.state}`));
     this.chip.className = `chip ${this.over ? "closed" : row.producer}`;
     this.element.classList.toggle("over", this.over);
-    say(this.facts, `${row.pauses} ${row.pauses === 1 ? "pause" : "pauses"}, ${rounded(often)}/s; paused ${ofTime} % of the time`);
-    say(this.caption, this.words(moving, often));
+    say(this.facts, t(row.pauses === 1 ? "facts.one" : "facts.many", row.pauses, often, ofTime));
+    say(this.caption, this.words());
+    const { pending, high, low, pauses } = row;
     this.canvas.setAttribute(
       "aria-label",
-      `Pending over time: ${bytes(row.pending)} now, high mark ${bytes(row.high)}, low mark ${bytes(row.low)}, ` +
-        `${row.pauses} pauses, paused ${ofTime} % of the time`,
+      t("label.chart", bytes(pending), bytes(high), bytes(low), pauses, ofTime),
     );
     for (const mark of Object.values(this.marks)) mark.tell();
+    if (this.pipe) this.pipe.tell();
   }
 
-  words(moving, often) {
-    const { row } = this;
-    if (this.over) return `Lost. ${reasons.get(row.id) || ""}`;
-    if (row.state !== "open") return "Closing: what is pending still goes out.";
-    if (often > 5) {
-      const times = `Paused and resumed ${rounded(often)} times a second: `;
-      if (row.high - row.low < row.high / 8) return `${times}the marks are too close together.`;
-      return `${times}too fast to draw. The depth of the shading shows what fraction of the time it was paused.`;
-    }
-    if (row.producer === "paused") {
-      if (moving < 1) return "Paused, and the peer takes nothing: it is stalled, or has vanished.";
-      return "Paused: pending went above the high mark; the producer waits until it is down at the low one.";
-    }
-    if (row.producer === "pull") return "Asked for more whenever pending is at or under the low mark.";
-    if (row.producer === "none") {
-      if (row.pending > row.high) return "Above the high mark, but there is no producer to pause.";
-      return "No producer is registered, so none can be paused.";
-    }
-    if (row.pending <= row.low && often === 0) return "The peer keeps up: hardly anything waits.";
-    return "Flowing: the producer writes until pending is above the high mark.";
+  words() {
+    const { row, columns } = this;
+    const often = latestRate(columns, "pauses", 3);
+    if (this.over) return t("say.lost", reasons.get(row.id) || "");
+    if (row.state !== "open") return t("say.closing");
+    if (often > 5) return t(row.high - row.low < row.high / 8 ? "say.near" : "say.fast", rounded(often));
+    if (row.producer === "paused") return t(latestRate(columns, "moved", 2) < 1 ? "say.stalled" : "say.paused");
+    if (row.producer === "pull") return t("say.pull");
+    if (row.producer === "none") return t(row.pending > row.high ? "say.unpaused" : "say.none");
+    return t(row.pending <= row.low && often === 0 ? "say.keeps" : "say.flowing");
   }
 
   remove() {
@@ -226,5 +216,3 @@ class Plot {
     if (mode !== "replay") reasons.delete(this.id);
   }
 }
-
-const WORDS = { none: "no producer", flowing: "flowing", paused: "paused", pull: "pull", closed: "closed" };

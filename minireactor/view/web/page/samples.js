@@ -8,6 +8,7 @@ function allPending({ connections, rest }) {
 function feed(sample) {
   latest = sample;
   now = sample.time;
+  tour.feed(sample);
   const { totals } = sample;
   const byPeer = sample.demo ? feedDemo(sample.demo) : null;
   const pending = allPending(sample);
@@ -20,13 +21,14 @@ function feed(sample) {
       plots.set(row.id, plot);
       place(plot, leg);
     } else if (leg && leg.order !== plot.order) {
-      place(plot, leg); // its proxy has found the way to the server
+      place(plot, leg); // the proxy in between has found the way to the server
     }
-    plot.feed(row, sample.time, leg && leg.received !== null ? leg.received : row.out);
+    plot.feed(row, sample.time, leg);
   }
   const { memory, lag } = sample;
   const { out, pauses } = totals;
   record(whole, { t: now, memory: memory || 0, pending, out, pauses, lag }, now - LONGEST);
+  span = Math.min(chosenSpan, Math.max(SHORTEST, now - whole.t[0]));
   for (const plot of [...plots.values()]) {
     if (now - plot.lastSeen > (plot.over ? GOODBYE : absence)) plot.remove();
   }
@@ -36,10 +38,8 @@ function place(plot, leg) {
   if (leg) {
     const before = [...leg.client.places.children].find((other) => other.plot.order > leg.order);
     plot.order = leg.order;
-    say(plot.name, leg.what);
     leg.client.places.insertBefore(plot.element, before || null);
   } else {
-    say(plot.name, `${plot.row.id} ${plot.row.label}`);
     $("connections").append(plot.element);
   }
 }
@@ -50,13 +50,13 @@ function feedDemo(demo) {
     if (!clients.has(state.name)) clients.set(state.name, new Client(state.name));
     const client = clients.get(state.name);
     state.legs.forEach((leg, order) => {
-      byPeer.set(leg.peer, { client, order, what: leg.what, received: leg.received });
+      byPeer.set(leg.peer, { ...leg, client, order });
     });
   }
   return byPeer;
 }
 
-/** The busiest first; but nothing moves while somebody has hold of it. */
+/** Put the busiest first, but move nothing while somebody is using it. */
 function sortConnections() {
   const parent = $("connections");
   if (mode === "demo" || !latest || parent.matches(":focus-within, :hover:active")) return;

@@ -1,6 +1,6 @@
-// Changes. While one of a kind is on its way, only the newest of the next ones is kept.
+// Changes. While a change of one kind is on its way, only the newest of the next ones is kept.
 
-const waiting = new Map(); // by kind: what to send next, or null while nothing is
+const waiting = new Map(); // by kind: what to send next, or null if nothing has come since
 let quietSince = 0;
 
 const settled = () => waiting.size === 0 && performance.now() - quietSince > 300;
@@ -20,9 +20,9 @@ async function send(path, what) {
         headers: { "Content-Type": "application/json", "X-Token": token },
         body: JSON.stringify(next),
       });
-      complain(answer.ok ? "" : `Refused: ${await answer.text()}`);
+      complain(answer.ok ? "" : t("refused", await answer.text()));
     } catch {
-      complain("The server does not answer.");
+      complain(t("silent"));
     }
   }
   waiting.delete(kind);
@@ -43,21 +43,26 @@ function notice(text) {
 
 // Where the samples come from.
 
-function status(text, kind) {
-  say($("status"), text);
+/** Show the state of the page, a key of the texts; `kind` is "live", "broken" or nothing. */
+function status(key, kind = "", ...values) {
+  shownStatus = [key, ...values];
+  say($("status"), t(...shownStatus));
   $("status").className = `status ${kind}`;
 }
 
+let shownStatus = ["status.connecting"];
+
 function named(title) {
+  delete $("title").dataset.text;
   say($("title"), title);
   document.title = `${title} · minireactor`;
 }
 
 let source = null; // of the samples; null while nobody looks
-let patience = 15000; // milliseconds after which nobody is taken to look at a page that is hidden
+let patience = 15000; // milliseconds that a hidden page keeps its connection
 
-/** A browser makes six connections to a server, and each page that is live keeps one: with a sixth
- * tab, nothing could be changed any more. So one that is hidden lets go of it, unless frozen. */
+/** A browser makes six connections to a server, and each live page keeps one: with a sixth tab,
+ * nothing could be changed any more. So a hidden page closes its connection, unless it is frozen. */
 function watchLive() {
   let leaving = 0;
   const change = () => {
@@ -69,7 +74,7 @@ function watchLive() {
         if (held) return;
         source.close();
         source = null;
-        status("resting while nobody looks", "");
+        status("status.resting");
       }, patience);
     }
   };
@@ -81,20 +86,19 @@ function listen() {
   source = new EventSource(`/events?token=${encodeURIComponent(token)}`);
   source.onopen = () => {
     forget();
-    status("live", "live");
+    status("status.live", "live");
   };
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) {
-      status("the server refuses: open the address that it has printed", "broken");
+      status("status.refused", "broken");
     } else {
-      status("the server has gone; these are its last figures", "broken");
+      status("status.gone", "broken");
     }
   };
   source.onmessage = (event) => {
     const message = JSON.parse(event.data);
     if (message.type === "hello") {
-      named(message.title);
-      if (message.hint) say($("empty"), `Nobody is connected. Try: ${message.hint}`);
+      greet(message);
     } else if (message.type === "event") {
       if (message.event === "lost" && plots.has(message.id)) reasons.set(message.id, message.reason);
     } else if (held) {
@@ -105,4 +109,14 @@ function listen() {
       drawSoon();
     }
   };
+}
+
+let hello = null; // the server's first message
+
+function greet(message) {
+  hello = message;
+  facts = message.facts;
+  named(mode === "demo" ? t("title.demo") : message.title);
+  $("empty").removeAttribute("data-text");
+  say($("empty"), message.hint ? t("empty.hint", message.hint) : t("empty"));
 }

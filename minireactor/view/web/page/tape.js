@@ -1,19 +1,31 @@
-async function watchRecording() {
-  status("loading", "");
+let tape = null;
+
+/** Whether the clock of the samples runs, so that drops may move. */
+const timePasses = () => (mode === "replay" ? tape !== null && tape.playing : source !== null);
+
+/** The text of the recording: it is in this document, or the server has it; null if it refuses. */
+async function recordingText() {
+  if ($("recording")) return $("recording").textContent;
   const answer = await fetch("/recording", { headers: { "X-Token": token } });
-  if (!answer.ok) {
-    status("the server refuses: open the address that it has printed", "broken");
+  return answer.ok ? answer.text() : null;
+}
+
+async function watchRecording() {
+  status("status.loading");
+  const text = await recordingText();
+  if (text === null) {
+    status("status.refused", "broken");
     return;
   }
   const samples = [];
-  for (const line of (await answer.text()).split("\n")) {
+  for (const line of text.split("\n")) {
     if (!line) continue;
     const message = JSON.parse(line);
     if (message.type === "sample") samples.push(message);
     else if (message.event === "lost") reasons.set(message.id, message.reason);
     else if (message.type === "recording") named(message.title);
   }
-  new Tape(samples);
+  tape = new Tape(samples);
 }
 
 /** A recording: a position in it, which moves by itself or is moved. */
@@ -21,11 +33,11 @@ class Tape {
   constructor(samples) {
     this.samples = samples;
     this.times = samples.map((sample) => sample.time);
-    this.fed = 0; // how many samples have been
+    this.fed = 0; // how many samples have been fed
     this.playing = false;
     this.clock = 0;
     if (!samples.length) {
-      status("the recording has no samples", "broken");
+      status("status.empty", "broken");
       return;
     }
     this.begin = this.times[0];
@@ -40,9 +52,9 @@ class Tape {
     addEventListener("resize", () => this.drawOverview());
     themes.push(() => this.drawOverview());
     this.drawOverview();
-    status(`recorded, ${minutes(this.end - this.begin)} min`, "");
-    // Not at the very beginning, where there is nothing to be seen yet.
-    this.go(Math.min(this.end, this.begin + span));
+    status("status.recorded", "", minutes(this.end - this.begin));
+    // At the very beginning there would be nothing to see yet.
+    this.go(Math.min(this.end, this.begin + chosenSpan));
   }
 
   go(time) {
@@ -58,10 +70,15 @@ class Tape {
     }
     now = Math.max(time, this.begin);
     this.slider.value = now;
-    const at = minutes(now - this.begin);
-    say($("clock"), `${at} of ${minutes(this.end - this.begin)}`);
-    this.slider.setAttribute("aria-valuetext", at);
+    this.tell();
     drawNow();
+  }
+
+  tell() {
+    const at = minutes(now - this.begin);
+    say($("clock"), t("clock", at, minutes(this.end - this.begin)));
+    say($("play"), t(this.playing ? "pause" : "play"));
+    this.slider.setAttribute("aria-valuetext", at);
   }
 
   countUntil(time) {
@@ -73,14 +90,13 @@ class Tape {
   play() {
     if (now >= this.end) this.go(this.begin);
     this.playing = true;
-    say($("play"), "Pause");
     this.clock = performance.now();
     requestAnimationFrame((clock) => this.turn(clock));
   }
 
   stop() {
     this.playing = false;
-    say($("play"), "Play");
+    this.tell();
   }
 
   turn(clock) {
