@@ -14,7 +14,6 @@ from serve_support import Command, FakeTime
 from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
-from minireactor.view.web import dashboard as module
 from minireactor.view.web.dashboard import (
     CROWD,
     HIGHEST,

@@ -11,12 +11,13 @@ happened. The demo changes one thing: it makes the kernel's buffers small, see `
     producer --> pending --> our kernel ----> the peer's kernel --> client
     (Source)     (marks)     (SEND_BUFFER)    (RECEIVE_BUFFER)      (SlowReader)
 
-With a proxy in between, this chain exists twice: from the server to the proxy, and on to the client.
+With a proxy in between, this chain exists twice: from the server to the proxy, and on to the
+client.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from minireactor.address import format_address
 from minireactor.core import events
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.proxy import Proxy
     from minireactor.transports.tcp import Connection
-
-    Marks = Optional[Tuple[int, int]]
 
 # These give a saw-tooth whose teeth one can count: a tooth takes from one to ten seconds. The marks
 # are larger than usual, so that the kernel's steps are small beside them.

@@ -43,7 +43,7 @@ function draw(clock) {
     textDue = clock + TEXT_EVERY;
     tell();
   }
-  for (const plot of plots.values()) plot.draw(now);
+  for (const plot of plots.values()) plot.draw(now, clock);
   for (const pipe of pipes()) pipe.draw(clock / 1000);
   drawMemory();
   keepFlowing();

@@ -195,7 +195,7 @@ function tellPicked() {
 
 function pipes() {
   if (mode !== "demo") return bigPipe && plots.get(picked.id) === picked ? [bigPipe] : [];
-  return [...plots.values()].filter((plot) => plot.visible).map((plot) => plot.pipe);
+  return [...plots.values()].map((plot) => plot.pipe);
 }
 
 let flowing = false; // whether drops are moved with every frame
@@ -208,7 +208,7 @@ function keepFlowing() {
   const turn = (clock) => {
     flowing = wanted();
     if (!flowing) return;
-    for (const pipe of pipes()) pipe.draw(clock / 1000);
+    for (const pipe of pipes()) if (pipe.plot.visible || pipe === bigPipe) pipe.draw(clock / 1000);
     requestAnimationFrame(turn);
   };
   requestAnimationFrame(turn);

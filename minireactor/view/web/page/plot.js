@@ -23,6 +23,7 @@ class Plot {
     this.wanted = null; // marks that were asked for and are not in force yet
     this.wantedUntil = 0;
     this.visible = true;
+    this.due = 0; // when it is drawn next, if it is off screen
     this.lastSeen = 0;
     this.paused = null;
     const element = clone("plot-template");
@@ -100,8 +101,10 @@ class Plot {
     this.scale = jump ? most : this.scale + (most - this.scale) * 0.25;
   }
 
-  draw(time) {
-    if (!this.visible && this.scale) return;
+  /** Draw the charts; off screen only once a second. */
+  draw(time, clock) {
+    if (!this.visible && clock < this.due) return;
+    this.due = clock + CALM_EVERY;
     const { columns } = this;
     const from = firstShown(columns.t, time - span);
     this.rescale(from);
