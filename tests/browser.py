@@ -95,11 +95,17 @@ class Browser:
             elif message.get("sessionId") in self.pages:
                 self.pages[message["sessionId"]].notified(message["method"], message["params"])
 
-    def open(self, url, width=1280, height=800, dark=False, calm=False):
-        """Return a new page. Its size is in CSS pixels; `calm` asks for reduced motion."""
+    def open(self, url, width=1280, height=800, dark=False, calm=False, languages="en"):
+        """Return a new page. Its size is in CSS pixels; `calm` asks for reduced motion.
+
+        languages: the reader's languages, the preferred one first, such as "zh-CN,en"."""
         page = Page(self)
         page.size(width, height)
         page.media(dark, calm)
+        agent = self.call("Browser.getVersion")["userAgent"]
+        page.call(
+            "Emulation.setUserAgentOverride", {"userAgent": agent, "acceptLanguage": languages}
+        )
         page.go(url)
         return page
 
@@ -118,18 +124,19 @@ class Browser:
 
 
 class Page:
-    """A tab. `errors` has the errors of its console."""
+    """A tab. `errors` has the errors of its console, `requests` all addresses it requested."""
 
     def __init__(self, browser):
         self._browser = browser
         self.errors = []
+        self.requests = []
         self._target = browser.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         attached = browser.call(
             "Target.attachToTarget", {"targetId": self._target, "flatten": True}
         )
         self._session = attached["sessionId"]
         browser.pages[self._session] = self
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def call(self, method, params=None):
@@ -143,6 +150,8 @@ class Page:
             self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
             self.errors.append(str(params["args"]))
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
 
     def size(self, width, height):
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

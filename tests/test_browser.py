@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+import socket
 
 import pytest
 from browser import NAMES, Browser, executable
 from serve_support import Command
+from support import PATIENCE
 from test_dashboard import Printed
 from test_demo import FIRST, lost, sample, written
+
+from minireactor.cli.commands import main
 
 without = f"no Chromium here ({', '.join(NAMES)}): the page is NOT TESTED"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(executable() is None, reason=without)]
@@ -26,7 +31,9 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def show(browser, tmp_path, closing):
-    """Run a command, open its page; a console error fails the test unless it is expected."""
+    """Run a command and open its page. A console error fails the test, unless `errors` is true.
+
+    The tour is skipped, unless `tour` is true: it would change what a test looks at."""
     pages = []
 
     def start(*arguments, **more):
@@ -45,7 +52,7 @@ def show(browser, tmp_path, closing):
     start.load = load
     yield start
     for page in pages:
-        page.ask("1")  # what the console has to say until now
+        page.ask("1")  # reads the console's messages up to now
         page.close()
     assert [page.errors for page in pages if not page.may_fail] == [
         [] for page in pages if not page.may_fail
@@ -106,7 +113,7 @@ def test_a_dragged_mark_takes_effect_at_the_server(demo):
     after = rows(demo)
     assert after[0]["low"] == before[0]["low"]
     assert [row["high"] for row in after[1:]] == [row["high"] for row in before[1:]]
-    # What is shown is what is in force.
+    # The page shows the marks in force.
     shown = demo.ask("document.querySelector('.mark.high b').textContent")
     assert shown == demo.ask(f"bytes({after[0]['high']})")
     demo.until("document.querySelector('[data-low=own]').hidden === false")
@@ -136,7 +143,7 @@ def test_a_mark_is_moved_with_the_keys_and_says_where_it_is(demo):
 
 
 def test_the_memory_climbs_with_flow_control_off_and_is_flat_with_it_on(demo):
-    # Elsewhere than in CPython, garbage comes and goes; there only what is pending is looked at.
+    # Other interpreters collect garbage at any time, so there only pending is looked at.
     chart = "memory" if platform.python_implementation() == "CPython" else "pending"
     # Given clients that read slowly, and time to look.
     post(demo, {"made": 16 * MIB})
@@ -149,7 +156,7 @@ def test_the_memory_climbs_with_flow_control_off_and_is_flat_with_it_on(demo):
     demo.until(f"whole.pending[whole.pending.length - 1] > {40 * MIB}")
     demo.until("!document.getElementById('notice').hidden")
     assert "safe" in demo.ask("document.querySelector('[data-flow=false]').textContent")
-    # And on again, what is pending is little again.
+    # Switched on again, little is pending.
     demo.click("#flow")
     demo.until(f"whole.pending[whole.pending.length - 1] < {2 * MIB}")
     demo.until("[...plots.values()].some((plot) => plot.row.producer === 'paused')")
@@ -247,7 +254,7 @@ def test_where_less_motion_is_wanted_there_is_less(show):
     assert page.ask("count") < 6
 
 
-# Who may.
+# Access.
 
 
 def test_an_address_without_the_token_shows_nothing(show, demo):
@@ -269,7 +276,7 @@ def test_the_page_asks_nobody_but_its_own_server(demo):
 
 def test_a_page_from_elsewhere_can_neither_read_nor_change(show, demo):
     url, token = demo.ask("location.origin"), demo.ask("token")
-    # Given a page of another origin, which even knows the token...
+    # A page of another origin, which even knows the token...
     other = show("demo", "--no-browser", errors=True)
     tries = {
         "read": f"fetch('{url}/events?token={token}').then((a) => a.status)",
@@ -283,7 +290,7 @@ def test_a_page_from_elsewhere_can_neither_read_nor_change(show, demo):
             source.onmessage = () => done('heard');
             source.onerror = () => done('nothing'); }})""",
     }
-    # ... and which does not keep to its own policy.
+    # ... and which ignores its own policy.
     other.call("Page.setBypassCSP", {"enabled": True})
     other.call("Page.reload")
     other.until("plots.size === 3")
@@ -291,6 +298,204 @@ def test_a_page_from_elsewhere_can_neither_read_nor_change(show, demo):
     assert told == {"read": "no", "change": "no", "change blindly": "opaque", "listen": "nothing"}
     demo.ask("new Promise((resolve) => setTimeout(resolve, 300))")
     assert all(row["high"] > 9 for row in rows(demo))
+
+
+# The living pipe.
+
+FIRST_PIPE = "document.querySelector('.plot').plot.pipe"
+
+
+def test_each_client_has_a_pipe_whose_tap_a_pause_closes(demo):
+    assert demo.ask("document.querySelectorAll('#connections .plot > .pipe').length") == 3
+    label = "document.querySelector('#connections .pipe').getAttribute('aria-label')"
+    demo.until(f"{FIRST_PIPE}.tap() === 'closed' && {label}.endsWith('the tap is closed')")
+    demo.until(f"{FIRST_PIPE}.tap() === 'open' && {label}.endsWith('the tap is open')")
+    post(demo, {"flow": False})
+    demo.until(f"{FIRST_PIPE}.tap() === 'none'")
+
+
+def test_the_drops_move_as_the_bytes_do(demo):
+    post(demo, {"client": "A", "rate": 0})
+    demo.until(f"{FIRST_PIPE}.flows().every((flow) => flow === 0)")
+    still = demo.ask(f"{FIRST_PIPE}.phases.join()")
+    demo.ask("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert demo.ask(f"{FIRST_PIPE}.phases.join()") == still
+    post(demo, {"client": "A", "rate": 1 << 20})
+    demo.until(f"{FIRST_PIPE}.flows().every((flow) => flow > 100000)")
+    demo.until(f"{FIRST_PIPE}.phases.join() !== '{still}'")
+
+
+def test_with_the_proxy_each_leg_has_a_pipe_that_names_its_ends(demo):
+    post(demo, {"way": "proxy"})
+    demo.until("document.querySelectorAll('.plot:not(.over)').length === 6")
+    names = "[...document.querySelectorAll('.plot:not(.over)')].map(({plot}) => plot.pipe.names())"
+    first, last = demo.ask(names)[:2]
+    assert first == ["producer", "pending", "our kernel", "proxy kernel", "proxy"]
+    assert last == ["proxy", "pending", "our kernel", "client kernel", "client"]
+
+
+def test_elsewhere_there_is_one_pipe_for_the_connection_that_is_picked(show, closing):
+    page = show("serve", "echo", "--port", "0", "--dashboard", "0")
+    page.until("document.getElementById('empty').textContent.includes('nc 127.0.0.1 ')")
+    port = int(page.ask("document.getElementById('empty').textContent").split()[-1])
+    for _ in range(2):
+        closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+    page.until("plots.size === 2 && picked && picked.row.id === 1")
+    page.until("document.getElementById('pipe-name').textContent.startsWith('The pipe of 1 ')")
+    page.ask("document.querySelectorAll('.pick')[1].click()")
+    page.until("document.getElementById('pipe-name').textContent.startsWith('The pipe of 2 ')")
+    pressed = "[...document.querySelectorAll('.pick')].map((b) => b.getAttribute('aria-pressed'))"
+    page.until(f"{pressed}.join() === 'false,true'")
+    assert page.ask("document.querySelectorAll('.plot > .pipe')[0].clientWidth") == 0
+
+
+# The tour.
+
+
+def test_the_tour_guides_through_a_pause_and_to_memory_and_leaves_nothing_changed(show):
+    page = show("demo", "--no-browser", tour=True)
+    page.until("plots.size === 3 && tour.number === 0")
+    page.click("#tour-next")
+    page.until("tour.number === 1 && latest.demo.clients[0].rate === FAST_READER")
+    page.until("rowOfA(latest).pending === 0")
+    page.click("#tour-next")
+    page.until("tour.number === 2")
+    assert page.ask("clients.get('A').slider.matches('.hint')")
+    page.click("#tour-do")
+    # The tanks fill from the client on: all three are ticked, then the producer is paused.
+    page.until("tour.number === 3")
+    page.until("tour.number === 4")
+    assert page.ask("rowOfA(latest).producer") == "paused"
+    page.click("#tour-next")
+    page.until("tour.number === 5")
+    page.click("#flow")
+    page.until("tour.number === 6 && latest.demo.made === FAST_PRODUCER")
+    page.click("#tour-next")
+    page.until("tour.number === 7")
+    page.click("#tour-do")
+    page.until("tour.number === 8")
+    page.until("latest.demo.flow && latest.demo.clients[0].rate === 120 * 1024")
+    page.click("#tour-next")
+    page.until("document.getElementById('tour').hidden")
+    assert page.ask("document.querySelectorAll('.hint').length") == 0
+
+
+def test_the_tour_takes_a_minute_at_most():
+    from minireactor.view.web.document import packaged
+
+    times = re.findall(r"seconds: (\d+)", packaged("tour.js"))
+    hello, fast, slow, fill, paused, *others = map(int, times)
+    assert hello + fast + slow + fill < 45  # the pause
+    # The tanks are full after 5 s, and the low mark is reached after 6 s.
+    assert hello + fast + slow + 5 + 7 + sum(others) <= 65
+
+
+def test_the_tour_can_be_skipped_and_does_not_come_again(show):
+    page = show("demo", "--no-browser", tour=True)
+    page.until("plots.size === 3 && tour.number === 0")
+    page.click("#tour-next")
+    page.until("latest.demo.made === SLOW_PRODUCER")
+    page.click("#tour-skip")
+    page.until("latest.demo.made === 768 * 1024")
+    page.call("Page.reload")
+    page.until("plots.size === 3 && tour.number === null")
+    page.click("#tour-start")
+    page.until("tour.number === 0")
+
+
+def test_whoever_begins_to_play_is_not_interrupted_by_the_tour(show):
+    page = show("demo", "--no-browser", tour=True)
+    page.until("plots.size === 3 && tour.number === 0")
+    page.click("input[value=pull]")
+    page.until("tour.number === null && latest.demo.producer === 'pull'")
+
+
+# Languages.
+
+
+def test_the_page_speaks_the_language_of_the_browser_and_can_be_switched(show):
+    page = show("demo", "--no-browser", languages="zh-CN,en")
+    page.until("plots.size === 3")
+    assert page.ask("document.documentElement.lang") == "zh-CN"
+    page.until("document.title.startsWith('一个服务器和三个客户端')")
+    page.until("document.querySelector('.caption').textContent.includes('水位线')")
+    page.click("#language")
+    page.until("document.title.startsWith('A server and three clients')")
+    page.until("document.querySelector('.caption').textContent.includes('mark')")
+    page.call("Page.reload")
+    page.until("plots.size === 3")
+    assert page.ask("document.documentElement.lang") == "en"
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+def test_no_text_is_left_in_the_other_language(show, way):
+    page = show("demo", "--no-browser", languages="zh-CN")
+    post(page, {"way": way})
+    page.until(f"latest && latest.demo.way === '{way}' && plots.size >= 3")
+    page.ask("tour.go(3)")
+    page.until("document.querySelector('.facts').textContent !== ''")
+    foreign = page.ask("""[...document.querySelectorAll('body *')].flatMap((e) =>
+        [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data))
+        .filter((text) => /[a-z]{4}/i.test(
+                text.replace(/[a-z]+Producing|minireactor.*|English/g, ''))
+            && !/[\u4e00-\u9fff]/.test(text))
+        .filter((text) => !text.includes('function '))""")
+    assert [text for text in foreign if "--" not in text] == []
+
+
+# Room on the screen.
+
+
+def bottom(page, selector):
+    return page.ask(f"document.querySelector('{selector}').getBoundingClientRect().bottom")
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+def test_all_clients_the_switches_and_the_memory_share_a_screen(show, way):
+    page = show("demo", "--no-browser")
+    post(page, {"way": way})
+    legs = 3 if way == "direct" else 6
+    page.until(f"document.querySelectorAll('.plot:not(.over)').length === {legs}")
+    page.until("document.querySelectorAll('.plot.over').length === 0")
+    page.until("document.querySelector('.facts').textContent !== ''")
+    assert page.ask("scrollY") == 0
+    for part in ("#flow", "#memory", "input[name=way]", ".client:last-child"):
+        assert bottom(page, part) <= 800
+
+
+def test_on_a_phone_the_switch_and_the_memory_share_a_screen(show):
+    page = show("demo", "--no-browser", width=390, height=844)
+    page.until("plots.size === 3")
+    assert bottom(page, "#memory") <= 844
+    assert bottom(page, "#flow") < bottom(page, "#memory")
+
+
+def test_charts_begin_with_ten_seconds_and_grow_to_what_is_chosen(demo):
+    assert demo.ask("span") == 10
+    demo.ask("feed({...latest, time: now + 15})")
+    assert 15 <= demo.ask("span") <= 30
+    demo.ask("feed({...latest, time: now + 60})")
+    assert demo.ask("span") == 30
+
+
+def test_a_chart_off_screen_is_drawn_for_a_print(demo):
+    demo.ask("""(() => {
+        for (const plot of plots.values()) {
+            plot.visible = false;
+            plot.due = Infinity;
+            plot.canvas.width = 1;
+        }
+        dispatchEvent(new Event('beforeprint'));
+    })()""")
+    assert demo.ask("[...plots.values()].every(({canvas}) => canvas.width > 100)")
+
+
+def test_marks_that_were_dragged_are_set_back_by_a_reset(demo):
+    before = rows(demo)[0]
+    demo.drag("#connections .mark.high", -16)
+    demo.until(f"{FIRST_PLOT}.wanted === null && {FIRST_PLOT}.row.high > {before['high']}")
+    demo.click("#reset")
+    demo.until(f"{FIRST_PLOT}.row.high === {before['high']}")
 
 
 # Other servers.
@@ -327,7 +532,7 @@ def test_of_a_thousand_connections_the_busiest_are_shown_and_the_rest_is_summed(
             reads = 0
             if page.ask(f"document.querySelector('.peer').textContent === '{peer}'"):
                 break
-        # And it can still be worked with.
+        # The marks can still be moved.
         page.drag("#connections .mark.high", -10)
         page.until("[...plots.values()].some((plot) => plot.row.high > 65536)")
         for client in clients:
@@ -427,6 +632,42 @@ def test_a_recording_plays_to_its_end(replay):
     replay.click("#play")
     replay.until("document.getElementById('clock').textContent === '1:40 of 1:40'")
     replay.until("document.getElementById('play').textContent === 'Play'")
+
+
+def test_a_recording_has_the_pipe_of_a_connection(replay):
+    go(replay, 40)
+    replay.until("bigPipe && bigPipe.plot.row.pending === 70000")
+    label = "document.getElementById('pipe').getAttribute('aria-label')"
+    replay.until(f"{label}.includes(' in our kernel, ') && {label}.endsWith('is closed')")
+    # Drops stand still while the recording does.
+    assert replay.ask("timePasses()") is False
+    replay.click("#play")
+    replay.until("timePasses()")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_an_exported_page_plays_from_a_file_without_any_request(browser, show, tmp_path, language):
+    odd = {**sample(0)["connections"][0], "label": "</script><script>alert(1)</script>"}
+    lines = [{**sample(index / 4), "connections": [odd]} for index in range(401)]
+    path = written(tmp_path / "file", {**FIRST, "command": "<!-- <script>"}, *lines)
+    assert main(["replay", path, "--export", str(tmp_path / "page.html")]) == 0
+    page = show.load((tmp_path / "page.html").as_uri(), languages=language)
+    page.until("document.title.startsWith('<!-- <script>')")
+    page.until("plots.size === 1 && plots.get(1).scale")
+    assert page.ask("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[language]
+    assert "script" in page.ask("document.querySelector('.pick').textContent")
+    go(page, 95)
+    page.ask("document.getElementById('speed').value = '16'")
+    page.click("#play")
+    end = {"en": "1:40 of 1:40", "zh": "1:40 / 1:40"}[language]
+    page.until(f"document.getElementById('clock').textContent === '{end}'")
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+    assert page.requests[0].endswith("/page.html")
+    # The policy in the page forbids any request.
+    page.may_fail = True
+    assert page.ask("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
+    page.until("true")
+    assert any("Content Security Policy" in error for error in page.errors)
 
 
 def test_the_marks_of_a_recording_cannot_be_moved(replay):

@@ -8,6 +8,7 @@ import re
 import resource
 import socket
 import time
+from itertools import chain
 
 import pytest
 from serve_support import Command, FakeTime
@@ -24,7 +25,7 @@ from minireactor.view.web.dashboard import (
     Dashboard,
     Page,
 )
-from minireactor.view.web.document import script_text
+from minireactor.view.web.document import SCRIPTS, packaged, script_text
 from minireactor.view.web.http import HTTPError, parse_head
 
 ELSEWHERE = "http://elsewhere.example"
@@ -145,6 +146,45 @@ def test_the_page_knows_what_it_is_to_be(reactor, closing):
     page = Page("replay")
     page.listen(reactor, "127.0.0.1", 0)
     assert 'data-mode="replay"' in ask(reactor, closing, page)[2]
+
+
+def test_the_page_is_small_and_each_of_its_files_has_a_size_to_read(reactor, closing, board):
+    assert len(ask(reactor, closing, board)[2].encode()) < 100_000
+    for name in (*SCRIPTS, "page.css", "page.html"):
+        assert packaged(name).count("\n") < 450, name
+
+
+def test_every_text_has_both_languages_and_is_used():
+    texts = re.findall(r'^ +"?([\w.-]+)"?: \[', packaged("texts.js"), re.M)
+    others = [packaged(name) for name in (*SCRIPTS, "page.html") if name != "texts.js"]
+    # A key is written out, or begins with a part that a script completes.
+    made = [re.findall(r"`([a-z]+\.(?:[a-z]+\.)?)\$\{", other) for other in others]
+    begun = tuple(chain.from_iterable(made))
+    unused = [key for key in texts if not any(f'"{key}"' in other for other in others)]
+    assert [key for key in unused if not key.startswith(begun)] == []
+    pairs = re.findall(
+        r'\[\s*("(?:[^"\\]|\\.)*"),\s*("(?:[^"\\]|\\.)*"),?\s*\],', packaged("texts.js")
+    )
+    assert len(pairs) == len(texts) > 100
+    for english, chinese in pairs:
+        assert sorted(re.findall(r"\{\d\}", english)) >= sorted(re.findall(r"\{\d\}", chinese))
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_drawn_can_be_seen_on_its_ground(theme):
+    blocks = re.findall(r":root \{(.*?)\}", packaged("page.css"), re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[theme == "dark"]))
+    for ground in ("card", "paper"):
+        for name in ("ink", "soft", "pending", "high", "low", "paused", "kernel", "rate", "memory"):
+            light, dark = sorted(luminance(colours[n]) for n in (ground, name))[::-1]
+            # 4.5 is asked for text, and each of these is text somewhere.
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, name)
 
 
 def test_text_from_outside_is_only_ever_text():

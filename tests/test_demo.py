@@ -570,7 +570,7 @@ def test_the_page_gets_the_samples_the_title_and_why_connections_were_lost(
 def test_of_a_long_recording_the_page_gets_what_it_can_keep(
     reactor, closing, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(replay, "MOST", 20_000)
+    monkeypatch.setattr(replay, "MAX_SAMPLES", 20_000)
     path = written(tmp_path / "long", FIRST, *(sample(float(index)) for index in range(1000)))
     _, *found = replayed(reactor, closing, path)
     times = [line["time"] for line in found]

@@ -175,6 +175,43 @@ def test_a_trace_is_written_to_the_given_file_or_stdout(recording, tmp_path, cap
     assert json.loads(capsys.readouterr().out)["traceEvents"]
 
 
+def test_a_recording_is_exported_as_one_page(recording, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["replay", recording, "--export", str(page)]) == 0
+    output, errors = capsys.readouterr()
+    assert (output, errors) == (
+        f"minireactor: wrote {page}; open it in a browser, it needs no server\n",
+        "",
+    )
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="recording">(.*?)</script>', text, re.S)
+    assert [json.loads(line)["type"] for line in found[1].splitlines()] == ["recording", "sample"]
+    assert "default-src 'none'" in text
+    assert "connect-src" not in text
+
+
+@pytest.mark.parametrize(
+    "out, message", [(None, "is the recording itself"), ("no/such", "no/such: No such file")]
+)
+def test_an_export_that_cannot_be_written_is_an_error_of_one_line(recording, out, message, capsys):
+    before = list(read(recording))
+    assert main(["replay", recording, "--export", out or recording]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert list(read(recording)) == before
+
+
+def test_a_damaged_recording_leaves_the_file_of_an_export_as_it_was(recording, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    with open(recording, "a") as file:
+        file.write("damage\n")
+    assert main(["replay", recording, "--export", str(page)]) == 2
+    assert "line 3: no JSON object" in capsys.readouterr().err
+    assert page.read_text() == "before"
+
+
 def test_a_trace_does_not_overwrite_its_recording(recording, capsys):
     assert main(["trace", recording, "-o", recording]) == 2
     assert "is the recording itself" in capsys.readouterr().err

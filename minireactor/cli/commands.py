@@ -206,9 +206,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from minireactor.view.command import replay
+    from minireactor.view.command import export, replay
 
-    _show_page(replay, options)
+    if options.export is not None:
+        Printer(quiet=False).line(f"minireactor: {export(options)}")
+    else:
+        _show_page(replay, options)
 
 
 def _show_page(

@@ -350,6 +350,12 @@ def _add_replay(commands: Any) -> None:
     parser = _add_command(commands, "replay", what, "monday.jsonl", _UNTIL_STOPPED)
     help_of_file = "a recording, as --record of serve or proxy writes it"
     parser.add_argument("file", metavar="FILE", help=help_of_file)
+    parser.add_argument(
+        "--export",
+        metavar="PAGE",
+        help="write the page to the file PAGE, such as monday.html, which a browser opens without "
+        "a server, and serve nothing (default: no)",
+    )
     _add_page(parser)
     _add_version(parser)
 

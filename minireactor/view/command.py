@@ -114,6 +114,27 @@ def replay(options: argparse.Namespace, print_line: Callable[[str], object]) -> 
     _run_page(page.url, options)
 
 
+def export(options: argparse.Namespace) -> str:
+    """Write a recording as one page to a file; return the line to print. Raises UsageError."""
+    from minireactor.view.record import RecordingError
+    from minireactor.view.web.replay import export as write_page
+
+    path, out = options.file, options.export
+    try:
+        if os.path.exists(out) and os.path.samefile(path, out):
+            raise UsageError(
+                f"minireactor replay: {out} is the recording itself; give another PAGE"
+            )
+        write_page(path, out)
+    except RecordingError as error:
+        raise UsageError(f"minireactor replay: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"minireactor replay: {error.filename or out}: {error.strerror}"
+        ) from error
+    return f"wrote {out}; open it in a browser, it needs no server"
+
+
 @contextmanager
 def _usage_errors(place: str) -> Iterator[None]:
     """Turn CannotListenError into UsageError.

@@ -63,13 +63,15 @@ class Lane {
 
   line(times, values, from, { stroke, fill = null, width = 1.5, steps = false, dash = [] }) {
     const { context } = this;
+    // Level lines in the middle of a pixel: between two pixels they would be pale.
+    const y = (value) => (steps ? Math.round(this.y(value)) + 0.5 : this.y(value));
     this.inside(() => {
       context.beginPath();
       for (let i = from; i < times.length; i += 1) {
         const x = this.x(times[i]);
-        if (steps && i > from) context.lineTo(x, this.y(values[i - 1]));
-        if (i === from) context.moveTo(x, this.y(values[i]));
-        else context.lineTo(x, this.y(values[i]));
+        if (steps && i > from) context.lineTo(x, y(values[i - 1]));
+        if (i === from) context.moveTo(x, y(values[i]));
+        else context.lineTo(x, y(values[i]));
       }
       context.lineJoin = "round";
       context.lineWidth = width;
