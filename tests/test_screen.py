@@ -421,3 +421,52 @@ def test_a_plain_line():
 
 def test_a_plain_line_without_connections():
     assert plain([sample(time=3.0)]).endswith("highest pending 0, lag 0.0 ms")
+
+
+# Narrow terminals.
+
+BUSY = {
+    "in": 33,
+    "out": 826 << 20,
+    "pauses": 13139,
+    "highest_pending": 71_782,
+    "paused_now": 3,
+}
+
+
+def busy(width):
+    """The lines of a picture whose fields together take more than 80 columns."""
+    rest = {"count": 988, "pending": 71_782, "in": 70_000, "out": 70_000_000, "pauses": 1234}
+    last = sample(row(unsent=131072), time=11.0, rest=rest, connections=4, **BUSY)
+    last["memory"] = 20_761_805
+    first = {**last, "time": 10.0, "totals": {**last["totals"], "out": 742 << 20}}
+    title = "random listening on 127.0.0.1:1234"
+    return draw([first, last], (width, 10), Options(title))
+
+
+def test_whole_fields_are_left_out_the_least_important_first():
+    assert busy(110)[1].endswith("  highest pending 70.1K  kernel limit 128K")
+    assert busy(80)[1] == (
+        "open 1 of 4  paused 3  in 33  out 826M (84.0M/s)  highest pending 70.1K"
+    )
+    assert busy(60)[1] == "open 1 of 4  paused 3  highest pending 70.1K"
+    assert busy(20)[1] == "open 1 of 4"
+
+
+def test_the_title_keeps_what_fits_of_the_clock_the_lag_and_the_memory():
+    assert busy(80)[0].endswith("  19.8M memory  lag 0.0 ms  0:00:11")
+    assert busy(56)[0].endswith("  lag 0.0 ms  0:00:11")
+    assert busy(45)[0].endswith("  0:00:11")
+    assert busy(40)[0].endswith("1234")
+
+
+def test_no_field_is_cut_at_any_width():
+    def fields(lines):
+        totals = lines[1]
+        sums = next(line for line in lines if line.startswith("and 988"))
+        return {*totals.split("  "), *sums.split(", ")}
+
+    every = fields(busy(200))
+    assert len(every) == 11
+    for width in range(30, 121):
+        assert fields(busy(width)) <= every

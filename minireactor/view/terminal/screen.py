@@ -8,13 +8,14 @@ only escape sequences in a line; other unprintable characters of a sample are es
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 from minireactor.view.output import visible
 from minireactor.view.ranking import BUSIEST
-from minireactor.view.terminal.text import Part, cut, render, width_of
+from minireactor.view.terminal.text import Part, cut, fit, render, width_of
 
 INTERVAL = 0.25  # seconds between two samples; the heading of the sparklines assumes it
 ENDED_SECONDS = 3.0  # how long an ended connection keeps its line, if there is room
@@ -57,7 +58,7 @@ def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Opti
     size: (columns, lines), the largest size of the picture."""
     width, height = size
     now = samples[-1]
-    above: list[list[Part]] = [_summary(samples)]
+    above: list[list[Part]] = [_summary(samples, width)]
     if height >= 4:
         above.insert(0, _title(now, options, width))
     below: list[list[Part]] = [_footer(options)] if height >= 6 else []
@@ -72,7 +73,8 @@ def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Opti
 def plain(samples: Sequence[dict[str, Any]]) -> str:
     """Return the summary and the busiest connection in one line, for output without a terminal."""
     now = samples[-1]
-    summary = ", ".join("".join(text for text, _ in _summary(samples)).split("  "))
+    parts = _summary(samples, sys.maxsize, ", ")
+    summary = "".join(text for text, _ in parts)
     line = f"{now['time']:.0f} s: {summary}, lag {now['lag'] * 1000:.1f} ms"
     busiest = next((row for row in now["connections"] if row["state"] != "closed"), None)
     if busiest is None:
@@ -98,14 +100,18 @@ def amount(number: float) -> str:
 def _title(now: dict[str, Any], options: Options, width: int) -> list[Part]:
     seconds = int(now["time"])
     clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    facts = f"lag {now['lag'] * 1000:.1f} ms  {clock}"
-    if now["memory"] is not None:
-        facts = f"{amount(now['memory'])} memory  {facts}"
-    gap = width - width_of(visible(options.title)) - len(facts)
-    return [(options.title, "title"), (f"{' ' * max(2, gap)}{facts}", "")]
+    memory = "" if now["memory"] is None else f"{amount(now['memory'])} memory"
+    lag = f"lag {now['lag'] * 1000:.1f} ms"
+    room = width - width_of(visible(options.title)) - 2
+    facts = fit([(0, memory, ""), (1, lag, ""), (2, clock, "")], room)
+    gap = room - sum(len(text) for text, _ in facts)
+    if gap < 0:
+        return [(options.title, "title")]
+    return [(options.title, "title"), (" " * (gap + 2), ""), *facts]
 
 
-def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
+def _summary(samples: Sequence[dict[str, Any]], width: int, gap: str = "  ") -> list[Part]:
+    """Return the totals of all connections, as many of them as fit into `width` columns."""
     now = samples[-1]
     totals = now["totals"]
     paused = totals["paused_now"]
@@ -115,16 +121,16 @@ def _summary(samples: Sequence[dict[str, Any]]) -> list[Part]:
     if passed > 0:
         moved = sum(totals[way] - before["totals"][way] for way in ("in", "out"))
         rate = f" ({amount(moved / passed)}/s)"
-    return [
-        (f"open {totals['open']} of {totals['connections']}", ""),
-        ("  ", ""),
-        (f"paused {paused}", "paused" if paused else ""),
-        ("  ", ""),
-        (f"in {amount(totals['in'])}  out {amount(totals['out'])}{rate}", ""),
-        (f"  pauses {totals['pauses']}", ""),
-        (f"  highest pending {amount(totals['highest_pending'])}", ""),
-        (_kernel_limit(now["connections"]), ""),
+    fields = [
+        (6, f"open {totals['open']} of {totals['connections']}", ""),
+        (5, f"paused {paused}", "paused" if paused else ""),
+        (2, f"in {amount(totals['in'])}", ""),
+        (3, f"out {amount(totals['out'])}{rate}", ""),
+        (1, f"pauses {totals['pauses']}", ""),
+        (4, f"highest pending {amount(totals['highest_pending'])}", ""),
+        (0, _kernel_limit(now["connections"]), ""),
     ]
+    return fit(fields, width, gap)
 
 
 def _footer(options: Options) -> list[Part]:
@@ -164,8 +170,13 @@ def _body(
         cells = _row(row, columns, samples, histories[row["id"]], options)
         lines.append([part for cell in cells for part in (*cell, (gap, ""))])
     if rest is not None:
-        sums = ", ".join(f"{name} {amount(rest[name])}" for name in ("pending", "in", "out"))
-        lines.append([(f"and {rest['count']} more: {sums}, pauses {rest['pauses']}", "heading")])
+        sums = [
+            (3, f"and {rest['count']} more: pending {amount(rest['pending'])}", "heading"),
+            (1, f"in {amount(rest['in'])}", "heading"),
+            (2, f"out {amount(rest['out'])}", "heading"),
+            (0, f"pauses {rest['pauses']}", "heading"),
+        ]
+        lines.append(fit(sums, width, ", "))
     return lines
 
 
@@ -284,7 +295,7 @@ def _kernel_limit(rows: list[dict[str, Any]]) -> str:
 
     A peer that reads fast has no limit. The text shows the highest limit of the rows."""
     limits = [row["unsent"] for row in rows if row.get("unsent")]
-    return f"  kernel limit {amount(max(limits))}" if limits else ""
+    return f"kernel limit {amount(max(limits))}" if limits else ""
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from minireactor.view.output import visible
 
 Part = tuple[str, str]  # (text, style)
+Field = tuple[int, str, str]  # (importance, text, style)
 
 _STYLES = {
     "": "",
@@ -50,6 +51,18 @@ def render(parts: Iterable[Part], width: int, colours: bool, unicode: bool) -> s
             text, style = "", its_style
         text += part
     return (line + flush()).rstrip(" ")
+
+
+def fit(fields: Sequence[Field], width: int, gap: str = "  ") -> list[Part]:
+    """Return the parts of a line of fields, with `gap` between them, in at most `width` columns.
+
+    Whole fields are left out, the least important first: a number that is cut is a wrong number.
+    The most important field stays in any case."""
+    left = [field for field in fields if field[1]]
+    while len(left) > 1 and width_of(gap.join(visible(text) for _, text, _ in left)) > width:
+        left.remove(min(left))
+    parts = [part for _, text, style in left for part in ((gap, ""), (text, style))]
+    return parts[1:]
 
 
 def _ascii(text: str) -> str:

@@ -67,7 +67,8 @@ class Pipe {
     const top = 7;
     const left = (i) => cell * i + (cell - wide) / 2;
     for (let i = 0; i < 4; i += 1) {
-      this.drawLink(context, left(i) + wide, left(i + 1), bottom - 8, flows[i], this.phases[i]);
+      const flow = i === 0 && this.tap() === "closed" ? 0 : flows[i];
+      this.drawLink(context, left(i) + wide, left(i + 1), bottom - 8, flow, this.phases[i]);
     }
     this.drawTap(context, (left(0) + wide + left(1)) / 2, bottom - 8);
 

@@ -53,8 +53,8 @@ class Tape {
     themes.push(() => this.drawOverview());
     this.drawOverview();
     status("status.recorded", "", minutes(this.end - this.begin));
-    // At the very beginning there would be nothing to see yet.
-    this.go(Math.min(this.end, this.begin + chosenSpan));
+    // At the very beginning there is nothing to see yet, and at the end everything is closed.
+    this.go(Math.min((this.begin + this.end) / 2, this.begin + chosenSpan));
   }
 
   go(time) {
