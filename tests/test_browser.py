@@ -549,6 +549,7 @@ def test_when_the_server_goes_the_page_says_so_and_keeps_the_last_picture(show):
     page.process.interrupt()
     page.until("document.getElementById('status').textContent.includes('gone')")
     assert page.ask("plots.size") == 3
+    page.until("!timePasses()")  # the drops of its last picture stand still
 
 
 def hide(page, hidden):

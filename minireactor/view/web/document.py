@@ -12,8 +12,8 @@ import base64
 import hashlib
 import pkgutil
 
-# Put one behind the other into one script, in this order. Only the last one does anything when it
-# is run; the others say what there is.
+# These files become one script, in this order. The last one begins; the others define what it
+# needs.
 SCRIPTS = (
     "state.js",
     "texts.js",

@@ -1,4 +1,4 @@
-// Beginning.
+// The page begins here, when all that it needs is known.
 
 const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) entry.target.plot.visible = entry.isIntersecting;

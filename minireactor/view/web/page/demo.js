@@ -1,3 +1,5 @@
+// The demo's clients and switches.
+
 /** A client of the demo: its slider, and the plots of the connections on the way to it. */
 class Client {
   constructor(name) {
@@ -41,8 +43,6 @@ class Client {
 
 const READS = { least: 4096, most: 1024 * 1024 };
 const MAKES = { least: 16384, most: 4 * 1024 * 1024 };
-
-// The demo's switches.
 
 function tellDemo(demo) {
   for (const state of demo.clients) clients.get(state.name).show(state);

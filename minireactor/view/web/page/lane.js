@@ -1,4 +1,4 @@
-// Drawing.
+// What all charts have in common: colours, canvases, and lanes with lines and axes.
 
 function readColours() {
   const style = getComputedStyle(document.documentElement);

@@ -1,4 +1,4 @@
-// Words and numbers.
+// Numbers as people read them, sliders, and histories.
 
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

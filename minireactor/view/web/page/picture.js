@@ -19,7 +19,7 @@ class Numbers {
   }
 }
 
-// The picture as a whole.
+// Drawing: the charts with each sample, the numbers more seldom, so that they can be read.
 
 function drawSoon() {
   if (drawing) return;

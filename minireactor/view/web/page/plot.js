@@ -2,7 +2,7 @@ const MARGIN = 50; // pixels left of each chart, for the values of its lines
 const GUTTER = 104; // pixels right of each chart, for the handles of the marks
 const COMPACT = 100; // pixels of height under which a chart has no lane for the rate
 
-/** What a clone of a template has of the texts. */
+/** A clone of a template, with its texts in the chosen language. */
 function clone(id) {
   const element = $(id).content.firstElementChild.cloneNode(true);
   putTexts(element);
@@ -22,6 +22,7 @@ class Plot {
     this.held = null; // the mark that is being dragged
     this.wanted = null; // marks that were asked for and are not in force yet
     this.wantedUntil = 0;
+    this.far = null;
     this.visible = true;
     this.due = 0; // when it is drawn next, if it is off screen
     this.lastSeen = 0;
@@ -43,8 +44,9 @@ class Plot {
     element.plot = this;
   }
 
-  /** Take a row of a sample; `far` is what is known of the other end: its leg of the demo. */
-  feed(row, time, far) {
+  /** Take a row of a sample; `leg` is what the demo knows of its other end. */
+  feed(row, time, leg) {
+    const far = leg || this.far; // a connection that was closed has no leg any more
     const { columns } = this;
     const before = columns.t.length ? columns.t[columns.t.length - 1] : null;
     const share =
@@ -121,7 +123,7 @@ class Plot {
     const { t: past } = columns;
     lane.grid(lane.box.bottom - lane.box.top < 60 ? 2 : 4);
     this.drawPauses(lane, from);
-    lane.line(past, columns.pending, from, { stroke: colour.card, fill: 1 }); // no shade below it
+    lane.line(past, columns.pending, from, { stroke: colour.card, fill: 1 }); // hides the shading below it
     lane.line(past, columns.pending, from, { stroke: colour.pending, fill: 0.2 });
     lane.line(past, columns.high, from, { stroke: colour.high, steps: true, dash: [5, 3], width: 1.25 });
     lane.line(past, columns.low, from, { stroke: colour.low, steps: true, dash: [5, 3], width: 1.25 });

@@ -1,4 +1,4 @@
-// Samples.
+// What a sample changes: the history of each connection and of all together.
 
 function allPending({ connections, rest }) {
   const open = connections.filter((row) => row.state !== "closed");
@@ -7,6 +7,7 @@ function allPending({ connections, rest }) {
 
 function feed(sample) {
   latest = sample;
+  fedAt = performance.now();
   now = sample.time;
   tour.feed(sample);
   const { totals } = sample;

@@ -24,6 +24,7 @@ let now = 0; // the time of the samples at the right edge of the charts
 let held = null; // while the picture is frozen, the samples that have come meanwhile
 let absence = ABSENCE;
 let latest = null; // the last sample
+let fedAt = -Infinity; // when it came, on the page's own clock in milliseconds
 let facts = {}; // what the server said of itself at the start
 let drawing = false;
 let textDue = 0;

@@ -1,7 +1,9 @@
-let tape = null;
+// Recordings.
 
-/** Whether the clock of the samples runs, so that drops may move. */
-const timePasses = () => (mode === "replay" ? tape !== null && tape.playing : source !== null);
+let tape = null; // the recording that is shown
+
+/** Whether samples come, or the recording plays: drops move only then. */
+const timePasses = () => (mode === "replay" ? tape !== null && tape.playing : performance.now() - fedAt < 1000);
 
 /** The text of the recording: it is in this document, or the server has it; null if it refuses. */
 async function recordingText() {

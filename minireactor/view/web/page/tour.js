@@ -1,5 +1,6 @@
-// The guided tour of the demo: a minute from a fast client to a pause, and to what happens without.
-// Each step ends when somebody has done what it asks for, or after its time does so itself.
+// The guided tour of the demo. It leads in a minute from a fast client to a pause, and to what memory
+// does without flow control. A step ends when the reader has done what it asks for. After its time,
+// the tour does so itself.
 
 const SLOW_PRODUCER = 96 * 1024; // bytes a second; tanks fill slowly enough to be watched
 const SLOW_READER = 32 * 1024;
@@ -16,8 +17,9 @@ const farOfA = (sample) => sample.demo.clients[0].legs.slice(-1)[0] || null;
 const setA = (rate) => send("/demo", { client: "A", rate });
 const setFlow = (flow) => send("/demo", { flow });
 
-// key: of its texts. seconds: its time. begin: called first. act: does what it asks for. target: what
-// it speaks of. list: keys of things that come true, each with its test. done: whether it is over.
+// Of a step: key, of its texts; seconds, after which it ends; begin, called first; act, which does
+// what the step asks for; target, the element that it speaks of; list, the keys of things that come
+// true, each with a test of a sample; done, whether the step is over.
 const STEPS = [
   { key: "hello", seconds: 10 },
   {
@@ -37,7 +39,7 @@ const STEPS = [
     seconds: 10,
     act: () => setA(SLOW_READER),
     target: () => clients.get("A").slider,
-    done: (sample) => sample.demo.clients[0].rate <= 1.5 * SLOW_READER,
+    done: (sample) => sample.demo.clients[0].rate <= 1.25 * SLOW_READER,
   },
   {
     key: "fill",
@@ -109,6 +111,7 @@ const tour = {
     this.since = null;
     this.passed = 0;
     this.ticked.clear();
+    if (number > 0) remember("touring", number + 1 < STEPS.length ? "yes" : "");
     if (number !== null && this.step().begin) this.step().begin();
     this.show();
     this.hint(true);
@@ -120,9 +123,10 @@ const tour = {
     else this.end();
   },
 
-  /** Leave the tour; what it has changed is set as it was at the start. */
+  /** Leave the tour. What it has changed, perhaps before a reload, is set as at the start. */
   skip() {
-    if (this.number > 0 && this.number + 1 < STEPS.length) send("/demo", { reset: true });
+    if (remembered("touring")) send("/demo", { reset: true });
+    remember("touring", "");
     this.end();
   },
 
