@@ -105,7 +105,7 @@ def _chosen(number: int | None) -> list[Lesson]:
     chosen = [lesson for lesson in every if lesson.number == number]
     if not chosen:
         raise UsageError(
-            f"minireactor learn: there is no lesson {number}; there are 1 to {len(every)}"
+            f"minireactor learn: there is no lesson {number}; there are 1 to {every[-1].number}"
         )
     return chosen
 
