@@ -399,7 +399,7 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
 
 
 def _add_learn(commands: Any) -> None:
-    what = "Learn flow control with programs that run, beginning with blocking sockets"
+    what = "Learn flow control with programs that run, in English or Chinese (--lang zh)"
     description = "List the lessons or, with a number, show one and run its program."
     parser = _add_command(commands, "learn", what, "2", description=description)
     add = parser.add_argument
@@ -413,27 +413,33 @@ def _add_learn(commands: Any) -> None:
     add(
         "--lang",
         choices=("en", "zh"),
-        help="language of the texts, English or Chinese (default: the language that LC_ALL, "
-        "LC_MESSAGES or LANG names, or else English)",
+        help="language, English or Chinese (default: the language that LC_ALL, LC_MESSAGES or "
+        "LANG names, or else English)",
     )
     instead = parser.add_mutually_exclusive_group()
     for part, what in (
-        ("program", "its program"),
-        ("exercise", "a program with a fault to find: save it, repair it, run it or --try it"),
-        ("solution", "the exercise without its fault"),
+        ("start", "write lessonN.py, a program with a fault to find: repair it, then --try it"),
+        ("program", "print its program"),
+        ("exercise", "print the program that --start writes"),
+        ("solution", "print the exercise without its fault"),
     ):
         instead.add_argument(
             f"--{part}",
             dest="part",
             action="store_const",
             const=part,
-            help=f"print {what} (default: no)",
+            help=f"{what} (default: no)",
         )
     instead.add_argument(
         "--try",
         dest="attempt",
         metavar="FILE",
         help="run a repaired exercise, and report whether it is right (default: no)",
+    )
+    instead.add_argument(
+        "--glossary",
+        action="store_true",
+        help="print the terms in English and Chinese, and a reading list (default: no)",
     )
     instead.add_argument(
         "--check",

@@ -6,9 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+MAX_BLOCK = 76  # columns of a line in a block, which is indented and never wrapped
 _INDENT = "    "
-# What a line is cut between: words with the blanks before them, and single wide characters, of
-# which an opening bracket keeps the next one and a closing one or a comma stays with the last.
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+_ESCAPES = re.compile("\x1b\\[[0-9]*m")
+# What a line is cut between: words with the blanks before them, and single wide characters. An
+# opening bracket keeps the next character, a closing one or a comma stays with the last.
 _WIDE = "\u2e80-\u9fff\uff00-\uff60"
 _OPENING = "（《「“"
 _CLOSING = "，。、；：？！）》」”…"
@@ -18,12 +21,27 @@ _PIECE = re.compile(
 _EMPHASIS = re.compile(r"(\*\*?)(\S(?:.*?\S)?)\1")
 
 
-def page(text: str, width: int) -> str:
-    """The page of a lesson's text, no wider than `width` but for what is in its blocks."""
-    return "\n".join(_lines(text, width)) + "\n"
+def page(text: str, width: int, bold: bool = False) -> str:
+    """Return the page of a lesson's text, no wider than `width` except for the blocks.
+
+    bold: print headings and emphasis in bold, for a terminal."""
+    return "\n".join(_lines(text, width, bold)) + "\n"
 
 
-def _lines(text: str, width: int) -> Iterator[str]:
+def sections(text: str) -> list[str]:
+    """Return the parts of a text, each beginning at a heading. Joined, they are the text."""
+    found = [""]
+    fenced = False
+    for line in text.splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        if line.startswith("#") and not fenced and found[-1]:
+            found.append("")
+        found[-1] += line
+    return found
+
+
+def _lines(text: str, width: int, bold: bool) -> Iterator[str]:
+    on, off = (_BOLD, _PLAIN) if bold else ("", "")
     fenced = False
     for line in text.splitlines():
         if line.startswith("```"):
@@ -32,14 +50,16 @@ def _lines(text: str, width: int) -> Iterator[str]:
             yield f"{_INDENT}{line}".rstrip()
         elif line.startswith("#"):
             mark, _, heading = line.partition(" ")
-            yield from (heading, ("=" if mark == "#" else "-") * columns(heading))
+            underline = ("=" if mark == "#" else "-") * min(columns(heading), width)
+            yield from (f"{on}{part}{off}" for part in wrapped(heading, width))
+            yield underline
         else:
             hang = "  " if line.startswith("- ") else ""
-            yield from wrapped(_EMPHASIS.sub(r"\2", line), width, hang)
+            yield from wrapped(_EMPHASIS.sub(rf"{on}\2{off}", line), width, hang)
 
 
 def wrapped(line: str, width: int, hang: str = "") -> list[str]:
-    """The line in lines of `width` columns, the second and further ones indented by `hang`."""
+    """Return the line in lines of `width` columns, all but the first indented by `hang`."""
     done = []
     current = ""
     for piece in _PIECE.findall(line):
@@ -52,5 +72,6 @@ def wrapped(line: str, width: int, hang: str = "") -> list[str]:
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal it takes."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    """Return how many columns of a terminal a text takes."""
+    shown = _ESCAPES.sub("", text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in shown)

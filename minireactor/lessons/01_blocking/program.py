@@ -3,6 +3,7 @@
 import socket
 import threading
 
+CHUNK = bytes(65536)
 WATCH = 0.2  # seconds that Bob gives the server
 
 
@@ -20,7 +21,7 @@ class Server:
             with connection:
                 wanted = int(connection.recv(100))  # waits for this one to speak
                 while wanted:
-                    sent = connection.send(bytes(min(wanted, 65536)))  # waits for it to read
+                    sent = connection.send(CHUNK[:wanted])  # waits for it to read
                     wanted -= sent
                     self.taken += sent
 

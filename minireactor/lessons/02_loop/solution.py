@@ -9,6 +9,7 @@ selector = selectors.DefaultSelector()
 
 def accept(listener):
     connection, _ = listener.accept()
+    connection.setblocking(False)
     selector.register(connection, selectors.EVENT_READ, answer)
 
 
@@ -31,19 +32,34 @@ def turn(longest):
 
 # ---- The check: the fault is above this line ----
 
+WAKEUPS = 100
+
+
+def ask(client, request):
+    client.sendall(request)
+    turn(5)
+    try:
+        return client.recv(1024)
+    except socket.timeout:
+        return b""
+
+
 with socket.create_server(("127.0.0.1", 0)) as listener:
     selector.register(listener, selectors.EVENT_READ, accept)
-    with socket.create_connection(listener.getsockname(), timeout=5) as client:
+    with socket.create_connection(listener.getsockname(), timeout=2) as client:
         turn(5)  # accepts
-        client.sendall(b"hello")
-        turn(5)  # answers
-        if client.recv(1024) != b"HELLO":
-            sys.exit("fault: the client has not got its answer")
+        (connection,) = {key.fileobj for key in selector.get_map().values()} - {listener}
+        for request in (b"hello", b"hello again"):
+            answer = ask(client, request)
+            if answer != request.upper():
+                sys.exit(f"fault: the client has sent {request!r}, and its answer is {answer!r}")
     wakeups = 0
-    while wakeups < 1000 and turn(0.1):
+    while wakeups < WAKEUPS and turn(0.1):
         wakeups += 1
-if wakeups == 1000:
+if wakeups == WAKEUPS:
     sys.exit(f"fault: the loop woke up {wakeups:,} times for a client that has gone")
-if len(selector.get_map()) > 1:
-    sys.exit("fault: the loop still knows the client that has gone")
+if len(selector.get_map()) != 1:
+    sys.exit("fault: the loop still has the socket of the client that has gone in its list")
+if connection.fileno() != -1:
+    sys.exit("fault: the loop has forgotten the client's socket, but nobody has closed it")
 print(f"right: a client that has gone wakes the loop {wakeups} time, and no more")

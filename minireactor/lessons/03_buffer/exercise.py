@@ -32,10 +32,34 @@ class Connection:
 # ---- The check: the fault is above this line ----
 
 LONG, END = bytes(16 * 1024 * 1024), b"the end"
+ATTEMPTS = 1000
+
+
+class Watched(socket.socket):
+    """The server's socket. It does not let anybody wait for room."""
+
+    refusals = 0  # in a row
+
+    def send(self, data):
+        if self.refusals == ATTEMPTS:
+            sys.exit(f"fault: {ATTEMPTS:,} times in a row there was no room: write() must not wait")
+        self.refusals += 1
+        sent = super().send(data)
+        self.refusals = 0
+        return sent
+
+    def sendall(self, data):
+        sys.exit("fault: sendall() either waits, or fails without saying how much it has sent")
+
+    def setblocking(self, flag):
+        if flag:
+            sys.exit("fault: a socket that blocks makes the whole loop wait for one client")
+        super().setblocking(flag)
+
 
 with socket.create_server(("127.0.0.1", 0)) as listener:
-    client = socket.create_connection(listener.getsockname(), timeout=5)
-    connection = Connection(listener.accept()[0])
+    client = socket.create_connection(listener.getsockname(), timeout=2)
+    connection = Connection(Watched(fileno=listener.accept()[0].detach()))
 received = bytearray()
 connection.write(LONG)
 while not select.select([], [connection.sock], [], 0)[1]:

@@ -1,9 +1,13 @@
 """A server that makes bytes faster than they are read: it holds what is not read."""
 
-import resource
 import socket
 import sys
 import threading
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
@@ -41,13 +45,13 @@ class Source(Protocol):
 
     def show(self, when):
         made, pending = self.made / MB, self.transport.pending / MB
-        print(f"{when:10}{made:7.2f} MB{pending:9.2f} MB{memory():8.0f} MB")
+        print(f"{when:10}{made:7.2f} MB{pending:9.2f} MB{memory():>8} MB")
 
 
 def memory():
-    """The most memory that this process has used so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MB if sys.platform == "darwin" else peak / 1024  # bytes there, KB elsewhere
+    """Return the most memory that this process has used so far, in MB; 0 on Windows."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else 0
+    return round(peak / MB if sys.platform == "darwin" else peak / 1024)  # bytes or KB
 
 
 def read(address):
@@ -63,7 +67,8 @@ def read(address):
 reading = threading.Event()
 results = {}
 print(f"{'':10}{'made':>10}{'pending':>12}{'process':>11}")
-host = reactor.listenTCP(0, Factory.forProtocol(Source), interface="127.0.0.1").getHost()
+factory = Factory.forProtocol(Source)
+host = reactor.listenTCP(0, factory, interface="127.0.0.1").getHost()
 threading.Thread(target=read, args=[(host.host, host.port)], daemon=True).start()
 reactor.run()
 print(f"the client has read {results['read'] / MB:.2f} MB")

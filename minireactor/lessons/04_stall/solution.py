@@ -34,18 +34,40 @@ feeds = []
 
 # ---- The check: the fault is above this line ----
 
+RECORDS, RECORD = 2048, 16 * 1024
+
 host = reactor.listenTCP(0, Factory.forProtocol(Feed), interface="127.0.0.1").getHost()
-with socket.create_connection((host.host, host.port)):  # a client that never reads
-    while not feeds:
+
+
+def connected():
+    """Return a client, and its Feed at the server."""
+    client = socket.create_connection((host.host, host.port), timeout=2)
+    count = len(feeds)
+    while len(feeds) == count:
         reactor.iterate(0.01)
-    for _ in range(2048):
-        feeds[0].send(bytes(16 * 1024))
-        reactor.iterate()
-    for _ in range(10):
-        reactor.iterate(0.01)
-    held = feeds[0].transport.pending
-if not feeds[0].dismissed:
+    return client, feeds[-1]
+
+
+reader, feed = connected()
+for _ in range(RECORDS // 8):
+    feed.send(bytes(RECORD))
+    reactor.iterate()
+    if feed.dismissed:
+        sys.exit("fault: a client that has read everything was dismissed")
+    left = RECORD
+    while left:
+        left -= len(reader.recv(left))
+client, feed = connected()  # this one never reads
+for _ in range(RECORDS):
+    feed.send(bytes(RECORD))
+    reactor.iterate()
+for _ in range(10):
+    reactor.iterate(0.01)
+held = feed.transport.pending
+reader.close()
+client.close()
+if not feed.dismissed:
     sys.exit(f"fault: a client that does not read is served on; {held:,} bytes are held for it")
-if held or not feeds[0].lost:
+if held or not feed.lost:
     sys.exit(f"fault: the client was dismissed, and {held:,} bytes are still held for it")
 print("right: the client was dismissed, and nothing is held for it")

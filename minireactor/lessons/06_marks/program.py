@@ -1,16 +1,19 @@
 """The same server as a push producer: told to pause and to resume, it holds next to nothing."""
 
-import resource
 import socket
 import sys
 import threading
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
 
 MB = 1024 * 1024
-RECORD = 16 * 1024
-TOTAL = 32 * MB
+RECORD, TOTAL = 16 * 1024, 32 * MB
 
 
 class Source(Protocol):
@@ -20,7 +23,8 @@ class Source(Protocol):
 
     def connectionMade(self):
         self.show("connected")
-        reactor.callLater(0.3, self.stall_is_over)
+        reactor.callLater(0.3, self.show, "stalled")
+        reactor.callLater(0.3, reading.set)
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 
@@ -40,23 +44,19 @@ class Source(Protocol):
 
     stopProducing = pauseProducing  # the client has gone: make no more
 
-    def stall_is_over(self):
-        self.show("stalled")
-        reading.set()
-
     def connectionLost(self, reason):
         self.show("closed")
         results.update(highest=self.transport.highest_pending, pauses=self.transport.pauses)
 
     def show(self, when):
-        made, pending = self.made / MB, self.transport.pending / MB
-        print(f"{when:10}{made:7.2f} MB{pending:9.2f} MB{memory():8.0f} MB")
+        pending = self.transport.pending / MB
+        print(f"{when:10}{self.made / MB:7.2f} MB{pending:9.2f} MB{memory():>8} MB")
 
 
 def memory():
-    """The most memory that this process has used so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MB if sys.platform == "darwin" else peak / 1024  # bytes there, KB elsewhere
+    """Return the most memory that this process has used so far, in MB; 0 on Windows."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else 0
+    return round(peak / MB if sys.platform == "darwin" else peak / 1024)  # bytes or KB
 
 
 def read(address):
@@ -69,8 +69,7 @@ def read(address):
     reactor.callFromThread(reactor.stop)
 
 
-reading = threading.Event()
-results = {}
+reading, results = threading.Event(), {}
 print(f"{'':10}{'made':>10}{'pending':>12}{'process':>11}")
 host = reactor.listenTCP(0, Factory.forProtocol(Source), interface="127.0.0.1").getHost()
 threading.Thread(target=read, args=[(host.host, host.port)], daemon=True).start()

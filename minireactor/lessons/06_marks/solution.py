@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+import time
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
@@ -44,18 +45,38 @@ results = {}
 
 
 def read(address):
-    with socket.create_connection(address, timeout=5) as client:
-        results["read"] = 0
-        while data := client.recv(65536):
-            results["read"] += len(data)
+    """The client: reads slowly at first, and looks at each line."""
+    with socket.create_connection(address, timeout=2) as client:
+        time.sleep(0.2)
+        rest, number = b"", 0
+        try:
+            while data := client.recv(65536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if int(line) != number % LINES:
+                        results["wrong"] = (number, int(line))
+                        break
+                    number += 1
+                if "wrong" in results:
+                    break
+        except socket.timeout:
+            results["stands still"] = True
+        results["read"] = number
     reactor.callFromThread(reactor.stop)
 
 
 host = reactor.listenTCP(0, Factory.forProtocol(Report), interface="127.0.0.1").getHost()
 threading.Thread(target=read, args=[(host.host, host.port)], daemon=True).start()
+reactor.callLater(15, reactor.stop)
 reactor.run()
-if results["read"] != PAGES * LINES * 128:
-    sys.exit(f"fault: {results['read']:,} bytes arrived of {PAGES * LINES * 128:,}")
+if "wrong" in results:
+    right, wrong = results["wrong"]
+    page, line = divmod(right, LINES)
+    sys.exit(f"fault: on page {page + 1}, line {line:,} was to come, and line {wrong:,} came")
+if results.get("read") != PAGES * LINES:
+    sys.exit(f"fault: {results.get('read', 0):,} lines arrived of {PAGES * LINES:,}")
+if "stands still" in results:
+    sys.exit("fault: all lines have arrived, but not the end of the stream")
 if results["highest"] > 64 * 1024 + 128:
     sys.exit(f"fault: the high mark is 65,536, and {results['highest']:,} bytes were pending")
 print(f"right: never more than {results['highest']:,} bytes were pending")

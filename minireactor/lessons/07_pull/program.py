@@ -39,7 +39,7 @@ class SendFile(Protocol):
     def connectionMade(self):
         file.seek(0)
         self.producer = FileProducer(file, self.transport)
-        self.transport.registerProducer(self.producer, False)  # which asks for the first chunk
+        self.transport.registerProducer(self.producer, False)  # asks at once
         print(f"registered: asked {self.producer.asked} time")
         reactor.callLater(0.3, self.stall_is_over)
 

@@ -17,8 +17,8 @@ class Leg(Protocol):
 
     def connectionLost(self, reason):
         if self.other is not None:
-            self.other.transport.unregisterProducer()  # this leg will produce no more
-            self.other.transport.loseConnection()  # once what it was given has gone out
+            self.other.transport.unregisterProducer()  # no more from here
+            self.other.transport.loseConnection()  # after what is pending
 
 
 class Front(Leg):

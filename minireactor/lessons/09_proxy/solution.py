@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+import time
 
 from minireactor import reactor
 from minireactor.protocol import ClientFactory, Factory, Protocol
@@ -46,29 +47,61 @@ class Back(Leg):
 TOTAL = 32 * 1024 * 1024
 
 
-def send():
-    with server, server.accept()[0] as connection:
-        connection.sendall(bytes(TOTAL))
+class End:
+    """A client or a server that sends everything, or reads everything after a while."""
+
+    def __init__(self, connected, sends):
+        self.count, self.ended, self.finished = 0, False, False
+        target = self.send if sends else self.read
+        threading.Thread(target=target, args=[connected], daemon=True).start()
+
+    def send(self, connected):
+        with connected() as connection:
+            try:
+                connection.sendall(bytes(TOTAL))
+            except OSError:
+                pass  # the other end says what is wrong
+
+    def read(self, connected):
+        with connected() as connection:
+            time.sleep(0.3)
+            connection.settimeout(2)
+            try:
+                while data := connection.recv(65536):
+                    self.count += len(data)
+                self.ended = True
+            except OSError:
+                pass  # nothing came for 2 s, or a reset
+        self.finished = True
 
 
-def read(address):
-    with socket.create_connection(address, timeout=5) as client:
-        reading.wait()
-        while data := client.recv(65536):
-            results["read"] += len(data)
-    reactor.callFromThread(reactor.stop)
+def passed(to_client):
+    """Return what came through, whether it ended, and what the proxy held at most."""
+    global server
+    front, server = Front(), socket.create_server(("127.0.0.1", 0))
+    factory = Factory.forProtocol(lambda: front)
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    place = port.getHost()
+    client = End(lambda: socket.create_connection((place.host, place.port)), not to_client)
+    with server:
+        target = End(lambda: server.accept()[0], to_client)
+        reader = client if to_client else target
+        while not reader.finished:
+            reactor.iterate(0.05)
+        writer = front if to_client else front.other
+        port.stopListening()
+        return reader.count, reader.ended, writer.transport.highest_pending
 
 
-results, reading = {"read": 0}, threading.Event()
-server, front = socket.create_server(("127.0.0.1", 0)), Front()
-proxy = reactor.listenTCP(0, Factory.forProtocol(lambda: front), interface="127.0.0.1").getHost()
-threading.Thread(target=send, daemon=True).start()
-threading.Thread(target=read, args=[(proxy.host, proxy.port)], daemon=True).start()
-reactor.callLater(0.3, reading.set)
-reactor.run()
-highest = front.transport.highest_pending
-if results["read"] != TOTAL:
-    sys.exit(f"fault: {results['read']:,} bytes came through of {TOTAL:,}")
-if highest > 512 * 1024:
-    sys.exit(f"fault: the proxy held {highest:,} bytes while its client did not read")
-print(f"right: {TOTAL:,} bytes came through, and the proxy held {highest:,} at most")
+def check(who, count, ended, held):
+    if held > 512 * 1024:
+        sys.exit(f"fault: the proxy held {held:,} bytes while its {who} did not read")
+    if count != TOTAL:
+        sys.exit(f"fault: {count:,} bytes came through to the {who}, of {TOTAL:,}")
+    if not ended:
+        sys.exit(f"fault: all bytes came through to the {who}, but not the end of the stream")
+
+
+check("client", *passed(to_client=True))
+check("server", *passed(to_client=False))
+print(f"right: {TOTAL:,} bytes came through, and the proxy held next to nothing")

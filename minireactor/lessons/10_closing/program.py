@@ -40,7 +40,7 @@ def received(peer):
 
 
 def report(how, sent, got):
-    print(f"{how:26}{sent:11,} sent{got:11,} arrived{sent - got:11,} lost")
+    print(f"{how:25}{sent:10,} sent{got:11,} arrived{sent - got:11,} lost")
 
 
 # 1. close() while there is unread input.

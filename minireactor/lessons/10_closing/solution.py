@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+import time
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
@@ -40,20 +41,36 @@ class Answer(Protocol):
 def read(address):
     with socket.create_connection(address, timeout=1) as client:
         try:
+            time.sleep(0.2)
             while data := client.recv(65536):
                 results["read"] += len(data)
-            results["ended"] = True
+            results["end"] = "the end"
         except socket.timeout:
-            pass  # nothing has come for a second
+            results["end"] = "nothing"
+        except ConnectionError:
+            results["end"] = "a reset"
     reactor.callFromThread(reactor.stop)
 
 
-results = {"read": 0, "ended": False}
-host = reactor.listenTCP(0, Factory.forProtocol(Answer), interface="127.0.0.1").getHost()
+class Watched(Answer):
+    def connectionMade(self):
+        super().connectionMade()
+        reactor.callLater(0.1, self.look)
+
+    def look(self):
+        results["held"] = self.transport.pending
+
+
+results = {"read": 0, "held": 0}
+host = reactor.listenTCP(0, Factory.forProtocol(Watched), interface="127.0.0.1").getHost()
 threading.Thread(target=read, args=[(host.host, host.port)], daemon=True).start()
 reactor.run()
 if results["read"] != TOTAL:
-    sys.exit(f"fault: {results['read']:,} bytes arrived of {TOTAL:,}")
-if not results["ended"]:
+    sys.exit(f"fault: {results['read']:,} bytes arrived of {TOTAL:,}, and then {results['end']}")
+if results["end"] == "nothing":
     sys.exit(f"fault: all {TOTAL:,} bytes have arrived, but not the end of the stream")
+if results["end"] == "a reset":
+    sys.exit("fault: all bytes have arrived, and then a reset: was the answer whole?")
+if results["held"] > 128 * 1024:
+    sys.exit(f"fault: {results['held']:,} bytes were pending: nobody told the producer to pause")
 print(f"right: all {TOTAL:,} bytes have arrived, and the end of the stream")

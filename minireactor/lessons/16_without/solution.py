@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import sys
+import time
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
@@ -37,7 +38,7 @@ subscriptions = []
 
 # ---- The check: the fault is above this line ----
 
-PRICES, SIZE = 5000, 4096
+PRICES, SIZE, PATIENCE = 5000, 4096, 3
 
 host = reactor.listenTCP(0, Factory.forProtocol(Subscription), interface="127.0.0.1").getHost()
 with socket.create_connection((host.host, host.port)) as slow:
@@ -50,14 +51,19 @@ with socket.create_connection((host.host, host.port)) as slow:
         if number % 8 == 0:
             reactor.iterate()
     held = transport.pending
-    received = bytearray()
+    if held > 128 * 1024:
+        sys.exit(f"fault: {held:,} bytes were held for a subscriber that did not read")
+    written = (transport.bytes_out + held) // SIZE  # prices
+    received, began = bytearray(), time.monotonic()
     while subscriptions[0].paused or transport.pending or transport.bytes_out > len(received):
         reactor.iterate()
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             received += slow.recv(1024 * 1024)
-last = int(received[-SIZE:])
-if held > 128 * 1024:
-    sys.exit(f"fault: {held:,} bytes were held for a subscriber that did not read")
+        if time.monotonic() - began > PATIENCE:
+            sys.exit(f"fault: {PATIENCE} s later the subscription is still paused, or has been cut")
+last, count = int(received[-SIZE:]), len(received) // SIZE
 if last != PRICES:
     sys.exit(f"fault: the subscriber shows {last:,} for good, but the price is {PRICES:,}")
-print(f"right: the subscriber has read {len(received) // SIZE:,} prices, the last of them {last:,}")
+if count > written + 2:
+    sys.exit(f"fault: {count - written:,} old prices came after the pause: who had kept them?")
+print(f"right: the subscriber has read {count:,} prices, the last of them {last:,}")
