@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from serve_support import Command, read_all
+from serve_support import ROOT, Command, read_all
 from support import PATIENCE
 
 import minireactor
 from minireactor.cli.commands import main
 from minireactor.lessons import check, child, command
 from minireactor.lessons.catalogue import CHECK_LINE, LANGUAGES, Lesson, blocks, lessons
-from minireactor.lessons.page import columns, page
+from minireactor.lessons.page import columns, page, sections
+from minireactor.lessons.phrases import PHRASES
 
 LESSONS = lessons()
 
@@ -328,6 +331,33 @@ def test_no_word_of_a_text_is_lost_on_its_page(language):
         assert max(map(columns, unquoted)) <= 60
 
 
+def test_a_terminal_gets_headings_and_emphasis_in_bold():
+    bold = page("# A title\n\none *two three* `four`\n", 80, bold=True)
+    assert bold.splitlines()[0] == "\x1b[1mA title\x1b[0m"
+    assert bold.splitlines()[3] == "one \x1b[1mtwo three\x1b[0m `four`"
+
+
+def test_bold_takes_no_columns():
+    text = "one **two three four** five six seven eight\n"
+    bare = page(text, 20).splitlines()
+    bold = page(text, 20, bold=True).splitlines()
+    assert [re.sub("\x1b.[01]m", "", line) for line in bold] == bare
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_sections_of_a_text_are_the_text(language):
+    for lesson in LESSONS:
+        text = lesson.text(language)
+        assert "".join(sections(text)) == text
+        assert all(part.startswith("#") for part in sections(text))
+
+
+@pytest.mark.parametrize("name", PHRASES["en"])
+def test_each_phrase_has_the_same_values_in_both_languages(name):
+    english, chinese = (set(re.findall(r"{(\w+)", PHRASES[lang][name])) for lang in LANGUAGES)
+    assert english == chinese
+
+
 # The command.
 
 
@@ -422,12 +452,215 @@ def test_an_exercise_that_ends_before_its_check_is_not_right(english, tmp_path, 
 
 
 @pytest.mark.slow
-def test_an_exercise_that_does_not_end_is_stopped(english, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(child, "LIMIT", 0.5)
+def test_an_exercise_that_hangs_is_stopped_and_where_it_stood_is_named(
+    english, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(child, "SLOW", 0.2)
+    monkeypatch.setattr(child, "LIMIT", 1.0)
     mine = tmp_path / "mine.py"
-    mine.write_text("while True: pass\n" + LESSONS[1].exercise.read_text(encoding="utf-8"))
+    endless = "def wait():\n    while True:\n        pass\n\nwait()\n"
+    mine.write_text(endless + LESSONS[1].exercise.read_text(encoding="utf-8"))
+
     assert main(["learn", "2", "--try", str(mine)]) == 1
-    assert "still running" in capsys.readouterr().out
+
+    slow, endless, stood, line = capsys.readouterr().out.splitlines()
+    assert slow == "(It still runs. After 1 s it will be stopped.)"
+    assert endless == "It was still running after 1 s, and has been stopped."
+    assert stood in ("It stood in line 2, in wait:", "It stood in line 3, in wait:")
+    assert line in ("    while True:", "    pass")
+
+
+def test_a_chinese_learner_gets_task_first_line_and_fault_in_chinese(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "2", "--start", "--lang", "zh"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("lesson2.py 已经写好。找 bug：客户端一走")
+    source = (tmp_path / "lesson2.py").read_text(encoding="utf-8")
+    assert source.startswith('"""找 bug：客户端一走')
+
+    assert main(["learn", "2", "--try", "lesson2.py", "--lang", "zh"]) == 1
+
+    assert capsys.readouterr().out == "错误：为了一个已经走掉的客户端，循环醒了 100 次\n还不对。\n"
+
+
+def test_start_writes_the_exercise_as_utf_8_and_never_overwrites(
+    english, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "5", "--start"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("lesson5.py is there. Find the fault: ")
+    assert output.endswith("learn 5 --try lesson5.py\n")
+    assert (tmp_path / "lesson5.py").read_bytes() == LESSONS[4].exercise.read_bytes()
+
+    (tmp_path / "lesson5.py").write_text("what I have written", encoding="utf-8")
+    assert main(["learn", "5", "--start"]) == 2
+
+    assert (tmp_path / "lesson5.py").read_text(encoding="utf-8") == "what I have written"
+    errors = capsys.readouterr().err
+    assert "'lesson5.py' is there already, and stays as it is; try it with: " in errors
+    assert errors.count("\n") == 1
+
+
+def test_start_says_why_it_cannot_write(english, tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["learn", "5", "--start"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("cannot write 'lesson5.py': No such file or directory\n")
+    assert error.count("\n") == 1
+
+
+# Progress.
+
+
+def solve(number, tmp_path):
+    main(["learn", str(number), "--solution"])
+    mine = tmp_path / "mine.py"
+    mine.write_bytes(LESSONS[number - 1].solution.read_bytes())
+    return main(["learn", str(number), "--try", str(mine)])
+
+
+def listed(capsys):
+    capsys.readouterr()
+    assert main(["learn"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_new_learner_is_sent_to_lesson_1(english, capsys):
+    output = listed(capsys)
+    assert "learn 1\n" in output
+    assert "(read)" not in output
+    assert "Your progress" not in output
+
+
+def test_what_is_read_and_solved_is_marked_and_the_next_one_named(english, tmp_path, state, capsys):
+    assert main(["learn", "1"]) == 0
+    assert " 1  Blocking sockets  (read)\n" in listed(capsys)
+
+    assert solve(1, tmp_path) == 0
+    assert "Next: " in capsys.readouterr().out
+    output = listed(capsys)
+    assert " 1  Blocking sockets  (done)\n" in output
+    assert "Go on with: " in output
+    assert "learn 2\n" in output
+
+    (file,) = state.rglob("*.txt")
+    assert f"Your progress is in {file}. To begin anew, delete the file.\n" in output
+    file.unlink()
+    assert "(done)" not in listed(capsys)
+
+
+def test_reading_a_solved_lesson_again_leaves_it_solved(english, tmp_path, capsys):
+    assert solve(2, tmp_path) == 0
+    assert main(["learn", "2"]) == 0
+    assert "in 40 lines  (done)\n" in listed(capsys)
+
+
+@pytest.mark.parametrize("state_home", ["a-file", "a-file/below"])
+def test_progress_that_cannot_be_kept_is_no_failure(
+    state_home, english, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / state_home))
+    assert solve(2, tmp_path) == 0
+    assert "(done)" not in listed(capsys)
+
+
+def test_a_progress_file_that_is_not_text_counts_as_no_progress(english, state, capsys):
+    (state / "minireactor").mkdir()
+    (state / "minireactor" / "lessons.txt").write_bytes(b"\xff\xfe blocking right")
+    assert "(done)" not in listed(capsys)
+
+
+@pytest.mark.parametrize(
+    "language, encoding, said",
+    [
+        ("en", "utf-8", "中文：{} --lang zh\n"),
+        ("en", "ascii", "In Chinese: {} --lang zh\n"),
+        ("zh", "utf-8", "English: {} --lang en\n"),
+    ],
+)
+def test_the_list_names_the_other_language_last(language, encoding, said, monkeypatch, shell):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    status, output, errors = shell("--lang", language).end()
+    assert (status, errors) == (0, "")
+    assert output.endswith("\n" + said.format("python3 -m minireactor learn"))
+
+
+def test_the_glossary_has_both_languages_and_the_lesson_of_each_term(capsys):
+    assert main(["learn", "--glossary"]) == 0
+    output = capsys.readouterr().out
+    assert "back-pressure / 背压" in output
+    assert max(map(columns, output.splitlines())) <= 80
+    terms, _, books = output.partition("What to read next")
+    numbers = re.findall(r"\((\d+(?:, \d+)*)\)$", terms, re.MULTILINE)
+    assert len(numbers) == terms.count("\n- ") >= 20
+    assert "Stevens" in books
+
+
+# On a terminal.
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """terminal(*arguments) -> the descriptor of a terminal on which `learn` runs."""
+    started = []
+
+    def start(*arguments):
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "minireactor", "learn", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
+        )
+        os.close(theirs)
+        started.append((ours, process))
+        return ours
+
+    yield start
+    for ours, process in started:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_until(descriptor, text):
+    """Read what a terminal shows until it shows `text`, or to its end."""
+    shown = b""
+    deadline = time.monotonic() + PATIENCE
+    while text.encode() not in shown:
+        ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+        assert ready, shown
+        try:
+            shown += os.read(descriptor, 4096)
+        except OSError:  # Linux: the program has ended
+            break
+    return shown.decode().replace("\r", "")
+
+
+def test_on_a_terminal_it_asks_waits_runs_and_stops_at_each_heading(terminal):
+    window = terminal("2")
+    page = read_until(window, "q ends: ")
+    assert "\x1b[1m2. A selector loop in 40 lines\x1b[0m\n=====" in page
+    assert "What you see" not in page
+
+    os.write(window, b"\n")
+    page = read_until(window, "q ends: ")
+    assert "\x1b[1mWhat you see\x1b[0m\n----" in page
+    assert page.endswith("?\n\n-- Make a guess. Then Enter runs the program, q ends: ")
+
+    os.write(window, b"\n")
+    page = read_until(window, "q ends: ")
+    assert page.index("49 requests are answered") < page.index("Fifty clients")
+    assert "\x1b[1mnever wait\x1b[0m" in page
+
+    os.write(window, b"q\n")
+    assert "The end is an event" not in read_until(window, "never shown")
 
 
 @pytest.mark.parametrize(

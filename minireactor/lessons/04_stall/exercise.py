@@ -67,7 +67,7 @@ held = feed.transport.pending
 reader.close()
 client.close()
 if not feed.dismissed:
-    sys.exit(f"fault: a client that does not read is served on; {held:,} bytes are held for it")
+    sys.exit(f"fault: a client that does not read is served on; {held:,} bytes are held")
 if held or not feed.lost:
     sys.exit(f"fault: the client was dismissed, and {held:,} bytes are still held for it")
 print("right: the client was dismissed, and nothing is held for it")
