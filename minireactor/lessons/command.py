@@ -64,7 +64,8 @@ class _Learner:
         self._say = say
         self._on_terminal = _is_terminal(sys.stdout)
         self._waits = self._on_terminal and _is_terminal(sys.stdin)
-        self._width = min(_WIDEST, shutil.get_terminal_size().columns)
+        # Before Python 3.11, a terminal without a size has 0 columns.
+        self._width = min(_WIDEST, shutil.get_terminal_size().columns or _WIDEST)
 
     def error(self, name: str, **values: Any) -> UsageError:
         return UsageError(f"minireactor learn: {self._phrase(name, **values)}")

@@ -11,10 +11,10 @@ except ImportError:  # Windows
 
 from minireactor import reactor
 from minireactor.protocol import Factory, Protocol
+from minireactor.transports.kernel import send_queue
 
 MB = 1024 * 1024
-RECORD = 16 * 1024
-TOTAL = 32 * MB
+RECORD, TOTAL = 16 * 1024, 32 * MB
 
 
 class Source(Protocol):
@@ -38,6 +38,10 @@ class Source(Protocol):
     def stall_is_over(self):
         self.show("stalled")
         results["stalled"] = self.transport.pending
+        kernel = (send_queue(self.transport) or 0) / MB
+        peer = self.transport.bytes_out / MB - kernel
+        print("  producer --> pending --> our kernel --> the peer's kernel --> client")
+        print(f"{results['stalled'] / MB:20.2f} MB{kernel:11.2f} MB{peer:17.2f} MB    reads nothing")
         reading.set()
 
     def connectionLost(self, reason):
