@@ -41,7 +41,7 @@ class Source(Protocol):
         kernel = (send_queue(self.transport) or 0) / MB
         peer = self.transport.bytes_out / MB - kernel
         print("  producer --> pending --> our kernel --> the peer's kernel --> client")
-        print(f"{results['stalled'] / MB:20.2f} MB{kernel:11.2f} MB{peer:17.2f} MB    reads nothing")
+        print(f"{results['stalled'] / MB:20.2f} MB{kernel:11.2f} MB{peer:17.2f} MB   reads nothing")
         reading.set()
 
     def connectionLost(self, reason):
