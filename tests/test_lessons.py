@@ -589,6 +589,27 @@ def test_the_list_names_the_other_language_last(language, encoding, said, monkey
     assert output.endswith("\n" + said.format("python3 -m minireactor learn"))
 
 
+@pytest.mark.parametrize(
+    "encoding, said",
+    [("utf-8", "中文: --lang zh"), ("ascii", "in Chinese: --lang zh")],
+)
+def test_the_list_of_commands_names_the_way_to_the_chinese_lessons(encoding, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "minireactor", "--help"],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
+    )
+    assert done.returncode == 0
+    assert said in done.stdout.decode(encoding)
+
+
+def test_no_line_of_the_help_is_wider_than_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["learn", "--help"]) == 0
+    assert max(map(columns, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_the_glossary_has_both_languages_and_the_lesson_of_each_term(capsys):
     assert main(["learn", "--glossary"]) == 0
     output = capsys.readouterr().out

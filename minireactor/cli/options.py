@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, NoReturn
@@ -18,6 +19,13 @@ from minireactor.view.output import UsageError
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
+
+# argparse would put all options that exclude each other on one line of 120 columns.
+_LEARN_USAGE = """%(prog)s [-h] [--version] [--lang {en,zh}] [N]
+       %(prog)s N --start | --try FILE | --solution
+       %(prog)s N --program | --exercise
+       %(prog)s --glossary
+       %(prog)s [N] --check"""
 
 _UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 
@@ -398,10 +406,20 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> 
     loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
 
 
+def _can_be_printed(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _add_learn(commands: Any) -> None:
-    what = "Learn flow control with programs that run, in English or Chinese (--lang zh)"
+    chinese = "中文" if _can_be_printed("中文") else "in Chinese"
+    what = f"Learn flow control with programs that run ({chinese}: --lang zh)"
     description = "List the lessons or, with a number, show one and run its program."
     parser = _add_command(commands, "learn", what, "2", description=description)
+    parser.usage = _LEARN_USAGE
     add = parser.add_argument
     add(
         "lesson",
