@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import sys
+import tempfile
 
 import pytest
 from proxy_support import MODES
@@ -19,14 +20,19 @@ if "splice" in MODES:
     from minireactor.transports import splice
 
 _stderr = pytest.StashKey[int]()
+_state = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 
 def pytest_configure(config):
     config.stash[_stderr] = os.dup(sys.__stderr__.fileno())  # the real one, before any capture
+    # Tests must not change what `learn` has noted about the person who runs them.
+    config.stash[_state] = tempfile.TemporaryDirectory(prefix="minireactor-state-")
+    os.environ["XDG_STATE_HOME"] = config.stash[_state].name
 
 
 def pytest_unconfigure(config):
     os.close(config.stash[_stderr])
+    config.stash[_state].cleanup()
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)

@@ -28,7 +28,7 @@ WRONG = [
         "wait a little before receiving",
         "line = connection.recv(1024)",
         "import time; time.sleep(0.25); line = connection.recv(1024)",
-        "half a line has been sent, and is answered b'ONE, TWO, '",
+        "half a line has been sent, and is answered b'ONE, ",
     ),
     (
         "blocking",

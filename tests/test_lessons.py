@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import select
@@ -185,6 +186,32 @@ def test_a_text_is_an_explanation_that_quotes_its_program(lesson):
 def test_what_a_learner_saves_is_an_exercise_that_ends_in_its_check(lesson, capsys):
     assert main(["learn", str(lesson.number), "--exercise"]) == 0
     assert capsys.readouterr().out.count(CHECK_LINE) == 1
+
+
+POSIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_no_lesson_needs_a_module_that_windows_lacks(lesson):
+    for path in lesson.program.parent.glob("*.py"):
+        # An import within try is not at the top.
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in getattr(node, "names", ())]
+            assert not POSIX_ONLY & {*names, getattr(node, "module", None)}, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_each_program_runs_without_those_modules(lesson, tmp_path):
+    path = tmp_path / "without.py"
+    path.write_text(
+        f"import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(POSIX_ONLY)}))\n"
+        f"sys.path.insert(0, {str(lesson.program.parent)!r})\n"
+        f"runpy.run_path({str(lesson.program)!r}, run_name='__main__')\n"
+    )
+    ran = child.run(path)
+    assert ran.status == 0, "\n".join(ran.lines)
 
 
 # What the check notices.

@@ -73,4 +73,4 @@ print(f"{'':13}{'longest stop':>15}{'lines read':>14}{'lines dropped':>14}")
 reactor.callWhenRunning(following.pop(0))
 reactor.run()
 (waited, _), (quick, told) = results
-assert waited > 0.8 * STALL > quick and told == LINES
+assert waited > quick and told == LINES
