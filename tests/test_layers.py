@@ -41,7 +41,7 @@ def name_of(path):
 FILES = {
     name_of(path): path
     for path in PACKAGE.rglob("*.py")
-    if not re.search(r"lessons/[0-9]", path.as_posix())
+    if not re.search(r"lessons/(build/)?[0-9]", path.as_posix())
 }
 MODULES = sorted(FILES)
 

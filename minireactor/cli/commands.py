@@ -349,16 +349,33 @@ def _run_server(
 def _learn(options: argparse.Namespace) -> int:
     from minireactor.lessons.command import learn
 
-    # KeyboardInterrupt, unlike the end of this process, lets learn() end the lesson's program.
+    return _teach(learn, options)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from minireactor.lessons.build.command import build
+
+    return _teach(build, options)
+
+
+def _build_check(options: argparse.Namespace) -> int:
+    from minireactor.lessons.build.command import check
+
+    return _teach(check, options)
+
+
+def _teach(lesson: Callable[[argparse.Namespace, Any], int], options: argparse.Namespace) -> int:
+    # KeyboardInterrupt, unlike the end of this process, lets the lesson end its program.
     for number in _STOP_SIGNALS:
         set_handler(number, signal.default_int_handler)
     try:
-        return learn(options, Printer(quiet=False).text)
+        return lesson(options, Printer(quiet=False).text)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-_WITHOUT_LOOP = ("trace", "learn")  # these may wait for a slow reader of their output
+# These may wait for a slow reader of their output.
+_WITHOUT_LOOP = ("trace", "learn", "learn build", "learn build check")
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "serve": _serve,
     "proxy": _proxy,
@@ -367,4 +384,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": _demo,
     "replay": _replay,
     "learn": _learn,
+    "learn build": _build,
+    "learn build check": _build_check,
 }

@@ -34,12 +34,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options; `command` names the command.
 
     Raises UsageError if the arguments are wrong. Raises SystemExit after --help and --version."""
-    options, unknown = _parser().parse_known_args(argv)
+    options, unknown = _parser().parse_known_args(_joined(argv))
     if unknown:
         # parse_args() would name the help of the whole program, not of this command.
         prog = f"minireactor {options.command}"
         raise UsageError(f"{prog}: unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
     return options
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return `argv` with the words of a command, such as "learn build", as one argument."""
+    for words in (("learn", "build", "check"), ("learn", "build")):
+        if tuple(argv[: len(words)]) == words:
+            return [" ".join(words), *argv[len(words) :]]
+    return list(argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +71,7 @@ def _parser() -> _Parser:
     _add_replay(commands)
     _add_trace(commands)
     _add_learn(commands)
+    _add_build(commands)
     return parser
 
 
@@ -465,5 +474,35 @@ def _add_learn(commands: Any) -> None:
         help="run all programs, exercises and solutions of all lessons, or of lesson N, and "
         "compare the texts with their output; the exit status is 1 if anything is wrong "
         "(default: no)",
+    )
+    _add_version(parser)
+
+
+def _add_build(commands: Any) -> None:
+    what = "Write a reactor of your own in twelve steps"
+    parser = _add_command(commands, "learn build", what, "my-reactor")
+    _add_folder(parser, "start a folder with a reactor.py, or show the current step")
+    what = "Judge your reactor by the checks of all steps up to the current one"
+    parser = _add_command(commands, "learn build check", what, "--hint")
+    _add_folder(parser, "judge the reactor.py in this folder")
+    instead = parser.add_mutually_exclusive_group()
+    hint = "give a hint for the current step, and the next one each time (default: no)"
+    instead.add_argument("--hint", action="store_true", help=hint)
+    diff = "show one solution of the current step, as a difference from your file (default: no)"
+    instead.add_argument("--diff", action="store_true", help=diff)
+
+
+def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        help=f"{what} (default: the current directory if it is such a folder, else my-reactor)",
+    )
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        help="language, English or Chinese (default: the language that LC_ALL, LC_MESSAGES or "
+        "LANG names, or else English)",
     )
     _add_version(parser)

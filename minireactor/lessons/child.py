@@ -77,7 +77,7 @@ def run(
         nobody listens any more, and the program is stopped.
     on_slow: called once if the program still runs after SLOW seconds.
     limit: seconds after which the program is stopped. The default is LIMIT.
-    memory: bytes of address space, where the system can limit it. 0 is no limit.
+    memory: bytes of data, where the system can limit it. 0 is no limit.
     """
     limit = LIMIT if limit is None else limit
     with tempfile.TemporaryDirectory(prefix="minireactor-learn-") as folder:
@@ -220,7 +220,9 @@ def _limit_memory(size: int) -> None:
     except ImportError:  # Windows
         return
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        # Not RLIMIT_AS, which also counts what malloc only reserves: 64 MiB for each thread.
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
 
 
 def _execute(path: str) -> None:

@@ -1,0 +1,541 @@
+"""The checks of steps 6 to 9: endings, closing, closing without loss, reading."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Any
+
+from minireactor.lessons.build.loop_checks import MIB, ask, expect_same, pattern
+from minireactor.lessons.build.trial import (
+    Check,
+    Recorder,
+    Text,
+    Trial,
+    captured,
+    describe,
+    monotonic,
+    registrar,
+    reset,
+)
+
+CHECKS: list[Check] = []
+
+
+def _upper(transport: Any, data: bytes) -> None:
+    transport.write(data.upper())
+
+
+class Boom(BaseException):
+    """An exception of a program's own, which is no subclass of Exception."""
+
+
+def reason_of(recorder: Recorder) -> BaseException | None:
+    """Return the exception in the reason of connectionLost."""
+    value: BaseException | None = getattr(recorder.reason, "value", recorder.reason)
+    return value
+
+
+# --- 6. Endings
+
+_check = registrar(CHECKS, 6)
+
+
+@_check("E8", "a client that resets the connection ends it once", "客户端重置连接，只结束一次")
+def reset_by_client(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    reset(client)
+    trial.calls(recorder, "made", "lost")
+    other, _ = trial.connect(Recorder(data=_upper))
+    ask(trial, other)
+
+
+@_check("E8", "a reset while bytes are pending ends it once", "有积压时被重置，也只结束一次")
+def reset_while_pending(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
+    trial.rest()
+    client.sendall(b"unread")
+    reset(client)
+    trial.wait(
+        lambda: "lost" in recorder.calls,
+        (
+            "a client has reset its connection; no connectionLost",
+            "客户端重置了连接；没有 connectionLost",
+        ),
+        ("connectionLost, once", "connectionLost，一次"),
+    )
+    trial.rest()
+    lost = recorder.calls.count("lost")
+    trial.expect(
+        lost == 1,
+        (f"connectionLost was called {lost} times", f"connectionLost 被调用了 {lost} 次"),
+        ("once", "一次"),
+    )
+
+
+@_check("B2", "write() after the end raises nothing", "结束之后 write() 不抛异常")
+def write_after_end(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    client.close()
+    trial.calls(recorder, "made", "lost")
+    trial.do(lambda: recorder.transport.write(b"too late"))
+    other, _ = trial.connect(Recorder(data=_upper))
+    ask(trial, other)
+
+
+@_check(
+    "B3",
+    "an exception in dataReceived ends its connection only",
+    "dataReceived 里的异常只结束这一个连接",
+)
+def data_raises(trial: Trial) -> None:
+    _ends_only_its_own(trial, "dataReceived", data=_boom)
+
+
+@_check(
+    "B3",
+    "an exception in makeConnection ends its connection only",
+    "makeConnection 里的异常只结束这一个连接",
+)
+def made_raises(trial: Trial) -> None:
+    _ends_only_its_own(trial, "makeConnection", made=_boom)
+
+
+def _boom(*ignored: Any) -> None:
+    raise Boom("boom")
+
+
+def _ends_only_its_own(trial: Trial, name: str, **hooks: Any) -> None:
+    other, _ = trial.connect(Recorder(data=_upper))
+    with captured() as logged:
+        client, recorder = trial.connect(Recorder(**hooks))
+        client.sendall(bytes(1000))
+        trial.wait(
+            lambda: "lost" in recorder.calls,
+            (f"{name} raised Boom; no connectionLost", f"{name} 抛出了 Boom；没有 connectionLost"),
+            ("connectionLost, with Boom as the reason", "connectionLost，原因是 Boom"),
+        )
+        ask(trial, other)
+        trial.rest()
+    lost = recorder.calls.count("lost")
+    trial.expect(
+        lost == 1,
+        (f"connectionLost was called {lost} times", f"connectionLost 被调用了 {lost} 次"),
+        ("once", "一次"),
+    )
+    value = reason_of(recorder)
+    shown = "None" if value is None else describe(value)
+    trial.expect(
+        isinstance(value, Boom),
+        (f"{name} raised Boom; the reason is {shown}", f"{name} 抛出了 Boom；原因却是 {shown}"),
+        (
+            "Failure(), made in the except block, holds the exception",
+            "在 except 块里创建的 Failure() 带着这个异常",
+        ),
+    )
+    trial.expect(
+        any("boom" in text for text in logged),
+        (
+            f"{name} raised Boom('boom'), and nothing was logged",
+            f"{name} 抛出了 Boom('boom')，日志里什么都没有",
+        ),
+        ("the exception is logged with its traceback", "异常连同 traceback 写进日志"),
+    )
+
+
+@_check(
+    "B3",
+    "an exception in a delayed call or in connectionLost stops nothing",
+    "延迟调用或 connectionLost 里的异常不影响其他",
+)
+def others_raise(trial: Trial) -> None:
+    with captured():
+        trial.do(lambda: trial.reactor.callLater(0, _boom))
+        trial.rest()
+        client, recorder = trial.connect(Recorder(lost=_boom))
+        client.close()
+        trial.calls(recorder, "made", "lost")
+        other, _ = trial.connect(Recorder(data=_upper))
+        ask(trial, other)
+
+
+@_check("E8", "stop() ends all connections", "stop() 结束所有连接")
+def stop_ends_all(trial: Trial) -> None:
+    recorders = [trial.connect()[1] for _ in range(2)]
+    trial.do(trial.reactor.stop)
+    trial.wait_for_end()
+    for recorder in recorders:
+        got = ", ".join(recorder.calls)
+        trial.expect_now(
+            recorder.calls == ["made", "lost"],
+            (f"after stop(), a protocol's calls: {got}", f"stop() 之后，协议收到的调用：{got}"),
+            ("made, lost", "made, lost"),
+        )
+
+
+# --- 7. Closing
+
+_check = registrar(CHECKS, 7)
+
+
+def _arrived(size: int) -> Text:
+    return (
+        f"of {size:,} bytes before loseConnection(), {{got}} came; {{end}}",
+        f"loseConnection() 之前写了 {size:,} 字节，到了 {{got}} 字节；{{end}}",
+    )
+
+
+ALL_THEN_END = ("all bytes, then the end", "所有字节，然后是流的结束")
+
+
+@_check("E5", "loseConnection() sends what is pending first", "loseConnection() 先把积压发完")
+def flush_then_close(trial: Trial) -> None:
+    answer = pattern(8 * MIB)
+    client, recorder = trial.connect()
+
+    def finish() -> None:
+        recorder.transport.write(answer)
+        recorder.transport.loseConnection()
+        recorder.transport.loseConnection()
+
+    trial.do(finish)
+    trial.rest()
+    got = trial.read_all(client, _arrived(len(answer)), ALL_THEN_END)
+    trial.expect(
+        len(got) == len(answer),
+        (
+            f"of {len(answer):,} bytes before loseConnection(), {len(got):,} came, then the end",
+            f"loseConnection() 之前写了 {len(answer):,} 字节，到了 {len(got):,} 字节就结束了",
+        ),
+        ALL_THEN_END,
+    )
+    expect_same(trial, got, answer)
+    client.close()
+    trial.calls(recorder, "made", "lost")
+
+
+@_check(
+    "E5", "loseConnection() with nothing pending closes", "没有积压时 loseConnection() 直接关闭"
+)
+def close_at_once(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.loseConnection())
+    trial.read_all(
+        client,
+        (
+            "loseConnection(), nothing pending: the client sees no end; {end}",
+            "loseConnection() 时没有积压：客户端看不到结束；{end}",
+        ),
+        ("the connection is closed soon", "连接很快关闭"),
+    )
+    client.close()
+    trial.calls(recorder, "made", "lost")
+
+
+@_check("R3", "no dataReceived after loseConnection()", "loseConnection() 之后没有 dataReceived")
+def no_data_after_close(trial: Trial) -> None:
+    client, recorder = trial.connect()
+
+    def finish() -> None:
+        recorder.transport.write(bytes(16 * MIB))
+        recorder.transport.loseConnection()
+
+    trial.do(finish)
+    client.sendall(b"one more thing")
+    trial.rest()
+    trial.expect(
+        not recorder.received,
+        (
+            f"dataReceived got {bytes(recorder.received)!r} after loseConnection()",
+            f"loseConnection() 之后 dataReceived 收到 {bytes(recorder.received)!r}",
+        ),
+        ("no call but connectionLost", "除了 connectionLost 没有别的调用"),
+    )
+
+
+@_check("E6", "abortConnection() drops what is pending", "abortConnection() 丢弃积压")
+def abort(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
+    trial.rest()
+    trial.do(lambda: recorder.transport.abortConnection())
+    trial.wait(
+        lambda: "lost" in recorder.calls,
+        (
+            "abortConnection() with bytes pending: no connectionLost",
+            "有积压时 abortConnection()：没有 connectionLost",
+        ),
+        ("connectionLost at once", "立刻 connectionLost"),
+    )
+    trial.calls(recorder, "made", "lost")
+    name = type(reason_of(recorder)).__name__
+    trial.expect(
+        name == "ConnectionAborted",
+        (f"after abortConnection() the reason is {name}", f"abortConnection() 之后的原因是 {name}"),
+        ("ConnectionAborted", "ConnectionAborted"),
+    )
+    _, end = trial.read_to_end(client)
+    trial.expect(
+        "ConnectionResetError" in end[0],
+        (
+            f"after abortConnection() the client saw: {end[0]}",
+            f"abortConnection() 之后客户端看到：{end[1]}",
+        ),
+        (
+            "a reset (SO_LINGER with 0 s), so that nobody takes a part for the whole",
+            "重置（SO_LINGER 设为 0 秒），免得有人把一部分当成全部",
+        ),
+    )
+
+
+# --- 8. Closing loses nothing
+
+_check = registrar(CHECKS, 8)
+
+
+@_check(
+    "C1",
+    "a client that has sent unread bytes still gets everything",
+    "客户端发来的数据没人读，它也能收到全部",
+)
+def lossless(trial: Trial) -> None:
+    answer = pattern(6 * MIB)
+    client, recorder = trial.connect(receive_buffer=16 * 1024)
+
+    def finish() -> None:
+        recorder.transport.write(answer)
+        recorder.transport.loseConnection()
+
+    trial.do(finish)
+    client.sendall(bytes(100_000))
+    got = bytearray()
+    end: Text = ("", "")
+    deadline = monotonic() + 2 * trial.patience
+    while monotonic() < deadline and not end[0]:
+        data, end = trial.read_some(client)
+        got += data
+        if not end[0]:
+            _send_some(client)
+    trial.expect(
+        len(got) == len(answer) and end[0] == "the connection was closed",
+        (
+            f"a client had sent bytes that nobody read; {len(got):,} of {len(answer):,} bytes "
+            f"came; {end[0]}",
+            f"客户端发来的数据没人读；{len(answer):,} 字节里到了 {len(got):,} 字节；{end[1]}",
+        ),
+        (
+            "all bytes, then the end: shut the write side, read and drop input, then close",
+            "所有字节，然后结束：先关写端，读并丢弃输入，再关闭",
+        ),
+    )
+    expect_same(trial, bytes(got), answer)
+    client.close()
+    trial.calls(recorder, "made", "lost")
+
+
+def _send_some(client: socket.socket) -> None:
+    if select.select([], [client], [], 0)[1]:
+        client.send(bytes(1000))
+
+
+@_check("C1", "a client that stays does not stop the loop", "客户端迟迟不走，也不会卡住事件循环")
+def stays(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    other, _ = trial.connect(Recorder(data=_upper))
+    trial.do(lambda: recorder.transport.loseConnection())
+    trial.read_all(
+        client,
+        (
+            "after loseConnection() the client sees no end; {end}",
+            "loseConnection() 之后客户端看不到结束；{end}",
+        ),
+        ("the write side is shut before the client closes", "不等客户端关闭，先关写端"),
+    )
+    ask(trial, other)
+    trial.expect_idle(
+        ("while a closing connection waits for its client", "关闭中的连接在等客户端时"),
+        ("the loop sleeps", "事件循环在睡眠"),
+    )
+
+
+@_check("C1", "the wait for the client has a limit", "等待客户端的时间有上限")
+def limited(trial: Trial) -> None:
+    _, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.loseConnection())
+    trial.rest()
+    time.monotonic = lambda: monotonic() + 3600  # an hour later
+    try:
+        trial.rest()
+        trial.wait(
+            lambda: "lost" in recorder.calls,
+            (
+                "a client never closes; an hour after loseConnection(): no connectionLost",
+                "客户端一直不关闭；loseConnection() 过了一小时：没有 connectionLost",
+            ),
+            (
+                "closed after LINGER_SECONDS, with callLater()",
+                "用 callLater() 在 LINGER_SECONDS 之后关闭",
+            ),
+        )
+    finally:
+        time.monotonic = monotonic
+    trial.calls(recorder, "made", "lost")
+
+
+# --- 9. Reading
+
+_check = registrar(CHECKS, 9)
+
+
+@_check(
+    "R1",
+    "pauseProducing() stops dataReceived, resumeProducing() goes on",
+    "pauseProducing() 停止 dataReceived，resumeProducing() 继续",
+)
+def pause_reading(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.pauseProducing())
+    client.sendall(b"hello")
+    trial.rest()
+    trial.expect(
+        not recorder.received,
+        (
+            f"dataReceived got {bytes(recorder.received)!r} after pauseProducing()",
+            f"pauseProducing() 之后 dataReceived 收到 {bytes(recorder.received)!r}",
+        ),
+        ("no dataReceived while paused", "暂停期间没有 dataReceived"),
+    )
+    trial.expect_idle(
+        ("while paused, with input waiting", "暂停期间有输入在等时"),
+        ("READ is not watched while paused", "暂停期间不关注 READ"),
+    )
+    trial.do(lambda: recorder.transport.resumeProducing())
+    trial.wait(
+        lambda: recorder.received == b"hello",
+        lambda: (
+            f"b'hello' came while paused; after resumeProducing(): {bytes(recorder.received)!r}",
+            f"暂停期间来了 b'hello'；resumeProducing() 之后：{bytes(recorder.received)!r}",
+        ),
+        ("dataReceived(b'hello')", "dataReceived(b'hello')"),
+    )
+
+
+@_check("R1", "a pause inside dataReceived counts at once", "在 dataReceived 里暂停，立刻生效")
+def pause_inside(trial: Trial) -> None:
+    pieces: list[int] = []
+
+    def pause(transport: Any, data: bytes) -> None:
+        pieces.append(len(data))
+        transport.pauseProducing()
+
+    client, _ = trial.connect(Recorder(data=pause))
+    client.sendall(bytes(100_000))
+    trial.wait(
+        lambda: pieces,
+        ("no dataReceived", "没有 dataReceived"),
+        ("dataReceived", "dataReceived"),
+    )
+    trial.rest()
+    trial.expect(
+        len(pieces) == 1,
+        (f"dataReceived came {len(pieces)} times", f"dataReceived 来了 {len(pieces)} 次"),
+        ("once: its first call paused the transport", "一次：第一次调用就暂停了 transport"),
+    )
+
+
+@_check("R1", "a paused client is slowed down by the kernel", "暂停之后，内核让客户端慢下来")
+def back_pressure(trial: Trial) -> None:
+    client, recorder = trial.connect()
+    trial.do(lambda: recorder.transport.pauseProducing())
+    client.setblocking(False)
+    sent, most = 0, 64 * MIB
+    piece = bytes(MIB)
+    for _ in range(1000):
+        try:
+            sent += client.send(piece)
+        except BlockingIOError:
+            trial.rest(2)
+            if not select.select([], [client], [], 0.01)[1]:
+                break
+        if sent >= most:
+            break
+    trial.expect(
+        sent < most,
+        (
+            f"a paused transport has taken {sent:,} bytes from its client",
+            f"暂停的 transport 从客户端收了 {sent:,} 字节",
+        ),
+        ("nothing is read while paused: the kernel holds it", "暂停期间什么都不读：留给内核"),
+    )
+
+
+@_check("R1", "a paused transport still writes", "暂停的 transport 仍然写")
+def writes_while_paused(trial: Trial) -> None:
+    client, recorder = trial.connect()
+
+    def write() -> None:
+        recorder.transport.write(bytes(8 * MIB))
+        recorder.transport.pauseProducing()
+
+    trial.do(write)
+    trial.read(
+        client,
+        8 * MIB,
+        (
+            "reading was paused; of 8,388,608 bytes written {got} came; {end}",
+            "读已暂停；写的 8,388,608 字节里到了 {got} 字节；{end}",
+        ),
+        ("pauseProducing() pauses reading only", "pauseProducing() 只暂停读"),
+    )
+
+
+@_check(
+    "R1", "pausing twice, or after the end, does no harm", "暂停两次，或结束之后暂停，都没有害处"
+)
+def idempotent(trial: Trial) -> None:
+    client, recorder = trial.connect(Recorder(data=_upper))
+    transport = recorder.transport
+
+    def twice() -> None:
+        transport.pauseProducing()
+        transport.pauseProducing()
+        transport.resumeProducing()
+        transport.resumeProducing()
+
+    trial.do(twice)
+    ask(trial, client)
+    client.close()
+    trial.calls(recorder, "made", "data", "lost")
+    trial.do(twice)
+    trial.calls(recorder, "made", "data", "lost")
+
+
+@_check(
+    "R3",
+    "resumeProducing() after loseConnection() reads nothing",
+    "loseConnection() 之后 resumeProducing() 不再读",
+)
+def no_resume_after_close(trial: Trial) -> None:
+    client, recorder = trial.connect()
+
+    def finish() -> None:
+        recorder.transport.write(bytes(16 * MIB))
+        recorder.transport.loseConnection()
+        recorder.transport.resumeProducing()
+
+    trial.do(finish)
+    client.sendall(b"one more thing")
+    trial.rest()
+    trial.expect(
+        not recorder.received,
+        (
+            f"dataReceived got {bytes(recorder.received)!r} after loseConnection()",
+            f"loseConnection() 之后 dataReceived 收到 {bytes(recorder.received)!r}",
+        ),
+        (
+            "resumeProducing() has no effect on a closing connection",
+            "resumeProducing() 对关闭中的连接无效",
+        ),
+    )

@@ -1,0 +1,474 @@
+"""Drive a learner's reactor with real sockets, and say what was seen and what was expected.
+
+The reactor runs in a thread of its own. The check runs in the main thread, and is the client of
+each connection. `Trial.do` runs a function in the reactor's thread: a control connection wakes the
+loop, and its protocol calls the function. So a check needs no help from the reactor, and notices a
+reactor that hangs, spins, raises or ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from types import FrameType, ModuleType, TracebackType
+from typing import Any, Callable, NamedTuple, NoReturn, Optional
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+POLL = 0.001  # seconds between two looks at a condition
+IDLE_SECONDS = 0.1  # for which a loop with nothing to do is watched
+MAX_BUSY = 30  # percent of a processor; a loop that sleeps uses 1, one that spins 60 to 100
+Text = tuple[str, str]  # the same in English and in Chinese
+monotonic = time.monotonic  # a check may replace time.monotonic, which reactors use
+
+
+class Wrong(Exception):
+    """What a check has seen, and what it expected. `where` is a line of the learner's file."""
+
+    def __init__(
+        self, rule: str, seen: Text, expected: Text, where: Optional[Place] = None
+    ) -> None:
+        super().__init__(rule, seen, expected)
+        self.rule = rule
+        self.seen = seen
+        self.expected = expected
+        self.where = where
+
+
+class Place(NamedTuple):
+    """A line of the learner's file."""
+
+    line: int
+    code: str
+
+
+class Check(NamedTuple):
+    """One check of a step: the rule that it is about ("" if there is none), and its name."""
+
+    step: int
+    rule: str
+    title: Text
+    run: Callable[[Trial], None]
+    control: bool  # whether the reactor must serve a control connection beside the client
+    left_out: int  # a step in which this check is not made: there, the fault is on purpose
+
+
+Body = Callable[["Trial"], None]
+
+
+def registrar(checks: list[Check], step: int) -> Callable[..., Callable[[Body], Body]]:
+    """Return a decorator that adds a function to `checks`, as a check of that step."""
+
+    def check(
+        rule: str, en: str, zh: str, *, control: bool = True, left_out: int = 0
+    ) -> Callable[[Body], Body]:
+        def add(body: Body) -> Body:
+            checks.append(Check(step, rule, (en, zh), body, control, left_out))
+            return body
+
+        return add
+
+    return check
+
+
+class Recorder:
+    """A protocol that records its calls. A function given for a call runs within it."""
+
+    def __init__(
+        self,
+        made: Callable[[Any], object] | None = None,
+        data: Callable[[Any, bytes], object] | None = None,
+        lost: Callable[[Any], object] | None = None,
+    ) -> None:
+        self.transport: Any = None
+        self.calls: list[str] = []
+        self.received = bytearray()
+        self.reason: Any = None
+        self._made, self._data, self._lost = made, data, lost
+
+    def makeConnection(self, transport: Any) -> None:
+        self.calls.append("made")
+        self.transport = transport
+        if self._made:
+            self._made(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        call = "data" if data else "data of 0 bytes"
+        if self.calls[-1:] != [call]:
+            self.calls.append(call)
+        self.received += data
+        if self._data:
+            self._data(self.transport, data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.calls.append("lost")
+        self.reason = reason
+        if self._lost:
+            self._lost(self.transport)
+
+
+class _Control:
+    """Runs what the check has asked for, in the reactor's thread."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[Callable[[], None]] = deque()
+
+    def makeConnection(self, transport: Any) -> None:
+        pass
+
+    def dataReceived(self, data: bytes) -> None:
+        while self.jobs:
+            self.jobs.popleft()()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        pass
+
+
+class _Factory:
+    """Builds the protocols that the check has queued, in order."""
+
+    def __init__(self) -> None:
+        self.protocols: deque[Any] = deque()
+
+    def buildProtocol(self, address: Any) -> Any:
+        return self.protocols.popleft() if self.protocols else Recorder()
+
+    # The learner's port may call these, as Twisted's does.
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+
+class Trial:
+    """One reactor of the learner's module, and the clients of one check."""
+
+    def __init__(self, module: ModuleType, check: Check, patience: float) -> None:
+        self.module = module
+        self.check = check
+        self.patience = patience
+        self.reactor: Any = None
+        self._path = os.path.realpath(str(module.__file__))
+        self._address: Any = None
+        self._factory = _Factory()
+        self._error: BaseException | None = None
+        self._ended = False
+        self._clients: list[socket.socket] = []
+        self._control = _Control()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Make the reactor, listen, and run. Raises Wrong if that fails."""
+        self._thread.start()
+        self.wait(
+            lambda: self._address is not None,
+            ("listenTCP() does not return", "listenTCP() 没有返回"),
+            ("listenTCP() returns a port; run() serves it", "listenTCP() 返回端口，由 run() 服务"),
+        )
+        if self.check.control:
+            self._factory.protocols.append(self._control)
+            self._waker = self.client()
+
+    def _run(self) -> None:
+        try:
+            self.reactor = self.module.Reactor()
+            port = self.reactor.listenTCP(0, self._factory, interface="127.0.0.1")
+            self._address = ("127.0.0.1", port.getHost().port)
+            self.reactor.run()
+        except BaseException as error:
+            self._error = error
+        self._ended = True
+
+    def close(self) -> None:
+        """Close all clients, so that this reactor has nothing to do any more."""
+        for client in self._clients:
+            client.close()
+
+    # --- Saying what is wrong
+
+    def wrong(self, seen: Text, expected: Text, where: Place | None = None) -> NoReturn:
+        raise Wrong(self.check.rule, seen, expected, where)
+
+    def expect(self, true: object, seen: Text, expected: Text) -> None:
+        if not true:
+            self._check_running()
+            self.wrong(seen, expected)
+
+    def expect_now(self, true: object, seen: Text, expected: Text) -> None:
+        """Like expect(), for a reactor that has ended as it should."""
+        if not true:
+            self.wrong(seen, expected)
+
+    def wait(
+        self, condition: Callable[[], object], seen: Text | Callable[[], Text], expected: Text
+    ) -> None:
+        """Wait until `condition()` is true. If it never is, show where the reactor stands."""
+        deadline = monotonic() + self.patience
+        while not condition():
+            if monotonic() > deadline:
+                self._check_running()
+                self.wrong(seen() if callable(seen) else seen, expected, self.stands())
+            if self._ended and not condition():
+                self._check_running()
+            time.sleep(POLL)
+
+    def wait_for_end(self) -> None:
+        """Wait until run() has returned."""
+        deadline = monotonic() + self.patience
+        while not self._ended and monotonic() < deadline:
+            time.sleep(POLL)
+        if self._error is not None or not self._ended:
+            self._ended = self._error is not None
+            self._check_running()
+            self.wrong(
+                ("stop() was called, and run() goes on", "调用了 stop()，run() 却还在运行"),
+                ("run() returns after this iteration", "这一轮结束后 run() 返回"),
+                self.stands(),
+            )
+
+    def _check_running(self) -> None:
+        """Raise Wrong if run() has ended or raised."""
+        if self._error is not None:
+            name = "run()" if self._address else "Reactor() or listenTCP()"
+            shown = describe(self._error)
+            self.wrong(
+                (f"{name} raised {shown}", f"{name} 抛出了 {shown}"),
+                ("the loop goes on, whatever happens", "无论发生什么，事件循环都继续运行"),
+                place_of(self._error.__traceback__, self._path),
+            )
+        if self._ended:
+            self.wrong(
+                ("run() has returned", "run() 返回了"),
+                ("run() goes on until stop()", "run() 一直运行，直到 stop()"),
+            )
+
+    def stands(self) -> Place | None:
+        """Return the line of the learner's file in which the reactor's thread stands."""
+        frame: FrameType | None = sys._current_frames().get(self._thread.ident or 0)
+        while frame is not None and os.path.realpath(frame.f_code.co_filename) != self._path:
+            frame = frame.f_back
+        return None if frame is None else place(self._path, frame.f_lineno)
+
+    # --- Acting
+
+    def do(self, function: Callable[[], Any]) -> Any:
+        """Run a function in the reactor's thread. Return what it returns, or raise its error.
+
+        Raises Wrong if the loop does not get to it."""
+        result: list[Any] = []
+        errors: list[BaseException] = []
+
+        def job() -> None:
+            try:
+                result.append(function())
+            except BaseException as error:
+                errors.append(error)
+
+        self._control.jobs.append(job)
+        with contextlib.suppress(OSError):
+            self._waker.send(b"x")
+        self.wait(
+            lambda: result or errors,
+            (
+                f"the loop served no other client for {self.patience:g} s",
+                f"事件循环有 {self.patience:g} 秒没有服务其他客户端",
+            ),
+            ("no callback and no call waits", "任何回调和调用都不等待"),
+        )
+        if errors:
+            where = place_of(errors[0].__traceback__, self._path)
+            if where is None:
+                raise errors[0]
+            shown = describe(errors[0])
+            self.wrong(
+                (f"a call raised {shown}", f"调用抛出了 {shown}"),
+                ("no exception", "没有异常"),
+                where,
+            )
+        return result[0]
+
+    def client(self, receive_buffer: int = 0) -> socket.socket:
+        """Connect a client. Its calls wait at most `patience` seconds."""
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._clients.append(client)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(self.patience)
+        try:
+            client.connect(self._address)
+        except OSError as error:
+            self._check_running()
+            shown = describe(error)
+            self.wrong(
+                (f"a client cannot connect: {shown}", f"客户端连不上：{shown}"),
+                ("the port listens", "端口在监听"),
+                self.stands(),
+            )
+        return client
+
+    def connect(
+        self, protocol: Any = None, receive_buffer: int = 0
+    ) -> tuple[socket.socket, Recorder]:
+        """Connect a client, and wait until its protocol has its transport."""
+        protocol = protocol or Recorder()
+        self._factory.protocols.append(protocol)
+        client = self.client(receive_buffer)
+        self.wait(
+            lambda: protocol.transport is not None,
+            (
+                "a client has connected, and its protocol got no makeConnection(transport)",
+                "客户端已连接，它的协议却没有收到 makeConnection(transport)",
+            ),
+            ("makeConnection(transport) at once", "立刻调用 makeConnection(transport)"),
+        )
+        return client, protocol
+
+    def read(self, client: socket.socket, count: int, seen: Text, expected: Text) -> bytes:
+        """Read exactly `count` bytes. In `seen`, {got} is how many came, {end} how it ended."""
+        data, end = self._read(client, count)
+        if len(data) < count:
+            self._wrong_read(data, end, seen, expected)
+        return data
+
+    def read_all(self, client: socket.socket, seen: Text, expected: Text) -> bytes:
+        """Read until the end of the stream, and return it all."""
+        data, end = self._read(client, 1 << 40)
+        if end != _END:
+            self._wrong_read(data, end, seen, expected)
+        return data
+
+    def _read(self, client: socket.socket, count: int, size: int = 0) -> tuple[bytes, Text]:
+        data = bytearray()
+        while len(data) < count:
+            try:
+                chunk = client.recv(size or min(1 << 18, count - len(data)))
+            except socket.timeout:
+                self._check_running()
+                return bytes(data), (
+                    f"nothing more came for {self.patience:g} s",
+                    f"之后 {self.patience:g} 秒没有数据",
+                )
+            except OSError as error:
+                return bytes(data), (describe(error), describe(error))
+            if not chunk:
+                return bytes(data), _END
+            data += chunk
+        return bytes(data), ("", "")
+
+    def read_to_end(self, client: socket.socket) -> tuple[bytes, Text]:
+        """Read until the connection ends, or nothing comes. Return the bytes, and how it ended."""
+        return self._read(client, 1 << 40)
+
+    def read_some(self, client: socket.socket) -> tuple[bytes, Text]:
+        """Read one chunk. Return it, and how the connection has ended, if it has."""
+        return self._read(client, 1, 1 << 15)
+
+    def _wrong_read(self, data: bytes, end: Text, seen: Text, expected: Text) -> NoReturn:
+        self._check_running()
+        en, zh = (
+            text.replace("{got}", f"{len(data):,}").replace("{end}", how)
+            for text, how in zip(seen, end)
+        )
+        self.wrong((en, zh), expected, self.stands())
+
+    def is_silent(self, client: socket.socket, seconds: float = 0.05) -> bool:
+        """Return whether the client gets nothing, not even an end, for a while."""
+        return not select.select([client], [], [], seconds)[0]
+
+    def expect_idle(self, when: Text, expected: Text) -> None:
+        """Let time pass, and expect that the reactor's thread sleeps."""
+        before = self.do(time.thread_time)
+        began = monotonic()
+        time.sleep(IDLE_SECONDS)
+        percent = int(100 * (self.do(time.thread_time) - before) / (monotonic() - began))
+        en = f"{when[0]}, the loop uses {percent} % of a processor to do nothing"
+        self.expect(
+            percent <= MAX_BUSY, (en, f"{when[1]}，事件循环空转，占用处理器 {percent}%"), expected
+        )
+
+    def calls(self, recorder: Recorder, *expected: str) -> None:
+        """Wait until the protocol got these calls, and expect that no other call follows."""
+        shown = ", ".join(expected)
+
+        def seen() -> Text:
+            got = ", ".join(recorder.calls) or "-"
+            return (f"the protocol's calls: {got}", f"协议收到的调用：{got}")
+
+        want = (f"the calls: {shown}", f"应收到的调用：{shown}")
+        self.wait(lambda: recorder.calls[: len(expected)] == list(expected), seen, want)
+        if self.check.control and not self._ended:
+            self.rest()
+        self.expect(recorder.calls == list(expected), seen(), want)
+
+    def rest(self, turns: int = 5) -> None:
+        """Let the loop iterate, for what should not happen."""
+        for _ in range(turns):
+            self.do(lambda: None)
+
+
+_END = ("the connection was closed", "连接被关闭")
+
+
+def reset(client: socket.socket) -> None:
+    """Close the client's socket with a reset, as a crashed client does."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    client.close()
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as its last line in a traceback."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+
+
+def place(path: str, line: int) -> Place:
+    """Return a line of the learner's file, with its code."""
+    linecache.checkcache(path)
+    return Place(line, linecache.getline(path, line).strip())
+
+
+def place_of(trace: TracebackType | None, path: str) -> Place | None:
+    """Return the innermost line of the file `path` in a traceback."""
+    found = [frame for frame, _ in traceback.walk_tb(trace)]
+    lines = [line for _, line in traceback.walk_tb(trace)]
+    for frame, line in reversed(list(zip(found, lines))):
+        if os.path.realpath(frame.f_code.co_filename) == path:
+            return place(path, line)
+    return None
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[list[str]]:
+    """Capture what is logged or printed to standard error, as a list of texts."""
+    import io
+    import logging
+
+    texts: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(logging.Formatter().format(record))
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            texts.append(text)
+            return len(text)
+
+    handler = Handler()
+    before = sys.stderr
+    logging.getLogger().addHandler(handler)
+    sys.stderr = Stream()
+    try:
+        yield texts
+    finally:
+        sys.stderr = before
+        logging.getLogger().removeHandler(handler)
