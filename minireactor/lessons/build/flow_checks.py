@@ -132,7 +132,7 @@ def not_asked_above_low(trial: Trial) -> None:
 
     def resumed(source: Source) -> None:
         if source.made < 64 * MIB:
-            source.write(bytes(MIB))
+            source.write(bytes(16 * MIB))  # more than the kernel takes
 
     source = Source(recorder, resumed)
     trial.do(lambda: recorder.transport.registerProducer(source, False))
@@ -267,6 +267,18 @@ def close_waits(trial: Trial) -> None:
             "loseConnection() 之后写 14 字节并 unregisterProducer()：到了 {got} 字节；{end}",
         ),
         ("14 bytes, then the end", "14 字节，然后结束"),
+    )
+    client, recorder = trial.connect()
+    source = Source(recorder)
+    trial.do(begin)
+    trial.do(lambda: recorder.transport.unregisterProducer())
+    trial.read_all(
+        client,
+        (
+            "unregisterProducer() after loseConnection(), nothing pending: no end; {end}",
+            "loseConnection() 之后 unregisterProducer()，没有积压：没有结束；{end}",
+        ),
+        ("unregisterProducer() looks whether to close", "unregisterProducer() 看看是否该关闭"),
     )
     trial.expect(
         got == b"the last words",
@@ -444,9 +456,11 @@ def resumed_later(trial: Trial) -> None:
 def overfills(trial: Trial) -> None:
     client, recorder = trial.connect()
     total = 4 * MIB
+    highest = [0]
 
     def resumed(source: Source) -> None:
         _fill(source, total - source.made, 16 * KIB)
+        highest[0] = max(highest[0], source.transport.pending)
         if source.made == total:
             recorder.transport.unregisterProducer()
             recorder.transport.loseConnection()
@@ -468,6 +482,17 @@ def overfills(trial: Trial) -> None:
         (
             "the state changes first, and the producer is called last",
             "先改状态，最后调用生产者",
+        ),
+    )
+    trial.expect(
+        highest[0] <= HIGH + 16 * KIB,
+        (
+            f"in resumeProducing(), writes of 16,384 bytes went on to {highest[0]:,} bytes pending",
+            f"在 resumeProducing() 里每次写 16,384 字节，一直写到积压 {highest[0]:,} 字节",
+        ),
+        (
+            "paused again within this call: the state changes first, the producer comes last",
+            "就在这次调用里再次暂停：先改状态，最后调用生产者",
         ),
     )
     order = "".join("P" if event == "pause" else "R" for event in source.events)

@@ -20,6 +20,7 @@ from minireactor.lessons.build.trial import (
     Text,
     Trial,
     Wrong,
+    count_wake_ups,
     describe,
     place,
     place_of,
@@ -53,6 +54,7 @@ def _put(file: IO[str], **what: Any) -> None:
 
 
 def _judge(path: str, step: int, patience: float, file: IO[str]) -> None:
+    count_wake_ups()
     module = load(path, patience)
     for number, check in enumerate(CHECKS):
         if check.step > step or check.left_out == step:
@@ -62,6 +64,11 @@ def _judge(path: str, step: int, patience: float, file: IO[str]) -> None:
         try:
             trial.start()
             check.run(trial)
+        except OSError as error:
+            trial.wrong(
+                (f"the client's socket: {describe(error)}", f"客户端的套接字：{describe(error)}"),
+                ("the connection stays open", "连接保持打开"),
+            )
         finally:
             trial.close()
         _put(file, passed=number)
