@@ -681,7 +681,10 @@ ANSWERS = [
         9,
         "reads-after-close",
         [
-            ('        self.reading = self.state == "open"\n', '        self.reading = self.state != "closed"\n'),
+            (
+                '        self.reading = self.state == "open"\n',
+                '        self.reading = self.state != "closed"\n',
+            ),
             ('        elif self.state == "open":\n', "        elif self.reading:\n"),
         ],
         "R3",

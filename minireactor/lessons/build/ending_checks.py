@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import time
 from typing import Any
 
 from minireactor.lessons.build.loop_checks import MIB, ask, expect_same, pattern
@@ -14,8 +13,7 @@ from minireactor.lessons.build.trial import (
     Recorder,
     Text,
     Trial,
-    captured,
-    describe,
+    clock,
     monotonic,
     registrar,
     reset,
@@ -26,13 +24,6 @@ CHECKS: list[Check] = []
 
 def _upper(transport: Any, data: bytes) -> None:
     transport.write(data.upper())
-
-
-class Boom(BaseException):
-    """An exception of a program's own, which is no subclass of Exception."""
-
-
-Boom.__module__ = "__main__"  # a traceback then shows the bare name
 
 
 def reason_of(recorder: Recorder) -> BaseException | None:
@@ -87,82 +78,6 @@ def write_after_end(trial: Trial) -> None:
     trial.do(lambda: recorder.transport.write(b"too late"))
     other, _ = trial.connect(Recorder(data=_upper))
     ask(trial, other)
-
-
-@_check(
-    "B3",
-    "an exception in dataReceived ends its connection only",
-    "dataReceived 里的异常只结束这一个连接",
-)
-def data_raises(trial: Trial) -> None:
-    _ends_only_its_own(trial, "dataReceived", data=_boom)
-
-
-@_check(
-    "B3",
-    "an exception in makeConnection ends its connection only",
-    "makeConnection 里的异常只结束这一个连接",
-)
-def made_raises(trial: Trial) -> None:
-    _ends_only_its_own(trial, "makeConnection", made=_boom)
-
-
-def _boom(*ignored: Any) -> None:
-    raise Boom("boom")
-
-
-def _ends_only_its_own(trial: Trial, name: str, **hooks: Any) -> None:
-    other, _ = trial.connect(Recorder(data=_upper))
-    with captured() as logged:
-        client, recorder = trial.connect(Recorder(**hooks))
-        client.sendall(bytes(1000))
-        trial.wait(
-            lambda: "lost" in recorder.calls,
-            (f"{name} raised Boom; no connectionLost", f"{name} 抛出了 Boom；没有 connectionLost"),
-            ("connectionLost, with Boom as the reason", "connectionLost，原因是 Boom"),
-        )
-        ask(trial, other)
-        trial.rest()
-    lost = recorder.calls.count("lost")
-    trial.expect(
-        lost == 1,
-        (f"connectionLost was called {lost} times", f"connectionLost 被调用了 {lost} 次"),
-        ("once", "一次"),
-    )
-    value = reason_of(recorder)
-    shown = "None" if value is None else describe(value)
-    trial.expect(
-        isinstance(value, Boom),
-        (f"{name} raised Boom; the reason is {shown}", f"{name} 抛出了 Boom；原因却是 {shown}"),
-        (
-            "Failure(), made in the except block, holds the exception",
-            "在 except 块里创建的 Failure() 带着这个异常",
-        ),
-    )
-    trial.expect(
-        any("boom" in text for text in logged),
-        (
-            f"{name} raised Boom('boom'), and nothing was logged",
-            f"{name} 抛出了 Boom('boom')，日志里什么都没有",
-        ),
-        ("the exception is logged with its traceback", "异常连同 traceback 写进日志"),
-    )
-
-
-@_check(
-    "B3",
-    "an exception in a delayed call or in connectionLost stops nothing",
-    "延迟调用或 connectionLost 里的异常不影响其他",
-)
-def others_raise(trial: Trial) -> None:
-    with captured():
-        trial.do(lambda: trial.reactor.callLater(0, _boom))
-        trial.rest()
-        client, recorder = trial.connect(Recorder(lost=_boom))
-        client.close()
-        trial.calls(recorder, "made", "lost")
-        other, _ = trial.connect(Recorder(data=_upper))
-        ask(trial, other)
 
 
 @_check("E8", "stop() ends all connections", "stop() 结束所有连接")
@@ -370,8 +285,7 @@ def limited(trial: Trial) -> None:
     _, recorder = trial.connect()
     trial.do(lambda: recorder.transport.loseConnection())
     trial.rest()
-    time.monotonic = lambda: monotonic() + 3600  # an hour later
-    try:
+    with clock.changed(lambda seconds: seconds + 3600):  # an hour later
         trial.rest()
         trial.wait(
             lambda: "lost" in recorder.calls,
@@ -384,9 +298,48 @@ def limited(trial: Trial) -> None:
                 "用 callLater() 在 LINGER_SECONDS 之后关闭",
             ),
         )
-    finally:
-        time.monotonic = monotonic
     trial.calls(recorder, "made", "lost")
+
+
+class HalfCloseable(Recorder):
+    """A protocol that goes on when one half of the connection has ended."""
+
+    def readConnectionLost(self) -> None:
+        self.calls.append("read lost")
+
+    def writeConnectionLost(self) -> None:
+        self.calls.append("write lost")
+
+
+@_check(
+    "E7",
+    "a half-closeable protocol learns which half has ended",
+    "可半关闭的协议会知道哪一半结束了",
+)
+def half_close(trial: Trial) -> None:
+    client, recorder = trial.connect(HalfCloseable())
+    client.shutdown(socket.SHUT_WR)
+    trial.calls(recorder, "made", "read lost")
+
+    def finish() -> None:
+        recorder.transport.write(b"the answer")
+        recorder.transport.loseWriteConnection()
+
+    trial.do(finish)
+    got = trial.read_all(
+        client,
+        (
+            "the client ended its stream; of 10 bytes after that {got} came; {end}",
+            "客户端结束了自己的流；之后写的 10 字节里到了 {got} 字节；{end}",
+        ),
+        ("10 bytes, then the end", "10 字节，然后结束"),
+    )
+    trial.expect(
+        got == b"the answer",
+        (f"the client got {got!r}", f"客户端收到 {got!r}"),
+        ("b'the answer'",) * 2,
+    )
+    trial.calls(recorder, "made", "read lost", "write lost", "lost")
 
 
 # --- 9. Reading

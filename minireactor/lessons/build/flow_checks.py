@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Callable
 
-from minireactor.lessons.build.ending_checks import reason_of
 from minireactor.lessons.build.loop_checks import MIB, expect_same, pattern
-from minireactor.lessons.build.trial import Check, Recorder, Text, Trial, captured, registrar
+from minireactor.lessons.build.trial import Check, Recorder, Text, Trial, registrar
 
 CHECKS: list[Check] = []
 KIB = 1 << 10
@@ -287,29 +286,6 @@ def close_waits(trial: Trial) -> None:
             "b'the last words', written before unregisterProducer()",
             "unregisterProducer() 之前写的 b'the last words'",
         ),
-    )
-
-
-@_check("B3", "a producer that raises ends its connection only", "生产者抛出异常，只结束这一个连接")
-def producer_raises(trial: Trial) -> None:
-    def boom(source: Source) -> None:
-        raise RuntimeError("boom")
-
-    _, recorder = trial.connect()
-    with captured():
-        trial.do(lambda: recorder.transport.registerProducer(Source(recorder, boom), False))
-        trial.wait(
-            lambda: "lost" in recorder.calls,
-            (
-                "resumeProducing() raised; no connectionLost",
-                "resumeProducing() 抛出异常；没有 connectionLost",
-            ),
-            ("connectionLost with this exception", "connectionLost，带着这个异常"),
-        )
-    trial.expect(
-        "boom" in str(reason_of(recorder)),
-        (f"the reason is {reason_of(recorder)!r}", f"原因是 {reason_of(recorder)!r}"),
-        ("the exception of the producer", "生产者的异常"),
     )
 
 

@@ -20,6 +20,7 @@ from minireactor.lessons.build.trial import (
     Text,
     Trial,
     Wrong,
+    clock,
     count_wake_ups,
     describe,
     place,
@@ -55,6 +56,7 @@ def _put(file: IO[str], **what: Any) -> None:
 
 def _judge(path: str, step: int, patience: float, file: IO[str]) -> None:
     count_wake_ups()
+    clock.install()
     module = load(path, patience)
     for number, check in enumerate(CHECKS):
         if check.step > step or check.left_out == step:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from typing import Any
 
-from minireactor.lessons.build.trial import Check, Recorder, Trial, monotonic, registrar
+from minireactor.lessons.build.trial import Check, Recorder, Trial, clock, monotonic, registrar
 
 CHECKS: list[Check] = []
 MIB = 1 << 20
@@ -429,7 +428,7 @@ def ordered(trial: Trial) -> None:
 
     def later() -> None:
         now = monotonic()
-        with _clock(lambda: now):  # so that two calls are due at the very same time
+        with clock.changed(lambda seconds: now):  # two calls are due at the very same time
             for delay, name in ((0.03, "c"), (0.01, "a1"), (0.02, "b"), (0.01, "a2")):
                 trial.reactor.callLater(delay, order.append, name)
 
@@ -544,13 +543,3 @@ def again_and_again(trial: Trial) -> None:
 def stop(trial: Trial) -> None:
     trial.do(lambda: trial.reactor.callLater(0, trial.reactor.stop))
     trial.wait_for_end()
-
-
-@contextlib.contextmanager
-def _clock(clock: Any) -> Any:
-    """Replace time.monotonic for a while."""
-    time.monotonic = clock
-    try:
-        yield
-    finally:
-        time.monotonic = monotonic

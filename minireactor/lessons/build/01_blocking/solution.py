@@ -10,7 +10,7 @@ READ_SIZE = 64 * 1024  # bytes
 
 
 class Reactor:
-    """The loop."""
+    """The loop. It calls doRead() of its port."""
 
     def run(self):
         """Serve the port for ever."""
@@ -18,27 +18,8 @@ class Reactor:
             self.port.doRead()
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
-        """Listen on `port`, or on any free one if it is 0."""
         self.port = Port(self, port, factory, backlog, interface)
         return self.port
-
-
-class Port:
-    """A listening socket: each connection to it gets a protocol of the factory."""
-
-    def __init__(self, reactor, port, factory, backlog, interface):
-        sock = socket.create_server((interface, port), backlog=backlog)
-        self.reactor = reactor
-        self.socket = sock
-        self.factory = factory
-
-    def doRead(self):
-        """Accept one connection, and start it."""
-        connection = Connection(self.reactor, self.socket.accept()[0])
-        connection.start(self.factory)
-
-    def getHost(self):
-        return from_sockaddr(self.socket.getsockname())
 
 
 class Connection:
@@ -48,24 +29,43 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol = None
-        self._peer = sock.getpeername()
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory):
-        """Build the protocol, connect it, and give it all input until its end."""
+        """Connect a protocol, and give it all input until its end."""
         self.protocol = factory.buildProtocol(self.getPeer())
         self.protocol.makeConnection(self)
         while data := self.socket.recv(READ_SIZE):
             self.protocol.dataReceived(data)
-        self.connectionLost(Failure(error.ConnectionDone()))
+        self.connectionLost(error.ConnectionDone())
+
+    def getHost(self):
+        return from_sockaddr(self._host)
+
+    def getPeer(self):
+        return from_sockaddr(self._peer)
 
     def write(self, data):
         """Send bytes."""
         self.socket.sendall(data)
 
     def connectionLost(self, reason):
-        """Close. The protocol gets its last call."""
+        """Close at once. The protocol gets its last call."""
         self.socket.close()
-        self.protocol.connectionLost(reason)
+        self.protocol.connectionLost(Failure(reason))
 
-    def getPeer(self):
-        return from_sockaddr(self._peer)
+
+class Port:
+    """A listening socket. Each connection to it gets a protocol of the factory."""
+
+    def __init__(self, reactor, port, factory, backlog, host):
+        self.socket = socket.create_server((host, port), backlog=backlog)
+        self.reactor, self.factory = reactor, factory
+
+    def doRead(self):
+        """Accept one connection, and start it."""
+        connection = Connection(self.reactor, self.socket.accept()[0])
+        connection.start(self.factory)
+
+    def getHost(self):
+        return from_sockaddr(self.socket.getsockname())

@@ -12,7 +12,7 @@ READ_SIZE = 64 * 1024  # bytes
 
 
 class Reactor:
-    """The loop: it waits for events, and calls doRead() of whoever watches them."""
+    """The loop. It calls doRead() of its targets: ports and connections."""
 
     def __init__(self):
         self._selector = selectors.DefaultSelector()
@@ -29,27 +29,66 @@ class Reactor:
             target = key.data
             target.doRead()
 
+    def watch(self, target, events):
+        """Wait for READ or (0) for nothing on behalf of `target`."""
+        if events:
+            self._selector.register(target.socket, events, target)
+        else:
+            self._selector.unregister(target.socket)
+
+    def forget(self, target):
+        self.watch(target, 0)
+        target.socket.close()
+
     def listenTCP(self, port, factory, backlog=50, interface=""):
-        """Listen on `port`, or on any free one if it is 0."""
         return Port(self, port, factory, backlog, interface)
 
-    def watch(self, target, events):
-        """Wait for READ, or for nothing any more (0), on behalf of `target`."""
-        if events:
-            self._selector.register(target, events, target)
+
+class Connection:
+    """A transport: the socket of one client, and the protocol that talks through it."""
+
+    def __init__(self, reactor, sock):
+        self.reactor = reactor
+        self.socket = sock
+        self.protocol = None
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
+
+    def start(self, factory):
+        """Connect a protocol, and begin to read."""
+        self.protocol = factory.buildProtocol(self.getPeer())
+        self.reactor.watch(self, READ)
+        self.protocol.makeConnection(self)
+
+    def getHost(self):
+        return from_sockaddr(self._host)
+
+    def getPeer(self):
+        return from_sockaddr(self._peer)
+
+    def write(self, data):
+        """Send bytes."""
+        self.socket.sendall(data)
+
+    def doRead(self):
+        data = self.socket.recv(READ_SIZE)
+        if data == b"":
+            self.connectionLost(error.ConnectionDone())
         else:
-            self._selector.unregister(target)
+            self.protocol.dataReceived(data)
+
+    def connectionLost(self, reason):
+        """Close at once. The protocol gets its last call."""
+        self.reactor.forget(self)
+        self.protocol.connectionLost(Failure(reason))
 
 
 class Port:
-    """A listening socket: each connection to it gets a protocol of the factory."""
+    """A listening socket. Each connection to it gets a protocol of the factory."""
 
-    def __init__(self, reactor, port, factory, backlog, interface):
-        sock = socket.create_server((interface, port), backlog=backlog)
-        sock.setblocking(False)
-        self.reactor = reactor
-        self.socket = sock
-        self.factory = factory
+    def __init__(self, reactor, port, factory, backlog, host):
+        self.socket = socket.create_server((host, port), backlog=backlog)
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
         reactor.watch(self, READ)
 
     def doRead(self):
@@ -62,46 +101,3 @@ class Port:
 
     def getHost(self):
         return from_sockaddr(self.socket.getsockname())
-
-    def fileno(self):
-        return self.socket.fileno()
-
-
-class Connection:
-    """A transport: the socket of one client, and the protocol that talks through it."""
-
-    def __init__(self, reactor, sock):
-        self.reactor = reactor
-        self.socket = sock
-        self.protocol = None
-        self._peer = sock.getpeername()
-
-    def start(self, factory):
-        """Build the protocol, and connect it."""
-        self.protocol = factory.buildProtocol(self.getPeer())
-        self.reactor.watch(self, READ)
-        self.protocol.makeConnection(self)
-
-    def write(self, data):
-        """Send bytes."""
-        self.socket.sendall(data)
-
-    def doRead(self):
-        """Read: there is input, or its end."""
-        data = self.socket.recv(READ_SIZE)
-        if not data:
-            self.connectionLost(Failure(error.ConnectionDone()))
-        else:
-            self.protocol.dataReceived(data)
-
-    def connectionLost(self, reason):
-        """Close. The protocol gets its last call."""
-        self.reactor.watch(self, 0)
-        self.socket.close()
-        self.protocol.connectionLost(reason)
-
-    def getPeer(self):
-        return from_sockaddr(self._peer)
-
-    def fileno(self):
-        return self.socket.fileno()

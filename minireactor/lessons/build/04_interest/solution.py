@@ -12,11 +12,11 @@ READ_SIZE = 64 * 1024  # bytes
 
 
 class Reactor:
-    """The loop: it waits for events, and calls doRead() and doWrite() of whoever watches them."""
+    """The loop. It calls doRead() and doWrite() of its targets: ports and connections."""
 
     def __init__(self):
+        self.targets = {}  # and the events that they wait for
         self._selector = selectors.DefaultSelector()
-        self._watched = {}  # target: its events
 
     def run(self):
         """Run the loop for ever."""
@@ -29,52 +29,28 @@ class Reactor:
         for key, events in ready:
             target = key.data
             # An earlier event of this iteration may have closed the target.
-            if events & READ & self._watched.get(target, 0):
+            if events & READ & self.targets.get(target, 0):
                 target.doRead()
-            if events & WRITE & self._watched.get(target, 0):
+            if events & WRITE & self.targets.get(target, 0):
                 target.doWrite()
-
-    def listenTCP(self, port, factory, backlog=50, interface=""):
-        """Listen on `port`, or on any free one if it is 0."""
-        return Port(self, port, factory, backlog, interface)
 
     def watch(self, target, events):
         """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
-        before = self._watched.pop(target, 0)
-        if events:
-            self._watched[target] = events
-        if not before and events:
-            self._selector.register(target, events, target)
-        elif before and not events:
-            self._selector.unregister(target)
-        elif before != events:
-            self._selector.modify(target, events, target)
+        before, self.targets[target] = self.targets.get(target, 0), events
+        if before and events:
+            self._selector.modify(target.socket, events, target)
+        elif events:
+            self._selector.register(target.socket, events, target)
+        elif before:
+            self._selector.unregister(target.socket)
 
+    def forget(self, target):
+        self.watch(target, 0)
+        del self.targets[target]
+        target.socket.close()
 
-class Port:
-    """A listening socket: each connection to it gets a protocol of the factory."""
-
-    def __init__(self, reactor, port, factory, backlog, interface):
-        sock = socket.create_server((interface, port), backlog=backlog)
-        sock.setblocking(False)
-        self.reactor = reactor
-        self.socket = sock
-        self.factory = factory
-        reactor.watch(self, READ)
-
-    def doRead(self):
-        """Accept one connection, and start it."""
-        try:
-            connection = Connection(self.reactor, self.socket.accept()[0])
-        except OSError:
-            return  # the client has gone again
-        connection.start(self.factory)
-
-    def getHost(self):
-        return from_sockaddr(self.socket.getsockname())
-
-    def fileno(self):
-        return self.socket.fileno()
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        return Port(self, port, factory, backlog, interface)
 
 
 class Connection:
@@ -86,16 +62,21 @@ class Connection:
         self.socket = sock
         self.protocol = None
         self._buffer = bytearray()
-        self._peer = sock.getpeername()
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory):
-        """Build the protocol, and connect it."""
+        """Connect a protocol, and begin to read."""
         self.protocol = factory.buildProtocol(self.getPeer())
         self._update()
         self.protocol.makeConnection(self)
 
+    def getHost(self):
+        return from_sockaddr(self._host)
+
+    def getPeer(self):
+        return from_sockaddr(self._peer)
+
     def _update(self):
-        """Watch the events for which there is something to do."""
         self.reactor.watch(self, READ | (WRITE if self._buffer else 0))
 
     @property
@@ -109,7 +90,6 @@ class Connection:
         self._update()
 
     def doWrite(self):
-        """Send: the socket is writable."""
         try:
             sent = self.socket.send(self._buffer)
         except BlockingIOError:
@@ -118,25 +98,38 @@ class Connection:
         self._update()
 
     def doRead(self):
-        """Read: there is input, or its end."""
         try:
             data = self.socket.recv(READ_SIZE)
         except BlockingIOError:
             return
-        if not data:
-            self.connectionLost(Failure(error.ConnectionDone()))
+        if data == b"":
+            self.connectionLost(error.ConnectionDone())
         else:
             self.protocol.dataReceived(data)
 
     def connectionLost(self, reason):
-        """Close. The protocol gets its last call."""
+        """Close at once. The protocol gets its last call."""
         self._buffer.clear()
-        self.reactor.watch(self, 0)
-        self.socket.close()
-        self.protocol.connectionLost(reason)
+        self.reactor.forget(self)
+        self.protocol.connectionLost(Failure(reason))
 
-    def getPeer(self):
-        return from_sockaddr(self._peer)
 
-    def fileno(self):
-        return self.socket.fileno()
+class Port:
+    """A listening socket. Each connection to it gets a protocol of the factory."""
+
+    def __init__(self, reactor, port, factory, backlog, host):
+        self.socket = socket.create_server((host, port), backlog=backlog)
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
+        reactor.watch(self, READ)
+
+    def doRead(self):
+        """Accept one connection, and start it."""
+        try:
+            connection = Connection(self.reactor, self.socket.accept()[0])
+        except OSError:
+            return  # the client has gone again
+        connection.start(self.factory)
+
+    def getHost(self):
+        return from_sockaddr(self.socket.getsockname())

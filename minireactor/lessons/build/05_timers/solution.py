@@ -15,23 +15,25 @@ READ_SIZE = 64 * 1024  # bytes
 
 
 class Reactor:
-    """The loop: it waits for events, and calls doRead() and doWrite() of whoever watches them."""
+    """The loop. It calls doRead() and doWrite() of its targets: ports and connections."""
+
+    seconds = staticmethod(time.monotonic)
 
     def __init__(self):
-        self.running = False
+        self.targets = {}  # and the events that they wait for
         self._selector = selectors.DefaultSelector()
-        self._watched = {}  # target: its events
         self._calls = []  # a heap: the earliest comes first
-        self._numbers = itertools.count()  # calls for the same time keep their order
+        self._numbers = itertools.count()  # calls for the same time come in this order
+        self._running = False
 
     def run(self):
         """Run the loop until stop()."""
-        self.running = True
-        while self.running:
+        self._running = True
+        while self._running:
             self.iterate(None)
 
     def stop(self):
-        self.running = False
+        self._running = False
 
     def iterate(self, delay=0.0):
         """Run one iteration, which waits at most `delay` seconds: input first, then due calls."""
@@ -43,18 +45,27 @@ class Reactor:
         for key, events in ready:
             target = key.data
             # An earlier event of this iteration may have closed the target.
-            if events & READ & self._watched.get(target, 0):
+            if events & READ & self.targets.get(target, 0):
                 target.doRead()
-            if events & WRITE & self._watched.get(target, 0):
+            if events & WRITE & self.targets.get(target, 0):
                 target.doWrite()
-        due = []
         while self._calls and self._calls[0][0] <= now:
-            due.append(heapq.heappop(self._calls)[2])
-        for call in due:
-            call.run()
+            heapq.heappop(self._calls)[2].run()
 
-    def seconds(self):
-        return time.monotonic()
+    def watch(self, target, events):
+        """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
+        before, self.targets[target] = self.targets.get(target, 0), events
+        if before and events:
+            self._selector.modify(target.socket, events, target)
+        elif events:
+            self._selector.register(target.socket, events, target)
+        elif before:
+            self._selector.unregister(target.socket)
+
+    def forget(self, target):
+        self.watch(target, 0)
+        del self.targets[target]
+        target.socket.close()
 
     def callLater(self, delay, f, *a, **k):
         """Call `f(*a, **k)` in `delay` seconds, in a later iteration."""
@@ -63,25 +74,10 @@ class Reactor:
         return call
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
-        """Listen on `port`, or on any free one if it is 0."""
         return Port(self, port, factory, backlog, interface)
-
-    def watch(self, target, events):
-        """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
-        before = self._watched.pop(target, 0)
-        if events:
-            self._watched[target] = events
-        if not before and events:
-            self._selector.register(target, events, target)
-        elif before and not events:
-            self._selector.unregister(target)
-        elif before != events:
-            self._selector.modify(target, events, target)
 
 
 class DelayedCall:
-    """A call of callLater(), until it has been made or cancelled."""
-
     def __init__(self, function):
         self._function = function
 
@@ -97,32 +93,6 @@ class DelayedCall:
             function()
 
 
-class Port:
-    """A listening socket: each connection to it gets a protocol of the factory."""
-
-    def __init__(self, reactor, port, factory, backlog, interface):
-        sock = socket.create_server((interface, port), backlog=backlog)
-        sock.setblocking(False)
-        self.reactor = reactor
-        self.socket = sock
-        self.factory = factory
-        reactor.watch(self, READ)
-
-    def doRead(self):
-        """Accept one connection, and start it."""
-        try:
-            connection = Connection(self.reactor, self.socket.accept()[0])
-        except OSError:
-            return  # the client has gone again
-        connection.start(self.factory)
-
-    def getHost(self):
-        return from_sockaddr(self.socket.getsockname())
-
-    def fileno(self):
-        return self.socket.fileno()
-
-
 class Connection:
     """A transport: the socket of one client, and the protocol that talks through it."""
 
@@ -132,16 +102,21 @@ class Connection:
         self.socket = sock
         self.protocol = None
         self._buffer = bytearray()
-        self._peer = sock.getpeername()
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory):
-        """Build the protocol, and connect it."""
+        """Connect a protocol, and begin to read."""
         self.protocol = factory.buildProtocol(self.getPeer())
         self._update()
         self.protocol.makeConnection(self)
 
+    def getHost(self):
+        return from_sockaddr(self._host)
+
+    def getPeer(self):
+        return from_sockaddr(self._peer)
+
     def _update(self):
-        """Watch the events for which there is something to do."""
         self.reactor.watch(self, READ | (WRITE if self._buffer else 0))
 
     @property
@@ -155,7 +130,6 @@ class Connection:
         self._update()
 
     def doWrite(self):
-        """Send: the socket is writable."""
         try:
             sent = self.socket.send(self._buffer)
         except BlockingIOError:
@@ -164,25 +138,38 @@ class Connection:
         self._update()
 
     def doRead(self):
-        """Read: there is input, or its end."""
         try:
             data = self.socket.recv(READ_SIZE)
         except BlockingIOError:
             return
-        if not data:
-            self.connectionLost(Failure(error.ConnectionDone()))
+        if data == b"":
+            self.connectionLost(error.ConnectionDone())
         else:
             self.protocol.dataReceived(data)
 
     def connectionLost(self, reason):
-        """Close. The protocol gets its last call."""
+        """Close at once. The protocol gets its last call."""
         self._buffer.clear()
-        self.reactor.watch(self, 0)
-        self.socket.close()
-        self.protocol.connectionLost(reason)
+        self.reactor.forget(self)
+        self.protocol.connectionLost(Failure(reason))
 
-    def getPeer(self):
-        return from_sockaddr(self._peer)
 
-    def fileno(self):
-        return self.socket.fileno()
+class Port:
+    """A listening socket. Each connection to it gets a protocol of the factory."""
+
+    def __init__(self, reactor, port, factory, backlog, host):
+        self.socket = socket.create_server((host, port), backlog=backlog)
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
+        reactor.watch(self, READ)
+
+    def doRead(self):
+        """Accept one connection, and start it."""
+        try:
+            connection = Connection(self.reactor, self.socket.accept()[0])
+        except OSError:
+            return  # the client has gone again
+        connection.start(self.factory)
+
+    def getHost(self):
+        return from_sockaddr(self.socket.getsockname())

@@ -7,36 +7,41 @@ import socket
 import struct
 import time
 
-from minireactor import error, log
+from minireactor import error
 from minireactor.address import from_sockaddr
 from minireactor.failure import Failure
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READ_SIZE = 64 * 1024  # bytes
-LINGER_SECONDS = 10.0  # how long a closing connection waits for the peer's end of the stream
+LINGER_SECONDS = 10.0  # how long a closing connection waits for the end of the peer's stream
 
 
 class Reactor:
-    """The loop: it waits for events, and calls doRead() and doWrite() of whoever watches them."""
+    """The loop. It calls doRead() and doWrite() of its targets: ports and connections."""
+
+    seconds = staticmethod(time.monotonic)
 
     def __init__(self):
-        self.running = False
+        self.targets = {}  # and the events that they wait for
         self._selector = selectors.DefaultSelector()
-        self._watched = {}  # target: its events
         self._calls = []  # a heap: the earliest comes first
-        self._numbers = itertools.count()  # calls for the same time keep their order
+        self._numbers = itertools.count()  # calls for the same time come in this order
+        self._running = False
 
     def run(self):
         """Run the loop until stop(), then end all connections."""
-        self.running = True
-        try:
-            while self.running:
-                self.iterate(None)
-        finally:
-            self.close()
+        self._running = True
+        while self._running:
+            self.iterate(None)
+        self.close()
 
     def stop(self):
-        self.running = False
+        self._running = False
+
+    def close(self):
+        for target in list(self.targets):
+            target.connectionLost(error.ConnectionLost())
+        self._selector.close()
 
     def iterate(self, delay=0.0):
         """Run one iteration, which waits at most `delay` seconds: input first, then due calls."""
@@ -47,19 +52,28 @@ class Reactor:
         now = self.seconds()
         for key, events in ready:
             target = key.data
-            # An earlier event of this iteration may have closed the target.
-            if events & READ & self._watched.get(target, 0):
-                self.guard(target, target.doRead)
-            if events & WRITE & self._watched.get(target, 0):
-                self.guard(target, target.doWrite)
-        due = []
+            # An earlier event of this iteration may have paused or closed the target.
+            if events & READ & self.targets.get(target, 0):
+                target.doRead()
+            if events & WRITE & self.targets.get(target, 0):
+                target.doWrite()
         while self._calls and self._calls[0][0] <= now:
-            due.append(heapq.heappop(self._calls)[2])
-        for call in due:
-            self.guard(call, call.run)
+            heapq.heappop(self._calls)[2].run()
 
-    def seconds(self):
-        return time.monotonic()
+    def watch(self, target, events):
+        """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
+        before, self.targets[target] = self.targets.get(target, 0), events
+        if before and events:
+            self._selector.modify(target.socket, events, target)
+        elif events:
+            self._selector.register(target.socket, events, target)
+        elif before:
+            self._selector.unregister(target.socket)
+
+    def forget(self, target):
+        self.watch(target, 0)
+        del self.targets[target]
+        target.socket.close()
 
     def callLater(self, delay, f, *a, **k):
         """Call `f(*a, **k)` in `delay` seconds, in a later iteration."""
@@ -68,41 +82,10 @@ class Reactor:
         return call
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
-        """Listen on `port`, or on any free one if it is 0."""
         return Port(self, port, factory, backlog, interface)
-
-    def watch(self, target, events):
-        """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
-        before = self._watched.pop(target, 0)
-        if events:
-            self._watched[target] = events
-        if not before and events:
-            self._selector.register(target, events, target)
-        elif before and not events:
-            self._selector.unregister(target)
-        elif before != events:
-            self._selector.modify(target, events, target)
-
-    def guard(self, target, call, *args):
-        """Make a call on behalf of `target`. What it raises is logged, and ends the target only."""
-        try:
-            call(*args)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            failure = Failure()
-            log.err(failure, f"in a callback of {target!r}")
-            target.failed(failure)
-
-    def close(self):
-        for target in list(self._watched):
-            target.connectionLost(Failure(error.ConnectionLost()))
-        self._selector.close()
 
 
 class DelayedCall:
-    """A call of callLater(), until it has been made or cancelled."""
-
     def __init__(self, function):
         self._function = function
 
@@ -117,43 +100,6 @@ class DelayedCall:
         if function is not None:
             function()
 
-    def failed(self, reason):
-        """Do nothing: the exception is logged already."""
-
-
-class Port:
-    """A listening socket: each connection to it gets a protocol of the factory."""
-
-    def __init__(self, reactor, port, factory, backlog, interface):
-        sock = socket.create_server((interface, port), backlog=backlog)
-        sock.setblocking(False)
-        self.reactor = reactor
-        self.socket = sock
-        self.factory = factory
-        reactor.watch(self, READ)
-
-    def doRead(self):
-        """Accept one connection, and start it."""
-        try:
-            connection = Connection(self.reactor, self.socket.accept()[0])
-        except OSError:
-            return  # the client has gone again
-        self.reactor.guard(connection, connection.start, self.factory)
-
-    def failed(self, reason):
-        """Do nothing: the exception is logged already."""
-
-    def connectionLost(self, reason=None):
-        if self.socket.fileno() >= 0:
-            self.reactor.watch(self, 0)
-            self.socket.close()
-
-    def getHost(self):
-        return from_sockaddr(self.socket.getsockname())
-
-    def fileno(self):
-        return self.socket.fileno()
-
 
 class Connection:
     """A transport: the socket of one client, and the protocol that talks through it."""
@@ -163,23 +109,27 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol = None
-        self.state = "open"  # later "closing" (what is pending goes first) or "ending", "closed"
-        self.reading = False
-        self.read_ended = False  # the peer has sent the end of its stream
+        self.state = "open"  # then "closing" (what is pending goes first) or "ending", "closed"
+        self.reading = self.read_ended = False  # ended: the peer has sent the end of its stream
         self.write_ended = False  # we have sent the end of ours
+        self._finishes = False  # we shall send it once nothing is pending
         self._buffer = bytearray()
-        self._ends_writing = False  # the end of our stream follows once nothing is pending
-        self._linger = None
-        self._peer = sock.getpeername()
+        self._timer = None
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory):
-        """Build the protocol, and connect it."""
+        """Connect a protocol, and begin to read."""
         self.protocol = factory.buildProtocol(self.getPeer())
         self.resumeProducing()
         self.protocol.makeConnection(self)
 
+    def getHost(self):
+        return from_sockaddr(self._host)
+
+    def getPeer(self):
+        return from_sockaddr(self._peer)
+
     def _update(self):
-        """Watch the events for which there is something to do."""
         reads = (self.reading or self.state == "closing") and not self.read_ended
         self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
 
@@ -190,51 +140,49 @@ class Connection:
 
     def write(self, data):
         """Queue bytes. They are sent in a later iteration, when the socket is writable."""
-        if not self.write_ended:
-            self._buffer += data
-            self._update()
+        if self.write_ended:
+            return
+        self._buffer += data
+        self._update()
 
     def doWrite(self):
-        """Send: the socket is writable."""
-        try:
-            sent = self.socket.send(self._buffer)
-        except BlockingIOError:
-            return
-        except OSError as reason:
-            self.connectionLost(Failure(error.ConnectionLost(reason)))
+        sent = self._system_call(self.socket.send, self._buffer)
+        if sent is None:
             return
         del self._buffer[:sent]
         self._update()
         self._finish()
 
-    # Reading. The transport is a push producer, too.
+    # Reading. These are the methods of a push producer.
 
     def pauseProducing(self):
         self.reading = False
         self._update()
 
     def resumeProducing(self):
-        self.reading = self.state == "open"
-        self._update()
-
-    def stopProducing(self):
-        self.loseConnection()
+        if self.state == "open":
+            self.reading = True
+            self._update()
 
     def doRead(self):
-        """Read: there is input, its end, or an error. A closing connection drops its input."""
-        try:
-            data = self.socket.recv(READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError as reason:
-            self.connectionLost(Failure(error.ConnectionLost(reason)))
-            return
-        if not data:
+        data = self._system_call(self.socket.recv, READ_SIZE)
+        if data == b"":
             self.read_ended = True
             self._update()
-            self._close_if_ended()
-        elif self.state == "open":
+            self._half_ended("readConnectionLost")
+        elif data and self.state == "open":  # a closing connection drops its input
             self.protocol.dataReceived(data)
+
+    def _system_call(self, call, argument):
+        """Return the result of `call`; None if it would block, or the connection is lost."""
+        try:
+            return call(argument)
+        except BlockingIOError:
+            return None
+        except OSError as reason:
+            return self.connectionLost(error.ConnectionLost(reason))
+
+    # Endings.
 
     def loseConnection(self):
         """Close, once nothing is pending."""
@@ -243,63 +191,83 @@ class Connection:
             self.pauseProducing()
             self.loseWriteConnection()
 
+    stopProducing = loseConnection
+
     def loseWriteConnection(self):
         """Close the write side under the same condition; reading goes on."""
-        self._ends_writing = True
-        self._finish_soon()
+        self._finishes = True
+        self.reactor.callLater(0, self._finish)
+
+    def _finish(self):
+        """Send the end of our stream. A closing connection then reads until the peer's end.
+
+        If it closed at once, unread input would make the kernel drop what it has not sent yet."""
+        if not self._finishes or self._buffer:
+            return
+        if self.state == "closing" and self._timer is None:
+            done = error.ConnectionDone()
+            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, done)
+        if not self.write_ended:
+            self.write_ended = True
+            self._system_call(self.socket.shutdown, socket.SHUT_WR)
+            self._half_ended("writeConnectionLost")
+
+    def _half_ended(self, which):
+        """Tell a half-closeable protocol. Close after both halves, or if it is not such a one."""
+        half_closeable = hasattr(self.protocol, which)
+        if half_closeable and self.state == "open":
+            getattr(self.protocol, which)()
+        ended = self.write_ended or (self.state == "open" and not half_closeable)
+        if self.read_ended and ended and self.state != "ending":
+            self.connectionLost(error.ConnectionDone())
 
     def abortConnection(self):
         """Drop what is pending, and close with a reset in the next iteration."""
-        self.failed(Failure(error.ConnectionAborted()))
-
-    def failed(self, reason):
         if self.state != "closed":
             self.state = "ending"
             self.write_ended = True
             self._buffer.clear()
             self.pauseProducing()
-            self.reactor.callLater(0, self.connectionLost, reason)
-
-    def _finish_soon(self):
-        self.reactor.callLater(0, self.reactor.guard, self, self._finish)
-
-    def _finish(self):
-        """Send the end of our stream if it is due. A closing connection then waits for the peer's.
-
-        A close before that would throw away what we sent, if the peer has sent unread input."""
-        if self._buffer or not self._ends_writing:
-            return
-        if not self.write_ended:
-            self.write_ended = True
-            self.socket.shutdown(socket.SHUT_WR)
-        if self.state == "closing" and self._linger is None:
-            done = Failure(error.ConnectionDone())
-            self._linger = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, done)
-        self._close_if_ended()
-
-    def _close_if_ended(self):
-        if self.read_ended:
-            self.connectionLost(Failure(error.ConnectionDone()))
+            self.reactor.callLater(0, self.connectionLost, error.ConnectionAborted())
 
     def connectionLost(self, reason):
         """Close at once. The protocol gets its last call."""
         if self.state == "closed":
             return
-        self.state = "closed"
-        self.write_ended = True
-        self._buffer.clear()
-        self.pauseProducing()
-        if self._linger is not None:
-            self._linger.cancel()
-        if reason.check(error.ConnectionAborted):
+        if self.state == "ending":
             reset = struct.pack("ii", 1, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        self.socket.close()
-        if self.protocol is not None:
-            self.reactor.guard(self, self.protocol.connectionLost, reason)
+        self.state = "closed"
+        self.reading, self.write_ended = False, True
+        self._buffer.clear()
+        self.reactor.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.protocol.connectionLost(Failure(reason))
 
-    def getPeer(self):
-        return from_sockaddr(self._peer)
 
-    def fileno(self):
-        return self.socket.fileno()
+class Port:
+    """A listening socket. Each connection to it gets a protocol of the factory."""
+
+    def __init__(self, reactor, port, factory, backlog, host):
+        self.socket = socket.create_server((host, port), backlog=backlog)
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
+        reactor.watch(self, READ)
+
+    def doRead(self):
+        """Accept one connection, and start it."""
+        try:
+            connection = Connection(self.reactor, self.socket.accept()[0])
+        except OSError:
+            return  # the client has gone again
+        connection.start(self.factory)
+
+    def getHost(self):
+        return from_sockaddr(self.socket.getsockname())
+
+    def stopListening(self, reason=None):
+        if self in self.reactor.targets:
+            self.reactor.forget(self)
+
+    connectionLost = stopListening
