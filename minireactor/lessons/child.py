@@ -48,7 +48,8 @@ class Ended(NamedTuple):
     lines: all lines of its output.
     reason: why it was stopped: "time", "output" (it printed too much) or "unheard" (`on_line`
         returned False). Empty if it ended by itself.
-    frames: where its main thread stood when its time was over, innermost call first.
+    frames: where its threads stood when its time was over, the main thread first, and of each
+        thread the innermost call first.
     """
 
     status: Optional[int]
@@ -180,8 +181,8 @@ def _read(stream: IO[bytes], chunks: queue.SimpleQueue[bytes]) -> None:
 
 
 def _frames(dump: Path) -> tuple[Frame, ...]:
-    """Return the frames of the main thread, which comes last in the dump."""
-    frames: list[Frame] = []
+    """Return the frames of all threads. The main thread comes last in the dump, and first here."""
+    threads: list[list[Frame]] = []
     try:
         text = dump.read_text(encoding="utf-8", errors="replace")
     except OSError:  # the child never got so far
@@ -189,10 +190,10 @@ def _frames(dump: Path) -> tuple[Frame, ...]:
     for line in text.splitlines():
         found = _FRAME.match(line)
         if found:
-            frames.append(Frame(found[1], int(found[2]), found[3]))
+            threads[-1].append(Frame(found[1], int(found[2]), found[3]))
         elif "(most recent call first" in line:
-            frames.clear()
-    return tuple(frames)
+            threads.append([])
+    return tuple(frame for frames in reversed(threads) for frame in frames)
 
 
 # --- In the child -------------------------------------------------------------------------------

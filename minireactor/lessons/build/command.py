@@ -39,7 +39,7 @@ _PHRASES = {
         "not yet": "not yet",
         "step": "Step {number}: {title}",
         "printed": "Your file has printed:",
-        "more": "... and {count:,} more lines",
+        "more": "... {count:,} lines before these",
         "seen": "seen:",
         "expected": "expected:",
         "where": "where:",
@@ -66,7 +66,7 @@ _PHRASES = {
         "not yet": "还不对",
         "step": "第 {number} 步：{title}",
         "printed": "你的文件打印了：",
-        "more": "……还有 {count:,} 行",
+        "more": "……之前还有 {count:,} 行",
         "seen": "看到：",
         "expected": "应为：",
         "where": "位置：",
@@ -307,10 +307,11 @@ class _Learner:
         if not lines:
             return
         self._say("printed")
-        for line in lines[:MAX_PRINTED]:
-            self._tell(f"  | {visible(line[:200], keep=chr(9))}\n")
+        # The last lines: a traceback ends with the exception.
         if len(lines) > MAX_PRINTED:
             self._say("more", count=len(lines) - MAX_PRINTED)
+        for line in lines[-MAX_PRINTED:]:
+            self._tell(f"  | {visible(line[:200], keep=chr(9))}\n")
         self._tell("\n")
 
     def _finished(self) -> None:
