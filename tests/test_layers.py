@@ -19,7 +19,7 @@ PACKAGE = Path(minireactor.__file__).parent
 LEVELS = [
     {"address", "defer", "error", "failure", "interfaces", "log"},
     {"core"},
-    {"protocol", "transports"},
+    {"protocol", "tiny", "transports"},
     {"__init__", "basic", "internet", "streams", "testing"},
     {"serve"},
     {"proxy"},

@@ -1,0 +1,444 @@
+"""A whole reactor in one file, for reading aloud: what one would write first, without any trick.
+
+The names are Twisted's. The rules are those of `core/README.md`. These are left out: B4 (no other
+thread may call it), C2 (connectionLost waits for the end of the peer's stream), R2 (a paused
+connection does not notice that its peer has gone), R4 and T5 (an iteration has no limit), T2 and T3
+(looking up a name blocks, and one address is tried), T4 (a forked child may delay a reset), T6 (the
+kernel's own buffers have no limit).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import struct
+import time
+from typing import Any, Callable
+
+from minireactor import error, log
+from minireactor.address import from_sockaddr
+from minireactor.core.flow import HIGH, LOW, checked_marks
+from minireactor.failure import Failure
+from minireactor.protocol import Protocol
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ_SIZE = 64 * 1024  # bytes
+LINGER_SECONDS = 10.0  # how long a closing connection waits for the end of the peer's stream
+
+
+class Reactor:
+    """The loop. It calls doRead() and doWrite() of its targets: ports and connections."""
+
+    seconds = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self.targets: dict[Any, int] = {}  # and the events that they wait for
+        self._selector = selectors.DefaultSelector()
+        self._calls: list[tuple[float, int, DelayedCall]] = []  # a heap: the earliest comes first
+        self._numbers = itertools.count()  # calls for the same time come in this order
+        self._running = False
+
+    def run(self, installSignalHandlers: bool = True) -> None:
+        """Run the loop until stop(), then end all connections."""
+        self._running = True
+        while self._running:
+            self.iterate(None)
+        self.close()
+
+    def stop(self) -> None:
+        self._running = False
+
+    def close(self) -> None:
+        for target in list(self.targets):
+            target.connectionLost(Failure(error.ConnectionLost()))
+        self._selector.close()
+
+    def iterate(self, delay: float | None = 0.0) -> None:
+        """Run one iteration, which waits at most `delay` seconds: input first, then due calls."""
+        if self._calls:
+            until_due = max(0.0, self._calls[0][0] - self.seconds())
+            delay = until_due if delay is None else min(delay, until_due)
+        ready = self._selector.select(delay)
+        now = self.seconds()
+        for key, events in ready:
+            target = key.data
+            # An earlier event of this iteration may have paused or closed the target.
+            if events & READ & self.targets.get(target, 0):
+                self.guard(target, target.doRead)
+            if events & WRITE & self.targets.get(target, 0):
+                self.guard(target, target.doWrite)
+        due = []
+        while self._calls and self._calls[0][0] <= now:
+            due.append(heapq.heappop(self._calls)[2])
+        for call in due:
+            self.guard(None, call.run)
+
+    def watch(self, target: Any, events: int) -> None:
+        """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
+        before, self.targets[target] = self.targets.get(target, 0), events
+        if before and events:
+            self._selector.modify(target.socket, events, target)
+        elif events:
+            self._selector.register(target.socket, events, target)
+        elif before:
+            self._selector.unregister(target.socket)
+
+    def forget(self, target: Any) -> None:
+        self.watch(target, 0)
+        del self.targets[target]
+        target.socket.close()
+
+    def guard(self, target: Any, call: Callable[..., Any], *args: Any) -> None:
+        """Make a call on behalf of `target`. What it raises is logged, and ends the target only."""
+        try:
+            call(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            reason = Failure()
+            log.err(reason, f"in a callback of {target!r}")
+            if target is not None:
+                target.abortConnection(reason)
+
+    def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
+        """Call `f(*a, **k)` in `delay` seconds, in a later iteration."""
+        call = DelayedCall(lambda: f(*a, **k))
+        heapq.heappush(self._calls, (self.seconds() + delay, next(self._numbers), call))
+        return call
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+        """Listen on `port`, or on any free one if it is 0. Raises CannotListenError."""
+        return Port(self, port, factory, backlog, interface)
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30) -> Connector:
+        """Start to connect. The factory's clientConnectionFailed() reports a failure."""
+        return Connector(self, host, port, factory, timeout)
+
+
+class DelayedCall:
+    """What callLater() returns."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function: Callable[[], Any] | None = function
+
+    def active(self) -> bool:
+        return self._function is not None
+
+    def cancel(self) -> None:
+        self._function = None
+
+    def run(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
+class Connection:
+    """A transport: a consumer of what its protocol writes, a push producer of what it reads."""
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, on_lost: Any = None) -> None:
+        sock.setblocking(False)
+        self.reactor = reactor
+        self.socket = sock
+        self.protocol: Any = None
+        self.state = "open"  # then "closing" (what is pending goes first), "ending", "closed"
+        self.reading = False
+        self.read_ended = False  # the peer has sent the end of its stream
+        self.write_ended = False  # we have sent the end of ours
+        self.high, self.low = HIGH, LOW  # the watermarks ("marks"), in bytes
+        self.producer: Any = None
+        self.streaming = False  # the producer is a push producer
+        self.paused = False
+        self._buffer = bytearray()
+        self._finishes = False  # the end of our stream is sent once nothing is pending
+        self._timer: DelayedCall | None = None
+        self._on_lost = on_lost
+        self._host, self._peer = sock.getsockname(), sock.getpeername()
+
+    def start(self, factory: Any) -> None:
+        """Connect a protocol and begin to read; or close, if the factory builds no protocol."""
+        self.protocol = factory.buildProtocol(self.getPeer())
+        if self.protocol is None:
+            self.loseConnection()
+        else:
+            self.resumeProducing()
+            self.protocol.makeConnection(self)
+
+    def getHost(self) -> Any:
+        return from_sockaddr(self._host)
+
+    def getPeer(self) -> Any:
+        return from_sockaddr(self._peer)
+
+    def _update(self) -> None:
+        """Wait for the events for which there is something to do."""
+        reads = (self.reading or self.state == "closing") and not self.read_ended
+        self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
+
+    # Writing. The state changes first, and the producer is called last: it may write again.
+
+    @property
+    def pending(self) -> int:
+        """How many bytes have been written that the kernel has not taken yet."""
+        return len(self._buffer)
+
+    def write(self, data: Any) -> None:
+        """Queue bytes. They are sent in a later iteration, when the socket is writable."""
+        if self.write_ended:
+            return
+        self._buffer += data
+        self._update()
+        if self.streaming and not self.paused and self.pending > self.high:
+            self.paused = True
+            self.reactor.guard(self, self.producer.pauseProducing)
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def doWrite(self) -> None:
+        sent = self._system_call(self.socket.send, self._buffer)
+        if sent is None:
+            return
+        del self._buffer[:sent]
+        self._update()
+        if self.pending <= self.low and (self.paused or (self.producer and not self.streaming)):
+            self.paused = False
+            self.reactor.guard(self, self.producer.resumeProducing)
+        self._finish()
+
+    def setWriteBufferLimits(self, high: int = HIGH, low: int | None = None) -> None:
+        """Set the marks. Without `low`, it is a quarter of `high`. Raises ValueError."""
+        self.high, self.low = checked_marks(high, low)
+        self.write(b"")  # pauses the producer if pending is above the new mark
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let `producer` supply the data: a push producer if `streaming`, else a pull producer."""
+        if self.producer is not None:
+            raise RuntimeError(f"{self.producer!r} is registered; cannot register {producer!r}")
+        if self.write_ended:
+            self.reactor.guard(self, producer.stopProducing)
+            return
+        self.producer, self.streaming = producer, streaming
+        if not streaming:
+            self.reactor.guard(self, producer.resumeProducing)
+
+    def unregisterProducer(self) -> None:
+        self.producer, self.streaming, self.paused = None, False, False
+        self.reactor.callLater(0, self.reactor.guard, self, self._finish)
+
+    # Reading. These are the methods of a push producer.
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+        self._update()
+
+    def resumeProducing(self) -> None:
+        if self.state == "open":
+            self.reading = True
+            self._update()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def doRead(self) -> None:
+        data = self._system_call(self.socket.recv, READ_SIZE)
+        if data == b"":
+            self.read_ended = True
+            self._update()
+            self._half_ended("readConnectionLost")
+        elif data and self.state == "open":  # a closing connection drops its input
+            self.protocol.dataReceived(data)
+
+    def _system_call(self, call: Callable[[Any], Any], argument: Any) -> Any:
+        """Return the result of `call`; None if it would block, or the connection is lost."""
+        try:
+            return call(argument)
+        except BlockingIOError:
+            return None
+        except OSError as reason:
+            self.connectionLost(Failure(error.ConnectionLost(reason)))
+            return None
+
+    # Endings.
+
+    def loseConnection(self) -> None:
+        """Close, once nothing is pending and no producer is registered."""
+        if self.state == "open":
+            self.state = "closing"
+            self.pauseProducing()
+            self.loseWriteConnection()
+
+    def loseWriteConnection(self) -> None:
+        """Close the write side under the same conditions; reading goes on."""
+        self._finishes = True
+        self.reactor.callLater(0, self.reactor.guard, self, self._finish)
+
+    def _finish(self) -> None:
+        """Send the end of our stream. A closing connection then reads until the peer's end.
+
+        If it closed at once, unread input would make the kernel drop what it has not sent yet."""
+        if not self._finishes or self._buffer or self.producer is not None:
+            return
+        if self.state == "closing" and self._timer is None:
+            reason = Failure(error.ConnectionDone())
+            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, reason)
+        if not self.write_ended:
+            self.write_ended = True
+            self._system_call(self.socket.shutdown, socket.SHUT_WR)
+            self._half_ended("writeConnectionLost")
+
+    def _half_ended(self, which: str) -> None:
+        """Tell a half-closeable protocol. Close after both halves, or if it is not such a one."""
+        half_closeable = hasattr(self.protocol, which)
+        if half_closeable and self.state == "open":
+            getattr(self.protocol, which)()
+        if self.read_ended and (self.write_ended or not half_closeable):
+            self.connectionLost(Failure(error.ConnectionDone()))
+
+    def abortConnection(self, reason: Failure | None = None) -> None:
+        """Drop what is pending, and close with a reset in the next iteration."""
+        if self.state != "closed":
+            self.state = "ending"
+            self.write_ended = True
+            self._buffer.clear()
+            self.pauseProducing()
+            reason = reason or Failure(error.ConnectionAborted())
+            self.reactor.callLater(0, self.connectionLost, reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close at once. The producer is stopped, and then the protocol gets its last call."""
+        if self.state == "closed":
+            return
+        if self.state == "ending":
+            reset = struct.pack("ii", 1, 0)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        self.state = "closed"
+        self.reading, self.write_ended = False, True
+        self._buffer.clear()
+        self.reactor.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        producer, self.producer, self.streaming = self.producer, None, False
+        if producer is not None:
+            self.reactor.guard(self, producer.stopProducing)
+        if self.protocol is not None:
+            self.reactor.guard(self, self.protocol.connectionLost, reason)
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+
+class Port:
+    """A listening socket. Each connection to it gets a protocol of the factory."""
+
+    def __init__(self, reactor: Reactor, port: int, factory: Any, backlog: int, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self.socket = socket.create_server((host, port), family=family, backlog=backlog)
+        except OSError as reason:
+            raise error.CannotListenError(host, port, reason) from reason
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
+        factory.doStart()
+        reactor.watch(self, READ)
+
+    def doRead(self) -> None:
+        try:
+            connection = Connection(self.reactor, self.socket.accept()[0])
+        except OSError:
+            return  # the client has gone again
+        self.reactor.guard(connection, connection.start, self.factory)
+
+    def getHost(self) -> Any:
+        return from_sockaddr(self.socket.getsockname())
+
+    def stopListening(self, reason: Failure | None = None) -> None:
+        if self in self.reactor.targets:
+            self.reactor.forget(self)
+            self.factory.doStop()
+
+    connectionLost = stopListening
+
+
+class Connector:
+    """An attempt to connect. It leads to a connection, or to clientConnectionFailed()."""
+
+    def __init__(
+        self, reactor: Reactor, host: str, port: int, factory: Any, timeout: float
+    ) -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.socket.setblocking(False)
+        self.reactor, self.factory = reactor, factory
+        self.connection: Connection | None = None
+        late = Failure(error.TimeoutError())
+        self._timer = reactor.callLater(timeout, self.connectionLost, late)
+        reactor.watch(self, 0)
+        factory.startedConnecting(self)
+        try:
+            self.socket.connect((host, port))
+        except BlockingIOError:
+            reactor.watch(self, WRITE)  # writable means that the attempt has ended
+        except OSError as reason:
+            failure = Failure(error.getConnectError(reason))
+            reactor.callLater(0, self.connectionLost, failure)
+
+    def doWrite(self) -> None:
+        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            reason = error.getConnectError((code, os.strerror(code)))
+            self.connectionLost(Failure(reason))
+            return
+        self._timer.cancel()
+        sock = self.socket.dup()
+        self.reactor.forget(self)
+        self.connection = Connection(self.reactor, sock, self._lost)
+        self.reactor.guard(self.connection, self.connection.start, self.factory)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self in self.reactor.targets:
+            self._timer.cancel()
+            self.reactor.forget(self)
+            self.factory.clientConnectionFailed(self, reason)
+
+    def _lost(self, reason: Failure) -> None:
+        self.factory.clientConnectionLost(self, reason)
+
+    def disconnect(self) -> None:
+        if self.connection is not None:
+            self.connection.loseConnection()
+        else:
+            self.connectionLost(Failure(error.UserError()))
+
+
+def join(a: Connection, b: Connection) -> None:
+    """Pass the bytes and the end of each connection on to the other: that is a proxy."""
+    for near, far in ((a, b), (b, a)):
+        near.protocol = Leg(far)
+        far.registerProducer(near, True)
+        near.resumeProducing()
+
+
+class Leg(Protocol):
+    """One direction. If the far peer is slow, the far transport pauses the near one."""
+
+    def __init__(self, far: Any) -> None:
+        self.far = far
+
+    def dataReceived(self, data: bytes) -> None:
+        self.far.write(data)
+
+    def readConnectionLost(self) -> None:
+        self.far.unregisterProducer()
+        self.far.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: having this method makes the protocol half-closeable."""
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.far.unregisterProducer()
+        if reason.check(error.ConnectionDone):
+            self.far.loseConnection()
+        else:
+            self.far.abortConnection()
