@@ -1,10 +1,10 @@
 """A whole reactor in one file, for reading aloud: what one would write first, without any trick.
 
-The names are Twisted's. The rules are those of `core/README.md`. These are left out: B4 (no other
-thread may call it), C2 (connectionLost waits for the end of the peer's stream), R2 (a paused
-connection does not notice that its peer has gone), R4 and T5 (an iteration has no limit), T2 and T3
-(looking up a name blocks, and one address is tried), T4 (a forked child may delay a reset), T6 (the
-kernel's own buffers have no limit).
+The names are Twisted's, and the rules are those of `core/README.md`. These are left out: B3 and B4
+(an exception of the program ends the loop; other threads may not call it), C2 (connectionLost waits
+for the end of the peer's stream), R2 (a paused connection does not see that its peer has gone), R4
+and T5 (an iteration has no limit), T2 and T3 (a look-up blocks, one address is tried, without a
+timeout), T4 (a forked child may delay a reset), T6 (the kernel's own buffers have no limit).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 import time
 from typing import Any, Callable
 
-from minireactor import error, log
+from minireactor import error
 from minireactor.address import from_sockaddr
 from minireactor.core.flow import HIGH, LOW, checked_marks
 from minireactor.failure import Failure
@@ -53,7 +53,7 @@ class Reactor:
 
     def close(self) -> None:
         for target in list(self.targets):
-            target.connectionLost(Failure(error.ConnectionLost()))
+            target.connectionLost(error.ConnectionLost())
         self._selector.close()
 
     def iterate(self, delay: float | None = 0.0) -> None:
@@ -67,14 +67,11 @@ class Reactor:
             target = key.data
             # An earlier event of this iteration may have paused or closed the target.
             if events & READ & self.targets.get(target, 0):
-                self.guard(target, target.doRead)
+                target.doRead()
             if events & WRITE & self.targets.get(target, 0):
-                self.guard(target, target.doWrite)
-        due = []
+                target.doWrite()
         while self._calls and self._calls[0][0] <= now:
-            due.append(heapq.heappop(self._calls)[2])
-        for call in due:
-            self.guard(None, call.run)
+            heapq.heappop(self._calls)[2].run()
 
     def watch(self, target: Any, events: int) -> None:
         """Wait for READ, WRITE, both or (0) none of them on behalf of `target`."""
@@ -91,18 +88,6 @@ class Reactor:
         del self.targets[target]
         target.socket.close()
 
-    def guard(self, target: Any, call: Callable[..., Any], *args: Any) -> None:
-        """Make a call on behalf of `target`. What it raises is logged, and ends the target only."""
-        try:
-            call(*args)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            reason = Failure()
-            log.err(reason, f"in a callback of {target!r}")
-            if target is not None:
-                target.abortConnection(reason)
-
     def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
         """Call `f(*a, **k)` in `delay` seconds, in a later iteration."""
         call = DelayedCall(lambda: f(*a, **k))
@@ -110,17 +95,13 @@ class Reactor:
         return call
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
-        """Listen on `port`, or on any free one if it is 0. Raises CannotListenError."""
         return Port(self, port, factory, backlog, interface)
 
-    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30) -> Connector:
-        """Start to connect. The factory's clientConnectionFailed() reports a failure."""
-        return Connector(self, host, port, factory, timeout)
+    def connectTCP(self, host: str, port: int, factory: Any) -> Connector:
+        return Connector(self, host, port, factory)
 
 
 class DelayedCall:
-    """What callLater() returns."""
-
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function: Callable[[], Any] | None = function
 
@@ -139,27 +120,24 @@ class DelayedCall:
 class Connection:
     """A transport: a consumer of what its protocol writes, a push producer of what it reads."""
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, on_lost: Any = None) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.reactor = reactor
         self.socket = sock
         self.protocol: Any = None
-        self.state = "open"  # then "closing" (what is pending goes first), "ending", "closed"
-        self.reading = False
-        self.read_ended = False  # the peer has sent the end of its stream
-        self.write_ended = False  # we have sent the end of ours
+        self.state = "open"  # then "closing" (what is pending goes first) or "ending", "closed"
         self.high, self.low = HIGH, LOW  # the watermarks ("marks"), in bytes
         self.producer: Any = None
-        self.streaming = False  # the producer is a push producer
-        self.paused = False
+        self.flow_state = "none"  # or "flowing", "paused" (a push producer), "pull"
+        self.reading = self.read_ended = False  # ended: the peer has sent the end of its stream
+        self.write_ended = False  # we have sent the end of ours
+        self._finishes = False  # we shall send it once nothing is pending
         self._buffer = bytearray()
-        self._finishes = False  # the end of our stream is sent once nothing is pending
         self._timer: DelayedCall | None = None
-        self._on_lost = on_lost
         self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory: Any) -> None:
-        """Connect a protocol and begin to read; or close, if the factory builds no protocol."""
+        """Connect a protocol, and begin to read. Close if the factory builds no protocol."""
         self.protocol = factory.buildProtocol(self.getPeer())
         if self.protocol is None:
             self.loseConnection()
@@ -174,7 +152,6 @@ class Connection:
         return from_sockaddr(self._peer)
 
     def _update(self) -> None:
-        """Wait for the events for which there is something to do."""
         reads = (self.reading or self.state == "closing") and not self.read_ended
         self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
 
@@ -191,9 +168,9 @@ class Connection:
             return
         self._buffer += data
         self._update()
-        if self.streaming and not self.paused and self.pending > self.high:
-            self.paused = True
-            self.reactor.guard(self, self.producer.pauseProducing)
+        if self.flow_state == "flowing" and self.pending > self.high:
+            self.flow_state = "paused"
+            self.producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -204,13 +181,12 @@ class Connection:
             return
         del self._buffer[:sent]
         self._update()
-        if self.pending <= self.low and (self.paused or (self.producer and not self.streaming)):
-            self.paused = False
-            self.reactor.guard(self, self.producer.resumeProducing)
+        if self.flow_state in ("paused", "pull") and self.pending <= self.low:
+            self.flow_state = "flowing" if self.flow_state == "paused" else "pull"
+            self.producer.resumeProducing()
         self._finish()
 
     def setWriteBufferLimits(self, high: int = HIGH, low: int | None = None) -> None:
-        """Set the marks. Without `low`, it is a quarter of `high`. Raises ValueError."""
         self.high, self.low = checked_marks(high, low)
         self.write(b"")  # pauses the producer if pending is above the new mark
 
@@ -219,15 +195,15 @@ class Connection:
         if self.producer is not None:
             raise RuntimeError(f"{self.producer!r} is registered; cannot register {producer!r}")
         if self.write_ended:
-            self.reactor.guard(self, producer.stopProducing)
+            producer.stopProducing()
             return
-        self.producer, self.streaming = producer, streaming
+        self.producer, self.flow_state = producer, "flowing" if streaming else "pull"
         if not streaming:
-            self.reactor.guard(self, producer.resumeProducing)
+            producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        self.producer, self.streaming, self.paused = None, False, False
-        self.reactor.callLater(0, self.reactor.guard, self, self._finish)
+        self.producer, self.flow_state = None, "none"
+        self.reactor.callLater(0, self._finish)
 
     # Reading. These are the methods of a push producer.
 
@@ -239,9 +215,6 @@ class Connection:
         if self.state == "open":
             self.reading = True
             self._update()
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
 
     def doRead(self) -> None:
         data = self._system_call(self.socket.recv, READ_SIZE)
@@ -259,8 +232,7 @@ class Connection:
         except BlockingIOError:
             return None
         except OSError as reason:
-            self.connectionLost(Failure(error.ConnectionLost(reason)))
-            return None
+            return self.connectionLost(error.ConnectionLost(reason))
 
     # Endings.
 
@@ -271,10 +243,12 @@ class Connection:
             self.pauseProducing()
             self.loseWriteConnection()
 
+    stopProducing = loseConnection
+
     def loseWriteConnection(self) -> None:
         """Close the write side under the same conditions; reading goes on."""
         self._finishes = True
-        self.reactor.callLater(0, self.reactor.guard, self, self._finish)
+        self.reactor.callLater(0, self._finish)
 
     def _finish(self) -> None:
         """Send the end of our stream. A closing connection then reads until the peer's end.
@@ -283,8 +257,8 @@ class Connection:
         if not self._finishes or self._buffer or self.producer is not None:
             return
         if self.state == "closing" and self._timer is None:
-            reason = Failure(error.ConnectionDone())
-            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, reason)
+            done = error.ConnectionDone()
+            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, done)
         if not self.write_ended:
             self.write_ended = True
             self._system_call(self.socket.shutdown, socket.SHUT_WR)
@@ -296,19 +270,18 @@ class Connection:
         if half_closeable and self.state == "open":
             getattr(self.protocol, which)()
         if self.read_ended and (self.write_ended or not half_closeable):
-            self.connectionLost(Failure(error.ConnectionDone()))
+            self.connectionLost(error.ConnectionDone())
 
-    def abortConnection(self, reason: Failure | None = None) -> None:
+    def abortConnection(self) -> None:
         """Drop what is pending, and close with a reset in the next iteration."""
         if self.state != "closed":
             self.state = "ending"
             self.write_ended = True
             self._buffer.clear()
             self.pauseProducing()
-            reason = reason or Failure(error.ConnectionAborted())
-            self.reactor.callLater(0, self.connectionLost, reason)
+            self.reactor.callLater(0, self.connectionLost, error.ConnectionAborted())
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: BaseException) -> None:
         """Close at once. The producer is stopped, and then the protocol gets its last call."""
         if self.state == "closed":
             return
@@ -321,13 +294,11 @@ class Connection:
         self.reactor.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        producer, self.producer, self.streaming = self.producer, None, False
-        if producer is not None:
-            self.reactor.guard(self, producer.stopProducing)
+        if self.producer is not None:
+            self.producer.stopProducing()
+        self.producer, self.flow_state = None, "none"
         if self.protocol is not None:
-            self.reactor.guard(self, self.protocol.connectionLost, reason)
-        if self._on_lost is not None:
-            self._on_lost(reason)
+            self.protocol.connectionLost(Failure(reason))
 
 
 class Port:
@@ -335,10 +306,7 @@ class Port:
 
     def __init__(self, reactor: Reactor, port: int, factory: Any, backlog: int, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self.socket = socket.create_server((host, port), family=family, backlog=backlog)
-        except OSError as reason:
-            raise error.CannotListenError(host, port, reason) from reason
+        self.socket = socket.create_server((host, port), family=family, backlog=backlog)
         self.socket.setblocking(False)
         self.reactor, self.factory = reactor, factory
         factory.doStart()
@@ -349,12 +317,12 @@ class Port:
             connection = Connection(self.reactor, self.socket.accept()[0])
         except OSError:
             return  # the client has gone again
-        self.reactor.guard(connection, connection.start, self.factory)
+        connection.start(self.factory)
 
     def getHost(self) -> Any:
         return from_sockaddr(self.socket.getsockname())
 
-    def stopListening(self, reason: Failure | None = None) -> None:
+    def stopListening(self, reason: Any = None) -> None:
         if self in self.reactor.targets:
             self.reactor.forget(self)
             self.factory.doStop()
@@ -365,51 +333,27 @@ class Port:
 class Connector:
     """An attempt to connect. It leads to a connection, or to clientConnectionFailed()."""
 
-    def __init__(
-        self, reactor: Reactor, host: str, port: int, factory: Any, timeout: float
-    ) -> None:
+    def __init__(self, reactor: Reactor, host: str, port: int, factory: Any) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setblocking(False)
         self.reactor, self.factory = reactor, factory
-        self.connection: Connection | None = None
-        late = Failure(error.TimeoutError())
-        self._timer = reactor.callLater(timeout, self.connectionLost, late)
-        reactor.watch(self, 0)
         factory.startedConnecting(self)
-        try:
-            self.socket.connect((host, port))
-        except BlockingIOError:
-            reactor.watch(self, WRITE)  # writable means that the attempt has ended
-        except OSError as reason:
-            failure = Failure(error.getConnectError(reason))
-            reactor.callLater(0, self.connectionLost, failure)
+        self.socket.connect_ex((host, port))
+        reactor.watch(self, WRITE)  # writable means that the attempt has ended
 
     def doWrite(self) -> None:
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            reason = error.getConnectError((code, os.strerror(code)))
-            self.connectionLost(Failure(reason))
-            return
-        self._timer.cancel()
-        sock = self.socket.dup()
-        self.reactor.forget(self)
-        self.connection = Connection(self.reactor, sock, self._lost)
-        self.reactor.guard(self.connection, self.connection.start, self.factory)
-
-    def connectionLost(self, reason: Failure) -> None:
-        if self in self.reactor.targets:
-            self._timer.cancel()
-            self.reactor.forget(self)
-            self.factory.clientConnectionFailed(self, reason)
-
-    def _lost(self, reason: Failure) -> None:
-        self.factory.clientConnectionLost(self, reason)
-
-    def disconnect(self) -> None:
-        if self.connection is not None:
-            self.connection.loseConnection()
+            self.connectionLost(error.getConnectError((code, os.strerror(code))))
         else:
-            self.connectionLost(Failure(error.UserError()))
+            self.reactor.watch(self, 0)
+            del self.reactor.targets[self]
+            connection = Connection(self.reactor, self.socket)
+            connection.start(self.factory)
+
+    def connectionLost(self, reason: BaseException) -> None:
+        self.reactor.forget(self)
+        self.factory.clientConnectionFailed(self, Failure(reason))
 
 
 def join(a: Connection, b: Connection) -> None:
