@@ -2,9 +2,10 @@
 
 The names are Twisted's, and the rules are those of `core/README.md`. These are left out: B3 and B4
 (an exception of the program ends the loop; other threads may not call it), C2 (connectionLost waits
-for the end of the peer's stream), R2 (a paused connection does not see that its peer has gone), R4
-and T5 (an iteration has no limit), T2 and T3 (a look-up blocks, one address is tried, without a
-timeout), T4 (a forked child may delay a reset), T6 (the kernel's own buffers have no limit).
+for the end of the peer's stream), R1 for what a line receiver holds, R2 (a paused connection does
+not see that its peer has gone), R4 and T5 (an iteration has no limit), T2 and T3 (a look-up blocks,
+one address is tried, without a timeout), T4 (a forked child may delay a reset), and T6 (the
+kernel's own buffers have no limit).
 """
 
 from __future__ import annotations
@@ -269,7 +270,8 @@ class Connection:
         half_closeable = hasattr(self.protocol, which)
         if half_closeable and self.state == "open":
             getattr(self.protocol, which)()
-        if self.read_ended and (self.write_ended or not half_closeable):
+        ended = self.write_ended or (self.state == "open" and not half_closeable)
+        if self.read_ended and ended and self.state != "ending":
             self.connectionLost(error.ConnectionDone())
 
     def abortConnection(self) -> None:
@@ -294,9 +296,9 @@ class Connection:
         self.reactor.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self.producer is not None:
-            self.producer.stopProducing()
-        self.producer, self.flow_state = None, "none"
+        producer, self.producer, self.flow_state = self.producer, None, "none"
+        if producer is not None:
+            producer.stopProducing()
         if self.protocol is not None:
             self.protocol.connectionLost(Failure(reason))
 
