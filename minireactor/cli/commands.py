@@ -89,12 +89,14 @@ def _run_loop_command(
     """Run a command with a loop, which must never wait for its own output. Return the status."""
     import logging
 
+    from minireactor.cli.engines import engine
     from minireactor.view.output import LogHandler, standard_streams
 
     options.descriptors = raise_descriptor_limit()
     with standard_streams() as options.flush:
         try:
-            return command(options) or 0
+            with engine(options):
+                return command(options) or 0
         finally:
             for handler in list(logging.root.handlers):
                 if isinstance(handler, LogHandler):

@@ -18,6 +18,7 @@ from minireactor.view.output import UsageError
 # They are long, because a terminal session or an idle pool of connections must not be cut off.
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
+CORE = "core"  # the default of --engine
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
 
 # argparse would put all options that exclude each other on one line of 120 columns.
@@ -139,6 +140,7 @@ def _add_serve(commands: Any) -> None:
         "the same ones, in each run (default: none)",
     )
     _add_views(add)
+    _add_engine(add)
     _add_loudness(
         parser,
         "print a line for each connection made or lost, each pause and each resume (default: no)",
@@ -198,6 +200,7 @@ def _add_proxy(commands: Any) -> None:
     )
     _add_limits(add, PROXY_IDLE, PROXY_STALL)
     _add_views(add)
+    _add_engine(add)
     _add_loudness(
         parser,
         "also print a line for each connection made or not made, each pause and each resume "
@@ -355,10 +358,22 @@ def _add_views(add: Callable[..., Any]) -> None:
     )
 
 
+def _add_engine(add: Callable[..., Any]) -> None:
+    add(
+        "--engine",
+        metavar="ENGINE",
+        default=CORE,
+        help="the reactor that moves the bytes: core; tiny: the one in minireactor/tiny.py, which "
+        "is small enough to be read at once; FILE: a Python file of your own with a class Reactor "
+        "(default: %(default)s)",
+    )
+
+
 def _add_demo(commands: Any) -> None:
     what = "Show flow control in a browser: a server, three clients, and switches to play with"
     parser = _add_command(commands, "demo", what, "--port 8000", _UNTIL_STOPPED)
     _add_page(parser)
+    _add_engine(parser.add_argument)
     _add_version(parser)
 
 
