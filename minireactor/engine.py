@@ -164,12 +164,24 @@ class Engine(Reactor):
     def call_in_turn(self, f: Callable[[], Any], first: bool = False) -> None:
         self.callLater(0, f)
 
+    def iterate(self, delay: float = 0) -> None:
+        """Run one iteration, if the small reactor has iterate()."""
+        self._look()
+        self._inner.iterate(delay)
+
+    def close(self) -> None:
+        """Close all connections, if the small reactor has close()."""
+        self._inner.close()
+
     def _beat(self) -> None:
+        self._look()
+        self.callLater(BEAT / 5 if self._readers else BEAT, self._beat)
+
+    def _look(self) -> None:
         # A small reactor has neither a waker nor addReader().
         self._run_soon()
         for reader in list(self._readers):
             self._call(reader.doRead, (), {})
-        self.callLater(BEAT / 5 if self._readers else BEAT, self._beat)
 
     def addReader(self, reader: Any) -> None:
         """Call `reader.doRead()` often; it has to expect that there is nothing to read."""
