@@ -539,7 +539,7 @@ class Transport:
         self._reason = self._reason or reason
         self.abortConnection()
 
-    def owner(self) -> Any:
+    def target(self) -> Any:
         return self
 
     def lost(self, reason: Failure) -> Failure:

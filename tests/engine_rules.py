@@ -19,7 +19,7 @@ from support import (
     RecordingClientFactory,
     connect,
     drain,
-    passes,
+    iterations,
     pump,
     receive,
     reset,
@@ -75,7 +75,7 @@ def stall(reactor, transport):
     """Write until the kernel takes no more."""
     transport.write(b"." * MUCH)
     pump(reactor, lambda: transport.pending < MUCH, "a first flush")
-    passes(reactor)
+    iterations(reactor)
     assert transport.pending > 0
 
 
@@ -208,7 +208,7 @@ def test_U2_a_pull_producer_with_nothing_to_say_is_not_polled(reactor, opened):
     transport, _, client = opened()
     producer = Producer(transport)
     transport.registerProducer(producer, False)
-    passes(reactor)
+    iterations(reactor)
     assert producer.calls == ["resume"]
     transport.write(b"more")
     receive(reactor, client, 4)
@@ -247,7 +247,7 @@ def test_E3_a_producer_is_stopped_once_before_the_protocol_hears(reactor, opened
     stall(reactor, transport)
     reset(client)
     pump(reactor, lambda: "lost" in protocol.calls, "the end")
-    passes(reactor)
+    iterations(reactor)
     assert producer.calls == ["pause", "stop"]
     assert protocol.calls == ["made", "stop", "lost"]
     assert protocol.reason.check(ConnectionLost)
@@ -260,7 +260,7 @@ def test_E4_unregistering_without_a_producer_is_nothing(reactor, opened):
     client.close()
     pump(reactor, lambda: "lost" in protocol.calls, "the end")
     transport.unregisterProducer()
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "lost"]
 
 
@@ -268,7 +268,7 @@ def test_E5_closing_waits_for_the_producer_and_for_pending(reactor, opened):
     transport, protocol, client = opened()
     transport.registerProducer(Producer(transport), True)
     transport.loseConnection()
-    passes(reactor)
+    iterations(reactor)
     assert "lost" not in protocol.calls
     transport.write(b"." * MUCH)
     transport.unregisterProducer()
@@ -340,7 +340,7 @@ def test_E7_a_half_close_waits_for_the_producer(reactor, opened):
     transport, protocol, client = opened(HalfCloseable())
     transport.registerProducer(Producer(transport), True)
     transport.loseWriteConnection()
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made"]
     transport.write(b"produced")
     transport.unregisterProducer()
@@ -357,7 +357,7 @@ def test_E8_the_end_comes_once_whoever_closes_first(reactor, opened, first):
     transport.loseConnection()
     transport.abortConnection()
     transport.write(b"too late")
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made", "lost"]
 
 
@@ -406,7 +406,7 @@ def test_R1_pause_stops_delivery_until_resume(reactor, opened):
     transport.pauseProducing()
     transport.pauseProducing()
     client.sendall(b"waits")
-    passes(reactor)
+    iterations(reactor)
     assert protocol.received == b""
     transport.resumeProducing()
     transport.resumeProducing()
@@ -419,7 +419,7 @@ def test_R3_nothing_is_delivered_after_loseConnection(reactor, opened):
     transport.loseConnection()
     transport.resumeProducing()
     client.sendall(b"unwanted")
-    passes(reactor)
+    iterations(reactor)
     assert protocol.calls == ["made"]
 
 
@@ -520,7 +520,7 @@ def test_a_closed_port_accepts_nobody(reactor, closing):
     number = port.getHost().port
     closing(connect(port))
     port.stopListening()
-    passes(reactor)
+    iterations(reactor)
     with pytest.raises(builtins.ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", number))
 

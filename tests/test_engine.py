@@ -17,8 +17,8 @@ from minireactor.protocol import Factory, Protocol
 from minireactor.proxy.relay import Relay
 from minireactor.serve.apps import Chargen, Echo, FileFactory, RandomFactory
 from minireactor.serve.server import Server
-from minireactor.view.monitor import Tap
-from minireactor.view.web import demo as demo_module
+from minireactor.view.monitor import Monitor
+from minireactor.view.web import demo_producer
 from minireactor.view.web.demo import HIGH, LOW, Demo
 
 LOOPBACK = "127.0.0.1"
@@ -96,7 +96,7 @@ def test_the_counters_are_those_of_the_bytes_that_went_through(engine, ask):
 
 
 def test_pauses_are_counted_and_shown_by_the_monitor(engine, ask):
-    tap = Tap(engine)
+    monitor = Monitor(engine)
     server, client = ask(Factory.forProtocol(Echo))
     client.setblocking(False)
 
@@ -108,11 +108,11 @@ def test_pauses_are_counted_and_shown_by_the_monitor(engine, ask):
         return server.paused
 
     pump(engine, feed, "a pause")
-    (row,) = tap.sample()["connections"]
+    (row,) = monitor.sample()["connections"]
     assert row["producer"] == "paused"
     assert row["pauses"] >= 1
     assert row["pending"] > row["high"] == 65536
-    tap.close()
+    monitor.close()
 
 
 def test_a_client_above_the_limit_is_closed(engine, ask, closing):
@@ -190,13 +190,13 @@ def test_a_proxy_closes_a_client_whose_target_refuses(engine, closing, caplog):
 
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 def test_the_demo_draws_its_saw_tooth(engine, monkeypatch, way):
-    monkeypatch.setattr(demo_module, "MADE", 16 << 20)
+    monkeypatch.setattr(demo_producer, "MADE", 16 << 20)
     demo = Demo(engine)
     demo.listen()
     demo.change({"way": way})
     demo.change({"client": "A", "rate": 8 << 20})
     events = []
-    engine.add_tap(lambda event, who, reason: events.append(event))
+    engine.add_observer(lambda event, who, reason: events.append(event))
     pump(engine, lambda: events.count("resumeProducing") >= 2, "two teeth")
     assert {transport.marks for transport in demo._connections()} == {(HIGH, LOW)}
     assert all(client.received for client in demo.clients.values() if client.peer)

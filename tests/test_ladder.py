@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("engine_rules")
 from engine_rules import *  # noqa: E402, F403
 
 from bench.ladder import FOLDER, STEPS, PatchError, applied, sources  # noqa: E402
-from bench.works import WORKS  # noqa: E402
+from bench.workloads import WORKLOADS  # noqa: E402
 
 
 def module_of(number, folder):
@@ -58,8 +58,8 @@ def test_every_patch_belongs_to_a_step():
 
 
 def test_every_step_names_workloads_that_there_are():
-    names = {work.name for work in WORKS}
-    assert {name for step in STEPS for name in step.works} <= names
+    names = {workload.name for workload in WORKLOADS}
+    assert {name for step in STEPS for name in step.workloads} <= names
 
 
 def test_a_patch_that_does_not_fit_is_an_error_that_names_it():

@@ -18,7 +18,7 @@ class Step(NamedTuple):
 
     name: str
     title: str
-    works: tuple[str, ...]
+    workloads: tuple[str, ...]
 
     def patch(self) -> str:
         """Return the text of the patch; empty for the first step, which is `tiny` itself."""
