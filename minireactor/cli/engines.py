@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import minireactor
-from minireactor.cli.options import CORE
+from minireactor.cli.view_options import CORE
 
 if TYPE_CHECKING:
     import argparse

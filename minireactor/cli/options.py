@@ -1,15 +1,24 @@
-"""The commands, their options and the help texts. `values` parses the values of options."""
+"""The options of `serve`, `proxy` and `connect`, and how a command line is parsed.
+
+`values` parses the values of options."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
-from minireactor import __version__
 from minireactor.cli import values
+from minireactor.cli.learn_options import add_build, add_learn
+from minireactor.cli.parser import Parser, add_command, add_version
+from minireactor.cli.view_options import (
+    UNTIL_STOPPED,
+    add_demo,
+    add_engine,
+    add_replay,
+    add_trace,
+    add_views,
+)
 from minireactor.core import flow
 from minireactor.proxy.balance import BALANCES, FAILURE_COOLDOWN, FIRST
 from minireactor.view.output import UsageError
@@ -18,17 +27,7 @@ from minireactor.view.output import UsageError
 # They are long, because a terminal session or an idle pool of connections must not be cut off.
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
-CORE = "core"  # the default of --engine
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
-
-# argparse would put all options that exclude each other on one line of 120 columns.
-_LEARN_USAGE = """%(prog)s [-h] [--version] [--lang {en,zh}] [N]
-       %(prog)s N --start | --try FILE | --solution
-       %(prog)s N --program | --exercise
-       %(prog)s --glossary
-       %(prog)s [N] --check"""
-
-_UNTIL_STOPPED = ", until SIGINT or SIGTERM"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -51,60 +50,29 @@ def _joined(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="minireactor",
         description="A TCP reactor with flow control that can be read, run and watched. "
         "Example: minireactor serve echo --port 1234",
         allow_abbrev=False,
     )
-    _add_version(parser)
+    add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     _add_serve(commands)
     _add_proxy(commands)
     _add_connect(commands)
-    _add_demo(commands)
-    _add_replay(commands)
-    _add_trace(commands)
-    _add_learn(commands)
-    _add_build(commands)
-    return parser
-
-
-def _add_version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"minireactor {__version__}",
-        help="print the version and exit",
-    )
-
-
-def _add_command(
-    commands: Any, name: str, what: str, example: str, more: str = "", description: str = ""
-) -> argparse.ArgumentParser:
-    """Add a command. Return its parser.
-
-    The list of commands shows `what`. The command's own help shows `description`, or else `what`
-    followed by `more`, and then the example."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=f"{what[0].lower()}{what[1:]}",
-        description=f"{description or what + more + '.'} Example: minireactor {name} {example}",
-        allow_abbrev=False,
-        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
-    )
+    add_demo(commands)
+    add_replay(commands)
+    add_trace(commands)
+    add_learn(commands)
+    add_build(commands)
     return parser
 
 
 def _add_serve(commands: Any) -> None:
-    parser = _add_command(
-        commands, "serve", "Serve an app on a TCP port", "echo --watch", _UNTIL_STOPPED
+    parser = add_command(
+        commands, "serve", "Serve an app on a TCP port", "echo --watch", UNTIL_STOPPED
     )
     add = parser.add_argument
     add(
@@ -139,19 +107,19 @@ def _add_serve(commands: Any) -> None:
         help="for random only: start the random numbers from this integer; every client then gets "
         "the same ones, in each run (default: none)",
     )
-    _add_views(add)
-    _add_engine(add)
+    add_views(add)
+    add_engine(add)
     _add_loudness(
         parser,
         "print a line for each connection made or lost, each pause and each resume (default: no)",
         "print nothing but errors (default: no)",
     )
-    _add_version(parser)
+    add_version(parser)
 
 
 def _add_proxy(commands: Any) -> None:
     what = "Pass connections to a TCP port on to a target"
-    parser = _add_command(commands, "proxy", what, "8080 example.internal:80", _UNTIL_STOPPED)
+    parser = add_command(commands, "proxy", what, "8080 example.internal:80", UNTIL_STOPPED)
     add = parser.add_argument
     add(
         "listen",
@@ -199,8 +167,8 @@ def _add_proxy(commands: Any) -> None:
         "splice() (default: no)",
     )
     _add_limits(add, PROXY_IDLE, PROXY_STALL)
-    _add_views(add)
-    _add_engine(add)
+    add_views(add)
+    add_engine(add)
     _add_loudness(
         parser,
         "also print a line for each connection made or not made, each pause and each resume "
@@ -208,7 +176,7 @@ def _add_proxy(commands: Any) -> None:
         "print nothing but errors, not even the line for each connection that has ended "
         "(default: no)",
     )
-    _add_version(parser)
+    add_version(parser)
 
 
 def _add_connect(commands: Any) -> None:
@@ -220,7 +188,7 @@ def _add_connect(commands: Any) -> None:
         "directions have ended in order, or if nobody reads the output any more; 1 after an error; "
         "130 after Ctrl-C."
     )
-    parser = _add_command(commands, "connect", what, "1234 --rate 10K", description=description)
+    parser = add_command(commands, "connect", what, "1234 --rate 10K", description=description)
     add = parser.add_argument
     add(
         "address",
@@ -254,7 +222,7 @@ def _add_connect(commands: Any) -> None:
         help="print on standard error when the connection is made, when a direction ends, and how "
         "many bytes were sent and received (default: no)",
     )
-    _add_version(parser)
+    add_version(parser)
 
 
 def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None) -> None:
@@ -327,197 +295,7 @@ def _default_of(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:g}"
 
 
-def _add_views(add: Callable[..., Any]) -> None:
-    """Add the views, which `serve` and `proxy` share."""
-    add(
-        "--watch",
-        action="store_true",
-        help="show the connections with their buffers and marks: full screen on a terminal, "
-        "elsewhere one line a second; in colours unless NO_COLOR is set (default: no)",
-    )
-    add(
-        "--dashboard",
-        type=values.listening_address,
-        metavar="[HOST:]PORT",
-        help="serve a web page on this port that draws the connections and can change their "
-        "marks; only someone who has the full printed address can open it; without HOST: on "
-        "127.0.0.1 (default: no)",
-    )
-    add(
-        "--metrics",
-        type=values.listening_address,
-        metavar="[HOST:]PORT",
-        help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1 "
-        "(default: no)",
-    )
-    add(
-        "--record",
-        metavar="FILE",
-        help="record what the connections do in FILE, as JSON lines; replay and trace read it "
-        "(default: no)",
-    )
-
-
-def _add_engine(add: Callable[..., Any]) -> None:
-    add(
-        "--engine",
-        metavar="ENGINE",
-        default=CORE,
-        help="the reactor that moves the bytes: core; tiny: the one in minireactor/tiny.py, which "
-        "is small enough to be read at once; FILE: a Python file of your own with a class Reactor "
-        "(default: %(default)s)",
-    )
-
-
-def _add_demo(commands: Any) -> None:
-    what = "Show flow control in a browser: a server, three clients, and switches to play with"
-    parser = _add_command(commands, "demo", what, "--port 8000", _UNTIL_STOPPED)
-    _add_page(parser)
-    _add_engine(parser.add_argument)
-    _add_version(parser)
-
-
-def _add_replay(commands: Any) -> None:
-    what = "Show a recording in a browser, with a slider for the time"
-    parser = _add_command(commands, "replay", what, "monday.jsonl", _UNTIL_STOPPED)
-    help_of_file = "a recording, as --record of serve or proxy writes it"
-    parser.add_argument("file", metavar="FILE", help=help_of_file)
-    parser.add_argument(
-        "--export",
-        metavar="PAGE",
-        help="write the page to the file PAGE, such as monday.html, which a browser opens without "
-        "a server, and serve nothing (default: no)",
-    )
-    _add_page(parser)
-    _add_version(parser)
-
-
-def _add_page(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the commands that show a web page."""
-    parser.add_argument(
-        "--port",
-        type=values.port,
-        default=0,
-        help="port number for the page, on 127.0.0.1; 0: any free one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-browser",
-        dest="browser",
-        action="store_false",
-        help="only print the address of the page; do not open a browser (default: open one if "
-        "there is a display)",
-    )
-
-
-def _add_trace(commands: Any) -> None:
-    what = "Convert a recording into a trace for https://ui.perfetto.dev"
-    parser = _add_command(commands, "trace", what, "monday.jsonl")
-    add = parser.add_argument
-    add("file", metavar="FILE", help="a recording, as --record of serve or proxy writes it")
-    add(
-        "-o",
-        "--output",
-        metavar="OUT",
-        help="file to write the trace to; -: standard output (default: FILE with the ending "
-        ".trace.json)",
-    )
-    _add_version(parser)
-
-
 def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> None:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help=verbose)
     loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
-
-
-def _can_be_printed(text: str) -> bool:
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _add_learn(commands: Any) -> None:
-    chinese = "中文" if _can_be_printed("中文") else "in Chinese"
-    what = f"Learn flow control with programs that run ({chinese}: --lang zh)"
-    description = "List the lessons or, with a number, show one and run its program."
-    parser = _add_command(commands, "learn", what, "2", description=description)
-    parser.usage = _LEARN_USAGE
-    add = parser.add_argument
-    add(
-        "lesson",
-        metavar="N",
-        nargs="?",
-        type=values.lesson,
-        help="number of a lesson (default: list)",
-    )
-    add(
-        "--lang",
-        choices=("en", "zh"),
-        help="language, English or Chinese (default: the language that LC_ALL, LC_MESSAGES or "
-        "LANG names, or else English)",
-    )
-    instead = parser.add_mutually_exclusive_group()
-    for part, what in (
-        ("start", "write lessonN.py, a program with a fault to find: repair it, then --try it"),
-        ("program", "print its program"),
-        ("exercise", "print the program that --start writes"),
-        ("solution", "print the exercise without its fault"),
-    ):
-        instead.add_argument(
-            f"--{part}",
-            dest="part",
-            action="store_const",
-            const=part,
-            help=f"{what} (default: no)",
-        )
-    instead.add_argument(
-        "--try",
-        dest="attempt",
-        metavar="FILE",
-        help="run a repaired exercise, and report whether it is right (default: no)",
-    )
-    instead.add_argument(
-        "--glossary",
-        action="store_true",
-        help="print the terms in English and Chinese, and a reading list (default: no)",
-    )
-    instead.add_argument(
-        "--check",
-        action="store_true",
-        help="run all programs, exercises and solutions of all lessons, or of lesson N, and "
-        "compare the texts with their output; the exit status is 1 if anything is wrong "
-        "(default: no)",
-    )
-    _add_version(parser)
-
-
-def _add_build(commands: Any) -> None:
-    what = "Write a reactor of your own in twelve steps"
-    parser = _add_command(commands, "learn build", what, "my-reactor")
-    _add_folder(parser, "start a folder with a reactor.py, or show the current step")
-    what = "Judge your reactor by the checks of all steps up to the current one"
-    parser = _add_command(commands, "learn build check", what, "--hint")
-    _add_folder(parser, "judge the reactor.py in this folder")
-    instead = parser.add_mutually_exclusive_group()
-    hint = "give a hint for the current step, and the next one each time (default: no)"
-    instead.add_argument("--hint", action="store_true", help=hint)
-    diff = "show one solution of the current step, as a difference from your file (default: no)"
-    instead.add_argument("--diff", action="store_true", help=diff)
-
-
-def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        help=f"{what} (default: the current directory if it is such a folder, else my-reactor)",
-    )
-    parser.add_argument(
-        "--lang",
-        choices=("en", "zh"),
-        help="language, English or Chinese (default: the language that LC_ALL, LC_MESSAGES or "
-        "LANG names, or else English)",
-    )
-    _add_version(parser)
