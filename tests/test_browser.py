@@ -362,9 +362,14 @@ def test_the_tour_guides_through_a_pause_and_to_memory_and_leaves_nothing_change
     page.until("tour.number === 2")
     assert page.ask("clients.get('A').slider.matches('.hint')")
     page.click("#tour-do")
-    # The tanks fill from the client on: all three are ticked, then the producer is paused.
+    # The tanks fill from the client on. When the last one has, the producer is paused.
     page.until("tour.number === 3")
+    page.ask(
+        "window.filled = []; const go = tour.go; tour.go = function (number) {"
+        "if (number === 4) filled = [...this.ticked]; go.call(this, number); }"
+    )
     page.until("tour.number === 4")
+    assert page.ask("filled.join()") == "fill.theirs,fill.ours,fill.pending"
     assert page.ask("rowOfA(latest).producer") == "paused"
     page.click("#tour-next")
     page.until("tour.number === 5")

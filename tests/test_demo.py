@@ -235,6 +235,7 @@ def test_a_reset_sets_everything_as_at_the_start(reactor, demo):
     assert after == start
     assert marks(demo) == {(HIGH, LOW)}
     assert {client.rate for client in demo.clients.values()} == set(READ.values())
+    assert demo._marks == (HIGH, LOW)  # of connections to come
 
 
 def test_the_page_knows_what_waits_in_the_kernel_of_the_other_end(reactor, demo):

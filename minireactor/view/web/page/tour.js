@@ -158,7 +158,16 @@ const tour = {
   tell() {
     const left = Math.max(0, 1 - this.passed / this.step().seconds);
     $("tour-bar").style.width = `${this.step().seconds === Infinity ? 0 : 100 * left}%`;
-    for (const item of $("tour-list").children) item.classList.toggle("true", this.ticked.has(item.dataset.key));
+    // In the order in which they came true: that is the answer to the question.
+    const keys = [...this.ticked];
+    if ($("tour-list").children.length === keys.length) return;
+    $("tour-list").replaceChildren(
+      ...keys.map((key) => {
+        const item = document.createElement("li");
+        item.textContent = t(`tour.${key}`);
+        return item;
+      }),
+    );
   },
 
   show() {
@@ -170,14 +179,7 @@ const tour = {
     say($("tour-step"), t("tour.step", this.number + 1, STEPS.length));
     put($("tour-title"), t(`tour.${step.key}`));
     put($("tour-text"), t(`tour.${step.key}.text`));
-    $("tour-list").replaceChildren(
-      ...Object.keys(step.list || {}).map((key) => {
-        const item = document.createElement("li");
-        item.dataset.key = key;
-        item.textContent = t(`tour.${key}`);
-        return item;
-      }),
-    );
+    $("tour-list").replaceChildren();
     $("tour-do").hidden = !step.act;
     $("tour-next").hidden = Boolean(step.act || step.list);
     $("tour-skip").hidden = last;
