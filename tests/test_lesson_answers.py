@@ -471,6 +471,35 @@ WRONG = [
         "lines are lost|lines have come",
     ),
     (
+        "ladder",
+        "ask for room at each write",
+        "        self.pending += data\n",
+        "        self.pending += data\n        self.ask_for(READ | WRITE)\n",
+        "changes of interest for 100 small answers",
+    ),
+    (
+        "ladder",
+        "ask for room, and go on asking",
+        "        self.ask_for(READ | WRITE if self.pending else READ)\n",
+        "        if self.pending:\n            self.ask_for(READ | WRITE)\n",
+        "everything is sent, and the loop woke up [0-9]+ times for nothing",
+    ),
+    (
+        "ladder",
+        "send until nothing is left",
+        "        self.pending = self.pending[sent:]\n",
+        "        self.pending = self.pending[sent:]\n"
+        "        if self.pending:\n            self.flush()\n",
+        "300 times in a row there was no room",
+    ),
+    (
+        "ladder",
+        "block",
+        "sock.setblocking(False)",
+        "sock.setblocking(True)",
+        "a socket that blocks makes the whole loop wait",
+    ),
+    (
         "elsewhere",
         "drain now and then",
         "        writer.write(CHUNK)\n",

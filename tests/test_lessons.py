@@ -166,7 +166,7 @@ def test_every_program_exercise_and_solution_runs_and_every_quotation_is_true(en
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0, "\n".join(lines)
-    assert [line.split()[:2] for line in lines] == [[str(n), "ok"] for n in range(1, 17)]
+    assert [line.split()[:2] for line in lines] == [[str(n), "ok"] for n in range(1, 18)]
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
@@ -714,7 +714,7 @@ def test_on_a_terminal_it_asks_waits_runs_and_stops_at_each_heading(terminal):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ("99", "there is no lesson 99; there are 1 to 16"),
+        ("99", "there is no lesson 99; there are 1 to 17"),
         ("0", "there is no lesson 0"),
         ("-1", "there is no lesson -1"),
         ("five", "argument N: 'five' is not valid: give the number of a lesson"),
