@@ -325,7 +325,7 @@ def test_code_may_be_quoted_with_lines_left_out_but_only_where_dots_are(tiny):
 
 
 def test_a_page_wraps_paragraphs_underlines_headings_and_leaves_blocks_alone():
-    text = "# A title\n\none two **three** four\n\n- five six seven\n"
+    text = "# A title\n\none two **three** four\n\n- five six seven\n10. eight nine ten\n"
     text += "\n```text\nas  it is, uncut\n```\n"
     assert page(text, 14).splitlines() == [
         "A title",
@@ -336,6 +336,8 @@ def test_a_page_wraps_paragraphs_underlines_headings_and_leaves_blocks_alone():
         "",
         "- five six",
         "  seven",
+        "10. eight nine",
+        "    ten",
         "",
         "    as  it is, uncut",
     ]

@@ -18,6 +18,7 @@ _CLOSING = "，。、；：？！）》」”…"
 _PIECE = re.compile(
     rf"\s*[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}{_CLOSING}]+)[{_CLOSING}]*|\s*\S"
 )
+_ITEM = re.compile(r"- |\d+\. ")
 _EMPHASIS = re.compile(r"(\*\*?)(\S(?:.*?\S)?)\1")
 
 
@@ -54,7 +55,8 @@ def _lines(text: str, width: int, bold: bool) -> Iterator[str]:
             yield from (f"{on}{part}{off}" for part in wrapped(heading, width))
             yield underline
         else:
-            hang = "  " if line.startswith("- ") else ""
+            item = _ITEM.match(line)
+            hang = " " * len(item[0]) if item else ""
             yield from wrapped(_EMPHASIS.sub(rf"{on}\2{off}", line), width, hang)
 
 
