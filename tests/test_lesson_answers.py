@@ -27,8 +27,8 @@ WRONG = [
         "blocking",
         "wait a little before receiving",
         "line = connection.recv(1024)",
-        "import time; time.sleep(0.25); line = connection.recv(1024)",
-        "half a line has been sent, and is answered b'ONE, ",
+        "import time; time.sleep(2); line = connection.recv(1024)",
+        "half a line has been sent, and is answered b'HELLO, '",
     ),
     (
         "blocking",

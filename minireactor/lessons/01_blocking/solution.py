@@ -19,6 +19,10 @@ def serve(listener):
 
 # ---- The check: the fault is above this line ----
 
+import time  # noqa: E402
+
+time.sleep = lambda seconds: None  # waiting does not help: a line may take any time
+
 
 def receive(client, seconds):
     """Return what comes within that time, or nothing."""
