@@ -393,6 +393,7 @@ def test_each_phrase_has_the_same_values_in_both_languages(name):
 def test_without_a_number_it_lists_the_lessons(english, capsys):
     assert main(["learn"]) == 0
     output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
     for lesson in LESSONS:
         assert f"{lesson.number:2}  {lesson.title('en')}\n" in output
     assert output.count("\n    ") >= len(LESSONS)
@@ -637,6 +638,11 @@ def test_no_line_of_the_help_is_wider_than_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["learn", "--help"]) == 0
     assert max(map(columns, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_the_last_lesson_sends_the_learner_on_to_a_reactor_of_ones_own(english, tmp_path, capsys):
+    assert solve(len(LESSONS), tmp_path) == 0
+    assert capsys.readouterr().out.endswith("learn build\n")
 
 
 def test_the_glossary_has_both_languages_and_the_lesson_of_each_term(capsys):

@@ -95,6 +95,7 @@ class _Learner:
             self._line(self._phrase("go on", number=missing[0]))
         else:
             self._line(self._phrase("begin"))
+        self._line(self._phrase("build"))
         self._line(self._phrase("glossary"))
         if done:
             self._line(self._phrase("progress", path=visible(str(progress.path()))))
@@ -147,7 +148,7 @@ class _Learner:
             title = later[0].title(self.language)
             self._line(self._phrase("next", number=later[0].number, title=title))
         else:
-            self._print(self._phrase("last") + "\n")
+            self._line(self._phrase("last"))
 
     def start(self, lesson: Lesson) -> int:
         """Write the exercise into a file of its own, unless that exists. Raises UsageError."""
