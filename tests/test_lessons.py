@@ -566,15 +566,15 @@ def test_a_new_learner_is_sent_to_lesson_1(english, capsys):
 
 
 def test_what_is_read_and_solved_is_marked_and_the_next_one_named(english, tmp_path, state, capsys):
-    assert main(["learn", "1"]) == 0
-    assert " 1  Blocking sockets  (read)\n" in listed(capsys)
+    assert main(["learn", "2"]) == 0
+    assert " 2  A selector loop in 40 lines  (read)\n" in listed(capsys)
 
-    assert solve(1, tmp_path) == 0
+    assert solve(2, tmp_path) == 0
     assert "Next: " in capsys.readouterr().out
     output = listed(capsys)
-    assert " 1  Blocking sockets  (done)\n" in output
+    assert " 2  A selector loop in 40 lines  (done)\n" in output
     assert "Go on with: " in output
-    assert "learn 2\n" in output
+    assert "learn 1\n" in output
 
     (file,) = state.rglob("*.txt")
     assert f"Your progress is in {file}. To begin anew, delete the file.\n" in output
