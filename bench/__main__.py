@@ -64,6 +64,7 @@ def options() -> Options:
         metavar="FOLDER",
         help=f"compare {BASE} with another checkout of it, in FOLDER; other engines only if named",
     )
+    add("--ladder", action="store_true", help="measure tiny after each step of bench/ladder")
     add("--list", action="store_true", help="show the workloads and the engines, and exit")
     return parser
 
@@ -109,6 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.list:
             show_lists(workloads, engines)
             return 0
+        if given.ladder:
+            from bench.ladder import run
+
+            return run.main(given, workloads)
         engines = with_something_to_do(workloads, engines)
         earlier = report.load(Path(given.earlier)) if given.earlier else None
         name = "veth" if given.veth else network.LOOPBACK.name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import select
+from xml.etree import ElementTree
 
 import pytest
 
@@ -11,7 +13,8 @@ pytest.register_assert_rewrite("engine_rules")
 
 from engine_rules import *  # noqa: E402, F403
 
-from bench.ladder import FOLDER, STEPS, PatchError, applied, sources  # noqa: E402
+from bench.__main__ import main  # noqa: E402
+from bench.ladder import FOLDER, STEPS, PatchError, applied, run, sources  # noqa: E402
 from bench.workloads import WORKLOADS  # noqa: E402
 
 
@@ -75,3 +78,64 @@ def test_a_patched_reactor_echoes(number, tmp_path):
     reactor = module_of(number, tmp_path).Reactor()
     test_a_client_and_a_server_of_the_same_reactor_talk(reactor)  # noqa: F405
     reactor.close()
+
+
+# What is made of the figures.
+
+
+@pytest.fixture
+def ladder():
+    """Two rounds of one workload. The second step halves the cost in both, on a slower machine."""
+    names = [step.name for step in STEPS]
+    rounds = []
+    for slower in (1.0, 3.0):
+        costs = dict.fromkeys(names[:1], 8.0 * slower)
+        costs.update(dict.fromkeys(names[1:], 4.0 * slower))
+        rounds.append({"echo-100": {**costs, "minireactor": 2.0 * slower}})
+    titles = {step.name: step.title for step in STEPS}
+    header = {"machine": "a machine", "python": "a Python", "seconds": 1}
+    return run.Ladder({**header, "titles": {**titles, "minireactor": "minireactor"}}, rounds)
+
+
+def test_a_ratio_is_taken_within_a_round(ladder):
+    assert ladder.ratio("echo-100", STEPS[1].name, STEPS[0].name) == (0.5, 0.5, 0.5)
+    assert ladder.ratio("echo-100", STEPS[2].name, STEPS[1].name) == (1.0, 1.0, 1.0)
+    assert ladder.ratio("echo-100", "twisted", STEPS[0].name) is None
+
+
+def test_the_table_has_each_step_beside_the_one_before(ladder):
+    lines = run.text(ladder).splitlines()
+    assert f"| 1. {STEPS[1].title} | 0.50 |" in lines
+    assert "| **all steps, to tiny** | 0.50 |" in lines
+    assert "| minireactor, to tiny | 0.25 |" in lines
+    assert f"| 1. {STEPS[1].title} | 8.00 | 0.50 (0.50 to 0.50) | 0.50 (0.50 to 0.50) |" in lines
+
+
+def test_the_chart_is_a_picture_with_a_bar_for_each_step(ladder):
+    picture = ElementTree.fromstring(run.chart(ladder))
+    bars = [each for each in picture.iter() if each.get("class") in ("bar", "goal")]
+    assert len(bars) == len(STEPS) + 1
+
+
+def test_an_earlier_result_is_shown_again(ladder, tmp_path, capsys):
+    path, chart = tmp_path / "ladder.json", tmp_path / "chart.svg"
+    path.write_text(run.as_json(ladder))
+    assert main(["--ladder", "--from", str(path), "--chart", str(chart)]) == 0
+    assert run.summary(ladder) in capsys.readouterr().out
+    assert chart.read_text() == run.chart(ladder)
+
+
+def test_another_file_is_not_taken_for_an_earlier_result(tmp_path, capsys):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"header": {}}))
+    with pytest.raises(SystemExit) as ended:
+        main(["--ladder", "--from", str(path)])
+    assert ended.value.code == 2
+    assert "is not a ladder's --json" in capsys.readouterr().err
+
+
+def test_the_workloads_are_those_that_a_step_names():
+    workloads = run.workloads_of(WORKLOADS)
+    assert {workload.name for workload in workloads} == {
+        name for step in STEPS for name in step.workloads
+    }

@@ -33,10 +33,11 @@ STEPS = (
     Step("3-nodelay", "let TCP send at once", ("stream-back", "echo-100")),
     Step("4-answer", "answer inside the read", ("echo-100", "stream-back")),
     Step("5-dispatch", "dispatch straight to the object", ("echo-100", "echo-1000")),
-    Step("6-epoll", "epoll without key objects", ("echo-1", "echo-100", "echo-1000")),
+    Step("6-epoll", "epoll without key objects", ("echo-100", "echo-1000")),
     Step("7-reads", "adaptive reads", ("echo-100", "bulk-in", "stream-back")),
     Step("8-chunks", "chunks that are never copied", ("bulk-out-push", "stream-back")),
-    Step("9-share", "a bounded share of an iteration", ("greedy", "timer")),
+    Step("9-share", "bounded shares, and turns for producers", ("greedy", "timer")),
+    Step("10-accepts", "accept more than one connection at a time", ("churn", "greedy")),
 )
 
 
