@@ -8,9 +8,9 @@ The small reactor moves all bytes of all connections. An Engine adds what server
 beside that: counters, observers, a guard around callbacks, calls from signal handlers. What the
 class Reactor has to have:
 
-    listenTCP(port, factory, interface=host)   a port with getHost(), stopListening() and `socket`
+    listenTCP(port, factory, interface=host)   returns a port, with the names in PORT
     connectTCP(host, port, factory)            for a proxy only
-    callLater(delay, f)                        a call with active() and cancel()
+    callLater(delay, f)                        returns a call, with active() and cancel()
     run(), stop()
 
 Its transports have to have the names in TRANSPORT. It calls the protocol's makeConnection(),
@@ -26,7 +26,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import error
+from minireactor import error, log
+from minireactor.address import shown
 from minireactor.basic import FileSender
 from minireactor.core import flow
 from minireactor.failure import Failure, safe_repr
@@ -34,6 +35,8 @@ from minireactor.internet import Reactor
 from minireactor.protocol import Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from minireactor.core.handler import Handler
 
 
@@ -53,6 +56,7 @@ TRANSPORT = (
     "getHost",
     "socket",
 )
+PORT = ("getHost", "stopListening", "socket")
 BEAT = 0.02  # seconds between two looks at calls of signal handlers, and at readers
 
 
@@ -127,8 +131,7 @@ class Engine(Reactor):
         if not self._started or self._stopping:
             raise error.ReactorNotRunning("call stop() once, while run() is active")
         self._stopping = True
-        self.fireSystemEvent("shutdown")
-        self._inner.stop()
+        self.fireSystemEvent("shutdown")  # ends with crash()
 
     def crash(self) -> None:
         self._inner.stop()
@@ -146,6 +149,12 @@ class Engine(Reactor):
             raise
         except BaseException as reason:
             raise EngineError(located(reason, self._file)) from reason
+
+    def check(self, what: str, found: Any, names: Iterable[str]) -> None:
+        """Raises EngineError if an object of the small reactor lacks one of these names."""
+        missing = [name for name in names if not hasattr(found, name)]
+        if missing:
+            raise EngineError(f"{self._file}: a {what} lacks {', '.join(missing)}")
 
     def guard(self, handler: Any, call: Callable[..., Any], *args: Any) -> None:
         super().guard(handler, call, *args)
@@ -200,6 +209,7 @@ class Engine(Reactor):
             if isinstance(reason.__cause__, OSError):
                 raise error.CannotListenError(interface, port, reason.__cause__) from reason
             raise
+        self.check("port", inner, PORT)
         listening.opened(inner)
         return listening
 
@@ -234,6 +244,16 @@ class Limited:
     def setUnsentLimit(self, limit: int | None) -> None:
         """Do nothing: a small reactor leaves the kernel's buffers alone."""
 
+    def built(self, address: Any) -> Any:
+        """Return the factory's next protocol; None if it rejects the peer, or raises."""
+        try:
+            return self.factory.buildProtocol(address)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            log.err(None, f"in buildProtocol() of {safe_repr(self.factory)}")
+            return None
+
     def doStart(self) -> None:
         self.factory.doStart()
 
@@ -256,7 +276,7 @@ class Listening(Limited):
         return [self._port.socket]
 
     def buildProtocol(self, address: Any) -> Any:
-        protocol = self.factory.buildProtocol(address)
+        protocol = self.built(address)
         return Bridge(self, protocol) if protocol is not None else Rejecting()
 
 
@@ -283,8 +303,8 @@ class Connecting(Limited):
         if self.state != "connecting":
             return Rejecting()
         self._end("connected")
-        protocol = self.factory.buildProtocol(address)
-        self._bridge = Bridge(self, protocol, self._lost) if protocol else Rejecting()
+        protocol = self.built(address)
+        self._bridge = Rejecting() if protocol is None else Bridge(self, protocol, self._lost)
         return self._bridge
 
     def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
@@ -296,13 +316,13 @@ class Connecting(Limited):
     def _failed(self, reason: Failure) -> None:
         if self.state == "connecting":
             self._end("disconnected")
-            self.factory.clientConnectionFailed(self, reason)
-            self.factory.doStop()
+            self.reactor.call_soon(self.factory.clientConnectionFailed, self, reason)
+            self.reactor.call_soon(self.factory.doStop)
 
     def _lost(self, reason: Failure) -> None:
         self.state = "disconnected"
-        self.factory.clientConnectionLost(self, reason)
-        self.factory.doStop()
+        self.reactor.call_soon(self.factory.clientConnectionLost, self, reason)
+        self.reactor.call_soon(self.factory.doStop)
 
     def _end(self, state: str) -> None:
         self.state = state
@@ -337,10 +357,10 @@ class Bridge(Protocol):
 
     def connectionMade(self) -> None:
         engine = self._place.reactor
-        missing = [name for name in TRANSPORT if not hasattr(self.transport, name)]
-        if missing:
-            lacks = f"a transport lacks {', '.join(missing)}"
-            engine.fail(EngineError(f"{engine._file}: {lacks}"))
+        try:
+            engine.check("transport", self.transport, TRANSPORT)
+        except EngineError as reason:
+            engine.fail(reason)
             return
         self.transport = outer = Transport(engine, self.transport, self._protocol)
         outer.setWriteBufferLimits(*self._place.marks)
@@ -541,6 +561,10 @@ class Transport:
 
     def target(self) -> Any:
         return self
+
+    def __repr__(self) -> str:
+        name = type(self.protocol or self).__name__
+        return f"<{name} with {shown(self.getPeer())}, {self.state}>"
 
     def lost(self, reason: Failure) -> Failure:
         """Notify observers and protocol; return the reason."""

@@ -142,6 +142,17 @@ def test_B3_an_exception_in_a_protocol_ends_its_connection_only(engine, caplog, 
     pump(engine, lambda: other.received == b"fine", "the other connection")
 
 
+def test_B3_an_exception_in_buildProtocol_rejects_that_client_only(engine, caplog, closing):
+    class Fails(Factory):
+        def buildProtocol(self, addr):
+            raise RuntimeError("not today")
+
+    port = engine.listenTCP(0, Fails(), interface=LOOPBACK)
+    assert drain(engine, closing(connect(port))) == b""
+    assert "not today" in caplog.text
+    served(engine)[1].close()
+
+
 def test_B3_an_exception_in_a_delayed_call_is_logged(engine, caplog):
     calls = []
     engine.callLater(0, lambda: 1 / 0)
@@ -250,7 +261,7 @@ class Reactor:
     def stopListening(self):
         pass
 
-    getHost = stopListening
+    getHost = socket = stopListening
 """
 
 
@@ -268,6 +279,14 @@ def test_an_exception_of_a_reactor_is_one_line_with_its_place(tmp_path, listen, 
     with pytest.raises(EngineError, match=message):
         engine.listenTCP(0, OneFactory())
         engine.run()
+
+
+def test_a_port_that_lacks_names_is_refused_by_their_names(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FAILING.format(listen="return 'nothing'", run="pass"))
+    engine = Engine(load(str(path)), str(path))
+    with pytest.raises(EngineError, match="mine.py: a port lacks getHost, stopListening, socket"):
+        engine.listenTCP(0, OneFactory())
 
 
 def test_a_transport_that_lacks_names_is_refused_by_their_names(tmp_path):
