@@ -114,6 +114,26 @@ def test_M2_a_producer_is_resumed_at_low_or_under(reactor, opened, low, expected
     assert producer.pending[1] <= expected
 
 
+def test_M2_a_producer_is_resumed_before_everything_is_sent(reactor, opened):
+    transport, _, client = opened()
+    producer = Producer(transport)
+    transport.registerProducer(producer, True)
+    stall(reactor, transport)
+    low = transport.pending - 1
+    transport.setWriteBufferLimits(MUCH, low)
+    client.setblocking(False)
+
+    def read_on():
+        try:
+            client.recv(65536)
+        except BlockingIOError:
+            pass
+        return len(producer.calls) == 2
+
+    pump(reactor, read_on, "a resume")
+    assert 0 < producer.pending[1] <= low
+
+
 def test_M3_a_high_mark_lowered_under_pending_pauses_now(opened):
     transport, _, _ = opened()
     producer = Producer(transport)
@@ -147,6 +167,14 @@ def test_P2_pause_comes_once_for_each_crossing_from_inside_write(reactor, opened
     transport.write(b"." * 70000)
     pump(reactor, lambda: len(producer.calls) >= 3, "the second pause")
     assert producer.calls[:3] == ["pause", "resume", "pause"]
+
+
+def test_P2_a_write_from_inside_pause_does_not_pause_again(opened):
+    transport, _, _ = opened()
+    producer = Producer(transport, pause=lambda: transport.write(b"the rest of a record"))
+    transport.registerProducer(producer, True)
+    transport.write(b"." * 70000)
+    assert producer.calls == ["pause"]
 
 
 def test_P3_resume_never_comes_from_inside_write(reactor, opened):
@@ -276,6 +304,17 @@ def test_E5_closing_waits_for_the_producer_and_for_pending(reactor, opened):
     client.close()
     pump(reactor, lambda: "lost" in protocol.calls, "the end")
     assert protocol.reason.check(ConnectionDone)
+
+
+def test_E5_a_late_unregister_still_closes(reactor, opened):
+    transport, protocol, client = opened()
+    transport.registerProducer(Producer(transport), True)
+    transport.loseConnection()
+    passes(reactor)
+    transport.unregisterProducer()
+    assert drain(reactor, client) == b""
+    client.close()
+    pump(reactor, lambda: "lost" in protocol.calls, "the end")
 
 
 def test_E6_abort_drops_what_is_pending_and_resets_the_peer(reactor, opened):
@@ -418,6 +457,7 @@ def test_R3_nothing_is_delivered_after_loseConnection(reactor, opened):
     transport.registerProducer(Producer(transport), True)  # keeps it from closing
     transport.loseConnection()
     transport.resumeProducing()
+    assert not transport.reading
     client.sendall(b"unwanted")
     iterations(reactor)
     assert protocol.calls == ["made"]

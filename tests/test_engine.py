@@ -199,6 +199,15 @@ def test_a_proxy_closes_a_client_whose_target_refuses(engine, closing, caplog):
     assert drain(engine, client) == b""
 
 
+def test_a_rate_limits_a_proxy_on_a_small_reactor_too(engine, closing):
+    target = Server(engine, Factory.forProtocol(Chargen)).listen(LOOPBACK, 0)
+    place = Relay(engine, [(LOOPBACK, target.port)], rate=10_000).listen(LOOPBACK, 0)
+    client = closing(socket.create_connection((LOOPBACK, place.port)))
+    began = engine.seconds()
+    receive(engine, client, 2500)
+    assert engine.seconds() - began >= 0.14  # a tenth of a second's bytes come at once
+
+
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 def test_the_demo_draws_its_saw_tooth(engine, monkeypatch, way):
     monkeypatch.setattr(demo_producer, "MADE", 16 << 20)
@@ -343,6 +352,13 @@ def test_serve_runs_on_tiny_until_a_signal(closing, tmp_path):
     status, output, errors = command.end()
     assert "bytes in 5, bytes out 5" in output
     assert (status, errors) == (0, "")
+
+
+def test_demo_runs_on_tiny_until_a_signal(closing, tmp_path):
+    command = closing(Command("demo", "--no-browser", "--engine", "tiny", cwd=tmp_path))
+    assert command.line().startswith("minireactor: demo on http://")
+    command.terminate()
+    assert command.end() == (0, "", "")
 
 
 def test_demo_says_in_one_line_where_a_reactor_of_ones_own_has_failed(closing, tmp_path):

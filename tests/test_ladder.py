@@ -43,7 +43,9 @@ def reactor(request, tmp_path):
     """A reactor of each step: the rules of `engine_rules` run on all of them."""
     if needs_epoll(request.param):
         pytest.skip("needs epoll")
-    own = module_of(request.param, tmp_path).Reactor()
+    module = module_of(request.param, tmp_path)
+    module.LINGER_SECONDS = 3600.0  # no test may pass by waiting for it
+    own = module.Reactor()
     yield own
     own.close()
 

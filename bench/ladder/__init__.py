@@ -36,7 +36,7 @@ STEPS = (
     Step("6-epoll", "epoll without key objects", ("echo-100", "echo-1000")),
     Step("7-reads", "adaptive reads", ("echo-100", "bulk-in", "stream-back")),
     Step("8-chunks", "chunks that are never copied", ("bulk-out-push", "stream-back")),
-    Step("9-share", "bounded shares, and turns for producers", ("greedy", "timer")),
+    Step("9-share", "bounded shares, and turns for producers", ("greedy",)),
     Step("10-accepts", "accept more than one connection at a time", ("churn", "greedy")),
 )
 
