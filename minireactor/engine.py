@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import error, log
-from minireactor.address import shown
+from minireactor.address import format_address
 from minireactor.basic import FileSender
 from minireactor.core import flow
 from minireactor.failure import Failure, safe_repr
@@ -72,7 +72,7 @@ def load(name: str) -> Any:
         from minireactor import tiny
 
         return tiny.Reactor
-    path = Path(name)
+    path = Path(name).absolute()
     if not path.is_file():
         raise EngineError(f"{name}: there is no such file; give core, {TINY} or a Python file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -564,7 +564,7 @@ class Transport:
 
     def __repr__(self) -> str:
         name = type(self.protocol or self).__name__
-        return f"<{name} with {shown(self.getPeer())}, {self.state}>"
+        return f"<{name} with {format_address(self.getPeer())}, {self.state}>"
 
     def lost(self, reason: Failure) -> Failure:
         """Notify observers and protocol; return the reason."""

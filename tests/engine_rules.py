@@ -310,7 +310,7 @@ def test_E5_a_late_unregister_still_closes(reactor, opened):
     transport, protocol, client = opened()
     transport.registerProducer(Producer(transport), True)
     transport.loseConnection()
-    passes(reactor)
+    iterations(reactor)
     transport.unregisterProducer()
     assert drain(reactor, client) == b""
     client.close()
