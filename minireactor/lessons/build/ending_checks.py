@@ -42,6 +42,15 @@ def reset_by_client(trial: Trial) -> None:
     client, recorder = trial.connect()
     reset(client)
     trial.calls(recorder, "made", "lost")
+    name = type(reason_of(recorder)).__name__
+    trial.expect(
+        name == "ConnectionLost",
+        (
+            f"a client has reset its connection; the reason is {name}",
+            f"客户端重置了连接；原因是 {name}",
+        ),
+        ("ConnectionLost, with the OSError of recv()", "ConnectionLost，带着 recv() 的 OSError"),
+    )
     other, _ = trial.connect(Recorder(data=_upper))
     ask(trial, other)
 

@@ -437,9 +437,6 @@ def overfills(trial: Trial) -> None:
     def resumed(source: Source) -> None:
         _fill(source, total - source.made, 16 * KIB)
         highest[0] = max(highest[0], source.transport.pending)
-        if source.made == total:
-            recorder.transport.unregisterProducer()
-            recorder.transport.loseConnection()
 
     source = Source(recorder, resumed)
 
@@ -448,8 +445,9 @@ def overfills(trial: Trial) -> None:
         resumed(source)
 
     trial.do(begin)
-    got = trial.read_all(
+    got = trial.read(
         client,
+        total,
         (
             f"a producer that fills up to the mark again in each resumeProducing(): of {total:,} "
             "bytes {got} came; {end}",
