@@ -139,6 +139,7 @@ def test_every_check_is_named_in_both_languages_within_a_line():
 
 # What the last solution has and tiny takes from elsewhere, or does at greater length.
 OWN = {
+    "def run(self):",
     "HIGH, LOW = (64 * 1024, 16 * 1024)",
     "low = high // 4 if low is None else low",
     "if not 0 <= low < high:",
@@ -153,7 +154,7 @@ def code(source):
     found = {}
     for outer in ast.parse(source).body:
         if isinstance(outer, ast.ClassDef):
-            for inner in outer.body:
+            for inner in outer.body[ast.get_docstring(outer) is not None :]:
                 name = getattr(inner, "name", "body")
                 found.setdefault((outer.name, name), []).extend(lines_of(inner))
     return found
@@ -169,15 +170,17 @@ def lines_of(node):
             if ast.get_docstring(each) is not None:
                 each.body = each.body[1:] or [ast.Pass()]
     shown = re.sub(r"^(\s*self\.\w+): .* = ", r"\1 = ", ast.unparse(node), flags=re.MULTILINE)
-    return [line.strip() for line in shown.splitlines()]
+    # Python 3.9 writes other brackets around tuples.
+    return [re.sub("[()]", "", line).strip() for line in shown.splitlines()]
 
 
 @pytest.mark.skipif(not TINY.exists(), reason="there is no tiny.py")
 def test_the_last_solution_is_a_part_of_tiny():
+    own = {re.sub("[()]", "", line) for line in OWN}
     whole = code(TINY.read_text(encoding="utf-8"))
     for name, lines in code(STEPS[-1].solution()).items():
         rest = iter(whole[name])
-        missing = [line for line in lines if line not in OWN and line not in rest]
+        missing = [line for line in lines if line not in own and line not in rest]
         assert missing == [], f"{'.'.join(name)} of the last step has lines that tiny has not"
 
 

@@ -73,9 +73,9 @@ def add_learn(commands: Any) -> None:
     instead.add_argument(
         "--check",
         action="store_true",
-        help="run all programs, exercises and solutions of all lessons, or of lesson N, and "
-        "compare the texts with their output; the exit status is 1 if anything is wrong "
-        "(default: no)",
+        help="run all programs, exercises and solutions of all lessons and of all steps of learn "
+        "build, or of lesson N, and compare the texts with their output; the exit status is 1 if "
+        "anything is wrong (default: no)",
     )
     add_version(parser)
 

@@ -35,7 +35,7 @@ def learn(options: Namespace, say: Say) -> int:
     Raises UsageError if the options name no lesson, or a file that cannot be used."""
     learner = _Learner(options.lang, say)
     if options.check:
-        return learner.check_all(learner.chosen(options.lesson))
+        return learner.check_all(learner.chosen(options.lesson), options.lesson is None)
     if options.glossary:
         return learner.terms()
     if options.lesson is None:
@@ -204,16 +204,29 @@ class _Learner:
                 self._line(phrase)
                 self._line(f"    {visible(source.splitlines()[frame.line - 1].strip())}")
 
-    def check_all(self, chosen: list[Lesson]) -> int:
-        """Check the lessons themselves. Return 1 if anything is wrong with one of them."""
+    def check_all(self, chosen: list[Lesson], build: bool) -> int:
+        """Check the lessons themselves, and all steps of `learn build` if `build`.
+
+        Return 1 if anything is wrong with one of them."""
         from concurrent.futures import ThreadPoolExecutor
+
+        from minireactor.lessons.build import steps
 
         status = 0
         pool = ThreadPoolExecutor(_AT_A_TIME)
         try:
-            for lesson, found in zip(chosen, pool.map(check.faults, chosen)):
-                result = "FAULT" if found else "ok"
-                self._line(f"{lesson.number:2}  {result:5}  {lesson.title(self.language)}")
+            work: list[tuple[Any, str, Any]] = [
+                (lesson, f"{lesson.number:2}", pool.submit(check.faults, lesson))
+                for lesson in chosen
+            ]
+            work += [
+                (step, f"build {step.number:2}", pool.submit(steps.faults, step))
+                for step in (steps.steps() if build else ())
+            ]
+            for part, label, result in work:
+                found = result.result()
+                verdict = "FAULT" if found else "ok"
+                self._line(f"{label}  {verdict:5}  {part.title(self.language)}")
                 for fault in found:
                     self._line(f"    {visible(fault)}")
                     status = 1

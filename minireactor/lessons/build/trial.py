@@ -9,7 +9,6 @@ reactor that hangs, spins, raises or ends.
 from __future__ import annotations
 
 import contextlib
-import linecache
 import os
 import select
 import selectors
@@ -467,8 +466,9 @@ def describe(error: BaseException) -> str:
 
 def place(path: str, line: int) -> Place:
     """Return a line of the learner's file, with its code."""
-    linecache.checkcache(path)
-    return Place(line, linecache.getline(path, line).strip())
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    return Place(line, lines[line - 1].strip() if 0 < line <= len(lines) else "")
 
 
 def place_of(trace: TracebackType | None, path: str) -> Place | None:
