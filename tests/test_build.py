@@ -339,7 +339,7 @@ def test_it_starts_a_folder_and_prints_the_first_step(folder, capsys):
     output = capsys.readouterr().out
     assert (folder / "my-reactor" / "reactor.py").read_text(encoding="utf-8") == start()
     assert "1. A blocking server\n====" in output
-    assert "learn build check\n" in output or "learn build check  " in output
+    assert "learn build check\n        is it right?\n" in output
     assert "send() may take" not in output  # a hint
     assert max(map(columns, output.splitlines())) <= 80
 

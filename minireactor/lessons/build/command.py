@@ -109,9 +109,9 @@ def _default() -> str:
     return "." if Path(FILE).is_file() and Path(PROGRESS).is_file() else FOLDER
 
 
-def _on_purpose(verdict: Verdict, step: int) -> bool:
-    """Return whether the fault is one that the text of `step` asks for."""
-    return verdict.failed is not None and CHECKS[verdict.failed].left_out == step
+def _is_temporary(verdict: Verdict, step: int) -> bool:
+    """Return whether the check that failed is not made after `step` any more."""
+    return verdict.failed is not None and CHECKS[verdict.failed].last == step
 
 
 class _Progress(NamedTuple):
@@ -164,7 +164,7 @@ class _Learner:
         while True:
             number = min(self._progress.step, len(self._steps))
             verdict = judge(self.file, number, on_slow=lambda: self._say("slow"))
-            if verdict.fault is not None and self._lost and _on_purpose(verdict, number + 1):
+            if verdict.fault is not None and self._lost and _is_temporary(verdict, number):
                 self._save(_Progress(number + 1))
                 continue
             if verdict.fault is not None:
@@ -264,15 +264,11 @@ class _Learner:
 
     def _calls(self, *calls: tuple[str, str]) -> None:
         folder = "" if str(self._folder) == _default() else f" {self._folder}"
-        shown = []
         for call, phrase in calls:
             words, dash, option = call.partition(" --")
             name = " ".join(filter(None, [_command(), "build", words]))
-            shown.append((f"{name}{folder}{dash}{option}", self._phrases[phrase]))
-        widest = max(len(call) for call, _ in shown)
-        for call, what in shown:
-            line = f"    {call:{widest}}  {what}"
-            self._tell((line if columns(line) <= self._width() else f"    {call}") + "\n")
+            self._tell(f"    {name}{folder}{dash}{option}\n")
+            self._tell(f"        {self._phrases[phrase]}\n")
 
     def _result(self, step: Step, result: str) -> None:
         title = self._phrases["step"].format(number=step.number, title=step.title(self._language))

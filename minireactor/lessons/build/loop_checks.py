@@ -174,7 +174,7 @@ def come_and_go(trial: Trial) -> None:
     "",
     "the loop sleeps while nothing happens",
     "没有事情时，事件循环在睡眠",
-    left_out=3,
+    last=2,
 )
 def sleeps(trial: Trial) -> None:
     client, _ = trial.connect()
@@ -315,10 +315,15 @@ _check = registrar(CHECKS, 4)
 
 @_check("", "nothing pending: nobody waits for room", "没有积压时，不等待可写")
 def idle(trial: Trial) -> None:
-    trial.connect()
+    client, _ = trial.connect()
     trial.expect_idle(
         ("while nothing is pending", "没有积压时"),
         ("WRITE is watched only while something is pending", "只有有积压时才关注 WRITE"),
+    )
+    client.close()
+    trial.expect_idle(
+        ("after a client has gone", "客户端离开后"),
+        ("nothing is watched for a closed connection", "已关闭的连接什么都不关注"),
     )
 
 

@@ -90,7 +90,7 @@ class Check(NamedTuple):
     title: Text
     run: Callable[[Trial], None]
     control: bool  # whether the reactor must serve a control connection beside the client
-    left_out: int  # a step in which this check is not made: there, the fault is on purpose
+    last: int  # the last step in which this check is made; later steps check more strictly
 
 
 Body = Callable[["Trial"], None]
@@ -100,10 +100,10 @@ def registrar(checks: list[Check], step: int) -> Callable[..., Callable[[Body], 
     """Return a decorator that adds a function to `checks`, as a check of that step."""
 
     def check(
-        rule: str, en: str, zh: str, *, control: bool = True, left_out: int = 0
+        rule: str, en: str, zh: str, *, control: bool = True, last: int = 99
     ) -> Callable[[Body], Body]:
         def add(body: Body) -> Body:
-            checks.append(Check(step, rule, (en, zh), body, control, left_out))
+            checks.append(Check(step, rule, (en, zh), body, control, last))
             return body
 
         return add
@@ -280,7 +280,10 @@ class Trial:
         if self._ended:
             self.wrong(
                 ("run() has returned", "run() 返回了"),
-                ("run() goes on until stop()", "run() 一直运行，直到 stop()"),
+                (
+                    "run() goes on, until stop() if there is one",
+                    "run() 一直运行，有 stop() 的话直到 stop()",
+                ),
             )
 
     def stands(self) -> Place | None:
@@ -321,7 +324,7 @@ class Trial:
             shown = describe(errors[0])
             self.wrong(
                 (f"a call raised {shown}", f"调用抛出了 {shown}"),
-                ("the methods of the text, and no exception", "文中的方法，没有异常"),
+                ("the methods of the text, and no exception", "文中提到的方法都在，也不抛异常"),
                 where,
             )
         return result[0]
