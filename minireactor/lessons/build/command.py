@@ -49,7 +49,7 @@ _PHRASES = {
         "read": "read it",
         "all": "All {number} steps are right. This is your reactor. Look at its saw-tooth:",
         "reference": "What else a reactor needs is in `minireactor/tiny.py`, with the same names: "
-        "connecting, half-close, joining two connections for a proxy.",
+        "connecting, and joining two connections for a proxy.",
         "hint": "Hint {number} of {count} for step {step}:",
         "no hint": "There is no further hint for step {step}. A solution:",
         "same": "Your file is the same as this solution of step {step}.",
@@ -76,7 +76,7 @@ _PHRASES = {
         "read": "阅读这一步",
         "all": "全部 {number} 步都对了。这就是你自己的 reactor。看看它的锯齿：",
         "reference": "一个 reactor 还需要什么，见 `minireactor/tiny.py`，名字都一样："
-        "主动连接、半关闭、把两个连接接成代理。",
+        "主动连接，把两个连接接成代理。",
         "hint": "第 {step} 步的提示 {number}/{count}：",
         "no hint": "第 {step} 步没有更多提示了。看一种解法：",
         "same": "你的文件和第 {step} 步的这种解法相同。",

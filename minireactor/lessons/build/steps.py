@@ -61,7 +61,7 @@ def steps() -> list[Step]:
 
 def start() -> str:
     """Return the file with which a learner begins."""
-    return files(_PACKAGE).joinpath("00_start", "reactor.py").read_text(encoding="utf-8")
+    return files(_PACKAGE).joinpath("00_start").joinpath("reactor.py").read_text(encoding="utf-8")
 
 
 class Fault(NamedTuple):
