@@ -9,7 +9,7 @@ beside that: counters, observers, a guard around callbacks, calls from signal ha
 class Reactor has to have:
 
     listenTCP(port, factory, interface=host)   returns a port, with the names in PORT
-    connectTCP(host, port, factory)            for a proxy only
+    connectTCP(host, port, factory)            for a proxy only; without it, no attempt succeeds
     callLater(delay, f)                        returns a call, with active() and cancel()
     run(), stop()
 
@@ -294,7 +294,11 @@ class Connecting(Limited):
         if timeout is not None:
             late = Failure(error.TimeoutError())
             self._timer = self.reactor.callLater(timeout, self._failed, late)
-        self.reactor.attempt(inner.connectTCP, host, port, self)
+        if hasattr(inner, "connectTCP"):
+            self.reactor.attempt(inner.connectTCP, host, port, self)
+        else:
+            reason = error.ConnectError(string="this reactor has no connectTCP()")
+            self.reactor.callLater(0, self._failed, Failure(reason))
 
     def startedConnecting(self, connector: Any) -> None:
         """Do nothing: the program's factory has been told."""

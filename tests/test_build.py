@@ -12,6 +12,7 @@ import ast
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -21,9 +22,12 @@ from typing import NamedTuple
 
 import pytest
 from serve_support import Command
+from support import RecordingClientFactory, drain, pump
 
 import minireactor
 from minireactor.cli.commands import main
+from minireactor.engine import Engine, load
+from minireactor.error import ConnectError
 from minireactor.lessons import child
 from minireactor.lessons.build import command
 from minireactor.lessons.build import steps as build_steps
@@ -31,6 +35,8 @@ from minireactor.lessons.build.judge import CHECKS
 from minireactor.lessons.build.steps import faults, judge, start, steps
 from minireactor.lessons.catalogue import LANGUAGES
 from minireactor.lessons.page import columns
+from minireactor.serve.apps import RandomFactory
+from minireactor.serve.server import Server
 
 STEPS = steps()
 TINY = Path(minireactor.__file__).parent / "tiny.py"
@@ -484,3 +490,34 @@ def test_in_a_shell_without_utf_8_the_file_is_utf_8(folder):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert (folder / "my-reactor" / "reactor.py").read_bytes() == start().encode()
+
+
+# --- The reactor of the last step, under the servers and the demo
+
+
+@pytest.fixture
+def own_engine(tmp_path):
+    path = tmp_path / "reactor.py"
+    path.write_text(STEPS[-1].solution(), encoding="utf-8")
+    engine = Engine(load(str(path)), str(path))
+    yield engine
+    engine.close()
+
+
+def test_the_last_solution_serves_and_is_paused_and_resumed(own_engine, closing):
+    server = Server(own_engine, RandomFactory(1))
+    port = server.listen("127.0.0.1", 0).port
+    client = closing(socket.create_connection(("127.0.0.1", port)))
+    client.sendall(b"500000\n")
+    pump(own_engine, lambda: server.paused, "a pause")
+    assert drain(own_engine, client).count(b"\r\n") == 500_001
+    client.close()
+    pump(own_engine, lambda: not server.connections, "the end")
+
+
+def test_a_reactor_without_connect_fails_each_attempt_and_goes_on(own_engine):
+    factory = RecordingClientFactory()
+    own_engine.connectTCP("127.0.0.1", 1, factory)
+    pump(own_engine, lambda: "failed" in factory.calls, "the failure")
+    assert factory.reason.check(ConnectError)
+    assert "has no connectTCP()" in factory.reason.getErrorMessage()
