@@ -18,6 +18,7 @@ from serve_support import ROOT, Command, read_all
 from support import PATIENCE
 
 import minireactor
+from bench.ladder import STEPS
 from minireactor.cli.commands import main
 from minireactor.lessons import check, child, command
 from minireactor.lessons.catalogue import CHECK_LINE, LANGUAGES, Lesson, blocks, lessons
@@ -213,6 +214,24 @@ def test_each_program_runs_without_those_modules(lesson, tmp_path):
     )
     ran = child.run(path)
     assert ran.status == 0, "\n".join(ran.lines)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_ladder_of_the_lesson_is_the_one_that_was_measured(language):
+    readme = (Path(ROOT) / "bench" / "ladder" / "README.md").read_text(encoding="utf-8")
+    workloads, *rows = re.findall(r"^\| (.+) \|$", readme, re.MULTILINE)
+    cells = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows}
+    names = workloads.split(" | ")[1:]
+    text = next(each for each in LESSONS if each.name == "ladder").text(language)
+    rungs = re.findall(r"^(\d+)\. \*(.+?)\*(.+)$", text, re.MULTILINE)
+    assert [int(number) for number, *_ in rungs] == list(range(1, len(STEPS)))
+    for step, (number, title, rest) in zip(STEPS[1:], rungs):
+        assert language != "en" or title.lower() == step.title.lower()
+        measured = dict(zip(names, cells[f"{number}. {step.title}"]))
+        figures = re.findall(r"`([a-z0-9-]+)` (\d\.\d\d)", rest)
+        assert figures
+        for workload, figure in figures:
+            assert measured[workload] == figure, f"{step.name}: {workload}"
 
 
 # What the check notices.
