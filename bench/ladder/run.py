@@ -78,7 +78,7 @@ def climb(workloads: Sequence[Workload], quick: bool, rounds: int | None) -> Lad
                     what = f"round {count + 1}: {workload.name}, {engine.title}"
                     try:
                         costs[engine.name] = workload.run(session, engine, quick)["main"]
-                        said = f"{number(costs[engine.name])} {workload.unit}"
+                        said = f"{number(costs[engine.name])} {workload.unit_in(quick)}"
                     except measure.RunFailed as error:
                         said = f"FAILED: {error}"
                     for complaint in session.complaints:
