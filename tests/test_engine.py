@@ -341,6 +341,7 @@ def test_an_engine_that_does_not_exist_is_refused_in_one_line(capsys):
     )
 
 
+@pytest.mark.slow
 def test_serve_runs_on_tiny_until_a_signal(closing, tmp_path):
     command = closing(Command("serve", "echo", "--port", "0", "--engine", "tiny", cwd=tmp_path))
     command.listening()
@@ -354,6 +355,7 @@ def test_serve_runs_on_tiny_until_a_signal(closing, tmp_path):
     assert (status, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_demo_runs_on_tiny_until_a_signal(closing, tmp_path):
     command = closing(Command("demo", "--no-browser", "--engine", "tiny", cwd=tmp_path))
     assert command.line().startswith("minireactor: demo on http://")
@@ -361,6 +363,7 @@ def test_demo_runs_on_tiny_until_a_signal(closing, tmp_path):
     assert command.end() == (0, "", "")
 
 
+@pytest.mark.slow
 def test_demo_says_in_one_line_where_a_reactor_of_ones_own_has_failed(closing, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from minireactor import tiny\n"
