@@ -241,6 +241,20 @@ def test_a_natural_wrong_answer_is_refused_and_what_was_seen_is_named(answer, ve
     assert not fault.seen[1].isascii()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("timeout", "spins"), [("delay", False), ("0", True)])
+def test_a_loop_on_select_itself_is_seen_to_spin(timeout, spins, tmp_path):
+    waits = (
+        f"fds = select.select(list(self._selector.get_map()), [], [], {timeout})[0]\n"
+        "        ready = [(self._selector.get_map()[fd], READ) for fd in fds]\n"
+    )
+    source = STEPS[1].solution().replace("ready = self._selector.select(delay)\n", waits)
+    path = tmp_path / "reactor.py"
+    path.write_text(f"import select\n{source}")
+    fault = judge(path, 2).fault
+    assert (fault is not None and "the loop woke up" in fault.seen[0]) == spins, fault
+
+
 def test_what_is_said_fits_and_names_the_line(learner, capsys):
     source = STEPS[2].solution().replace("        del self._buffer[:sent]\n", "")
     learner(3, source)

@@ -318,7 +318,10 @@ def idle(trial: Trial) -> None:
     client, _ = trial.connect()
     trial.expect_idle(
         ("while nothing is pending", "没有积压时"),
-        ("WRITE is watched only while something is pending", "只有有积压时才关注 WRITE"),
+        (
+            "select() waits, and WRITE is watched only while something is pending",
+            "select() 要等待，只有有积压时才关注 WRITE",
+        ),
     )
     client.close()
     trial.expect_idle(

@@ -497,16 +497,17 @@ _wake_ups: Counter[threading.Thread] = Counter()
 
 
 def count_wake_ups() -> None:
-    """Count each return of select() from now on, for all selectors."""
+    """Count each return of select() from now on, for all selectors and for select.select."""
     for name in ("Epoll", "Kqueue", "Devpoll", "Poll", "Select"):
         kind: Any = getattr(selectors, f"{name}Selector", None)
         if kind is not None and "select" in vars(kind):
             kind.select = _counting(kind.select)
+    select.select = _counting(select.select)
 
 
-def _counting(select: Callable[..., Any]) -> Callable[..., Any]:
-    def counting(self: Any, timeout: float | None = None) -> Any:
-        ready = select(self, timeout)
+def _counting(wait: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(*args: Any, **names: Any) -> Any:
+        ready = wait(*args, **names)
         _wake_ups[threading.current_thread()] += 1
         return ready
 
