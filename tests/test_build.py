@@ -330,6 +330,7 @@ def test_what_the_file_prints_is_shown_but_no_more_than_ten_lines(learner, capsy
     assert "89" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_behind(learner, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -380,6 +381,7 @@ def test_within_the_folder_no_name_is_needed(learner, monkeypatch, capsys):
     assert "2. Many clients, one thread\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_progress_is_kept_and_the_next_step_is_named(learner, capsys):
     path = learner(1, STEPS[0].solution(), hints=2)
     assert main(["learn", "build", "check"]) == 0
@@ -503,6 +505,7 @@ def test_what_is_wrong_is_said_in_one_line_with_status_2(arguments, named, folde
     assert named in errors
 
 
+@pytest.mark.slow
 def test_in_a_shell_without_utf_8_the_file_is_utf_8(folder):
     environment = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     root = Path(minireactor.__file__).parent.parent

@@ -418,6 +418,7 @@ def test_a_signal_lets_a_transfer_finish(serve, client):
     assert "good order" in output
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_aborted_after_the_grace(serve, client):
     process = serve("-v", "--grace", "0.1")
     peer = client(process)
@@ -532,6 +533,7 @@ def first_line(process):
     return line, int(re.search(r":(\d+)", line)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(IS_PYPY, reason="it does not tell which signals its parent ignores")
 @pytest.mark.parametrize("words", ["serve echo --port 0", "proxy 0 1", "demo --no-browser"])
 @pytest.mark.parametrize("ignored, kept", [("INT", "TERM"), ("TERM", "INT")])

@@ -694,6 +694,7 @@ def test_the_proxy_has_a_dashboard_and_the_marks_are_those_of_both_sides(command
     assert f"-> 127.0.0.1:{target.port}" in [row["label"] for row in rows]
 
 
+@pytest.mark.slow
 def test_with_the_page_open_a_signal_ends_the_server_as_ever(command):
     server = command("serve", "echo", "--port", "0", "--dashboard", "0")
     server.listening()
@@ -708,6 +709,7 @@ def test_with_the_page_open_a_signal_ends_the_server_as_ever(command):
     assert "connections 0" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, word",
     [
@@ -723,6 +725,7 @@ def test_a_dashboard_that_cannot_be_is_refused_in_a_line(command, arguments, wor
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_thousand_idle_readers_and_worse_do_not_disturb_the_service(command, closing):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else 4096

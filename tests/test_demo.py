@@ -454,6 +454,7 @@ def test_the_demo_prints_an_address_serves_its_page_and_ends_at_a_signal(command
     assert process.end() == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command_line", [["demo"], ["replay", "FILE"]])
 def test_a_page_whose_port_is_taken_is_refused_in_a_line(command, recording, command_line):
     words = [recording if word == "FILE" else word for word in command_line]
@@ -465,6 +466,7 @@ def test_a_page_whose_port_is_taken_is_refused_in_a_line(command, recording, com
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the browser is a shell script")
 def test_the_page_is_opened_in_the_browser_of_the_user(command, tmp_path, monkeypatch):
     script = tmp_path / "browser"
@@ -601,6 +603,7 @@ def test_without_the_token_there_is_no_recording(reactor, closing, recording):
     assert ask(reactor, closing, page, path="/recording")[0] == 403
 
 
+@pytest.mark.slow
 def test_replay_prints_an_address_and_ends_at_a_signal(command, recording):
     process = command("replay", recording, "--no-browser")
     assert recording in process.line_with("replay of")
@@ -608,6 +611,7 @@ def test_replay_prints_an_address_and_ends_at_a_signal(command, recording):
     assert process.end() == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that takes long to read")
 def test_a_signal_ends_replay_while_it_still_reads(command, tmp_path):
     path = tmp_path / "slow"
@@ -619,6 +623,7 @@ def test_a_signal_ends_replay_while_it_still_reads(command, tmp_path):
     assert (status, output, errors) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content, word", [(None, "No such file"), ("", "JSON"), ('{"type": "x"}\n', "no recording")]
 )

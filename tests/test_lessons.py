@@ -237,6 +237,7 @@ def test_the_ladder_of_the_lesson_is_the_one_that_was_measured(language):
 # What the check notices.
 
 
+@pytest.mark.slow
 def test_a_lesson_without_a_fault_has_none(tiny):
     assert tiny.faults() == []
 
@@ -309,6 +310,7 @@ def test_a_program_that_does_not_end_is_stopped_and_noticed(tiny, monkeypatch):
     assert any("program.py runs on after" in fault for fault in tiny.faults())
 
 
+@pytest.mark.slow
 def test_a_spoilt_lesson_makes_the_exit_status_1(tiny, monkeypatch, english, capsys):
     monkeypatch.setattr(command, "lessons", lambda: [Lesson(tiny.folder)])
     tiny.spoil("solution.py", "answer = 42", "answer = 43")
@@ -475,6 +477,7 @@ def test_a_part_is_printed_as_it_is(part, english, capsys):
     assert capsys.readouterr().out == getattr(LESSONS[5], part).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_exercise_is_tried_until_it_is_right(english, tmp_path, capsys):
     mine = tmp_path / "mine.py"
     main(["learn", "2", "--exercise"])
@@ -585,6 +588,7 @@ def test_a_new_learner_is_sent_to_lesson_1(english, capsys):
     assert "Your progress" not in output
 
 
+@pytest.mark.slow
 def test_what_is_read_and_solved_is_marked_and_the_next_one_named(english, tmp_path, state, capsys):
     assert main(["learn", "2"]) == 0
     assert " 2  A selector loop in 40 lines  (read)\n" in listed(capsys)
@@ -602,6 +606,7 @@ def test_what_is_read_and_solved_is_marked_and_the_next_one_named(english, tmp_p
     assert "(done)" not in listed(capsys)
 
 
+@pytest.mark.slow
 def test_reading_a_solved_lesson_again_leaves_it_solved(english, tmp_path, capsys):
     assert solve(2, tmp_path) == 0
     assert main(["learn", "2"]) == 0
@@ -624,6 +629,7 @@ def test_a_progress_file_that_is_not_text_counts_as_no_progress(english, state, 
     assert "(done)" not in listed(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "language, encoding, said",
     [
@@ -660,6 +666,7 @@ def test_no_line_of_the_help_is_wider_than_80_columns(monkeypatch, capsys):
     assert max(map(columns, capsys.readouterr().out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_the_last_lesson_sends_the_learner_on_to_a_reactor_of_ones_own(english, tmp_path, capsys):
     assert solve(len(LESSONS), tmp_path) == 0
     assert capsys.readouterr().out.endswith("learn build\n")
@@ -719,6 +726,7 @@ def read_until(descriptor, text):
     return shown.decode().replace("\r", "")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_asks_waits_runs_and_stops_at_each_heading(terminal):
     window = terminal("2")
     page = read_until(window, "q ends: ")
@@ -799,6 +807,7 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint(shell):
     assert process.end_without_output() == (0, "")
 
 
+@pytest.mark.slow
 def test_where_chinese_cannot_be_written_it_is_refused_and_the_way_out_named(monkeypatch, shell):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     status, output, errors = shell("--lang", "zh").end()

@@ -245,11 +245,13 @@ def test_the_first_line_says_where_it_listens_and_where_it_leads(command):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [":0", "0.0.0.0:0"])
 def test_without_a_host_it_listens_on_all_addresses(command, place):
     assert "proxy listening on 0.0.0.0:" in command(place, "80").line()
 
 
+@pytest.mark.slow
 def test_ipv6_on_both_sides(command, closing):
     try:
         listener = closing(socket.create_server(("::1", 0), family=socket.AF_INET6))
@@ -310,6 +312,7 @@ def test_verbose_prints_attempts_that_failed(proxy, target, client):
     assert f"target 127.0.0.1:{bad} is tried last" in process.error_line()
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(command, target, closing):
     number = unused_number()
     process = command(str(number), str(target.port), "-q")
@@ -361,6 +364,7 @@ def web(tmp_path):
     process.stdout.close()
 
 
+@pytest.mark.slow
 @tool("curl")
 def test_curl_through_it_to_a_web_server(proxy, web):
     number, content = web
@@ -370,6 +374,7 @@ def test_curl_through_it_to_a_web_server(proxy, web):
         assert ended(process)["why"] == "closed in good order"
 
 
+@pytest.mark.slow
 @tool("nc")
 def test_nc_that_half_closes_gets_its_reply(proxy, web):
     number, content = web
@@ -381,6 +386,7 @@ def test_nc_that_half_closes_gets_its_reply(proxy, web):
     assert ended(process)["up"] == "13"
 
 
+@pytest.mark.slow
 @tool("socat")
 @pytest.mark.parametrize("size", [0, 1, 5 * MEGABYTE])
 def test_socat_on_both_sides(proxy, tmp_path, size):
@@ -406,6 +412,7 @@ def test_socat_on_both_sides(proxy, tmp_path, size):
     assert ended(process)["up"] == str(size)
 
 
+@pytest.mark.slow
 @tool("socat")
 def test_socat_to_an_echo_and_back(proxy, served):
     process = proxy(served(Echo))
@@ -414,6 +421,7 @@ def test_socat_to_an_echo_and_back(proxy, served):
     assert got == content
 
 
+@pytest.mark.slow
 def test_one_byte_at_a_time(proxy, served, client):
     peer = client(proxy(served(Echo)))
     for number in range(200):
@@ -440,6 +448,7 @@ def test_a_target_that_is_down_closes_the_client_at_once_and_costs_nothing(proxy
     assert cpu_ticks(process.pid) - ticks <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["first", "round-robin", "least"])
 def test_one_target_of_three_down_is_noticed_by_no_client(proxy, served, client, balance):
     good = served(Echo)
@@ -451,6 +460,7 @@ def test_one_target_of_three_down_is_noticed_by_no_client(proxy, served, client,
         assert read_all(peer) == b"%d" % number
 
 
+@pytest.mark.slow
 def test_round_robin_takes_turns(proxy, served, client):
     targets = served(Echo), served(Echo)
     process = proxy(*targets, "--balance", "round-robin")
@@ -544,6 +554,7 @@ def test_memory_is_flat_while_a_fast_source_waits_for_a_sink_that_does_not_read(
     assert 64 * 1024 < highest <= 64 * 1024 + MAX_AT_A_TIME[mode]
 
 
+@pytest.mark.slow
 def test_marks_are_those_of_the_options(proxy, target, client):
     process = proxy(target.port, "--high", "1K", "--low", "0")
     peer = client(process)
@@ -583,6 +594,7 @@ def test_by_default_an_attempt_has_ten_seconds_and_there_is_no_rate_by_default(m
     assert caught.value.args == (None, "first", 10.0)
 
 
+@pytest.mark.slow
 def test_at_a_rate_everything_arrives(proxy, served, client):
     peer = client(proxy(served(Echo), "--rate", "1M"))
     content = os.urandom(200_000)
@@ -600,6 +612,7 @@ def test_a_further_client_is_rejected_with_a_warning(proxy, served, client):
     assert "at the limit of 1 connections" in process.error_line()
 
 
+@pytest.mark.slow
 def test_an_idle_client_is_closed(proxy, served, client):
     process = proxy(served(Echo), "--idle-timeout", "0.05")
     assert read_all(client(process)) == b""
@@ -616,6 +629,7 @@ def test_a_stalled_target_ends_the_connection(proxy, target, client):
     assert ended(process)["why"] == "target: took none of its bytes for 0.2 s"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="how others treat a full backlog differs")
 def test_a_target_that_does_not_answer_fails_after_the_connect_timeout(proxy, client, closing):
     process = proxy(full(closing), "--connect-timeout", "0.1")

@@ -27,6 +27,7 @@ def recording(tmp_path):
 # Usage errors.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -78,6 +79,7 @@ def test_metrics_are_served_at_the_printed_address(command, closing):
     assert output.startswith("minireactor: connections 1, bytes in 6, bytes out 6")
 
 
+@pytest.mark.slow
 def test_metrics_listen_on_the_given_host(command):
     process = command("serve", "--port", "0", "--metrics", "[::1]:0")
     if not _has_ipv6():
@@ -95,6 +97,7 @@ def _has_ipv6():
         return False
 
 
+@pytest.mark.slow
 def test_a_recording_of_a_proxy_labels_each_connection_with_its_other_end(
     command, closing, tmp_path
 ):
@@ -139,6 +142,7 @@ def test_a_recording_that_ends_early_does_not_end_the_server(command, closing):
     assert read_line(client) == b"hello\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--metrics", "--dashboard"])
 def test_an_error_of_another_option_does_not_empty_the_recording(command, recording, option):
     lines = list(read(recording))
