@@ -603,7 +603,7 @@ def together(reactor):
 def test_the_next_object_of_a_descriptor_gets_no_stale_event(reactor, closing):
     """joyent/libuv #968."""
     first, second = closing(Watched()), closing(Watched())
-    newcomers = []
+    replacements = []
 
     def replace(other):
         # Whichever is called first closes the other, and a new socket gets its number.
@@ -613,19 +613,19 @@ def test_the_next_object_of_a_descriptor_gets_no_stale_event(reactor, closing):
         reactor.removeReader(other)
         new.socket, new.peer = taking_the_number_of(other.socket, closing)
         reactor.addReader(new)
-        newcomers.append(new)
+        replacements.append(new)
 
-    first.doRead = lambda: replace(second) if not newcomers else None
-    second.doRead = lambda: replace(first) if not newcomers else None
+    first.doRead = lambda: replace(second) if not replacements else None
+    second.doRead = lambda: replace(first) if not replacements else None
     polls = together(reactor)
     for watched in (first, second):
         watched.peer.sendall(b"x")
         reactor.addReader(watched)
     both = {first.fileno(), second.fileno()}
-    pump(reactor, lambda: newcomers)
+    pump(reactor, lambda: replacements)
     assert any(both <= {fd for fd, _ in ready} for ready in polls)
     iterations(reactor)
-    (new,) = newcomers
+    (new,) = replacements
     assert new.calls == []
     new.peer.sendall(b"x")
     pump(reactor, lambda: new.calls)

@@ -364,7 +364,7 @@ def test_T5_an_iteration_of_long_callbacks_is_cut_short_and_the_rest_come_next(
     assert greedy.order[3:] == greedy.order[:3]
 
 
-def test_T5_a_newcomer_does_not_wait_behind_those_who_wait_already(loop, script, greedy):
+def test_T5_a_new_connection_does_not_wait_behind_all_that_wait_already(loop, script, greedy):
     fds = greedy(10)
     script.iterations = [[(fd, READ) for fd in fds]] * 2
     loop.tick()
@@ -374,9 +374,7 @@ def test_T5_a_newcomer_does_not_wait_behind_those_who_wait_already(loop, script,
     assert greedy.order[1:2] == ["newcomer"]
 
 
-def test_T5_a_newcomer_with_the_descriptor_of_one_that_was_served_is_a_newcomer(
-    loop, script, greedy
-):
+def test_T5_a_connection_with_the_descriptor_of_a_served_one_counts_as_new(loop, script, greedy):
     fds = greedy(10)
     script.iterations = [[(fd, READ) for fd in fds]]
     loop.tick()

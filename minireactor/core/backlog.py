@@ -53,8 +53,8 @@ class Backlog:
         self._waiting: dict[int, None] = {}
         self._served: dict[int, None] = {}
         self._since = now
-        self._turns = 0  # taken since `now`
-        self._ports = 0  # ports and wakers among the events that in_order() has returned last
+        self._turns = 0  # turns taken since the loop fell behind
+        self._ports = 0  # ports and wakers at the start of what in_order() returned last
 
     def add(self, ready: Events, rest: Events) -> None:
         """Count the handlers of `ready` as served, except the `rest` at its end."""
@@ -97,5 +97,5 @@ class Backlog:
         return [(fd, events[fd]) for fd in order]
 
     def is_late(self, now: float) -> bool:
-        """Return whether the timers have waited long enough, although some input is left."""
+        """Return whether the timers have waited for LATE_SECONDS, and must run before the input."""
         return now - self._since >= LATE_SECONDS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Bytes. Copying a chunk of this size or more costs more than passing it to sendmsg() separately.
 LARGE = 8 * 1024
-# Chunks for one sendmsg(). More of them gain nothing. The system's limit, IOV_MAX, is 1,024.
+# Chunks for one sendmsg(). More chunks gain nothing. The system's limit, IOV_MAX, is 1,024.
 _MAX_CHUNKS = 64
 
 
@@ -49,7 +49,7 @@ class Source:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Free what the source needs. If bytes are `left`, they will never be sent."""
+        """Free the source's resources. If bytes are `left`, they will never be sent."""
 
 
 Chunk = Union[bytes, bytearray, memoryview, Source]
@@ -74,7 +74,7 @@ def as_bytes(data: Any) -> bytes:
 class WriteBuffer:
     """A queue of bytes: `tail += data` and `append(data)` add to it, `advance(count)` removes.
 
-    sealed: the number of bytes in the chunks before the tail.
+    sealed: the number of bytes before the tail, in chunks to which no write adds any more.
     """
 
     __slots__ = ("_chunks", "sealed", "tail")
@@ -108,8 +108,8 @@ class WriteBuffer:
             if isinstance(chunk, Source):
                 return chunks or [chunk]
             if len(chunk) >= limit:
-                # A view copies nothing. To copy what is left of a huge chunk for every send would
-                # take quadratic time.
+                # A view copies nothing. Copying the rest of a huge chunk for every send would take
+                # quadratic time.
                 chunks.append(chunk if len(chunk) <= limit else memoryview(chunk)[:limit])
                 return chunks
             chunks.append(chunk)

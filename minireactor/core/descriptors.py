@@ -1,7 +1,7 @@
-"""Watches objects of the application that have a descriptor: addReader(), addWriter(), removeAll().
+"""Watch objects of the application that have a descriptor: addReader(), addWriter(), removeAll().
 
-Such an object has the methods `fileno() doRead() doWrite() connectionLost(reason)`. This is the
-grammar of the calls that it gets:
+Such an object has the methods `fileno() doRead() doWrite() connectionLost(reason)`. The grammar of
+the calls that it gets:
 
     (doRead | doWrite)*  connectionLost?
 
@@ -28,9 +28,9 @@ class UserDescriptor(Handler):
 
     __slots__ = ("_object", "_set")
 
-    def __init__(self, owners: DescriptorSet, obj: Target, fd: int) -> None:
+    def __init__(self, descriptors: DescriptorSet, obj: Target, fd: int) -> None:
         super().__init__(fd)
-        self._set = owners
+        self._set = descriptors
         self._object = obj
 
     def target(self) -> Target:
@@ -72,18 +72,18 @@ class DescriptorSet:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._adopted: dict[int, UserDescriptor] = {}
+        self._watched: dict[int, UserDescriptor] = {}  # the keys are the ids of the objects
 
     def change(self, obj: Target, **flags: bool) -> None:
         """Set the flags `reading` and `writing` of a handler or of an object of the application.
 
         Raises ValueError if another object has the same descriptor, and OSError if the system
         cannot watch the descriptor."""
-        handler = obj if isinstance(obj, Handler) else self._adopted.get(id(obj))
+        handler = obj if isinstance(obj, Handler) else self._watched.get(id(obj))
         if handler is None:
             if not any(flags.values()):
                 return
-            handler = self._adopt(obj)
+            handler = self._watch(obj)
         if not (isinstance(handler, UserDescriptor) or self._loop.knows(handler)):
             return  # a connection or port that has ended
         for name, value in flags.items():
@@ -91,20 +91,20 @@ class DescriptorSet:
         if isinstance(handler, UserDescriptor) and not handler.interest():
             self.drop(handler)
         elif self._loop.knows(handler):
-            self._arm(handler, adding=any(flags.values()))
+            self._update(handler, adding=any(flags.values()))
 
-    def _arm(self, handler: Handler, adding: bool) -> None:
+    def _update(self, handler: Handler, adding: bool) -> None:
         try:
             self._loop.update_interest(handler)
         except OSError:
             if adding:
                 self.drop(handler)
                 raise
-            # The application closed the descriptor, and then removed reader or writer only.
+            # The application has closed the descriptor, and then removed only reader or writer.
             self._loop.unregister(handler)
             self.end_soon(handler)
 
-    def _adopt(self, obj: Target) -> UserDescriptor:
+    def _watch(self, obj: Target) -> UserDescriptor:
         fd = obj.fileno()
         other = self._loop.handler_of(fd)
         if other is not None and _still_has(other, fd):
@@ -117,7 +117,7 @@ class DescriptorSet:
             self.end_soon(handler)
         else:
             self._loop.attach(handler)
-        self._adopted[id(obj)] = handler
+        self._watched[id(obj)] = handler
         return handler
 
     def end_soon(self, handler: Handler) -> None:
@@ -127,13 +127,13 @@ class DescriptorSet:
 
     def holds(self, handler: Handler) -> bool:
         """Return whether `handler` is the present handler of its object."""
-        return self._adopted.get(id(handler.target())) is handler
+        return self._watched.get(id(handler.target())) is handler
 
     def drop(self, handler: Handler) -> bool:
         """Stop watching the object of `handler`. Return False if that has been done already."""
         if not self.holds(handler):
             return False
-        del self._adopted[id(handler.target())]
+        del self._watched[id(handler.target())]
         self._loop.detach(handler)
         return True
 

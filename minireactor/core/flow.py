@@ -1,13 +1,13 @@
 """Flow control: when a producer is paused, resumed and stopped. All of it is in one table.
 
-A consumer counts *pending*: the bytes that it has received and has not passed on yet. Two limits
-apply to pending, the high and the low watermark ("marks"). Above the high mark the consumer has too
-much. At or below the low mark it wants more. The distance between the marks keeps the consumer from
-pausing and resuming the producer for every few bytes.
+A consumer counts *pending*: the bytes that it has received and has not passed on yet. Pending is
+compared with two thresholds, the high and the low watermark ("marks"). Above the high mark the
+consumer has too much. At or below the low mark it wants more. The distance between the marks keeps
+the consumer from pausing and resuming the producer for every few bytes.
 
 This module neither reads nor writes. Its caller fires the events. An event may lead to a call of
-one of the producer's methods, which the caller makes with `call()`. The caller makes this call
-last, because the producer may fire the next event within it.
+one of the producer's methods. The caller makes this call with `call()`, and makes it last: the
+producer may fire the next event within the call.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from typing import Optional, Protocol
 
     class Producer(Protocol):
-        """A push producer also has pauseProducing() and resumeProducing(), a pull producer the
-        latter. See `interfaces`."""
+        """Any producer. All have resumeProducing() too, and push producers pauseProducing().
+
+        See `interfaces`."""
 
         def stopProducing(self) -> object:
-            """Write no more, ever."""
+            """Stop writing, for good."""
 
     # A producer, and the name of its method that has to be called. None: there is no call to make.
     ProducerCall = Optional[tuple[Producer, str]]
@@ -134,6 +135,6 @@ class FlowControl:
 def call(producer: Producer, name: str) -> None:
     """Call the method `name` of the producer.
 
-    The method is looked up here, inside the guard of the caller. A producer that lacks the method
-    then fails like one that raises, and not in the middle of a write() or of an ending."""
+    The method is looked up here, because the caller calls this function inside its guard. A
+    producer that lacks the method then fails like one whose method raises an exception."""
     getattr(producer, name)()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     class Target(Protocol):
         """What the application knows: a connection, a port, or an object given to addReader().
 
-        An object that is given to addReader() only has no doWrite(), and the other way round."""
+        An object for addReader() alone needs no doWrite(), and one for addWriter() no doRead()."""
 
         def fileno(self) -> int:
             """Return the descriptor, -1 once it is closed."""
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
             """Write. Return None, or the reason why the object is to be disconnected."""
 
         def connectionLost(self, reason: Failure) -> None:
-            """End: the loop watches the object no longer."""
+            """Handle the end: the loop has stopped watching the object."""
 
 
 class Handler:
@@ -47,23 +47,23 @@ class Handler:
         self.fd = fd
         self.reading = False
         self.writing = False
-        self.registered: int | None = None  # events; None: the poller does not know it
+        self.registered: int | None = None  # events; None: the poller does not know `fd`
 
     def interest(self) -> int:
         """Return the events that the handler is interested in."""
         return (READ if self.reading else 0) | (WRITE if self.writing else 0)
 
     def doRead(self) -> None:
-        """Read: there is input, an end of input, or an error that reading reports."""
+        """Read. There is input, an end of input, or an error that reading reports."""
 
     def doWrite(self) -> None:
-        """Write: there is room, or the flush has come to this handler of `loop.flushes`."""
+        """Write. The descriptor is writable, or the flush has reached this handler."""
 
     def hungUp(self) -> None:
-        """Handle an error, or the end of both directions, without interest in any event."""
+        """Handle an error, or the end of both directions. Called if there is no interest()."""
 
     def failed(self, failure: Failure) -> None:
-        """Handle an exception of one of the calls above, which is logged already."""
+        """Handle an exception that one of the calls above has raised. It is logged already."""
         self.connectionLost(failure)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -74,7 +74,7 @@ class Handler:
         return False
 
     def close(self) -> None:
-        """Free what this internal handler has: the loop, which is closing, has detached it."""
+        """Free the resources of this handler. The closing loop calls this after detach()."""
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -43,11 +43,11 @@ class Loop:
 
     An observer watches all connections. The loop calls it as `observer(event, connection, reason)`.
 
-    event: one of `events`. The observer is called just before the method of that name.
-    reason: a Failure for LOST, else None.
+    event: a name from `core.events`. The observer is called just before the method of that name.
+    reason: a Failure if `event` is LOST, else None.
 
-    If an observer raises, the exception is logged and the observer is removed; everything else
-    goes on. See `add_observer()`.
+    If an observer raises an exception, the exception is logged and the observer is removed.
+    Everything else goes on.
 
     attempts: handlers that try to connect; some of them have no descriptor yet.
     resolver: finds the addresses of host names. A loop that needs no names has no resolver.
@@ -78,7 +78,7 @@ class Loop:
         # Seconds that one handler may take in this iteration. The loop cannot interrupt a handler,
         # but a handler that moves many bytes reads this and moves fewer at a time.
         self.share = DISPATCH_SECONDS
-        self._backlog: Backlog | None = None  # while the loop is behind
+        self._backlog: Backlog | None = None  # None unless the loop is behind: see Backlog
         self.observers: tuple[Observer, ...] = ()
         self.attempts: set[Handler] = set()
         self._closed = False
@@ -271,11 +271,11 @@ class Loop:
     # Calls that come later.
 
     def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
-        """Call `f(*a, **k)` in `delay` seconds, and return the DelayedCall that can cancel this.
+        """Call `f(*a, **k)` in `delay` seconds, and return a DelayedCall, which can be cancelled.
 
         The delay is measured on the monotonic clock, so a change of the wall clock has no effect.
         The call comes in a later loop iteration, even without delay. Calls for the same time come
-        in the order of the requests. Raises TypeError if `delay` is no number or `f` is not
+        in the order of the requests. Raises TypeError if `delay` is not a number or `f` is not
         callable, and ValueError if `delay` is negative or NaN."""
         return self._timers.add(delay, f, a, k)
 
@@ -296,8 +296,8 @@ class Loop:
     def call_in_turn(self, f: Callable[[], Any], first: bool = False) -> None:
         """Call `f()` when its turn comes. Use it only on the loop's own thread.
 
-        The calls take turns, for TURN_SECONDS of each loop iteration, after its flush. Everything
-        else goes on between them, however many calls wait and however much work each does.
+        The calls take turns, for TURN_SECONDS of each loop iteration, after its flush. The other
+        calls wait for later iterations, so they delay nothing else, however many they are.
 
         first: take the turn before all others. This is for short calls, such as a first answer."""
         if first:
@@ -354,7 +354,7 @@ class Loop:
         open_loops.discard(self)
 
     def open(self) -> Waker:
-        """Open poller and waker, unless this has been done; return the waker.
+        """Open poller and waker if they are not open yet, and return the waker.
 
         The constructor opens nothing, so a reactor that is only imported owns no descriptor. Raises
         ReactorNotRestartable if the loop has been closed."""

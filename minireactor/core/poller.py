@@ -7,11 +7,11 @@ for each registration and for each event.
 
 Facts about epoll that the loop depends on:
 
-- epoll still watches a descriptor that is registered with no events: it reports a hang-up or an
-  error whatever the mask. A connection that neither reads nor writes thus learns that its peer has
-  gone. epoll repeats the report in every poll until the handler ends or is unregistered.
-- Closing a descriptor removes it from epoll without a word. The kernel may give its number to the
-  next socket. So `forget` ignores a descriptor that epoll no longer knows.
+- epoll still watches a descriptor that is registered with no events: it always reports a hang-up
+  or an error. A connection that neither reads nor writes thus learns that its peer has gone. epoll
+  repeats the report in every poll until the handler ends or is unregistered.
+- Closing a descriptor removes it from epoll, and no event reports this. The kernel may give the
+  number to the next socket. So `forget` ignores a descriptor that epoll no longer knows.
 - `selectors` makes a key object for each registration and a tuple for each event, and hides all
   events but READ and WRITE. `EpollPoller` does neither, so HANGUP reaches the loop.
 
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 READ = 1
 WRITE = 4
 HANGUP = 8 | 16  # an error, or both directions closed; always reported, cannot be asked for
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 2.0  # between two checks of the descriptors that are watched without events
 
 if TYPE_CHECKING:  # making the class would take 30 us of the start
     from typing import Protocol
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # making the class would take 30 us of the start
             Raises OSError if the system cannot watch `fd`."""
 
         def forget(self, fd: int, before: int, /) -> None:
-            """Watch `fd` no longer. Does nothing if `fd` has been closed already."""
+            """Stop watching `fd`. Does nothing if `fd` has been closed already."""
 
         def poll(self, timeout: float, limit: int, /) -> list[tuple[int, int]]:
             """Return (descriptor, events) of what is ready; wait at most `timeout` seconds.
@@ -62,9 +62,9 @@ class SelectorPoller:
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._silent = select.poll() if hasattr(select, "poll") else None
-        self._silent_fds: set[int] = set()  # watched without events
-        self._looked = 0.0
+        self._hangups = select.poll() if hasattr(select, "poll") else None
+        self._without_events: set[int] = set()  # descriptors
+        self._last_look = 0.0
 
     def watch(self, fd: int, events: int, before: int | None) -> None:
         mask = (selectors.EVENT_READ if events & READ else 0) | (
@@ -77,12 +77,12 @@ class SelectorPoller:
         elif before:
             self._selector.unregister(fd)
         if mask:
-            self._silent_fds.discard(fd)
+            self._without_events.discard(fd)
         else:
-            self._silent_fds.add(fd)
+            self._without_events.add(fd)
 
     def forget(self, fd: int, before: int) -> None:
-        self._silent_fds.discard(fd)
+        self._without_events.discard(fd)
         try:
             if before:
                 self._selector.unregister(fd)
@@ -90,8 +90,8 @@ class SelectorPoller:
             pass  # a `watch` that failed has removed it
 
     def poll(self, timeout: float, limit: int = -1) -> list[tuple[int, int]]:
-        silent = self._silent if self._silent_fds else None
-        if silent is not None:
+        hangups = self._hangups if self._without_events else None
+        if hangups is not None:
             timeout = min(timeout, LOOK_SECONDS)
         ready = [
             (
@@ -101,9 +101,9 @@ class SelectorPoller:
             )
             for key, mask in self._select(timeout)
         ]
-        if silent is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._looked = time.monotonic()
-            ready += self._look(silent)
+        if hangups is not None and time.monotonic() - self._last_look >= LOOK_SECONDS:
+            self._last_look = time.monotonic()
+            ready += self._hung_up(hangups)
         return ready
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
@@ -111,19 +111,19 @@ class SelectorPoller:
             return self._selector.select(timeout)
         except OSError:
             # select() fails for all descriptors if the application has closed one that is still
-            # registered. Report that one as ready: its owner finds out by using it.
+            # registered. Report that one as ready: its handler finds the error by using it.
             closed = [key for key in self._selector.get_map().values() if _is_closed(key.fd)]
             if not closed:
                 raise
             return [(key, key.events) for key in closed]
 
-    def _look(self, silent: select.poll) -> list[tuple[int, int]]:
+    def _hung_up(self, hangups: select.poll) -> list[tuple[int, int]]:
         """Return the descriptors without events that have hung up."""
-        for fd in self._silent_fds:
-            silent.register(fd, 0)
-        gone = [(fd, HANGUP) for fd, _ in silent.poll(0)]
-        for fd in self._silent_fds:
-            silent.unregister(fd)
+        for fd in self._without_events:
+            hangups.register(fd, 0)
+        gone = [(fd, HANGUP) for fd, _ in hangups.poll(0)]
+        for fd in self._without_events:
+            hangups.unregister(fd)
         return gone
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Visits many connections in slices. Between two slices the loop does its other work.
+"""Visit many connections in slices. Between two slices the loop does its other work.
 
     Walk(reactor, list(connections), visit).start()
 
-A visit takes some microseconds. For 10,000 connections without a break, that adds up to a delay
-which every client notices.
+A visit takes some microseconds. Visits to 10,000 connections without a break would take so long
+that every client notices the delay.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _Each = TypeVar("_Each", bound="Handler")
 
 SLICE_SECONDS = 0.002  # a client does not notice a delay of 2 ms
-# Connections that one slice may end. The loop closes them in the iterations that follow. To close
-# one takes 50 to 100 us, and twice that for a client of a proxy, whose target ends as well.
+# Connections that one slice may end. The loop closes them in the iterations that follow. Closing
+# one takes 50 to 100 us, or twice as long for a client of a proxy, whose target ends as well.
 SLICE_ENDINGS = 10
 CHUNK = 50  # visits between two readings of the clock; one reading costs as much as a short visit
 
@@ -32,8 +32,8 @@ CHUNK = 50  # visits between two readings of the clock; one reading costs as muc
 class Walk(Generic[_Each]):
     """Calls `visit(connection)` for each of `connections`, from `start()` on.
 
-    visit: returns whether it has ended the connection. If it raises, the exception is logged, and
-        the connection ends with this exception as the reason.
+    visit: returns whether the visit has ended the connection. If `visit` raises an exception, the
+        exception is logged, and the connection ends with this exception as the reason.
     finished: called after the last visit.
     """
 

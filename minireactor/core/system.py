@@ -1,11 +1,14 @@
-"""How a loop gets its sockets and descriptors: from the operating system, unless a test says so.
+"""Where a loop gets its sockets and descriptors: from the operating system, or from a test.
 
     Reactor(poller, seconds=..., system=...)    # readiness, time and sockets, all injected
 
-Every socket of a loop comes from its System. All that the loop and the transports do with a socket
-later, they ask of the socket itself. Three things need a descriptor of the kernel: the lengths of
-a socket's queues, sendfile() and splice(). A socket that is no `socket.socket` has methods for its
-queues, see `transports.kernel`. It gets the bytes of a file with send(), and no splice().
+Every socket of a loop comes from its System. After that, the loop and the transports use only the
+methods of the socket, so a test may pass an object that is no `socket.socket`. Three operations
+need a descriptor of the kernel. For them, such an object is treated differently:
+
+- lengths of the queues: the object has methods for them, see `transports.kernel`.
+- sendfile(): the bytes of the file are read, and sent with the object's send().
+- splice(): not used if the System's `has_splice` is false.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from typing import Any
 
 
 class System:
-    """Makes sockets and descriptors. Each method raises OSError if there is none to be had.
+    """Makes sockets and descriptors. Each method raises OSError if the system has none left.
 
-    has_splice: whether these sockets may be used with os.splice(), if this machine has it."""
+    has_splice: whether os.splice() may be used on these sockets, if this machine has it."""
 
     has_splice = True
 
@@ -31,7 +34,7 @@ class System:
         return ListeningSocket(family, kind, proto)
 
     def moved(self, sock: socket.socket) -> socket.socket:
-        """Return a new socket with the descriptor of `sock`; for its user, `sock` is closed."""
+        """Return a new socket with the descriptor of `sock`. After that, `sock` is closed."""
         return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
 
     def socketpair(self) -> tuple[socket.socket, socket.socket]:
@@ -44,7 +47,7 @@ class System:
         return socket.getaddrinfo(interface, None, type=socket.SOCK_STREAM)
 
     def open_spare(self) -> int:
-        """Return a descriptor without a use. Closing it leaves room for another one."""
+        """Return a descriptor that is kept in reserve. Closing it makes another one possible."""
         return os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def close_spare(self, fd: int) -> None:

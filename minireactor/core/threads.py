@@ -31,8 +31,9 @@ class ThreadPool:
         self._name = name
         self._calls: SimpleQueue[Any] = SimpleQueue()
         self._count = 0  # threads
-        self._idle = threading.Semaphore(0)  # threads that wait for a call
-        self._lock = threading.RLock()  # of _count; a signal handler may enter it again
+        self._idle = threading.Semaphore(0)  # counts the threads that wait for a call
+        # Guards `_count`. It is an RLock because a signal handler may interrupt its holder.
+        self._lock = threading.RLock()
 
     def call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
         """Call `f(*args, **kw)` in a thread. An exception of the call is logged.
@@ -64,7 +65,7 @@ class ThreadPool:
                 f(*args, **kw)
             except BaseException as error:  # this thread has no caller that could handle it
                 log.err(error, f"in a call of {safe_repr(f)}")
-            del call, f, args, kw  # a thread that waits keeps none of these alive
+            del call, f, args, kw  # a waiting thread must not keep these objects alive
             idle.release()
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 This module reads no clock: `seconds` is injected.
 
 - Adding a call pushes an entry onto the heap: O(log n).
-- Postponing a call only notes its new time: O(1). The entry stays in the heap. The call gets a new
-  entry when the old one comes up, one for any number of resets.
+- Postponing a call only notes its new time: O(1). The entry stays in the heap. When this entry
+  becomes due, the call gets a new one, however often it was postponed before.
 - Cancelling a call marks its entry as dead: O(1) amortised. Bringing a call forward does the same,
   and pushes a new entry.
 - A heap in which the dead entries outnumber the living is rebuilt, so dead ones do not pile up.
@@ -20,7 +20,7 @@ from typing import Any, Callable
 from minireactor.error import AlreadyCalled, AlreadyCancelled
 from minireactor.failure import safe_repr
 
-_WORTH_REBUILDING = 64  # dead entries; a rebuild for fewer costs more than they do
+_WORTH_REBUILDING = 64  # dead entries; with fewer, a rebuild costs more than it saves
 
 # Delays of these types, up to this size, are used as they are. All others are checked and
 # converted, such as bool, Fraction and infinity.
@@ -31,7 +31,7 @@ _PLAIN_DELAY = 1e9  # seconds
 def _seconds(number: float) -> float:
     """Return any real number as a float, infinite if the number is too large for a float.
 
-    Raises ValueError for NaN, and TypeError for anything that is no number."""
+    Raises ValueError for NaN, and TypeError for anything that is not a number."""
     try:
         if not math.isnan(number):
             return float(number)
@@ -45,7 +45,7 @@ def _seconds(number: float) -> float:
 def checked_delay(delay: float) -> float:
     """Return `delay` as a float, in seconds.
 
-    Raises ValueError if `delay` is negative or NaN, and TypeError if it is no number."""
+    Raises ValueError if `delay` is negative or NaN, and TypeError if it is not a number."""
     seconds = _seconds(delay)
     if seconds < 0:
         raise ValueError(f"a delay is 0 seconds or more, not {delay!r}")
@@ -56,8 +56,9 @@ class DelayedCall:
     """A call that is to be made at a certain time. `callLater` returns it.
 
     time, serial: when the call is due, and its place among calls for the same time.
-    entry_time, entry_serial: the same for its living entry in the heap. The serial is 0 if the call
-        has no living entry.
+    entry_time, entry_serial: time and serial in the call's living entry of the heap. They differ
+        from `time` and `serial` if the call was postponed. `entry_serial` is 0 if the call has no
+        living entry.
     internal: whether the call is internal, so that `getDelayedCalls()` leaves it out.
     """
 
@@ -106,13 +107,13 @@ class DelayedCall:
         self.serial = self.entry_serial = 0
         # The dead entry stays in the heap for a while. Let it not keep these objects alive.
         self.func = self.args = self.kw = None
-        self.queue.bury()
+        self.queue.count_dead()
 
     def reset(self, secondsFromNow: float) -> None:
         """Change the time of the call to `secondsFromNow` seconds from now.
 
-        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come, and TypeError or
-        ValueError for a delay that `callLater` does not take."""
+        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come. Raises TypeError
+        or ValueError for a delay that `callLater` does not accept."""
         if self.called or self.cancelled:
             self._check_active()
         queue = self.queue
@@ -129,8 +130,8 @@ class DelayedCall:
     def delay(self, secondsLater: float) -> None:
         """Postpone the call by `secondsLater` seconds. A negative number brings the call forward.
 
-        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come, TypeError if
-        `secondsLater` is no number, and ValueError if the new time would be no number."""
+        Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come. Raises TypeError
+        if `secondsLater` is not a number, and ValueError if the new time would be NaN."""
         self._check_active()
         when = self.time + _seconds(secondsLater)
         if math.isnan(when):
@@ -163,14 +164,14 @@ class TimerQueue:
         self.heap: list[tuple[float, int, DelayedCall]] = []
         # Entries that run_due() has taken out of the heap: their calls are made now.
         self.due: deque[tuple[float, int, DelayedCall]] = deque()
-        self.serial = 0  # the last one that a call has got
+        self.serial = 0  # the serial number that was given last
         self._dead = 0  # dead entries, in `heap` and in `due`
 
     def add(self, delay: float, func: Callable[..., Any], args: Any, kw: Any) -> DelayedCall:
         """Return a new call of `func(*args, **kw)`, due in `delay` seconds.
 
-        Raises TypeError or ValueError for a delay that is no number of seconds, and TypeError if
-        `func` is not callable."""
+        Raises TypeError or ValueError for a delay that is not a number of seconds, and TypeError
+        if `func` is not callable."""
         if not callable(func):
             raise TypeError(f"callLater() takes a callable, not {safe_repr(func)}")
         call = DelayedCall(self, self.seconds() + checked_delay(delay), func, args, kw)
@@ -179,15 +180,15 @@ class TimerQueue:
         return call
 
     def reschedule(self, call: DelayedCall, when: float) -> None:
-        """Change the time of `call` to `when`, after the calls that have that time already."""
+        """Change the time of `call` to `when`. Among calls for that time, it becomes the last."""
         call.time = when
         self.serial = call.serial = self.serial + 1
         if when > call.entry_time:
             return
         heappush(self.heap, _entry_of(call))
-        self.bury()
+        self.count_dead()
 
-    def bury(self) -> None:
+    def count_dead(self) -> None:
         """Count one more dead entry. Rebuild the heap if the dead outnumber the living."""
         self._dead += 1
         if self._dead > _WORTH_REBUILDING and self._dead * 2 > len(self.heap):
@@ -214,9 +215,8 @@ class TimerQueue:
     def run_due(self, now: float, call: Callable[..., None]) -> None:
         """Make all calls that are due at `now`. Each is made as `call(func, args, kw)`.
 
-        A call that one of these calls adds waits for the next run_due(), even if it has no delay.
-        So no chain of calls can keep the loop from its other work.
-        """
+        A call that is added during this run waits for the next one, even without delay. So no chain
+        of calls can keep the loop from its other work."""
         heap, due = self.heap, self.due
         while heap and heap[0][0] <= now:
             entry = heap[0]

@@ -21,7 +21,7 @@ PHASES = ("before", "during", "after")
 class SystemEvent:
     """One event, with its triggers.
 
-    own: what the reactor itself does at this event. It is called before the "during" triggers.
+    own: the reactor's own function for this event. It is called before the "during" triggers.
     """
 
     def __init__(self, name: str, own: Callable[[], None] = lambda: None) -> None:
@@ -37,12 +37,12 @@ class SystemEvent:
         if not callable(f):
             raise TypeError(f"a trigger is a callable, not {safe_repr(f)}")
         trigger = (self.name, phase, f, args, kw)
-        self._of(phase).append(trigger)
+        self._triggers_of(phase).append(trigger)
         return trigger
 
     def remove(self, trigger: tuple[Any, ...]) -> None:
         """Remove a trigger. Raises ValueError if it has fired or has been removed already."""
-        triggers = self._of(trigger[1])
+        triggers = self._triggers_of(trigger[1])
         for index, other in enumerate(triggers):
             # Compare by identity: two triggers may be equal, and arguments may not be comparable.
             if other is trigger:
@@ -50,7 +50,7 @@ class SystemEvent:
                 return
         raise ValueError(f"{safe_repr(trigger)} is not, or no longer, a trigger")
 
-    def _of(self, phase: str) -> list[tuple[Any, ...]]:
+    def _triggers_of(self, phase: str) -> list[tuple[Any, ...]]:
         try:
             return self._triggers[phase]
         except KeyError:
@@ -65,16 +65,16 @@ class SystemEvent:
             self._waiting_for += 1
             try:
                 if hasattr(result, "addBoth"):
-                    result.addBoth(self._one_less)
+                    result.addBoth(self._one_done)
                     continue
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
                 log.err(error, f"in waiting for {safe_repr(result)} before {self.name}")
             self._waiting_for -= 1
-        self._one_less(None)
+        self._one_done(None)
 
-    def _one_less(self, result: Any) -> Any:
+    def _one_done(self, result: Any) -> Any:
         self._waiting_for -= 1
         if self._waiting_for == 0:
             self._own()

@@ -1,11 +1,11 @@
-"""Wakes a loop that sleeps, from other threads and from signals. Keeps loops apart after a fork.
+"""Wake a sleeping loop from other threads and from signals. Keep loops apart after a fork.
 
 A child process inherits the descriptors of its parent's loops. If the child used these descriptors,
-parent and child would take each other's events. So each open loop lets go of them in the child.
+parent and child would take each other's events. So in the child, each open loop forgets them.
 
-In the parent, close() alone ends no connection any more after a fork. The kernel closes a socket
-when its last descriptor is closed, and the child has one as well. See close_socket() and
-has_forked().
+After a fork, close() alone no longer ends a connection of the parent. The kernel ends a connection
+when the last descriptor of its socket is closed, and the child has a descriptor as well. See
+close_socket() and has_forked().
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, Callable, NoReturn
 from minireactor.core.handler import Handler
 from minireactor.core.system import SYSTEM, System
 
-_BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+_DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class Waker(Handler):
-    """A pair of connected sockets. A byte sent to the one makes the other readable: the poll ends.
+    """Two connected sockets. A byte sent through one makes the other readable, and the poll ends.
 
     Any thread and any signal handler may send that byte."""
 
@@ -66,10 +66,10 @@ class Waker(Handler):
         self._outside.close()
 
     def take_signals(self, on_signal: Callable[[int, Any], None] | None) -> Callable[[], None]:
-        """Let signals wake the loop, and return a function that undoes this.
+        """Let signals wake the loop. Return a function that restores the state before.
 
         on_signal: called for SIGINT, SIGTERM and SIGBREAK, if given. A handler that the program has
-            set itself stays, and an ignored signal stays ignored.
+            set itself stays in force, and an ignored signal stays ignored.
 
         Does nothing outside the main thread: only the main thread gets signals."""
         if threading.current_thread() is not threading.main_thread():
@@ -80,7 +80,7 @@ class Waker(Handler):
         if on_signal is not None:
             for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
                 number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) in _BY_DEFAULT:
+                if number is not None and signal.getsignal(number) in _DEFAULT_HANDLERS:
                     taken[number] = signal.signal(number, on_signal)
 
         def undo() -> None:
