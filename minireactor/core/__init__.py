@@ -1,5 +1,5 @@
 """The event loop: descriptors, timers, flow control. It knows nothing of TCP or of protocols.
 
-Imports only `error`, `failure` and `log`. Read `loop` first: `Loop.tick` is one iteration. Then
-read `flow`, whose table says when a producer is paused and resumed.
+May import `error`, `failure`, `log` and no folder. Read first: `loop`, where `Loop.tick` is one
+iteration, then `flow`, whose table says when a producer is paused and resumed.
 """

@@ -44,11 +44,11 @@ class State:
 
 # States.
 OPEN = State("open", "open", reads=True)
-# loseWriteConnection() was called. What is pending, and what a producer still has, goes out first.
+# loseWriteConnection() was called. What is pending, and what a producer still has, is sent first.
 WRITE_CLOSING = State("write_closing", "open", reads=True, finishes=True)
 # The peer has been sent our end of the stream.
 WRITE_CLOSED = State("write_closed", "open", reads=True, write_ended=True)
-# loseConnection() was called. What is pending, and what a producer still has, goes out first.
+# loseConnection() was called. What is pending, and what a producer still has, is sent first.
 CLOSING = State("closing", "closing", finishes=True)
 # loseConnection() was called after WRITE_CLOSED. Nothing is left to send, so the next iteration
 # fires FLUSHED.
@@ -65,7 +65,7 @@ LOSE = "lose"  # loseConnection()
 LOSE_WRITE = "lose write"  # loseWriteConnection()
 ABORT = "abort"  # abortConnection(), or a callback has failed
 FLUSHED = "flushed"  # nothing is pending, no producer is registered, and the state finishes
-END_OF_INPUT = "end of input"  # both sides have ended, or the protocol cannot live with one alone
+END_OF_INPUT = "end of input"  # the peer's end has come, and the connection ends with it
 # The socket fails, the loop ends, or the iteration has come that ENDING waits for.
 ERROR = "error"
 

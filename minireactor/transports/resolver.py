@@ -57,7 +57,7 @@ MAX_RECLAIMED = 64  # descriptors that one call of Lingering.reclaim() may free
 _UNFIT = re.compile(r"[\0-\x20\x7f]")  # control characters and spaces
 _texts = Repr()
 _texts.maxstring = _texts.maxother = 260  # characters; a host name has at most 253
-_shown = _texts.repr
+_short_repr = _texts.repr
 
 
 def checked_host(host: Any) -> str:
@@ -66,12 +66,12 @@ def checked_host(host: Any) -> str:
     Some systems cut a name at its first NUL, or an address at its first space. They would then
     reach another host than the one whose name a program has checked."""
     if not isinstance(host, str):
-        raise DNSLookupError(f"{_shown(host)} is not a host; give a name or an address as str")
+        raise DNSLookupError(f"{_short_repr(host)} is not a host; give a name or an address as str")
     if not host:
         raise DNSLookupError("the host is empty; give a name or an address")
     if _UNFIT.search(host):
         raise DNSLookupError(
-            f"{_shown(host)} contains a space or a control character; "
+            f"{_short_repr(host)} contains a space or a control character; "
             "give a host name or an address"
         )
     return host
@@ -91,7 +91,7 @@ def checked_port(port: Any) -> int | str:
             return port
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConnectError(
-            string=f"{_shown(port)} is not a port number; "
+            string=f"{_short_repr(port)} is not a port number; "
             "give an int from 0 to 65535, or the name of a service"
         )
     return int(port)
@@ -121,9 +121,10 @@ def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, **options)
     except socket.gaierror as error:
         if error.errno == socket.EAI_SERVICE:
-            failure: Exception = ServiceNameUnknownError(string=f"no such service: {_shown(port)}")
+            text = f"no such service: {_short_repr(port)}"
+            failure: Exception = ServiceNameUnknownError(string=text)
         else:
-            failure = DNSLookupError(f"cannot resolve {_shown(host)}: {error.strerror}")
+            failure = DNSLookupError(f"cannot resolve {_short_repr(host)}: {error.strerror}")
             if flags:
                 return failure  # `host` is a name, not a numeric address
     except Exception as error:
@@ -136,7 +137,7 @@ def look_up(host: str, port: int | str, flags: int = 0) -> Resolved:
 
 
 def _broken(host: str, port: int | str, error: BaseException) -> DNSLookupError:
-    return DNSLookupError(f"cannot resolve {_shown(host)}, port {_shown(port)}: {error}")
+    return DNSLookupError(f"cannot resolve {_short_repr(host)}, port {_short_repr(port)}: {error}")
 
 
 def lack_of_descriptors() -> OSError | None:

@@ -130,7 +130,7 @@ class Endpoint(Handler):
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Have the close that follows send a reset. Raises OSError if the socket is closed."""
+    """Make the next close of `sock` send a reset. Raises OSError if `sock` is closed already."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     # Rule T4: if a child has the socket too, close() alone would send nothing.
     if has_forked() and sys.platform == "linux":

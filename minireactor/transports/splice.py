@@ -31,8 +31,8 @@ _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
 # The system has no splice() for sockets, or does not allow it.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 
-# Pipes take at most a quarter of the descriptors that this process may open; further connections
-# are copied. Without this limit, 238 stalled conversations used up all of 1,024 descriptors.
+# Pipes take at most a quarter of the descriptors that this process may open. After that, bytes are
+# copied. Without this limit, 238 stalled conversations used up all of 1,024 descriptors.
 SHARE_OF_DESCRIPTORS = 4
 
 _works = True  # False once the system has rejected a splice() as unsupported

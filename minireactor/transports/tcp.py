@@ -8,8 +8,8 @@ a thousand small writes cost one system call. If the kernel takes only a part, t
 until the socket is writable. Data that a protocol writes while it handles its own input is sent
 right after that, without waiting for the flush.
 
-The flush gathers small writes already, so TCP is told not to wait for more (TCP_NODELAY). Without
-that option, the last bytes of each send stay behind until the peer has acknowledged the others.
+The flush gathers small writes already, so TCP_NODELAY keeps TCP from waiting for more. Without that
+option, the last bytes of each send wait until the peer has acknowledged the bytes before them.
 Benchmark `stream-back`: twice the CPU without TCP_NODELAY.
 """
 
@@ -77,7 +77,7 @@ class Connection(Consumer):
     ) -> None:
         super().__init__(reactor, sock, peer, marks, host)
         self._on_lost = on_lost
-        self.disconnecting = False  # the program has closed or aborted; only reported
+        self.disconnecting = False  # for programs: whether they have closed or aborted
         self._reason: Failure | None = None  # why the state is ENDING
         self.read_ended = False  # the peer has sent its end of the stream
         self._read_size = SMALLEST_READ
@@ -99,7 +99,7 @@ class Connection(Consumer):
     # Writing.
 
     def doWrite(self) -> None:
-        """Flush: send once, then do what waited for that, such as resuming the producer."""
+        """Flush: send once, then do what waits for the flush, such as resuming the producer."""
         if not self._flush_due:
             return
         tail = self._tail
@@ -117,7 +117,7 @@ class Connection(Consumer):
         except OSError as error:
             self.connectionLost(Failure(ConnectionLost(error)))
             return
-        except ConnectionAborted as error:  # a source has fewer bytes than it said
+        except ConnectionAborted as error:  # a source has fewer bytes than its `left` says
             self._end_soon(Failure(error))
             return
         self.bytes_out += sent
@@ -199,7 +199,7 @@ class Connection(Consumer):
             return
         # Data written during dataReceived is sent at once, while it is in the processor's caches.
         # Benchmark `echo`: 10 % less CPU than waiting for the flush; `stream-back`: 40 % less.
-        # `loop.flushes` does not have this connection: the flush that is due comes below.
+        # The connection is not in `loop.flushes`: the call of doWrite() below is its flush.
         self._flush_due = True
         try:
             self.protocol.dataReceived(data)
@@ -324,7 +324,7 @@ class Connection(Consumer):
         if error:
             self.connectionLost(Failure(ConnectionLost(OSError(error, os.strerror(error)))))
         else:
-            # Both directions have ended in order. Only what waits to be read is still to come.
+            # Both directions have ended without an error. Only input that waits is still to come.
             self.reactor.unregister(self)
 
     def connectionLost(self, reason: Failure) -> None:
