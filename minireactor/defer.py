@@ -83,9 +83,9 @@ class Deferred(Generic[_T]):
         self._run()
 
     def errback(self, fail: Failure | BaseException | None = None) -> None:
-        """Set a failure as the result: a Failure, an exception, or None for the current one.
+        """Set a failure as the result, and run the callbacks at once.
 
-        The current exception is the one that is being handled."""
+        fail: a Failure, an exception, or None for the exception that is being handled."""
         self.callback(_as_failure(fail))
 
     def addCallbacks(
@@ -136,7 +136,7 @@ class Deferred(Generic[_T]):
 
     def _advance(self) -> Deferred[Any] | None:
         """Run steps. Return a Deferred that has just been given its result, or None at the end."""
-        # If a callback adds a callback to its own Deferred, the outer call will run that one.
+        # If a callback adds another callback to its own Deferred, the outer call will run it.
         if not self.called or self._in_callback:
             return None
         while self._steps and not isinstance(self.result, Deferred):

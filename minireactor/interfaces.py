@@ -1,9 +1,9 @@
 """The contract between reactor, transports, producers and protocols: who calls what, and when.
 
 Each class names the methods of one role, and the duties of callers and implementers. A rule has an
-id, such as P2. The README lists all rules, and tests are named by them. The roles of a connection
-have their full contract here. All other classes only name their methods; read the contract of these
-in the class that implements them.
+id, such as P2: `core/README.md` lists all rules, and tests are named by them. The roles of a
+connection have their full contract here. Every other class only names its methods; the class that
+implements them has their contract.
 
     producer  makes bytes.
     consumer  takes bytes. A transport is both: it consumes the bytes that the application writes,
@@ -121,9 +121,10 @@ class IPushProducer(IProducer, Protocol):
     def pauseProducing(self) -> None:
         """Stop writing until `resumeProducing`. The consumer still buffers all data written.
 
-        P1: called from inside registerProducer if pending is above the high mark at that time.
         P2: called once per upward crossing, from inside the `write()` that crossed. The producer is
-        then usually in the middle of its own loop. That loop must check a flag after each write."""
+        then usually in the middle of its own loop. That loop must check a flag after each write.
+        P1: if pending is above the high mark at the registration, the first write counts as the
+        crossing."""
 
     def resumeProducing(self) -> None:
         """Continue to write.
@@ -160,9 +161,9 @@ class IConsumer(Protocol, metaclass=_Interface):
         E2: if the consumer is lost, calls `producer.stopProducing()` and raises nothing."""
 
     def unregisterProducer(self) -> None:
-        """End the registration: the producer has no more data. Else loseConnection waits for ever.
+        """End the registration: the producer has no more data.
 
-        E4: does nothing if no producer is registered. E5: a waiting close goes on."""
+        E4: does nothing if no producer is registered. E5: loseConnection() waits for this call."""
 
     def write(self, data: Buffer) -> None:
         """Take `data`: bytes, bytearray, memoryview or any other buffer.
@@ -232,7 +233,7 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
 
     @property
     def producer(self) -> Any:
-        """The registered producer, or None."""
+        """The registered producer, or None if there is none."""
 
     @property
     def streamingProducer(self) -> bool:
@@ -349,7 +350,7 @@ class IProtocolFactory(Protocol, metaclass=_Interface):
         """Count one more port or connector that uses this factory."""
 
     def doStop(self) -> None:
-        """Count one port or connector less; called as often as `doStart`."""
+        """Count one port or connector fewer; called as often as `doStart`."""
 
 
 class IAddress(Protocol, metaclass=_Interface):

@@ -73,7 +73,7 @@ class Reactor(Loop):
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
         """Remove the trigger with the id that addSystemEventTrigger() has returned.
 
-        Raises TypeError, ValueError or KeyError if `triggerID` is no id, or the trigger is gone."""
+        Raises TypeError, ValueError or KeyError if `triggerID` is not the id of such a trigger."""
         if not isinstance(triggerID, tuple) or len(triggerID) != 5:
             raise TypeError(f"{triggerID!r} does not come from addSystemEventTrigger()")
         self._events[triggerID[0]].remove(triggerID)
@@ -163,8 +163,8 @@ class Reactor(Loop):
         self.running = self._started
 
     def _shut_down(self) -> None:
-        # This runs between two iterations, so no due call follows the loss of the connections.
-        # First make the calls and send the data that came before stop().
+        # This runs between two iterations, so no timer runs after the connections are lost. First
+        # make the calls and send the data that came before stop().
         self._shutdown_due = False
         self._run_soon()
         self._flush()
@@ -201,7 +201,7 @@ class Reactor(Loop):
         interface: an address or a name; "" for all IPv4 addresses. The reactor listens on each
             address of a name that this machine has. Looking up a name may block for a while.
 
-        Raises CannotListenError if the port cannot be bound, and TypeError if `port` is no int."""
+        Raises CannotListenError if the port cannot be bound, and TypeError if it is not an int."""
         listening = Port(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
@@ -216,7 +216,7 @@ class Reactor(Loop):
     ) -> Connector:
         """Start to connect to `host` and `port`, and return the Connector.
 
-        host: a name or a numeric address. The first address of a name that answers is taken.
+        host: a name or a numeric address. If a name has several, the first that answers is used.
         port: a number or the name of a service.
         timeout: seconds after which the attempt fails, or None.
 

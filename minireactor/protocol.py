@@ -40,7 +40,7 @@ class BaseProtocol:
     transport: Any = None
 
     def makeConnection(self, transport: Any) -> None:
-        """Keep `transport` and call `connectionMade`. The transport's owner calls this once."""
+        """Keep `transport` and call `connectionMade`. The transport calls this method once."""
         self.connected = 1
         self.transport = transport
         self.connectionMade()
@@ -60,7 +60,7 @@ class Protocol(BaseProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Handle the next bytes of the stream, at least one.
 
-        The stream may be cut anywhere, whatever pieces the peer has written."""
+        The stream may be cut anywhere: the cuts do not follow the peer's writes."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Handle the end of the connection. This is the last call.
@@ -104,7 +104,7 @@ class Factory:
         self.numPorts += 1
 
     def doStop(self) -> None:
-        """Count one port or connector less. After the last one, call `stopFactory`."""
+        """Count one port or connector fewer. After the last one, call `stopFactory`."""
         if self.numPorts == 0:
             return
         self.numPorts -= 1
@@ -177,7 +177,7 @@ class ReconnectingClientFactory(ClientFactory):
     continueTrying = 1
     connector: IConnector | None = None
     clock: Any = None
-    _waits: dict[Any, Any] | None = None  # connector: the delayed call that reconnects it
+    _waits: dict[Any, Any] | None = None  # for each connector, the call that reconnects it
 
     def startedConnecting(self, connector: IConnector) -> None:
         self.connector = connector
@@ -189,7 +189,7 @@ class ReconnectingClientFactory(ClientFactory):
         self.retry(connector)
 
     def retry(self, connector: IConnector | None = None) -> None:
-        """Let `connector`, by default that of the last attempt, connect again after the delay.
+        """Make `connector` connect again after the delay. Default: the one of the last attempt.
 
         Does nothing if this connector already waits for its next attempt. Raises ValueError if
         there is no connector yet."""

@@ -1,6 +1,7 @@
 """The command line: options, commands, exit status.
 
-Imports all other folders, most of it only when a command needs it. Read first: `commands`.
+May import every folder, and imports most of them only when a command needs them. Read
+first: `commands`.
 """
 
 from minireactor.cli.commands import main

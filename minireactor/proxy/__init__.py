@@ -3,8 +3,8 @@
 `legs` joins two connections, `factory` makes a proxy of that, and `relay` makes the command. See
 README.md in this folder for how a stalled reader stops a distant writer.
 
-May import `streams`, `transports`, `core` and the kit; `relay` imports `serve` too. Read first:
-`legs`, which begins with `join()`.
+May import `streams`, `internet`, `transports`, `core` and the kit; `relay` imports `serve` too.
+Read first: `legs`, which begins with `join()`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The server of `minireactor serve`, and its built-in apps.
 
-Imports `transports`, `core` and the kit. Read first: `server`.
+May import `basic`, `internet`, `transports`, `core` and the kit. Read first: `server`.
 """

@@ -3,7 +3,8 @@
 Each file holds one stage: `rate` limits the speed, `transform` converts, `buffer` buffers, and
 `tee` feeds several consumers.
 
-May import `core` and the kit, no transport. Read first: `stage`, the contract of every stage.
+May import `core`, the kit and, when a stage needs time, the default reactor. Read first: `stage`,
+the contract of every stage.
 """
 
 from minireactor.streams.buffer import Buffer

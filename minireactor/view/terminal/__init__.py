@@ -1,4 +1,5 @@
 """Views for a terminal: the full screen of `--watch`, and its lines in a pipe.
 
-May import `view` and lower levels. Read first: `screen`, a function from samples to lines.
+May import `view` and all that `view` may import. Read first: `screen`,
+a function from samples to lines.
 """
