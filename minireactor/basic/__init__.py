@@ -1,5 +1,7 @@
 """Protocols that split a stream of bytes into lines or strings, and a producer that sends a file.
 
+May import the kit, no transport. Read first: `receiver`, which all receivers share.
+
 All receivers give the same three guarantees.
 
 Linear cost. Each input byte is searched and copied a fixed number of times, however the stream is
@@ -17,8 +19,6 @@ A receiver that is a push producer also stops between its own `pauseProducing()`
 No re-entrance. A call of `dataReceived` from inside a delivery only buffers the data. The running
 delivery then delivers this data too. If a callback raises an exception, the input after the line or
 string of that call stays buffered.
-
-May import the kit, no transport. Read first: `receiver`, which all receivers share.
 """
 
 from minireactor.basic.lines import WHOLE_SWITCHES, LineOnlyReceiver, LineReceiver

@@ -42,7 +42,8 @@ class _BaseLineReceiver(Receiver):
         return True
 
 
-# The first switches to raw mode in one dataReceived(): each of these gets the whole buffered input.
+# After this many switches to raw mode in one dataReceived(), raw data is delivered in parts. Up to
+# then, each switch delivers the whole buffered input.
 WHOLE_SWITCHES = 16
 _FIRST_PART = 1024  # bytes; the smallest part of raw data after WHOLE_SWITCHES
 
@@ -82,7 +83,7 @@ class LineReceiver(_BaseLineReceiver, PauseableReceiver):
     def setLineMode(self, extra: bytes = b"") -> None:
         """Switch to line mode: further lines go to `lineReceived`, those of `extra` first.
 
-        `rawDataReceived` and `lineLengthExceeded` get all input; `extra` is the part they return.
+        `rawDataReceived` and `lineLengthExceeded` get all input, and give back `extra` of it here.
         """
         buffer = self._buffered_input
         if buffer is not None and not self.line_mode and (buffer.chunk or buffer.later):

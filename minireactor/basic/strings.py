@@ -166,7 +166,9 @@ class Int8StringReceiver(IntNStringReceiver):
 
 
 class StatefulStringProtocol:
-    """A mixin before a string receiver: passes each string to the method of the current state.
+    """A mixin for a string receiver: passes each string to the method of the current state.
+
+    Name it before the receiver in the list of bases: `class Mine(StatefulStringProtocol, ...)`.
 
     The method of state "x" is `proto_x(string)`, which returns the next state. The first state is
     "init", and "done" closes the connection. If a state has no method, the string is logged and
