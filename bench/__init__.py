@@ -17,8 +17,11 @@ How `python -m bench` measures:
 - Sockets keep the options that each engine gives them. The tables name the engines that leave
   TCP_NODELAY off.
 - All connections are on loopback, or with `--veth` between two network namespaces.
-- Each server first frees one large block. The C library maps each large block anew until it has
-  seen one freed. Small messages on asyncio cost four times as much before, because asyncio reads
+- Each server first frees one large block. Until a block is freed, the C library maps each large
+  block anew. Small messages on asyncio would then cost four times as much, because asyncio reads
   into 256 KiB.
-- PyPy compiles while it runs, and its figures contain that.
+- PyPy compiles while it runs, and its figures contain the cost of this.
+
+Nothing in minireactor imports `bench`. Read `workloads` first, then `measure`, which runs the
+processes, and `load`, which is the clients.
 """

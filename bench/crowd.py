@@ -36,8 +36,16 @@ BATCH = 100  # clients that connect at a time: they fit into the listening queue
 SETTLE_SECONDS = 2.0  # after the last client has connected
 MEASURE_SECONDS = 10.0
 SCENARIOS = (
-    *("idle", "timeouts", "record", "metrics", "watch", "dashboard"),
-    *("open-view", "mass-idle-close", "stop", "abort"),
+    "idle",
+    "timeouts",
+    "record",
+    "metrics",
+    "watch",
+    "dashboard",
+    "open-view",
+    "mass-idle-close",
+    "stop",
+    "abort",
 )
 
 

@@ -29,8 +29,8 @@ LARGE = 256 * 1024
 BATCH = 500  # connections at a time, so that no listening queue overflows
 TURN = 100  # messages in a row through a proxy, and then without it
 PERIOD = 1_000_003  # bytes after which the pattern repeats: a prime, so no read size divides it
-# One read in SPARING is compared. To copy and compare all bytes would take longer than to pass
-# them on. A compared read also shows whether any byte is missing before it.
+# One read in SPARING is compared. Copying and comparing all bytes would take longer than passing
+# them on. A compared read also shows whether any byte before this read is missing.
 SPARING = 16
 DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0  # receive without copying: tcp(7)
 MAX_QUANTILES = 1000
@@ -39,7 +39,7 @@ MAX_QUANTILES = 1000
 # engine's buffer begins to fill.
 SMALL_BUFFER = 16 * 1024
 SMALL_SEGMENT = 1460
-NEWCOMER_PAUSE = 0.1  # seconds between one newcomer's end and the next one's start
+NEXT_CLIENT_PAUSE = 0.1  # seconds from the end of one new client to the start of the next
 BIND_WITHOUT_PORT = 24  # Linux's IP_BIND_ADDRESS_NO_PORT
 
 
@@ -405,11 +405,11 @@ def stalled(port: int, amount: int, warm: int) -> dict[str, Any]:
     return {"bytes": 0, "seconds": seconds, "opened": len(opened)}
 
 
-def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int) -> dict[str, Any]:
+def greedy(port: int, connections: int, clients: int, amount: int, limit: int) -> dict[str, Any]:
     """Ask on many connections for a thousand million lines each, and read none of them.
 
-    Meanwhile one newcomer after the other asks for `amount` lines. All of them together have
-    `limit` seconds."""
+    Meanwhile `clients` new clients, one after the other, ask for `amount` lines each. All of them
+    together have `limit` seconds."""
     mark()
     crowd = [connect(port) for _ in range(connections)]
     for sock in crowd:
@@ -419,7 +419,7 @@ def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int)
     received = 0
     waits: list[float] = []
     served = 0
-    while len(waits) < newcomers and time.perf_counter() < until:
+    while len(waits) < clients and time.perf_counter() < until:
         begun = time.perf_counter()
         try:
             received += _ask(port, amount, until)
@@ -427,14 +427,14 @@ def greedy(port: int, connections: int, newcomers: int, amount: int, limit: int)
         except socket.timeout:
             pass  # the wait until now counts
         waits.append(time.perf_counter() - begun)
-        time.sleep(NEWCOMER_PAUSE)
+        time.sleep(NEXT_CLIENT_PAUSE)
     seconds = time.perf_counter() - since
     mark()
     return {
         "bytes": received,
         "seconds": seconds,
         "latencies": waits,
-        "unserved": newcomers - served,
+        "unserved": clients - served,
     }
 
 
@@ -459,7 +459,7 @@ def _left(until: float) -> float:
     return left
 
 
-# Clients of a proxy that are its target too: the proxy connects to `listener`.
+# The clients of a proxy. This process is the target as well: the proxy connects to `listener`.
 
 
 class Way(NamedTuple):
@@ -581,8 +581,19 @@ def through_churn(port: int, listener: int, amount: int, warm: int, batch: int) 
 GENERATORS = {
     f.__name__: f
     for f in (
-        *(lines, chunks, upload, echo, back, back_until_stopped, churn, idle, stalled, greedy),
-        *(through, through_echo, through_churn),
+        lines,
+        chunks,
+        upload,
+        echo,
+        back,
+        back_until_stopped,
+        churn,
+        idle,
+        stalled,
+        greedy,
+        through,
+        through_echo,
+        through_churn,
     )
 }
 

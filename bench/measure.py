@@ -1,9 +1,9 @@
 """Processes: servers, proxies and load generators, with their cores, CPU time, memory and ends.
 
-CPU time is read from outside, by the clock that Linux keeps of each process, to the nanosecond. So
-nothing runs in a server for it. Where there is no such clock, the CPU time is the whole of the
-server's at its end, less what it had used when it was ready. Then the warm-up counts too, and the
-memory of a workload is the server's peak.
+CPU time is read from outside, from the clock that Linux keeps for each process, in nanoseconds. So
+the measurement runs no code in a server. A system without this clock reports the CPU time of a
+server only when the server has ended. Of this time, the part before the server was ready is
+subtracted. The warm-up then counts too, and the memory of a workload is the server's peak.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Child:
         self._text = b""
         started_in = network.inside(namespace)
         with signals.deferred(), _running_on(cores), started_in, self._stderr.open("wb") as stderr:
-            # In a session of its own, Ctrl-C does not reach it: we end it and what it forks.
+            # Ctrl-C does not reach a child in a session of its own. end() kills the session.
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -127,7 +127,7 @@ class Child:
             session.children.add(self)
 
     def line(self) -> str:
-        """Return the next line that it prints. Raises RunFailed if none comes in time."""
+        """Return the next line of the child's output. Raises RunFailed if none comes in time."""
         output = self.process.stdout
         assert output is not None
         while b"\n" not in self._text:
@@ -142,7 +142,7 @@ class Child:
         return line.decode()
 
     def answer(self) -> None:
-        """Write a line to its stdin. Raises RunFailed if it has ended."""
+        """Write a line to the child's stdin. Raises RunFailed if the child has ended."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(b"\n")
@@ -151,7 +151,7 @@ class Child:
             raise RunFailed("a process ended too early") from None
 
     def end(self) -> None:
-        """Kill it and what it has forked, and wait for its end; do nothing if it has ended."""
+        """Kill the child and what the child has forked, and wait for its end. Idempotent."""
         with signals.deferred():
             self._end()
 
@@ -221,10 +221,10 @@ class Server(Child):
         return [self.process.pid]
 
     def cpu(self) -> float | None:
-        """Return its CPU seconds until now, user and system; None without a clock for it.
+        """Return the server's CPU seconds until now, user and system; None without a clock.
 
-        Waits up to 0.05 s until the server sleeps. What it does after the last byte belongs to the
-        workload, and the clock of a running process is only as new as the last clock tick."""
+        Waits up to 0.05 s until the server sleeps. The server's work after the last byte belongs to
+        the workload, and the clock of a running process is only as new as the last clock tick."""
         until = time.monotonic() + 0.05
         while any(map(_runs, self.pids())) and time.monotonic() < until:
             time.sleep(0.0005)
@@ -248,7 +248,7 @@ class Server(Child):
         return sum(now for now, _ in found), sum(peak for _, peak in found)
 
     def peak(self) -> int:
-        """Return the peak of its resident bytes. Ends the server where there is no /proc."""
+        """Return the peak of the server's resident bytes. Ends the server if there is no /proc."""
         if Path("/proc/self/status").exists():
             return self.memory()[1]
         self.end()
@@ -263,7 +263,8 @@ class Server(Child):
 class Command(Server):
     """A proxy that is a program of its own, with all processes that it forks.
 
-    `timeout` starts the program, and ends it if we cannot. `timeout` itself does not count."""
+    The command `timeout` starts the program, and ends it if we cannot. Figures leave out `timeout`
+    itself."""
 
     def __init__(self, session: Session, engine: Engine, port: int, target: int) -> None:
         assert engine.command is not None
@@ -316,9 +317,9 @@ def proxy(session: Session, engine: Engine) -> Server:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """Reserve a free port: meanwhile the kernel gives it only to a socket that asks for it.
+    """Reserve a free port: inside the `with` block, the kernel gives it to no other socket.
 
-    That socket needs SO_REUSEADDR."""
+    A socket with SO_REUSEADDR can still be bound to the port by its number."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((HOST, 0))
@@ -370,13 +371,13 @@ class Load(Child):
         super().__init__(session, command, session.load_cores, session.network.clients, inherited)
 
     def await_mark(self) -> None:
-        """Wait until it waits before its next part. Raises RunFailed if it has failed."""
+        """Wait for the generator's pause before its next part. Raises RunFailed if it failed."""
         line = self.line()
         if line != "mark":
             raise RunFailed(line.partition(" ")[2] or line)
 
     def outcome(self) -> dict[str, Any]:
-        """Return what it has measured. Raises RunFailed if it has failed."""
+        """Return what the generator has measured. Raises RunFailed if it has failed."""
         word, _, rest = self.line().partition(" ")
         if word != "done":
             raise RunFailed(rest or word)
@@ -441,7 +442,7 @@ def split_cores() -> tuple[set[int], set[int]]:
 
 @contextmanager
 def _running_on(cores: set[int]) -> Iterator[None]:
-    """Move to these cores, so that a child that starts meanwhile inherits them."""
+    """Move this process to these cores: a child that starts inside the block inherits them."""
     if not cores:
         yield
         return
@@ -469,7 +470,7 @@ def raise_descriptor_limit() -> int:
 class _Signals:
     """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, but not while a child starts or ends.
 
-    An exception between fork() and the note of the child would leave the child running."""
+    An exception between fork() and the entry in `children` would leave the child running."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -524,7 +525,7 @@ def installed(engine: Engine) -> str | None:
 
 
 def version(engine: Engine) -> str:
-    """Return the version to show beside its name: "" if it is part of Python."""
+    """Return the version to show beside the engine's name: "" if it is part of Python."""
     if engine.interpreter:
         command = [
             str(shutil.which(engine.interpreter)),

@@ -94,7 +94,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 
 def counted(run: Run) -> Counted:
-    """Warm the server up, let the load do its counted part; return what was measured."""
+    """Warm the server up, and let the load do its counted part. Return what was measured."""
     with run.server() as server:
         loads = run.loads(server)
         try:
@@ -180,7 +180,7 @@ def memory_of_stalled(run: Run) -> Figures:
             if before is None or after is None:
                 peak = now = server.peak()
                 before, after = 0.0, float("nan")
-            server.end()  # before its peers go: it would go on writing to them
+            server.end()  # before the peers end: the server would go on writing to them
             _release(loads)
             found = loads[0].outcome()
             return {
@@ -211,7 +211,7 @@ def _await_rest(server: Server) -> None:
 
 
 def lateness(run: Run) -> Figures:
-    """Measure by how many milliseconds a timer fires late: p99, or p50 of few firings."""
+    """Measure by how many milliseconds a timer fires late: p99, or p50 if it fires seldom."""
     firings = run.app_numbers["firings"]
     with run.server() as server:
         loads = run.loads(server)
@@ -244,8 +244,8 @@ def lateness(run: Run) -> Figures:
                 load.end()
 
 
-def waits_of_newcomers(run: Run) -> Figures:
-    """Measure the longest wait, in milliseconds, of a newcomer for all that it asked for."""
+def waits_of_new_clients(run: Run) -> Figures:
+    """Measure the longest wait, in milliseconds, of a new client for all that it asked for."""
     with run.server() as server:
         loads = run.loads(server)
         try:
@@ -255,7 +255,7 @@ def waits_of_newcomers(run: Run) -> Figures:
             _await_marks(loads)
             late, after, peak = server.lateness(), server.cpu(), server.peak()
             cpu = server.cpu_between(before, after)
-            server.end()  # before its peers go: it would go on writing to them
+            server.end()  # before the peers end: the server would go on writing to them
             _release(loads)
             found = loads[0].outcome()
             waits = found["latencies"]
@@ -552,18 +552,18 @@ WORKLOADS: Sequence[Workload] = (
     ),
     Workload(
         "greedy",
-        "A newcomer beside 1,000 greedy clients",
+        "A new client beside 1,000 greedy clients",
         "ms, longest wait",
         ("p50", "late", "unserved", "peak"),
-        "How long a newcomer waits for 1,000 random integers, from its connect() to the end. "
+        "How long a new client waits for 1,000 random integers, from its connect() to the end. "
         "Meanwhile 1,000 clients (quick: 200) ask for a thousand million each and read nothing. "
-        "Ten newcomers (quick: 5) come one after the other. They have 20 seconds together "
-        "(quick: 3). A wait that is cut off there counts as it is by then.",
-        waits_of_newcomers,
+        "Ten new clients (quick: 5) come one after the other. They have 20 seconds together "
+        "(quick: 3). A wait that is not over by then counts with its length so far.",
+        waits_of_new_clients,
         "greedy",
         "greedy",
-        {"connections": 1_000, "newcomers": 10, "amount": 1_000, "limit": 20},
-        {"connections": 200, "newcomers": 5, "amount": 1_000, "limit": 3},
+        {"connections": 1_000, "clients": 10, "amount": 1_000, "limit": 20},
+        {"connections": 200, "clients": 5, "amount": 1_000, "limit": 3},
         kind=LATENCY,
         descriptors=1_200,
     ),
@@ -632,7 +632,7 @@ WORKLOADS: Sequence[Workload] = (
         "Echo through a proxy",
         "µs added, p50",
         ("each", "direct", "p50", "p99", "peak", "bytes"),
-        "By how much a round trip of 64 bytes takes longer through the proxy than without it. "
+        "How much longer a round trip of 64 bytes takes through the proxy than without it. "
         "Both ways take turns, with 100 messages each.",
         added_latency,
         PROXY,

@@ -829,7 +829,7 @@ def test_the_reads_that_are_compared_find_a_byte_that_was_repeated_before_them()
 
 def greedily(session, engine, **numbers):
     """Return the figures of a small run of the workload `greedy`."""
-    wanted = {"connections": 1, "newcomers": 2, "amount": 100, "limit": 20, **numbers}
+    wanted = {"connections": 1, "clients": 2, "amount": 100, "limit": 20, **numbers}
     return named("greedy")._replace(quick=wanted).run(session, engine, True)
 
 
@@ -844,7 +844,7 @@ def greedily(session, engine, **numbers):
         ),
     ],
 )
-def test_newcomers_are_served_beside_greedy_clients_and_the_timers_lateness_is_known(name, session):
+def test_new_clients_are_served_beside_greedy_ones_and_the_timers_lateness_is_known(name, session):
     engine = next(engine for engine in ENGINES if engine.name == name)
     if measure.installed(engine):
         pytest.skip(f"{name}: {measure.installed(engine)}")
@@ -859,7 +859,7 @@ def test_newcomers_are_served_beside_greedy_clients_and_the_timers_lateness_is_k
 
 
 @pytest.mark.slow
-def test_a_newcomer_that_is_never_served_counts_as_waiting_until_the_limit(session):
+def test_a_new_client_that_is_never_served_counts_as_waiting_until_the_limit(session):
     # given a server that does nothing, and whose timer never fires
     (session.folder / "hanging.py").write_text(
         "import socket, time\n"

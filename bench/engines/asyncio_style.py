@@ -9,7 +9,7 @@ from bench.engines import serving
 
 
 class Streaming(asyncio.Protocol):
-    """A protocol with marks that produces while it is not paused, and then closes."""
+    """A protocol with marks: writes while it is not paused, and closes when all is written."""
 
     loop = None
     paused = False

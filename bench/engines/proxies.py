@@ -1,7 +1,7 @@
 """The proxies in Python. Each is started as `PROXY proxy port=N target=N ...`.
 
-A proxy gets its port as an argument, while a server takes any free port: the proxies that are
-commands of their own cannot tell which port they have taken.
+A proxy gets its port as an argument, while a server takes any free port. The reason is the proxies
+that are commands of their own: these cannot print which port they have taken.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def streams() -> None:
     port, target = _arguments()
 
     async def pass_on(reader, writer):
-        """Pass on bytes until EOF, and EOF too."""
+        """Pass on all bytes, and then EOF."""
         while data := await reader.read(MAX_READ):
             writer.write(data)
             await writer.drain()

@@ -33,7 +33,7 @@ def arguments() -> tuple[str, dict[str, int]]:
     _settle_malloc()
     app, *pairs = sys.argv[1:]
     numbers = {name: int(number) for name, number in (pair.split("=") for pair in pairs)}
-    signal.alarm(numbers.pop("lifetime"))  # in case nobody can kill it
+    signal.alarm(numbers.pop("lifetime"))  # in case nobody kills this process
     return app, numbers
 
 
@@ -41,9 +41,9 @@ def _settle_malloc() -> None:
     """Free one large block.
 
     glibc maps each block above some size anew, and raises that size when such a block is freed.
-    Whether a server frees one at its start is an accident. But small messages on asyncio, which
-    reads into 256 KiB, cost four times as much before. A program that has run for a while has
-    freed such a block, and so has each server here."""
+    Whether a server frees one at its start is an accident. Until it does, small messages on asyncio
+    cost four times as much, because asyncio reads into 256 KiB. A program that has run for a while
+    has freed such a block, and so has each server here."""
     block = bytes(BLOCK)
     del block
 

@@ -1,7 +1,7 @@
 """The servers as a Twisted program. minireactor's servers are this file with its imports changed.
 
-An application imports what it alone needs in its own function. So the start of one application
-does not pay for another.
+Each application imports in its own function what no other application needs. So the start of one
+application does not pay for another.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def sink(unit):
 
 
 class Back(Protocol):
-    """Sends back what it receives, and does not read while that is above the high mark."""
+    """Sends back what it receives, and does not read while pending is above the high mark."""
 
     def connectionMade(self):
         self.transport.bufferSize = serving.HIGH
