@@ -1,3 +1,5 @@
+"""The apps of `serve`: what each sends, and what it keeps for a client that does not read."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""The command line: options, messages, exit statuses."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The dashboard: its requests, its access rules, and what it sends to a page."""
+
 from __future__ import annotations
 
 import base64

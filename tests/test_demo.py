@@ -1,3 +1,5 @@
+"""The demo: its server, its clients, and the settings that the page changes."""
+
 from __future__ import annotations
 
 import json

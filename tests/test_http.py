@@ -1,3 +1,5 @@
+"""The small HTTP server of the views: parsing, answers, limits."""
+
 from __future__ import annotations
 
 import errno

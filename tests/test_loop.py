@@ -368,10 +368,10 @@ def test_T5_a_new_connection_does_not_wait_behind_all_that_wait_already(loop, sc
     fds = greedy(10)
     script.iterations = [[(fd, READ) for fd in fds]] * 2
     loop.tick()
-    add(loop, Listed(7, on_read=lambda: greedy.order.append("newcomer")))
+    add(loop, Listed(7, on_read=lambda: greedy.order.append("new one")))
     script.iterations = [[(7, READ), *((fd, READ) for fd in fds)]]
     loop.tick()
-    assert greedy.order[1:2] == ["newcomer"]
+    assert greedy.order[1:2] == ["new one"]
 
 
 def test_T5_a_connection_with_the_descriptor_of_a_served_one_counts_as_new(loop, script, greedy):
@@ -380,11 +380,11 @@ def test_T5_a_connection_with_the_descriptor_of_a_served_one_counts_as_new(loop,
     loop.tick()
     (gone,) = greedy.order
     loop.detach(loop.handler_of(gone))
-    add(loop, Listed(gone, on_read=lambda: greedy.order.append("newcomer")))
+    add(loop, Listed(gone, on_read=lambda: greedy.order.append("new one")))
     script.iterations = [[], [(fd, READ) for fd in fds]]
     loop.tick()
     loop.tick()
-    assert greedy.order[1:2] == ["newcomer"]
+    assert greedy.order[1:2] == ["new one"]
 
 
 def test_T5_a_handler_that_comes_first_does_so_in_each_iteration_while_the_loop_is_behind(
@@ -411,39 +411,39 @@ def test_T5_handlers_that_come_first_do_not_take_the_whole_iteration(loop, scrip
     assert sorted(greedy.order) == fds
 
 
-def test_T5_nobody_waits_for_ever_behind_newcomers(loop, script, greedy):
+def test_T5_nobody_waits_for_ever_behind_new_connections(loop, script, greedy):
     fds = greedy(5)
-    newcomers = iter(range(1000, 2000))
+    new_ones = iter(range(1000, 2000))
 
     def iteration():
-        fd = next(newcomers)
-        add(loop, Listed(fd, on_read=lambda: greedy.order.append("newcomer")))
+        fd = next(new_ones)
+        add(loop, Listed(fd, on_read=lambda: greedy.order.append("new one")))
         script.iterations = [[(fd, READ), *((each, READ) for each in fds)]]
         loop.tick()
 
     for _ in range(20):
         iteration()
     assert {fds[0], fds[-1]} <= set(greedy.order)
-    assert set(fds) == set(greedy.order) - {"newcomer"}
+    assert set(fds) == set(greedy.order) - {"new one"}
 
 
-@pytest.mark.parametrize("newcomers_a_tick", [1, 5])
-def test_T5_a_flood_of_newcomers_does_not_starve_the_established(
-    loop, script, greedy, clock, newcomers_a_tick
+@pytest.mark.parametrize("new_ones_a_tick", [1, 5])
+def test_T5_a_flood_of_new_connections_does_not_starve_the_others(
+    loop, script, greedy, clock, new_ones_a_tick
 ):
     established = greedy(2)
     ready = dict.fromkeys(established, READ)
-    newcomers = iter(range(1000, 2000))
+    new_ones = iter(range(1000, 2000))
 
-    def serve_newcomer(fd):
+    def serve_new_one(fd):
         del ready[fd]
         clock.advance(DISPATCH_SECONDS)
 
     served_at = []
     for tick in range(100):
-        for _ in range(newcomers_a_tick):
-            fd = next(newcomers)
-            add(loop, Listed(fd, on_read=lambda fd=fd: serve_newcomer(fd)))
+        for _ in range(new_ones_a_tick):
+            fd = next(new_ones)
+            add(loop, Listed(fd, on_read=lambda fd=fd: serve_new_one(fd)))
             ready[fd] = READ
         script.iterations = [list(ready.items())]
         loop.tick()

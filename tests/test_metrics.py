@@ -1,3 +1,5 @@
+"""The metrics for Prometheus."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""The monitor: samples, events and totals."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Recordings: what is written, and how they are read again."""
+
 from __future__ import annotations
 
 import json

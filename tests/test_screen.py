@@ -1,3 +1,5 @@
+"""The picture of `--watch`: lines of text, made from samples."""
+
 from __future__ import annotations
 
 import random

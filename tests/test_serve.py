@@ -1,3 +1,5 @@
+"""The server of `serve`: its limits, its timeouts, and an orderly end."""
+
 from __future__ import annotations
 
 import gc

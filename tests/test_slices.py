@@ -1,3 +1,5 @@
+"""Walks over many connections, in slices."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""The terminal: raw mode, keys, pictures, and that it is restored."""
+
 from __future__ import annotations
 
 import logging

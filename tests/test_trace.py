@@ -1,3 +1,5 @@
+"""Recordings as traces."""
+
 from __future__ import annotations
 
 import io

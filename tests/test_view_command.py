@@ -1,3 +1,5 @@
+"""The commands of the views: trace, demo and replay, and the options of `serve` and `proxy`."""
+
 from __future__ import annotations
 
 import json
