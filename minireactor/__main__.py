@@ -1,4 +1,4 @@
-"""`python3 -m minireactor`."""
+"""Run the command line: `python3 -m minireactor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the factory of the app that `minireactor serve APP` names."""
+"""Find the factory of the app that `minireactor serve APP` names."""
 
 from __future__ import annotations
 

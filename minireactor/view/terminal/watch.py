@@ -1,4 +1,4 @@
-"""`--watch`: shows in the terminal what the connections do.
+"""Show in the terminal what the connections do: `--watch`.
 
     watch = open_watch(reactor, "serve: echo on 127.0.0.1:1234", on_quit=reactor.stop)
     try:

@@ -151,7 +151,7 @@ class Dashboard(Page):
     set_marks: called with (high, low) when the marks of all connections are moved. It sets the
         marks of connections to come.
     highest: bytes, the limit of a high mark.
-    facts: constants that the page is told at the start.
+    facts: constants that are sent to the page at the start.
     more: called for each sample, and returns more keys for it.
 
     No samples are taken while nobody has the page open.

@@ -1,4 +1,4 @@
-"""The clients of the demo: each reads as slowly as it is told to."""
+"""The clients of the demo: each reads at the speed that the page sets."""
 
 from __future__ import annotations
 

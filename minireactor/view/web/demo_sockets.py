@@ -1,7 +1,7 @@
 """The kernel's buffers of the demo's sockets, which the demo makes small.
 
 Between distant machines, of which one is slow, little fits into the kernels' buffers. On loopback
-megabytes vanish there before anything waits above.
+these buffers take megabytes before any byte is pending.
 """
 
 from __future__ import annotations
