@@ -15,8 +15,8 @@ from minireactor.failure import Failure, safe_repr
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    _Call = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
-    _Pair = tuple[_Call, _Call | None]
+    _Callback = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
+    _Pair = tuple[_Callback, _Callback | None]
 
 _T = TypeVar("_T")
 

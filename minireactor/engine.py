@@ -301,7 +301,7 @@ class Connecting(Limited):
             self.reactor.callLater(0, self._failed, Failure(reason))
 
     def startedConnecting(self, connector: Any) -> None:
-        """Do nothing: the program's factory has been told."""
+        """Do nothing: the program's factory has been notified."""
 
     def buildProtocol(self, address: Any) -> Any:
         if self.state != "connecting":
@@ -517,9 +517,9 @@ class Transport:
         self.reading = True
         self._inner.resumeProducing()
         if getattr(self.protocol, "has_buffered_input", False):
-            self.reactor.call_soon(self.reactor.guard, self, self._deliver_held)
+            self.reactor.call_soon(self.reactor.guard, self, self._deliver_buffered)
 
-    def _deliver_held(self) -> None:
+    def _deliver_buffered(self) -> None:
         if self.reading:
             self.protocol.dataReceived(b"")
 

@@ -358,8 +358,8 @@ def test_E7_a_half_close_flushes_and_reads_on(reactor, opened):
     transport.loseWriteConnection()
     assert drain(reactor, client) == b"last"
     client.setblocking(True)
-    client.sendall(b"still heard")
-    pump(reactor, lambda: protocol.received == b"still heard", "what the peer still sends")
+    client.sendall(b"still read")
+    pump(reactor, lambda: protocol.received == b"still read", "what the peer still sends")
     assert protocol.calls[:2] == ["made", "write lost"]
     transport.write(b"dropped")
     client.shutdown(socket.SHUT_WR)

@@ -9,7 +9,7 @@ that reset the connection. Some more live in processes that are stopped and go o
 
 Each conversation that is meant to complete must be right to the byte, up to the end of the stream.
 When all have gone, each server must hold the sockets that it began with and no more than a few MiB
-over what it held after a quarter of the time, and must have logged no traceback. Prints a summary,
+over what it had after a quarter of the time, and must have logged no traceback. Prints a summary,
 and a line for each fault; the exit status is 1 if there is any. Needs /proc.
 """
 
@@ -37,9 +37,9 @@ Place = tuple[str, str, int]  # app, way, port
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 SEED = 7  # of `serve random`
-MOST_INTEGERS = 300_000  # for one client: some 1.7 MB
+MAX_INTEGERS = 300_000  # for one client: some 1.7 MB
 FILE_SIZE = 1_500_000  # bytes
-MOST_ECHO = 1_000_000  # bytes
+MAX_ECHO = 1_000_000  # bytes
 QUESTION = b"how many random integers do you want?\r\n"
 
 # How often each kind of client comes. The first three are to complete.
@@ -57,7 +57,7 @@ class Expected:
 
     def __init__(self) -> None:
         lines = [b"%d\r\n" % number for number in range(10_001)]
-        integers = random.Random(SEED).choices(lines, k=MOST_INTEGERS)
+        integers = random.Random(SEED).choices(lines, k=MAX_INTEGERS)
         self.integers = b"".join(integers)
         self.ends = [0]  # of the first n integers, in bytes
         for line in integers:
@@ -74,14 +74,14 @@ class Conversation:
         size = rng.choice([rng.randrange(1, 3000), rng.randrange(1, 100_000), 1 << 30])
         self.head, self.to_send = b"", memoryview(b"")
         if self.app == "random":
-            count = min(size, rng.randrange(1, MOST_INTEGERS))
+            count = min(size, rng.randrange(1, MAX_INTEGERS))
             # The end of its input serves as the end of the line, too.
             self.to_send = memoryview(b"%d" % count + (b"" if kind == "half" else b"\r\n"))
             self.head = QUESTION
             self.body = memoryview(expected.integers)[: expected.ends[count]]
         elif self.app == "echo":
-            start = rng.randrange(FILE_SIZE - MOST_ECHO)
-            size = min(size, rng.randrange(1, MOST_ECHO))
+            start = rng.randrange(FILE_SIZE - MAX_ECHO)
+            size = min(size, rng.randrange(1, MAX_ECHO))
             self.body = self.to_send = memoryview(expected.block)[start : start + size]
         else:
             self.body = memoryview(expected.block)
@@ -284,8 +284,8 @@ class Server:
         self.port = 0
         deadline = time.monotonic() + SETTLE_SECONDS
         while not self.port:
-            said = re.search(r"listening on 127\.0\.0\.1:(\d+)", self._read(self.output))
-            self.port = int(said[1]) if said else 0
+            found = re.search(r"listening on 127\.0\.0\.1:(\d+)", self._read(self.output))
+            self.port = int(found[1]) if found else 0
             assert time.monotonic() < deadline, f"{name} does not listen: {self._read(self.errors)}"
             time.sleep(0.01)
         self.sockets_at_start = self.sockets()

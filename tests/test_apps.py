@@ -502,8 +502,8 @@ def test_out_of_descriptors_a_file_asks_lingering_sockets_once(
     factory = FileFactory(str(path))
     really, asked = factory.open, []
 
-    def reclaim(owner, limit):
-        asked.append((owner, limit))
+    def reclaim(cls, limit):
+        asked.append((cls, limit))
         return freed
 
     def scarce():

@@ -287,15 +287,20 @@ def test_a_page_from_elsewhere_can_neither_read_nor_change(show, demo):
             body: '{{"id": null, "high": 9, "low": 1}}'}}).then((a) => a.type)""",
         "listen": f"""new Promise((done) => {{
             const source = new EventSource('{url}/events?token={token}');
-            source.onmessage = () => done('heard');
+            source.onmessage = () => done('read');
             source.onerror = () => done('nothing'); }})""",
     }
     # ... and which ignores its own policy.
     other.call("Page.setBypassCSP", {"enabled": True})
     other.call("Page.reload")
     other.until("plots.size === 3")
-    told = {what: other.ask(f"({how}).catch(() => 'no')") for what, how in tries.items()}
-    assert told == {"read": "no", "change": "no", "change blindly": "opaque", "listen": "nothing"}
+    answers = {what: other.ask(f"({how}).catch(() => 'no')") for what, how in tries.items()}
+    assert answers == {
+        "read": "no",
+        "change": "no",
+        "change blindly": "opaque",
+        "listen": "nothing",
+    }
     demo.ask("new Promise((resolve) => setTimeout(resolve, 300))")
     assert all(row["high"] > 9 for row in rows(demo))
 

@@ -11,7 +11,7 @@ from support import assert_linear
 from minireactor.core.buffer import LARGE, WriteBuffer, as_bytes
 
 K = 1024
-MOST_CHUNKS = 64  # far under IOV_MAX
+MAX_CHUNKS = 64  # far under IOV_MAX
 EVERYTHING = 1 << 40
 
 
@@ -192,7 +192,7 @@ def test_peek_respects_its_limit_within_the_tail():
 
 
 @pytest.mark.parametrize("with_tail", [False, True])
-@pytest.mark.parametrize("count", [MOST_CHUNKS - 1, MOST_CHUNKS, MOST_CHUNKS + 1, 2000])
+@pytest.mark.parametrize("count", [MAX_CHUNKS - 1, MAX_CHUNKS, MAX_CHUNKS + 1, 2000])
 def test_no_send_gets_more_chunks_than_it_may(count, with_tail):
     buffer = WriteBuffer()
     parts = [bytes([number % 256]) * LARGE for number in range(count)]
@@ -204,7 +204,7 @@ def test_no_send_gets_more_chunks_than_it_may(count, with_tail):
     received = b""
     while len(buffer):
         chunks = buffer.peek(EVERYTHING)
-        assert 0 < len(chunks) <= MOST_CHUNKS
+        assert 0 < len(chunks) <= MAX_CHUNKS
         received += b"".join(chunks)
         buffer.advance(sum(map(len, chunks)))
     assert received == b"".join(parts)

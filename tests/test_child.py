@@ -84,9 +84,9 @@ def test_a_program_that_closes_its_output_and_hangs_is_stopped(program):
 @pytest.mark.slow
 def test_a_person_who_waits_is_told_once(program, monkeypatch):
     monkeypatch.setattr(child, "SLOW", 0.05)
-    told = []
-    run(program("import time\ntime.sleep(99)"), limit=0.5, on_slow=lambda: told.append(1))
-    assert told == [1]
+    slow = []
+    run(program("import time\ntime.sleep(99)"), limit=0.5, on_slow=lambda: slow.append(1))
+    assert slow == [1]
 
 
 @pytest.mark.parametrize("source", ["while True:\n    print('x' * 99)", "print('x' * 2_000_000)"])
@@ -97,8 +97,8 @@ def test_a_program_that_prints_without_end_is_stopped(program, source):
 
 
 def test_a_program_is_stopped_when_nobody_listens(program):
-    path = program("import time\nprint('heard', flush=True)\ntime.sleep(99)\n")
-    assert run(path, on_line=lambda line: False) == (None, ["heard"], "unheard", ())
+    path = program("import time\nprint('input', flush=True)\ntime.sleep(99)\n")
+    assert run(path, on_line=lambda line: False) == (None, ["input"], "unheard", ())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits memory so")

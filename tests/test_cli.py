@@ -355,10 +355,10 @@ def test_quiet_prints_nothing(command, tmp_path, closing):
         "import sys\n"
         "from minireactor import reactor\n"
         "from minireactor.serve.apps import Echo\n"
-        "def tell():\n"
+        "def show():\n"
         "    (port,) = reactor.getReaders()\n"
         "    print(port.getHost().port, file=sys.stderr, flush=True)\n"
-        "reactor.callWhenRunning(tell)\n"
+        "reactor.callWhenRunning(show)\n"
     )
     process = command("serve", "app:Echo", "--port", "0", "-q")
     process.port = int(process.error_line())

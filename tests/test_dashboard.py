@@ -69,36 +69,36 @@ def visit(closing, page):
 
 def receive_until(reactor, client, enough):
     """Return what the client receives until `enough(it)`, or until the end."""
-    heard = bytearray()
+    received = bytearray()
 
     def done():
         try:
             data = client.recv(65536)
         except BlockingIOError:
-            return enough(heard)
-        heard.extend(data)
-        return not data or enough(heard)
+            return enough(received)
+        received.extend(data)
+        return not data or enough(received)
 
     pump(reactor, done, "an answer")
-    return bytes(heard)
+    return bytes(received)
 
 
 def ask(reactor, closing, page, *arguments, **more):
     """Send a request, and return (status, head, body) of the answer."""
     client = visit(closing, page)
     client.sendall(request(page, *arguments, **more))
-    head, _, body = receive_until(reactor, client, lambda heard: False).partition(b"\r\n\r\n")
+    head, _, body = receive_until(reactor, client, lambda received: False).partition(b"\r\n\r\n")
     return int(head.split()[1]), head.decode(), body.decode()
 
 
-def messages(heard):
+def messages(received):
     """Return the messages of an event stream, without an incomplete one at its end."""
-    found = re.findall(rb"data: ([^\n]*)\n\n", heard)
+    found = re.findall(rb"data: ([^\n]*)\n\n", received)
     return [json.loads(text) for text in found]
 
 
-def samples(heard):
-    return [message for message in messages(heard) if message["type"] == "sample"]
+def samples(received):
+    return [message for message in messages(received) if message["type"] == "sample"]
 
 
 def stream(reactor, closing, page):
@@ -237,8 +237,8 @@ def test_the_token_may_come_in_the_query(reactor, closing, board, method, path):
     else:
         client = visit(closing, board)
         client.sendall(request(board, method, path))
-        heard = receive_until(reactor, client, samples)
-        assert heard.startswith(b"HTTP/1.1 200 ")
+        received = receive_until(reactor, client, samples)
+        assert received.startswith(b"HTTP/1.1 200 ")
 
 
 @GUARDED
@@ -392,11 +392,11 @@ def test_a_reader_gets_the_title_and_then_samples(reactor, closing, board):
     protocol, client = served(reactor)
     closing(client)
     protocol.transport.write(b"x" * 100)
-    heard = receive_until(
-        reactor, stream(reactor, closing, board), lambda heard: len(samples(heard)) > 2
+    received = receive_until(
+        reactor, stream(reactor, closing, board), lambda received: len(samples(received)) > 2
     )
-    assert b"Content-Type: text/event-stream" in heard
-    hello, first, *_ = messages(heard)
+    assert b"Content-Type: text/event-stream" in received
+    hello, first, *_ = messages(received)
     assert hello == {"type": "hello", "title": "the title", "hint": "", "facts": {}}
     assert [row["out"] for row in first["connections"]] == [100]
 
@@ -404,8 +404,8 @@ def test_a_reader_gets_the_title_and_then_samples(reactor, closing, board):
 def test_what_there_is_more_to_say_is_in_each_sample(reactor, closing):
     board = Dashboard(reactor, "the title", more=lambda: {"more": 1})
     board.listen(reactor, "127.0.0.1", 0)
-    heard = receive_until(reactor, stream(reactor, closing, board), samples)
-    assert samples(heard)[0]["more"] == 1
+    received = receive_until(reactor, stream(reactor, closing, board), samples)
+    assert samples(received)[0]["more"] == 1
     board.close()
 
 
@@ -418,14 +418,14 @@ def test_a_reader_is_notified_of_new_and_lost_connections_but_not_of_each_pause(
     protocol.transport.registerProducer(protocol.transport, True)
     protocol.transport.write(b"x" * 100_000)
     client.close()
-    heard = receive_until(reactor, reader, lambda heard: b'"lost"' in heard)
-    events = [message for message in messages(heard) if message["type"] == "event"]
+    received = receive_until(reactor, reader, lambda received: b'"lost"' in received)
+    events = [message for message in messages(received) if message["type"] == "event"]
     assert [event["event"] for event in events] == ["connect", "lost"]
 
 
 def test_readers_of_the_page_are_not_among_the_watched_connections(reactor, closing, board):
-    heard = receive_until(reactor, stream(reactor, closing, board), samples)
-    assert samples(heard)[0]["totals"]["connections"] == 0
+    received = receive_until(reactor, stream(reactor, closing, board), samples)
+    assert samples(received)[0]["totals"]["connections"] == 0
 
 
 def test_nobody_looks_at_the_connections_while_nobody_looks_at_the_page(
@@ -472,7 +472,7 @@ class Board:
         self.clock.advance(seconds)
         self.wire.run(4)
 
-    def heard(self):
+    def received(self):
         taken = bytes(self.sock.taken)
         self.sock.taken.clear()
         return taken
@@ -495,11 +495,11 @@ def test_samples_are_less_frequent_when_there_are_many_connections(scripted, cou
     for _ in range(count):
         scripted.wire.connect(Recorder())
     scripted.turn(SELDOM)
-    scripted.heard()
+    scripted.received()
     scripted.turn(pause * 0.9)
-    assert samples(scripted.heard()) == []
+    assert samples(scripted.received()) == []
     scripted.turn(pause * 0.2)
-    assert len(samples(scripted.heard())) == 1
+    assert len(samples(scripted.received())) == 1
 
 
 def test_a_reader_that_stalls_misses_samples_and_nothing_piles_up(scripted):
@@ -516,9 +516,9 @@ def test_a_reader_that_stalls_misses_samples_and_nothing_piles_up(scripted):
     # And when it reads again, it gets what is new.
     scripted.sock.room = 1 << 20
     scripted.turn()
-    missed = samples(scripted.heard())[-1]["time"]
+    missed = samples(scripted.received())[-1]["time"]
     scripted.turn(OFTEN)
-    assert samples(scripted.heard())[-1]["time"] > missed + 3
+    assert samples(scripted.received())[-1]["time"] > missed + 3
 
 
 def test_a_reader_that_stalls_keeps_no_other_from_reading(scripted):
@@ -551,7 +551,7 @@ def test_closing_ends_the_streams_and_the_watching(reactor, closing, board):
     reader = stream(reactor, closing, board)
     receive_until(reactor, reader, samples)
     board.close()
-    receive_until(reactor, reader, lambda heard: False)  # until the end of the connection
+    receive_until(reactor, reader, lambda received: False)  # until the end of the connection
     assert reactor.observers == ()
 
 
@@ -641,15 +641,15 @@ def talk(page, data):
     host, _, port = place(page).rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         client.sendall(data)
-        heard = b""
+        received = b""
         while True:
             try:
                 data = client.recv(65536)
             except ConnectionResetError:
-                return heard
+                return received
             if not data:
-                return heard
-            heard += data
+                return received
+            received += data
 
 
 def test_serve_has_a_dashboard_and_its_marks_are_those_of_its_port(command):
@@ -671,12 +671,12 @@ def first_sample(page):
     host, _, port = place(page).rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         client.sendall(request(page, path=f"/events?token={page.token}"))
-        heard = b""
-        while not samples(heard):
+        received = b""
+        while not samples(received):
             data = client.recv(65536)
-            assert data, heard
-            heard += data
-        return samples(heard)[0]
+            assert data, received
+            received += data
+        return samples(received)[0]
 
 
 @pytest.mark.slow

@@ -78,15 +78,15 @@ def test_the_page_knows_which_connection_leads_to_which_client(demo):
 
 
 def test_the_switches_are_in_each_sample(reactor, closing, demo):
-    heard = receive_until(reactor, stream(reactor, closing, demo.dashboard), samples)
-    told = samples(heard)[0]["demo"]
-    assert (told["flow"], told["low"], told["producer"], told["way"]) == (
+    received = receive_until(reactor, stream(reactor, closing, demo.dashboard), samples)
+    state = samples(received)[0]["demo"]
+    assert (state["flow"], state["low"], state["producer"], state["way"]) == (
         True,
         "quarter",
         "push",
         "direct",
     )
-    assert [client["name"] for client in told["clients"]] == ["A", "B", "C"]
+    assert [client["name"] for client in state["clients"]] == ["A", "B", "C"]
 
 
 def test_a_switch_needs_the_token(reactor, closing, demo):
@@ -445,13 +445,13 @@ def test_the_demo_prints_an_address_serves_its_page_and_ends_at_a_signal(command
     host, _, port = page.url[7:].partition("/")[0].rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         client.sendall(request(page))
-        heard = b""
+        received = b""
         while True:
             data = client.recv(65536)
             if not data:
                 break
-            heard += data
-    assert b'data-mode="demo"' in heard
+            received += data
+    assert b'data-mode="demo"' in received
     process.interrupt()
     assert process.end() == (0, "", "")
 
@@ -557,8 +557,8 @@ def replayed(reactor, closing, path):
     page.listen(reactor, "127.0.0.1", 0)
     client = visit(closing, page)
     client.sendall(request(page, path="/recording", x_token=page.token))
-    heard = receive_until(reactor, client, lambda heard: False)
-    head, _, body = heard.partition(b"\r\n\r\n")
+    received = receive_until(reactor, client, lambda received: False)
+    head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     return [json.loads(line) for line in body.splitlines()]
 
@@ -596,7 +596,7 @@ def test_the_recording_is_sent_as_fast_as_it_is_taken(reactor, closing, tmp_path
         reactor.iterate(0.001)
         most = max([most, *(http.transport.pending for http in page._site.connections)])
     assert 0 < most < 200_000
-    assert len(receive_until(reactor, client, lambda heard: False)) > 10_000_000
+    assert len(receive_until(reactor, client, lambda received: False)) > 10_000_000
 
 
 def test_without_the_token_there_is_no_recording(reactor, closing, recording):

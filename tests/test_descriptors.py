@@ -559,8 +559,8 @@ def test_a_connection_that_gets_the_descriptor_is_served_and_its_last_object_is_
     iterations(reactor)
     assert watched.calls == ["lost"]
     reactor.removeReader(watched)
-    client.sendall(b"heard")
-    pump(reactor, lambda: protocol.received == b"heard")
+    client.sendall(b"input")
+    pump(reactor, lambda: protocol.received == b"input")
 
 
 @contextlib.contextmanager

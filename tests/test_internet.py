@@ -500,7 +500,7 @@ def test_a_connectionLost_that_raises_keeps_no_other_from_its_own(reactor, closi
             super().connectionLost(reason)
             raise ZeroDivisionError("in connectionLost")
 
-    class Foreign:
+    class Reader:
         calls = []
 
         def fileno(self):
@@ -511,17 +511,17 @@ def test_a_connectionLost_that_raises_keeps_no_other_from_its_own(reactor, closi
             raise ZeroDivisionError("in connectionLost")
 
     ours, theirs = map(closing, socket.socketpair())
-    foreign = Foreign()
+    reader = Reader()
     protocols = [Recorder(), Failing(), Recorder(), Failing(), Recorder()]
     for protocol in protocols[:3]:
         closing(served(reactor, protocol)[1])
-    reactor.addReader(foreign)
+    reactor.addReader(reader)
     for protocol in protocols[3:]:
         closing(served(reactor, protocol)[1])
     reactor.callLater(0, reactor.stop)
     run(reactor)
     assert [protocol.calls for protocol in protocols] == [["made", "lost"]] * 5
-    assert foreign.calls == ["lost"]
+    assert reader.calls == ["lost"]
     assert len(caplog.records) == 3
 
 
@@ -818,34 +818,34 @@ def life_of_a_connection(reactor):
 
 
 def test_an_observer_hears_of_connections(reactor):
-    heard = []
-    reactor.add_observer(lambda event, *_: heard.append(event))
+    seen = []
+    reactor.add_observer(lambda event, *_: seen.append(event))
     life_of_a_connection(reactor)
-    assert heard == ["connectionMade", "connectionLost"]
+    assert seen == ["connectionMade", "connectionLost"]
 
 
 def test_several_observers_hear_in_the_order_in_which_they_came(reactor):
-    heard = []
+    seen = []
     for name in "abc":
-        reactor.add_observer(lambda event, *_, name=name: heard.append((name, event)))
+        reactor.add_observer(lambda event, *_, name=name: seen.append((name, event)))
     life_of_a_connection(reactor)
-    assert heard == [
+    assert seen == [
         (name, event) for event in ("connectionMade", "connectionLost") for name in "abc"
     ]
 
 
 def test_an_observer_that_is_removed_hears_nothing_more_and_the_others_go_on(reactor):
-    heard = {name: [] for name in "abc"}
-    observers = [lambda event, *_, name=name: heard[name].append(event) for name in "abc"]
+    seen = {name: [] for name in "abc"}
+    observers = [lambda event, *_, name=name: seen[name].append(event) for name in "abc"]
     for observer in observers:
         reactor.add_observer(observer)
     reactor.remove_observer(observers[1])
     reactor.remove_observer(observers[1])
     life_of_a_connection(reactor)
-    assert [len(heard[name]) for name in "abc"] == [2, 0, 2]
+    assert [len(seen[name]) for name in "abc"] == [2, 0, 2]
     reactor.remove_observer(observers[0])
     life_of_a_connection(reactor)
-    assert [len(heard[name]) for name in "abc"] == [2, 0, 4]
+    assert [len(seen[name]) for name in "abc"] == [2, 0, 4]
 
 
 @pytest.mark.parametrize("error", [ValueError, GeneratorExit])
@@ -855,29 +855,29 @@ def test_B3_an_observer_that_raises_is_removed_and_nothing_else_is_disturbed(
     def fails(event, connection, reason):
         raise error("from an observer")
 
-    heard = []
+    seen = []
     reactor.remove_observer(fails)  # which is nobody yet
     reactor.add_observer(fails)
-    reactor.add_observer(lambda event, connection, reason: heard.append(event))
+    reactor.add_observer(lambda event, connection, reason: seen.append(event))
     protocol, client = served(reactor)
     client.close()
     pump(reactor, lambda: protocol.calls[-1:] == ["lost"])
-    assert heard == ["connectionMade", "connectionLost"]
+    assert seen == ["connectionMade", "connectionLost"]
     assert [record.exc_info[0] for record in caplog.records] == [error]
     assert len(reactor.observers) == 1
 
 
 def test_an_observer_that_removes_itself_while_it_is_called_keeps_nobody_from_hearing(reactor):
-    heard = []
+    seen = []
 
     def once(event, connection, reason):
-        heard.append("once")
+        seen.append("once")
         reactor.remove_observer(once)
 
     reactor.add_observer(once)
-    reactor.add_observer(lambda event, *_: heard.append(event))
+    reactor.add_observer(lambda event, *_: seen.append(event))
     life_of_a_connection(reactor)
-    assert heard == ["once", "connectionMade", "connectionLost"]
+    assert seen == ["once", "connectionMade", "connectionLost"]
 
 
 @pytest.mark.parametrize("phase", ["during", "after"])

@@ -202,7 +202,7 @@ def test_without_descriptors_established_connections_are_served_and_others_rejec
         try:
             assert read_line(client) == QUESTION
         except (AssertionError, ConnectionResetError):
-            break  # turned away
+            break  # rejected
         inside.append(client)
     assert 40 < len(inside) < 64
     assert "no descriptor left" in server.error_line()

@@ -99,8 +99,8 @@ def test_err_logs_the_repr_of_anything_else(
 
 
 def test_err_returns_None_so_that_it_handles_a_failure() -> None:
-    settled: list[object] = [log.err(ValueError())]  # type: ignore[func-returns-value]
-    assert settled == [None]
+    results: list[object] = [log.err(ValueError())]  # type: ignore[func-returns-value]
+    assert results == [None]
 
 
 class Broken(logging.Handler):
@@ -143,7 +143,7 @@ def test_B3_a_log_that_fails_without_a_standard_error_is_silent(reactor, monkeyp
     log.logger.addHandler(broken)
     monkeypatch.setattr(sys, "stderr", None)
     try:
-        log.err(ValueError("nobody hears of it"))
+        log.err(ValueError("nobody sees it"))
     finally:
         log.logger.removeHandler(broken)
 

@@ -219,8 +219,8 @@ def test_a_call_that_always_asks_for_another_keeps_no_one_from_io(reactor, closi
     protocol, client = served(reactor)
     closing(client)
     again()
-    client.sendall(b"heard")
-    pump(reactor, lambda: protocol.received == b"heard")
+    client.sendall(b"input")
+    pump(reactor, lambda: protocol.received == b"input")
     before = len(rounds)
     iterations(reactor, 10)
     assert len(rounds) == before + 10
@@ -233,8 +233,8 @@ def test_calls_from_threads_that_always_ask_for_more_keep_no_one_from_io(reactor
     protocol, client = served(reactor)
     closing(client)
     again()
-    client.sendall(b"heard")
-    pump(reactor, lambda: protocol.received == b"heard")
+    client.sendall(b"input")
+    pump(reactor, lambda: protocol.received == b"input")
 
 
 def test_the_wall_clock_has_no_effect(reactor, monkeypatch):

@@ -80,7 +80,7 @@ def test_what_is_watched_can_change(polling, pair):
     assert list(polling.poll(0)) == [(fd, READ)]
 
 
-@pytest.mark.parametrize("events", [READ, 0], ids=["heard", "silent"])
+@pytest.mark.parametrize("events", [READ, 0], ids=["reading", "silent"])
 def test_what_is_forgotten_is_not_reported_and_can_be_watched_again(polling, pair, events):
     left, right = pair
     fd = left.fileno()
@@ -92,7 +92,7 @@ def test_what_is_forgotten_is_not_reported_and_can_be_watched_again(polling, pai
     assert list(polling.poll(0)) == [(fd, READ)]
 
 
-@pytest.mark.parametrize("events", [READ, 0], ids=["heard", "silent"])
+@pytest.mark.parametrize("events", [READ, 0], ids=["reading", "silent"])
 def test_forgetting_what_is_closed_already_is_nothing(polling, pair, events):
     left, right = pair
     fd = left.fileno()
@@ -129,7 +129,7 @@ def test_one_closed_descriptor_does_not_silence_the_others(polling, pair, closin
     polling.watch(other.fileno(), READ, None)
     closed = left.fileno()
     left.close()
-    for fd, _ in polling.poll(0):  # some report it, so that its owner finds out; others drop it
+    for fd, _ in polling.poll(0):  # some report it, so that its handler finds out; others drop it
         assert fd == closed
         polling.forget(fd, READ)
     its_peer.sendall(b"x")

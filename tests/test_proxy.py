@@ -461,8 +461,8 @@ def test_a_slow_sink_below_the_rate_does_not_make_it_buffer_more(limited):
     for _ in range(200):
         limited.b_socket.room = 400
         limited.let_pass(0.05)
-        held = limited.a.bytes_in - len(limited.b_socket.taken) - limited.b.pending
-        assert held <= LARGEST_READ
+        buffered = limited.a.bytes_in - len(limited.b_socket.taken) - limited.b.pending
+        assert buffered <= LARGEST_READ
 
 
 @pytest.mark.parametrize("which", ["a", "b"])
@@ -727,11 +727,11 @@ def test_a_stalled_sink_stops_the_source_which_goes_on_when_it_does(line, reacto
     sent = send_until_it_sticks(reactor, near, PLENTY)
     assert 64 * 1024 < sink.pending <= 64 * 1024 + MAX_AT_A_TIME[mode]
     assert not through.transport(source).reading
-    held = through.transport(source).bytes_in
+    read = through.transport(source).bytes_in
     for _ in range(5):
         sent += send_until_it_sticks(reactor, near, PLENTY[sent:])
     assert sent < len(PLENTY)
-    assert through.transport(source).bytes_in == held
+    assert through.transport(source).bytes_in == read
 
     received = exchange(reactor, near, far, PLENTY, sent)
     assert received == PLENTY
@@ -840,8 +840,8 @@ def test_what_the_client_sends_first_and_its_end_are_passed_on(reactor, closing,
     pump(reactor, lambda: "connected" in factory.calls, "the target")
     target = closing(listener.accept()[0])
     assert drain(reactor, target) == b"all I have to say"
-    target.sendall(b"heard")
-    assert receive(reactor, client, 5) == b"heard"
+    target.sendall(b"input")
+    assert receive(reactor, client, 5) == b"input"
 
 
 @full_backlog

@@ -230,10 +230,10 @@ class Slot:
 
     def state(self):
         ends = [end for end in (self.client, self.target) if end is not None]
-        told = [
+        text = [
             (e.sent, e.received, e.outcome, e.has_half_closed, e.has_reset, e.is_over) for e in ends
         ]
-        return f"{told}, {self.plans}, {self.factory.calls}"
+        return f"{text}, {self.plans}, {self.factory.calls}"
 
 
 @pytest.mark.slow

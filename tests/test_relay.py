@@ -83,7 +83,7 @@ def start(reactor, target):
         events = []
         ended = []
 
-        def tell(event, proxy, detail):
+        def note(event, proxy, detail):
             events.append(event)
             if event == "connectionLost":
                 ended.append(str(proxy).rpartition(" s, ")[2])
@@ -91,7 +91,7 @@ def start(reactor, target):
         relay = Relay(
             on,
             places or [target.place],
-            on_event=tell,
+            on_event=note,
             on_stopped=lambda: events.append("stopped"),
             **options,
         )
@@ -187,11 +187,11 @@ def test_nothing_of_a_conversation_is_kept_after_its_end(start, meet, time, time
 def test_a_pause_names_the_slow_side(reactor, target, come, source):
     details = []
 
-    def tell(event, proxy, detail):
+    def note(event, proxy, detail):
         if event == "pauseProducing":
             details.append("client" if detail is proxy.client else "target")
 
-    relay = Relay(reactor, [target.place], on_event=tell)
+    relay = Relay(reactor, [target.place], on_event=note)
     relay.events = ["connectionMade"]
     relay.listen("127.0.0.1", 0)
     with connect(relay.port) as client:

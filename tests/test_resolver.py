@@ -35,11 +35,11 @@ except ImportError:
 class Names:
     """Stands in for getaddrinfo(): `answers` has addresses or an exception for each host.
 
-    `held` has an event for each host whose answer has to wait. `asked` has the look-ups."""
+    `waiting` has an event for each host whose answer has to wait. `asked` has the look-ups."""
 
     def __init__(self):
         self.answers = {}
-        self.held = {}
+        self.waiting = {}
         self.asked = []
         self._real = socket.getaddrinfo
 
@@ -49,8 +49,8 @@ class Names:
         if flags:
             raise socket.gaierror(socket.EAI_NONAME, "no number")
         self.asked.append(host)
-        if host in self.held:
-            assert self.held[host].wait(6 * PATIENCE)
+        if host in self.waiting:
+            assert self.waiting[host].wait(6 * PATIENCE)
         answer = self.answers[host]
         if isinstance(answer, BaseException):
             raise answer
@@ -61,7 +61,7 @@ class Names:
         event = threading.Event()
         for host in hosts:
             self.answers.setdefault(host, ["192.0.2.9"])
-            self.held[host] = event
+            self.waiting[host] = event
         return event
 
 
@@ -70,7 +70,7 @@ def names(monkeypatch):
     own = Names()
     monkeypatch.setattr(socket, "getaddrinfo", own)
     yield own
-    for event in own.held.values():
+    for event in own.waiting.values():
         event.set()
 
 

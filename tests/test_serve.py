@@ -235,10 +235,10 @@ def test_events_report_connections_pauses_and_resumes(start, join, reactor):
     client.close()
     pump(reactor, lambda: not server.connections, "the end")
 
-    told = names(server)
-    assert told[0] == "connectionMade"
-    assert told[-1] == "connectionLost"
-    middle = told[1:-1]
+    seen = names(server)
+    assert seen[0] == "connectionMade"
+    assert seen[-1] == "connectionLost"
+    middle = seen[1:-1]
     pairs = ["pauseProducing", "resumeProducing"] * len(middle)
     assert middle == pairs[: len(middle)]
     assert len(middle) >= 2

@@ -1347,7 +1347,7 @@ def test_neither_function_is_called_after_a_loss(clock):
     way = Transform(calls.append, lambda: calls.append("flush"), clock)
     producer = StrictPushProducer(way)
     way.registerProducer(producer, True)
-    way.write(b"held")
+    way.write(b"kept")
     sink = Sink()
     sink.registerProducer = lambda producer, streaming: producer.stopProducing()
     way.feed(sink)

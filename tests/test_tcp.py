@@ -664,9 +664,9 @@ def test_E8_both_halves_close_in_either_order_and_the_end_comes_once(
     ]
     if not theirs_first:
         ends.reverse()
-    for end, told in ends:
+    for end, call in ends:
         end()
-        pump(reactor, lambda told=told: told in protocol.calls, told)
+        pump(reactor, lambda call=call: call in protocol.calls, call)
     iterations(reactor)
     assert protocol.calls == ["made", ends[0][1], ends[1][1], "lost"]
     assert protocol.reason.check(ConnectionDone)
@@ -908,8 +908,8 @@ def test_R1_nothing_is_read_while_buffered_lines_wait_for_their_turn(wire):
     for count in range(1, 1000):
         wire.run(2)
         assert len(protocol.lines) >= count / 2
-        held = transport.bytes_in - len(protocol.lines) * len("line\n")
-        assert held <= tcp.LARGEST_READ  # that of one read
+        buffered = transport.bytes_in - len(protocol.lines) * len("line\n")
+        assert buffered <= tcp.LARGEST_READ  # that of one read
 
 
 def test_R1_an_exception_in_a_buffered_line_ends_its_own_connection(reactor, closing):

@@ -408,11 +408,11 @@ def test_a_child_gets_a_clear_error_and_the_parent_goes_on():
             reactor.run()
         except RuntimeError as error:
             assert child == 0 and f"process {parent}" in str(error), error
-            print("the child is told", flush=True)
+            print("the child is notified", flush=True)
             os._exit(0)
         """
     )
-    assert out == "the child is told\nthe parent goes on\n"
+    assert out == "the child is notified\nthe parent goes on\n"
 
 
 @posix
