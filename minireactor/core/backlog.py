@@ -34,8 +34,8 @@ LATE_SECONDS = 0.2
 # connections of a flood. With a smaller number, handlers that are always ready would delay those
 # that wait to be served for the first time.
 SERVED_EVERY = 8
-# Handlers that one iteration puts in order. It has no time for more, at 3 us each. If 10,000 are
-# ready, ordering all of them would take longer than serving some of them.
+# Handlers that one iteration puts in order, at 3 us each. An iteration has no time for more: if
+# 10,000 are ready, ordering all of them would take longer than serving some of them.
 MAX_ORDERED = 1500
 
 

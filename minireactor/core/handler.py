@@ -63,7 +63,7 @@ class Handler:
         """Handle an error, or the end of both directions. Called if there is no interest()."""
 
     def failed(self, failure: Failure) -> None:
-        """Handle an exception that one of the calls above has raised. It is logged already."""
+        """Handle an exception, already logged, that one of the calls above has raised."""
         self.connectionLost(failure)
 
     def connectionLost(self, reason: Failure) -> None:

@@ -225,7 +225,7 @@ class Loop:
     # Handlers. Change the kernel's table first: if that raises, our own tables are still right.
 
     def attach(self, handler: Handler) -> None:
-        """Add a handler to the table. It gets no events until `update_interest()`."""
+        """Add a handler to the table. The handler gets no events until `update_interest()`."""
         self.open()
         self._handlers[handler.fd] = handler
         self._attached_this_tick.add(handler.fd)
@@ -299,7 +299,7 @@ class Loop:
         The calls take turns, for TURN_SECONDS of each loop iteration, after its flush. The other
         calls wait for later iterations, so they delay nothing else, however many they are.
 
-        first: take the turn before all others. This is for short calls, such as a first answer."""
+        first: take the turn before all others, for a short call, such as a first answer."""
         if first:
             self._turns.appendleft(f)
         else:
@@ -320,7 +320,7 @@ class Loop:
     # Observers.
 
     def add_observer(self, observer: Observer) -> None:
-        """Add an observer. It is called after those that were added before."""
+        """Add an observer, which is called after all that were added before."""
         self.observers += (observer,)
 
     def remove_observer(self, observer: Observer) -> None:

@@ -32,7 +32,7 @@ class ThreadPool:
         self._calls: SimpleQueue[Any] = SimpleQueue()
         self._count = 0  # threads
         self._idle = threading.Semaphore(0)  # counts the threads that wait for a call
-        # Guards `_count`. It is an RLock because a signal handler may interrupt its holder.
+        # Guards `_count`. An RLock, because a signal handler may interrupt the holder of the lock.
         self._lock = threading.RLock()
 
     def call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:

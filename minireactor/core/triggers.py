@@ -21,7 +21,7 @@ PHASES = ("before", "during", "after")
 class SystemEvent:
     """One event, with its triggers.
 
-    own: the reactor's own function for this event. It is called before the "during" triggers.
+    own: the reactor's own function for this event, called before the "during" triggers.
     """
 
     def __init__(self, name: str, own: Callable[[], None] = lambda: None) -> None:
