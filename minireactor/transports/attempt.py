@@ -59,7 +59,7 @@ class AddressAttempt(Handler):
             if code:
                 raise OSError(code, os.strerror(code))
             peer = sock.getpeername()
-            # A socket can be connected to itself. This happens if it connects to an ephemeral port
+            # A socket can be connected to itself, if the socket connects to an ephemeral port
             # without a listener, and the system binds the socket to that same port: TCP accepts two
             # ends that connect to each other at once. Treat it as a refused connection.
             own = sock.getsockname()

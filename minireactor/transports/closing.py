@@ -3,8 +3,8 @@
 The socket may have unread input at a plain close(), or get input after it. The kernel then answers
 with a reset and discards its send queue, so the peer loses the end of what we sent.
 
-A lingering close shuts the write side first, which lets all sent data arrive. It then reads and
-drops input until the peer sends EOF, within limits of time and bytes. Only the reactor waits for
+A lingering close shuts the write side first, which lets all sent data arrive. Then input is read
+and dropped until the peer sends EOF, within limits of time and bytes. Only the reactor waits for
 this; the application does not. The socket option SO_LINGER is something else and plays no part.
 
 If ports, connectors or files run out of descriptors, lingering sockets are closed early, provided
@@ -32,7 +32,7 @@ _READ_SIZE = 64 * 1024  # bytes
 
 
 class Lingering(Handler):
-    """A socket that no connection owns any more. It is read until its peer sends EOF."""
+    """A socket that no connection owns any more, and that is read until its peer sends EOF."""
 
     __slots__ = ("_left", "_reactor", "_socket", "_timer")
 

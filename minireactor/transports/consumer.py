@@ -98,7 +98,7 @@ class Consumer(Endpoint):
         self.write(b"".join(map(as_bytes, iovec)))
 
     def write_source(self, source: Source) -> None:
-        """Queue the bytes of a Source. They are pending until they are sent, like all others."""
+        """Queue the bytes of a Source. These bytes, too, are pending until they are sent."""
         if source.left and self._flush_soon():
             self._seal(source)
         else:

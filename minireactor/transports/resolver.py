@@ -4,8 +4,7 @@ getaddrinfo() blocks for half a minute if the name server is silent, and cannot 
 Each look-up therefore runs in a daemon thread of its own. The rest of this module limits the load:
 
 - Each name has at most one look-up at a time. All queries for the name share the answer.
-- An answer is used again for FRESH_SECONDS. It is used for up to STALE_SECONDS if no new answer
-  comes.
+- An answer is used again for FRESH_SECONDS, or for up to STALE_SECONDS if no new answer comes.
 - A failure is not cached: the next query starts a new look-up. A name or a network that works again
   is thus found at once.
 - At most USUAL_LOOKUPS look-ups run at a time; others wait in a queue.
@@ -63,8 +62,8 @@ _short_repr = _texts.repr
 def checked_host(host: Any) -> str:
     """Return `host`, a possible name or address. Raises DNSLookupError if `host` is invalid.
 
-    Some systems cut a name at its first NUL, or an address at its first space. They would then
-    reach another host than the one whose name a program has checked."""
+    Some systems cut a name at its first NUL, or an address at its first space. A connection would
+    then reach another host than the one whose name a program has checked."""
     if not isinstance(host, str):
         raise DNSLookupError(f"{_short_repr(host)} is not a host; give a name or an address as str")
     if not host:
@@ -217,7 +216,7 @@ class Resolver:
         """Find the addresses of `host`: call `answer(addresses)` or `answer(exception)`.
 
         `addresses` has the form that getaddrinfo() returns. `answer` is called in the loop's
-        thread. It is called before resolve() returns if no look-up is needed: for a numeric
+        thread, and before resolve() returns if no look-up is needed: for a numeric
         address, for cached addresses, and for an invalid host or port."""
         query = Query(port, answer)
         try:
@@ -257,8 +256,8 @@ class Resolver:
     def _find_cached(self, key: Key, port: int | str, is_late: bool) -> list[Any] | None:
         """Return the cached addresses with `port`, or None if they are missing or too old.
 
-        They may be FRESH_SECONDS old, or STALE_SECONDS if `is_late`: a new answer has failed or is
-        late."""
+        The addresses may be FRESH_SECONDS old, or STALE_SECONDS if `is_late`: if a new answer has
+        failed or is late."""
         cached = self._cache.get(key)
         max_age = STALE_SECONDS if is_late else FRESH_SECONDS
         if cached is None or self._reactor.seconds() - cached[0] > max_age:

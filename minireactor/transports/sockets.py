@@ -59,7 +59,7 @@ class Endpoint(Handler):
         return self._host
 
     def getHandle(self) -> socket.socket:
-        """Return the socket. It is closed by the time the protocol's connectionLost is called."""
+        """Return the socket, which is closed by the time of the protocol's connectionLost."""
         return self.socket
 
     def fileno(self) -> int:
