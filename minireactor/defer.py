@@ -1,7 +1,8 @@
 """Deferred: a result that comes later, and the callbacks that handle this result.
 
-This is the small part of Twisted's class that a TCP program uses. FileSender.beginFileTransfer and
-Port.stopListening return a Deferred, and a "before" trigger of the reactor may return one.
+The class is the small part of Twisted's Deferred that a TCP program uses. Port.stopListening and
+FileSender.beginFileTransfer return a Deferred, and so does `transport.sendFile`. A "before" trigger
+of the reactor may return one.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class IPushProducer(IProducer, Protocol):
 
         (pauseProducing resumeProducing)* pauseProducing? stopProducing?
 
-    P1: it is flowing from the registration on. It starts by itself; no call tells it to start.
+    P1: the producer is flowing from the registration on. It starts by itself, without a call.
     P3: pause and resume strictly alternate.
     """
 
@@ -130,8 +130,8 @@ class IPushProducer(IProducer, Protocol):
         """Continue to write.
 
         P3: called once per downward crossing, from the flush, never from inside `write()`.
-        P4: may fill the consumer again at once. It is then paused again within this call, and
-        resumed again later."""
+        P4: may fill the consumer again at once. The producer is then paused again within this call,
+        and resumed again later."""
 
 
 class IPullProducer(IProducer, Protocol):
@@ -139,8 +139,9 @@ class IPullProducer(IProducer, Protocol):
 
         resumeProducing+ stopProducing?
 
-    U2: a producer that writes nothing when it is asked is not polled. It is asked again once other
-    data has been written and flushed. So a stage that drops a chunk must ask its own source again.
+    U2: a producer that writes nothing when it is asked is not polled. The producer is asked again
+    once other data has been written and flushed. So a stage that drops a chunk must ask its own
+    source again.
     """
 
     def resumeProducing(self) -> None:
@@ -253,9 +254,9 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
     def sendFile(self, file: Any, offset: int = 0, count: int | None = None) -> Any:
         """Write a part of a regular file; return a Deferred of the number of bytes sent.
 
-        Without `count`, writes all bytes from `offset` to the end. They are pending until they are
-        sent. Until then, the file must stay open and must not become shorter: `sendfile` says what
-        the Deferred and this call raise."""
+        Without `count`, writes all bytes from `offset` to the end. The bytes are pending until
+        they are sent. Until then, the file must stay open and must not become shorter. `sendfile`
+        says what the Deferred and this call raise."""
 
     def stopConsuming(self) -> None:
         """Unregister the producer, then call `loseConnection()`."""

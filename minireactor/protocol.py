@@ -9,7 +9,7 @@ is called at most once, when that half of the connection has ended:
 
     connectionMade  (dataReceived* | readConnectionLost | writeConnectionLost)*  connectionLost
 
-An exception in a callback is logged. It ends that connection, with the exception as the reason.
+An exception in a callback is logged and ends that connection, with the exception as the reason.
 """
 
 from __future__ import annotations

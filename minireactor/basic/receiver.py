@@ -66,7 +66,7 @@ class InputBuffer:
         return taken
 
     def put_back(self, data: bytes) -> None:
-        """Insert `data` before the rest. This makes no copy if `data` was just taken from here."""
+        """Insert `data` before the rest, without a copy if `data` was just taken from here."""
         start = self.offset - len(data)
         if start >= 0 and self.chunk.startswith(data, start):
             self.offset = start

@@ -32,8 +32,7 @@ class NetstringReceiver(_BaseStringReceiver):
     """Receives and sends netstrings, `<length in decimal>:<bytes>,`.
 
     MAX_LENGTH: the longest string, in bytes. A longer string, or input that is no netstring, closes
-        the connection and sets `brokenPeer` to 1. This happens as soon as the first wrong byte has
-        arrived.
+        the connection and sets `brokenPeer` to 1, as soon as the first wrong byte has arrived.
     """
 
     brokenPeer = 0

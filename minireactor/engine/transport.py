@@ -30,7 +30,7 @@ TRANSPORT = (
 
 
 class Bridge(Protocol):
-    """The protocol that the small reactor calls. It passes the calls on, and counts the bytes.
+    """The protocol that the small reactor calls: passes the calls on, and counts the bytes.
 
     place: the port or connector of the Engine, see `ports`."""
 
