@@ -35,7 +35,7 @@ For example, this fails if a change of `write()` makes it slower:
 Compare only figures of one machine, one interpreter and the same load beside the benchmark. No
 benchmark fails for being slow, but each asserts that its work was really done.
 
-The sockets come from `socket.socketpair()`. They are real, but cheap and steady in the kernel: the
+The sockets, from `socket.socketpair()`, are real, but cheap and steady in the kernel: the
 Python code around them is what the figures are about.
 """
 

@@ -68,7 +68,7 @@ class Meter:
 
 
 class Proxy:
-    """The proxy of one scenario. It prints its port, and in the end its figures as JSON."""
+    """The proxy of one scenario: prints its port, and in the end its figures as JSON."""
 
     def __init__(self, scenario: str, count: int, target: int) -> None:
         self.scenario = scenario

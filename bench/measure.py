@@ -224,7 +224,7 @@ class Server(Child):
         """Return the server's CPU seconds until now, user and system; None without a clock.
 
         Waits up to 0.05 s until the server sleeps. The server's work after the last byte belongs to
-        the workload, and the clock of a running process is only as new as the last clock tick."""
+        the workload. Besides, the clock of a running process is only as new as the last tick."""
         until = time.monotonic() + 0.05
         while any(map(_runs, self.pids())) and time.monotonic() < until:
             time.sleep(0.0005)
@@ -356,7 +356,7 @@ def _try_out(server: Server, target: socket.socket) -> None:
 
 
 class Load(Child):
-    """A load generator. It works in parts, and waits before each of them."""
+    """A load generator, which works in parts and waits before each of them."""
 
     def __init__(
         self, session: Session, name: str, numbers: dict[str, Any], server: Server

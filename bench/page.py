@@ -1,6 +1,6 @@
 """The ratios of all workloads as one picture (SVG), self-contained, for light and dark themes.
 
-The picture has a fixed width. It has a background of its own: a README may be shown on any colour.
+The picture has a fixed width, and a background of its own: a README may have any colour.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def test_flush_without_room(measure, full_links, reactor):
 def test_room_comes(measure, full_links, reactor):
     """Two ticks in which those 100 connections find room, send, and unregister write interest.
 
-    This is the way back from the benchmark before."""
+    These ticks are the way back from the benchmark before."""
     links, full = full_links
 
     def setup():

@@ -494,8 +494,8 @@ WORKLOADS: Sequence[Workload] = (
         "2 GB in",
         "s of CPU a GB",
         _COUNTED,
-        "The server's CPU for each gigabyte that it receives on one connection. It counts the "
-        "bytes, and answers after each 64 MB.",
+        "The server's CPU for each gigabyte that it receives on one connection. The server "
+        "counts the bytes, and answers after each 64 MB.",
         per_gigabyte,
         "sink",
         "upload",
@@ -557,8 +557,8 @@ WORKLOADS: Sequence[Workload] = (
         ("p50", "late", "unserved", "peak"),
         "How long a new client waits for 1,000 random integers, from its connect() to the end. "
         "Meanwhile 1,000 clients (quick: 200) ask for a thousand million each and read nothing. "
-        "Ten new clients (quick: 5) come one after the other. They have 20 seconds together "
-        "(quick: 3). A wait that is not over by then counts with its length so far.",
+        "Ten new clients (quick: 5) come one after the other. All of them together have 20 "
+        "seconds (quick: 3). A wait that is not over by then counts with its length so far.",
         waits_of_new_clients,
         "greedy",
         "greedy",

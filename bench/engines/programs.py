@@ -1,7 +1,7 @@
 """Proxies that are commands of their own: how each is started.
 
 Each function takes a folder for configuration files, and two ports of 127.0.0.1: the one to listen
-on and the target's. It returns the command; `found` looks up its program.
+on and the target's. Each returns the command; `found` looks up its program.
 """
 
 from __future__ import annotations

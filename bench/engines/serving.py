@@ -74,7 +74,7 @@ class Lateness:
         signal.signal(signal.SIGUSR1, self._print)
 
     def fired(self) -> None:
-        """Note that the timer fires now. It is due again in PERIOD."""
+        """Note that the timer fires now, and is due again in PERIOD."""
         now = time.monotonic()
         self.worst = max(self.worst, now - self.due)
         self.due = now + PERIOD
