@@ -78,14 +78,14 @@ def climb(workloads: Sequence[Workload], quick: bool, rounds: int | None) -> Lad
                     what = f"round {count + 1}: {workload.name}, {engine.title}"
                     try:
                         costs[engine.name] = workload.run(session, engine, quick)["main"]
-                        said = f"{number(costs[engine.name])} {workload.unit_in(quick)}"
+                        outcome = f"{number(costs[engine.name])} {workload.unit_in(quick)}"
                     except measure.RunFailed as error:
-                        said = f"FAILED: {error}"
+                        outcome = f"FAILED: {error}"
                     for complaint in session.complaints:
-                        said += f" ({complaint.splitlines()[-1]})"
+                        outcome += f" ({complaint.splitlines()[-1]})"
                         costs.pop(engine.name, None)
                     session.complaints.clear()
-                    print(f"{what}: {said}", file=sys.stderr, flush=True)
+                    print(f"{what}: {outcome}", file=sys.stderr, flush=True)
     finally:
         session.close()
     ladder.header["seconds"] = round(time.monotonic() - begun)
