@@ -14,5 +14,6 @@ A lesson is a folder, whose number and name are its place in the course:
 More files are parts of the program. `minireactor learn --check` runs all of it and compares each
 quoted line with the file or output that it comes from: see `check`.
 
-Begin with `catalogue`, which reads these files; `command` speaks to the learner.
+The modules may import `view` and lower levels; a lesson's programs import what they show. Read
+first: `catalogue`, which reads these files, then `command`, which speaks to the learner.
 """

@@ -7,4 +7,6 @@ A step is a folder, whose number and name are its place in the course:
 
 `start.py` is the file with which a learner begins. The checks are in `loop_checks`, `ending_checks`
 and `flow_checks`. A check drives the learner's reactor with real sockets: see `trial`.
+
+May import what `lessons` may import. Read first: `steps`, then `trial`.
 """
