@@ -15,7 +15,7 @@ import errno
 import socket
 from typing import Any
 
-from minireactor.address import host_port
+from minireactor.address import host_port, unix_host
 
 
 class _Sentence:
@@ -70,6 +70,12 @@ class FileEnded(ConnectionAborted):
     """`sendFile()` found fewer bytes than it had to send, so this side aborted the connection."""
 
     MESSAGE = "This side aborted the connection, because a file had become too short"
+
+
+class FileDescriptorOverrun(ConnectionLost):
+    """`sendFileDescriptor()` was called more often than bytes were written to carry descriptors."""
+
+    MESSAGE = "More file descriptors were queued than bytes to carry them"
 
 
 class ConnectionFdescWentAway(ConnectionLost):
@@ -135,6 +141,12 @@ class ServiceNameUnknownError(ConnectError):
     MESSAGE = "The service name has no known port"
 
 
+class BadFileError(ConnectError):
+    """`connectUNIX` with `checkPID`: no process holds the lock of the UNIX socket."""
+
+    MESSAGE = "The file is not a usable UNIX socket"
+
+
 class UserError(ConnectError):
     """The program ended the attempt with `stopConnecting()`."""
 
@@ -142,7 +154,7 @@ class UserError(ConnectError):
 
 
 class TimeoutError(UserError):
-    """The `timeout` of `connectTCP` ran out. Not a subclass of the builtin TimeoutError."""
+    """The `timeout` of a connector ran out. Not a subclass of the builtin TimeoutError."""
 
     MESSAGE = "The connection attempt took longer than its timeout"
 
@@ -163,21 +175,39 @@ class BindError(_Sentence, Exception):
 
 
 class CannotListenError(BindError):
-    """`listenTCP` failed.
+    """`listenTCP` or `listenUNIX` failed.
 
     The arguments are kept as attributes of the same names. `interface` is "" for all interfaces;
-    `socketError` is the exception of the socket, usually an OSError.
+    `socketError` is the exception of the socket, usually an OSError. For a UNIX socket, `interface`
+    is None, and `port` is the path.
     """
 
-    def __init__(self, interface: str | None, port: int | str, socketError: BaseException) -> None:
+    def __init__(
+        self, interface: str | None, port: int | str | bytes, socketError: BaseException
+    ) -> None:
         super().__init__(interface, port, socketError)
         self.interface = interface
         self.port = port
         self.socketError = socketError
 
     def __str__(self) -> str:
-        place = host_port(self.interface or "any", self.port)
+        if self.interface is None and isinstance(self.port, (str, bytes)):
+            place = unix_host(self.port)
+        else:
+            place = host_port(self.interface or "any", self.port)  # type: ignore[arg-type]
         return f"Cannot listen on {place}: {self.socketError}."
+
+
+class UnsupportedAddressFamily(_Sentence, Exception):
+    """An adopted descriptor is no socket of the given address family."""
+
+    MESSAGE = "Sockets of this address family are not supported"
+
+
+class UnsupportedSocketType(_Sentence, Exception):
+    """An adopted descriptor is no stream socket, or not in the state that is needed."""
+
+    MESSAGE = "Sockets of this type are not supported"
 
 
 class NotConnectingError(_Sentence, RuntimeError):
@@ -222,14 +252,6 @@ class ReactorAlreadyRunning(_Sentence, RuntimeError):
 # --- Names only, for programs ported from Twisted: nothing in this package raises these ---------
 
 
-class FileDescriptorOverrun(ConnectionLost):
-    MESSAGE = "More file descriptors were queued than bytes to carry them"
-
-
-class BadFileError(ConnectError):
-    MESSAGE = "The file is not a usable UNIX socket"
-
-
 class ConnectingCancelledError(_Sentence, Exception):
     MESSAGE = "The connection attempt was cancelled"
 
@@ -261,14 +283,6 @@ class InvalidAddressError(_Sentence, ValueError):
 
 class MessageLengthError(_Sentence, Exception):
     MESSAGE = "The message is too long to send"
-
-
-class UnsupportedAddressFamily(_Sentence, Exception):
-    MESSAGE = "Sockets of this address family are not supported"
-
-
-class UnsupportedSocketType(_Sentence, Exception):
-    MESSAGE = "Sockets of this type are not supported"
 
 
 class ReactorAlreadyInstalledError(_Sentence, AssertionError):

@@ -359,7 +359,7 @@ class IAddress(Protocol, metaclass=_Interface):
 
     @property
     def type(self) -> str:
-        """The protocol: "TCP" or "UDP"."""
+        """The protocol: "TCP", "UDP" or "UNIX"."""
 
     @property
     def host(self) -> str:

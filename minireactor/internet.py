@@ -1,4 +1,4 @@
-"""The reactor: the loop, with TCP, threads and the descriptors that a program adds."""
+"""The reactor: the loop, with stream sockets, threads and the descriptors that a program adds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from minireactor.error import (
     ReactorNotRestartable,
     ReactorNotRunning,
 )
-from minireactor.transports.connector import Connector
-from minireactor.transports.port import Port
+from minireactor.transports.inet import TCPConnector, TCPPort
 from minireactor.transports.resolver import Resolver
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class Reactor(Loop):
         if self._started and not self._stopping:
             self.stop()
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> TCPPort:
         """Listen on `port` of `interface`, and return the Port.
 
         port: a number; 0 for any free one.
@@ -202,7 +201,7 @@ class Reactor(Loop):
             address of a name that this machine has. Looking up a name may block for a while.
 
         Raises CannotListenError if the port cannot be bound, and TypeError if it is not an int."""
-        listening = Port(port, factory, backlog, interface, self)
+        listening = TCPPort(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
 
@@ -213,7 +212,7 @@ class Reactor(Loop):
         factory: Any,
         timeout: float | None = 30,
         bindAddress: tuple[str, int] | None = None,
-    ) -> Connector:
+    ) -> TCPConnector:
         """Start to connect to `host` and `port`, and return the Connector.
 
         host: a name or a numeric address. If a name has several, the first that answers is used.
@@ -221,7 +220,7 @@ class Reactor(Loop):
         timeout: seconds after which the attempt fails, or None.
 
         Every failure is reported by the factory's clientConnectionFailed."""
-        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
 

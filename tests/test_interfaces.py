@@ -37,6 +37,7 @@ from minireactor.testing import (
     connected,
 )
 from minireactor.transports.connector import Connector
+from minireactor.transports.inet import TCPConnection
 from minireactor.transports.port import Port
 from minireactor.transports.tcp import Connection
 
@@ -60,7 +61,7 @@ ROLES = [
     ("ITransport", Connection),
     ("IConsumer", Connection),
     ("IPushProducer", Connection),
-    ("ITCPTransport", Connection),
+    ("ITCPTransport", TCPConnection),
     ("ILoggingContext", Connection),
     ("IReadWriteDescriptor", Connection),
     ("ITCPTransport", StringTransport),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address as _IPv4
     from ipaddress import IPv6Address as _IPv6
 
-    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.address import Address
     from minireactor.internet import Reactor
     from minireactor.serve.server import Server
     from minireactor.transports.tcp import Connection
@@ -292,7 +292,7 @@ def _stop(reactor: Reactor) -> None:
 
 def _listen(
     server: Server, options: argparse.Namespace, host: str, port: int, what: str
-) -> IPv4Address | IPv6Address:
+) -> Address:
     """Make the server listen. Return its address. Raises UsageError if the server cannot start."""
     from minireactor.error import CannotListenError
     from minireactor.view.output import UsageError, cannot_listen

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator
 
-    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.address import Address
     from minireactor.interfaces import IConnector
     from minireactor.internet import Reactor
     from minireactor.transports.connector import Connector
@@ -85,7 +85,7 @@ class ProxyFactory(Factory):
         hops.save_first_packets(sock)
         keep_urgent_bytes(sock)
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> Proxy:
+    def buildProtocol(self, addr: Address | None) -> Proxy:
         return Proxy(self)
 
     def targets(self) -> Iterable[tuple[str, int | str]]:
@@ -287,7 +287,7 @@ class TargetConnector(ClientFactory):
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> PendingTarget:
+    def buildProtocol(self, addr: Address | None) -> PendingTarget:
         return PendingTarget(self._proxy)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:

@@ -24,7 +24,7 @@ from minireactor.serve.server import Server
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.address import Address
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
     from minireactor.proxy.balance import Place
@@ -75,7 +75,7 @@ class Relay(Server):
 
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
-    ) -> IPv4Address | IPv6Address:
+    ) -> Address:
         """Listen as Server does; the watermarks also apply to the connections to the targets."""
         self._relay_factory.marks = flow.checked_marks(high, low)
         return super().listen(host, port, high, low)

@@ -24,7 +24,7 @@ from minireactor.transports.port import BACKLOG
 if TYPE_CHECKING:
     import socket
 
-    from minireactor.address import IPv4Address, IPv6Address
+    from minireactor.address import Address
     from minireactor.core.timers import DelayedCall
     from minireactor.failure import Failure
     from minireactor.interfaces import IProtocol, IProtocolFactory
@@ -101,7 +101,7 @@ class Admission(Factory):
     def doStop(self) -> None:
         self._factory.doStop()
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | None) -> IProtocol | None:
+    def buildProtocol(self, addr: Address | None) -> IProtocol | None:
         if self._server.is_full():
             self._server.reject()
             return None
@@ -170,7 +170,7 @@ class Server:
 
     def listen(
         self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
-    ) -> IPv4Address | IPv6Address:
+    ) -> Address:
         """Begin to serve. Return the address, with the real port number if `port` is 0.
 
         `high` and `low` are the high and low watermark of each connection, in bytes, as in

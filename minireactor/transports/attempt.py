@@ -220,16 +220,22 @@ class Attempt(Handler):
         sock = self._socket(family, kind, proto)
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._local is not None:
-                _bind(sock, self._local)
-            code = self._connect_socket(sock, place)
+            self._prepare(sock)
+            code = self._start_connecting(sock, place)
             if code not in _IN_PROGRESS:
                 raise OSError(code, os.strerror(code))
             return AddressAttempt(self, sock)
         except BaseException:
             sock.close()
             raise
+
+    def _start_connecting(self, sock: socket.socket, place: Any) -> int:
+        return self._connect_socket(sock, place)
+
+    def _prepare(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._local is not None:
+            _bind(sock, self._local)
 
     def _socket(self, family: int, kind: int, proto: int) -> socket.socket:
         try:

@@ -1,4 +1,7 @@
-"""The connector, which a program gets for each connectTCP(): connects once or repeatedly."""
+"""The connector, which a program gets for each connectTCP(): connects once or repeatedly.
+
+What is the same for all kinds of sockets stands here. `inet` and `unix` have the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import socket
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.address import from_sockaddr
 from minireactor.core.timers import DelayedCall, checked_delay
 from minireactor.core.waker import close_socket
 from minireactor.error import NotConnectingError, TimeoutError, UserError
 from minireactor.failure import Failure
 from minireactor.protocol import Protocol
 from minireactor.transports.attempt import Attempt
-from minireactor.transports.kernel import limit_unsent
 from minireactor.transports.limits import Limits
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
+    from minireactor.address import Address
     from minireactor.core.loop import Loop
 
 
@@ -26,7 +29,9 @@ def _connect_ex(sock: socket.socket, address: Any) -> int:
 
 
 class Connector(Limits):
-    """Connects to one host and port, and keeps the state of the connection; made by `connectTCP`.
+    """Connects to one address, and keeps the state of the connection.
+
+    A subclass has the address, and makes the attempts. `connection_class` is what they lead to.
 
     state: "disconnected", "connecting" or "connected".
     transport: the connection while there is one, from buildProtocol on; else None.
@@ -34,20 +39,11 @@ class Connector(Limits):
         socket.connect_ex(). A program may replace it, to set options of each socket before.
     """
 
-    def __init__(
-        self,
-        host: str | bytes,
-        port: Any,
-        factory: Any,
-        timeout: float | None,
-        bindAddress: tuple[str, int] | None,
-        reactor: Loop,
-    ) -> None:
-        self.host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
-        self.port = port
+    connection_class = Connection
+
+    def __init__(self, factory: Any, timeout: float | None, reactor: Loop) -> None:
         self.factory = factory
         self.timeout = None if timeout is None else checked_delay(timeout)
-        self.bindAddress = bindAddress
         self.reactor = reactor
         self.state = "disconnected"
         self.transport: Connection | None = None
@@ -55,6 +51,10 @@ class Connector(Limits):
         self._factory_started = False
         self._attempt: Attempt | None = None
         self._timer: DelayedCall | None = None
+
+    def new_attempt(self) -> Attempt:
+        """Start an attempt, which calls connected() or connectionFailed() later."""
+        raise NotImplementedError
 
     def connect(self) -> None:
         """Start an attempt. May be called again after the last connection or attempt has ended.
@@ -68,16 +68,7 @@ class Connector(Limits):
             self.factory.doStart()
             self._factory_started = True
         self.state = "connecting"
-        attempt = self._attempt = Attempt(
-            self.reactor,
-            self.host,
-            self.port,
-            self.timeout,
-            self.bindAddress,
-            self.connected,
-            self.connectionFailed,
-            lambda sock, address: self.connect_socket(sock, address),
-        )
+        attempt = self._attempt = self.new_attempt()
         if self.timeout is not None:
             self._timer = self.reactor.call_later_internal(self.timeout, self._time_out)
         try:
@@ -104,10 +95,9 @@ class Connector(Limits):
         elif self.transport is not None:
             self.transport.loseConnection()
 
-    def getDestination(self) -> IPv4Address | IPv6Address:
-        """Return the destination as the program gave it: its `host` may be a name."""
-        kind = IPv6Address if ":" in str(self.host) else IPv4Address
-        return kind("TCP", self.host, self.port)
+    def getDestination(self) -> Address:
+        """Return the destination as the program gave it."""
+        raise NotImplementedError
 
     def _time_out(self) -> None:
         self._timer = None
@@ -120,8 +110,9 @@ class Connector(Limits):
         self.state = "connected"
         peer = from_sockaddr(peer_address)
         host = from_sockaddr(own_address)
-        limit_unsent(sock, self.unsent_limit())
-        connection = Connection(self.reactor, sock, peer, self._marks, self.connectionLost, host)
+        connection = self.connection_class(
+            self.reactor, sock, peer, self._marks, self.connectionLost, host
+        )
         self.transport = connection
         try:
             protocol = self.factory.buildProtocol(peer)
@@ -177,5 +168,9 @@ class Connector(Limits):
         except BaseException:
             log.err(Failure(), f"in {method} of {type(self.factory).__name__}")
 
+    def shown_address(self) -> str:
+        """Return the destination, as people write it."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
-        return f"<Connector to {self.host}:{self.port}, {self.state}>"
+        return f"<Connector to {self.shown_address()}, {self.state}>"

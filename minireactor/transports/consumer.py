@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
 from minireactor.core.buffer import LARGE, Source, WriteBuffer, as_bytes
 from minireactor.transports.kernel import UnsentLimit, unsent_limit_for
@@ -20,6 +19,7 @@ from minireactor.transports.sendfile import FileSource
 from minireactor.transports.sockets import Endpoint
 
 if TYPE_CHECKING:
+    from minireactor.address import Address
     from minireactor.core.flow import Producer, ProducerCall
     from minireactor.core.loop import Loop
     from minireactor.defer import Deferred
@@ -55,9 +55,9 @@ class Consumer(Endpoint):
         self,
         reactor: Loop,
         sock: socket.socket,
-        peer: IPv4Address | IPv6Address,
+        peer: Address,
         marks: tuple[int, int],
-        host: IPv4Address | IPv6Address | None,
+        host: Address | None,
     ) -> None:
         super().__init__(reactor, sock, peer, host)
         self._flow = flow.FlowControl(*marks)

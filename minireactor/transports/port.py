@@ -1,28 +1,30 @@
-"""A listening TCP port: accepts connections, and has a factory build their protocols."""
+"""A listening port: accepts connections, and has a factory build their protocols.
+
+What is the same for all kinds of sockets stands here. `inet` has the ports of TCP, and `unix` those
+of UNIX sockets.
+"""
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import IPv4Address, IPv6Address, format_address, from_sockaddr
+from minireactor.address import format_address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket
 from minireactor.defer import Deferred, fail, succeed
-from minireactor.error import CannotListenError, DNSLookupError
+from minireactor.error import CannotListenError
 from minireactor.failure import Failure
 from minireactor.log import logger
 from minireactor.transports.closing import Lingering
-from minireactor.transports.kernel import limit_unsent
 from minireactor.transports.limits import Limits
-from minireactor.transports.resolver import OUT_OF_DESCRIPTORS, checked_host, lack_of_descriptors
+from minireactor.transports.resolver import OUT_OF_DESCRIPTORS
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
+    from minireactor.address import Address
     from minireactor.core.loop import Loop
-    from minireactor.core.system import System
 
 # Connections that the kernel queues for accept(). With listenTCP()'s default of 50, a crowd of
 # 1,000 waits for seconds: the kernel drops the other SYNs, and TCP repeats a SYN only after 1 s.
@@ -33,12 +35,9 @@ MAX_ACCEPTED = 64
 # Seconds that one listening socket may spend accepting in a loop iteration. This time includes
 # buildProtocol() and connectionMade(). It is shorter than loop.DISPATCH_SECONDS.
 ACCEPT_SECONDS = 0.002
-MAX_TRIES = 10  # attempts to find a port number that is free on all addresses of a name
 WARN_SECONDS = 10.0  # between two warnings about rejected peers
 REST_SECONDS = 1.0  # until the next accept(), after the system had no resource for one
 
-# This machine lacks the address, or does not support its family.
-_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
 
 
@@ -46,7 +45,7 @@ class Listener(Handler):
     """The handler of one listening socket; `socket` is None while the port is closed.
 
     batch: the number of connections to accept in the next loop iteration.
-    own_host: the local address of all accepted connections; None if their addresses differ."""
+    own_address: the local address of all accepted connections; None if their addresses differ."""
 
     comes_first = True
 
@@ -55,7 +54,7 @@ class Listener(Handler):
         self.reactor = reactor
         self.socket = sock
         self.batch = 1
-        self.own_host: IPv4Address | IPv6Address | None = None
+        self.own_address: Address | None = None
 
     def resume_accepting(self) -> None:
         """Accept again after a pause. Does nothing if the socket is closed."""
@@ -71,54 +70,69 @@ class Listener(Handler):
 
 
 class Port(Limits, Listener):
-    """Accepts connections and has `factory` build their protocols; made by `listenTCP`.
+    """Accepts connections and has `factory` build their protocols.
 
-    An interface that is given by name may have several addresses. The port listens on each address
-    that this machine has, with the same port number for all. The port itself is the handler of the
-    first address, which getHost() returns. Each further address has a FurtherSocket.
+    A port may have several listening sockets. The port itself is the handler of the first one,
+    whose address getHost() returns. Each further socket has a FurtherSocket.
+
+    A subclass makes the sockets. `connection_class` is what it accepts.
     """
 
-    def __init__(
-        self, port: int, factory: Any, backlog: int, interface: str | bytes, reactor: Loop
-    ) -> None:
+    connection_class = Connection
+    is_adopted = False  # whether another process may listen on the same sockets
+
+    def __init__(self, factory: Any, backlog: int, reactor: Loop) -> None:
         super().__init__(reactor, None)
-        self.port = port
         self.factory = factory
         self.backlog = backlog
-        self.interface = (
-            interface.decode("utf-8", "replace") if isinstance(interface, bytes) else interface
-        )
         self.connected = False
         self.disconnected = False
-        self._host: IPv4Address | IPv6Address | None = None
+        self._host: Address | None = None
         self._further: list[FurtherSocket] = []
         self._spare = -1
         self._next_warning = -1.0
         self._rejected = 0  # peers since the last warning
+
+    def bound_sockets(self) -> list[socket.socket]:
+        """Return new listening sockets, one per address. Raises CannotListenError."""
+        raise NotImplementedError
+
+    def cannot_listen(self, error: Exception) -> CannotListenError:
+        """Return the exception that names this port's address, and `error` as the cause."""
+        raise NotImplementedError
+
+    def own_host(self, sock: socket.socket) -> Address | None:
+        """Return the local address of all connections that `sock` accepts; None if they differ."""
+        return from_sockaddr(sock.getsockname())
+
+    def about_to_close(self) -> None:
+        """Remove what a listening socket leaves behind, while it still listens."""
+
+    def close_listening(self, sock: socket.socket) -> None:
+        """Close a listening socket: for all processes, or for this one alone if it is adopted."""
+        if self.is_adopted:
+            sock.close()
+        else:
+            close_socket(sock)
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets, one per address. Accepted sockets inherit their options."""
         listeners = (self, *self._further)
         return [each.socket for each in listeners if each.socket is not None]
 
-    def _apply_limits(self) -> None:
-        for sock in self.sockets():
-            limit_unsent(sock, self.unsent_limit())
-
     def startListening(self) -> None:
         """Bind and listen. May be called again after `stopListening()`.
 
-        Raises CannotListenError if the port cannot be bound or watched. Raises TypeError if `port`
-        is not an int or `interface` is not a str. Raises any exception of the factory's
-        startFactory."""
-        if self.socket is not None:
-            return
-        self.reactor.open()
-        check_number(self.port)
-        try:
-            socks = bound_sockets(self.reactor.system, self.interface, self.port, self.backlog)
-        except (OSError, OverflowError, ValueError) as error:
-            raise CannotListenError(self.interface, self.port, error) from None
+        Raises CannotListenError if the port cannot be bound or watched. Raises TypeError if the
+        address has the wrong type. Raises any exception of the factory's startFactory."""
+        if self.socket is None:
+            self.reactor.open()
+            self.listen_on(self.bound_sockets())
+
+    def listen_on(self, socks: list[socket.socket]) -> None:
+        """Start the factory, and accept connections from these listening sockets.
+
+        Raises the same exceptions as startListening(). The sockets are then closed."""
         try:
             prepare = getattr(self.factory, "prepare_listening", None)
             if prepare is not None:  # a factory of a program need not have it
@@ -126,12 +140,14 @@ class Port(Limits, Listener):
                     prepare(sock)
             self.factory.doStart()
         except BaseException:
-            _close_all(socks)
+            self.about_to_close()
+            for sock in socks:
+                self.close_listening(sock)
             raise
         self.socket = socks[0]
         self.fd = self.socket.fileno()
         self._host = from_sockaddr(self.socket.getsockname())
-        self.own_host = own_host(self.socket)
+        self.own_address = self.own_host(self.socket)
         self._take_spare()
         self.connected, self.disconnected = True, False
         self._further = [FurtherSocket(self, sock) for sock in socks[1:]]
@@ -143,7 +159,7 @@ class Port(Limits, Listener):
                 self.reactor.update_interest(listener)
         except OSError as error:  # the poller cannot watch a socket
             self.connectionLost(None)
-            raise CannotListenError(self.interface, self.port, error) from None
+            raise self.cannot_listen(error) from None
 
     def stopListening(self) -> Deferred[None]:
         """Close the port at once, and return a Deferred that has already fired.
@@ -168,10 +184,11 @@ class Port(Limits, Listener):
         further, self._further = self._further, []
         for listener in further:
             listener.connectionLost(reason)
+        self.about_to_close()
         sock, self.socket = self.socket, None
         self.connected, self.disconnected = False, True
         self.reactor.detach(self)
-        close_socket(sock)
+        self.close_listening(sock)
         self._drop_spare()
         self.factory.doStop()
 
@@ -206,14 +223,12 @@ class Port(Limits, Listener):
                 else:
                     self._rest(listener, error)
                 return
-            self._serve(sock, address, listener.own_host)
+            self._serve(sock, address, listener.own_address)
             if seconds() >= until:
                 return
         listener.batch = min(listener.batch * 2, MAX_ACCEPTED)
 
-    def _serve(
-        self, sock: socket.socket, address: Any, host: IPv4Address | IPv6Address | None
-    ) -> None:
+    def _serve(self, sock: socket.socket, address: Any, host: Address | None) -> None:
         try:
             sock.setblocking(False)
             peer = from_sockaddr(address)
@@ -226,7 +241,7 @@ class Port(Limits, Listener):
             Lingering.take_over(self.reactor, sock)
             sock.close()
             return
-        connection = Connection(self.reactor, sock, peer, self._marks, host=host)
+        connection = self.connection_class(self.reactor, sock, peer, self._marks, host=host)
         connection.start(protocol)
 
     # Without a free descriptor, accept() fails and the peer stays in the kernel's queue. The
@@ -284,7 +299,7 @@ class Port(Limits, Listener):
         self.reactor.unregister(listener)
         self.reactor.call_later_internal(REST_SECONDS, listener.resume_accepting)
 
-    def getHost(self) -> IPv4Address | IPv6Address:
+    def getHost(self) -> Address:
         """Return the address of the first listening socket, with its real port number.
 
         Raises RuntimeError if the port has never listened."""
@@ -296,8 +311,11 @@ class Port(Limits, Listener):
         return f"{self._factory_name()} (port)"
 
     def __repr__(self) -> str:
-        number = self._host.port if self._host is not None else self.port
-        return f"<Port {self.interface or '*'}:{number} of {self._factory_name()}>"
+        return f"<Port {self.shown_address()} of {self._factory_name()}>"
+
+    def shown_address(self) -> str:
+        """Return the address of the port, as people write it."""
+        raise NotImplementedError
 
     def _factory_name(self) -> str:
         """Return the name that the factory gives itself, else that of its class."""
@@ -311,7 +329,7 @@ class FurtherSocket(Listener):
     def __init__(self, port: Port, sock: socket.socket) -> None:
         super().__init__(port.reactor, sock)
         self._port = port
-        self.own_host = own_host(sock)
+        self.own_address = port.own_host(sock)
 
     def doRead(self) -> None:
         self._port.accept_from(self)
@@ -330,103 +348,3 @@ class FurtherSocket(Listener):
 
     def __repr__(self) -> str:
         return f"<further socket of {self._port!r}>"
-
-
-def own_host(sock: socket.socket) -> IPv4Address | IPv6Address | None:
-    """Return the address that `sock` is bound to, or None if it is bound to all addresses.
-
-    All accepted connections have this local address. This saves a getsockname() for each connection
-    in benchmark `churn`."""
-    host = from_sockaddr(sock.getsockname())
-    return None if host.host in ("0.0.0.0", "::") else host
-
-
-def check_number(port: Any) -> None:
-    """Raise TypeError unless `port` is an int. A bool is not accepted."""
-    if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"listenTCP() needs a port number from 0 to 65535 as int, not {port!r}")
-
-
-def bound_sockets(system: System, interface: Any, port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets on all addresses of `interface`, all with the same port number.
-
-    Leaves out addresses that this machine does not have, if at least one other address remains.
-    Raises OSError, OverflowError or ValueError if no address remains, or if the number cannot be
-    bound on one of them."""
-    addresses = _addresses(system, interface)
-    for _ in range(MAX_TRIES):
-        try:
-            return _bind_all(system, addresses, port, backlog)
-        except OSError as error:
-            # The system chose a free number for the first address. Another address may have it in
-            # use: try again with another number.
-            if error.errno != errno.EADDRINUSE or port != 0:
-                raise
-    return _bind_all(system, addresses, port, backlog)
-
-
-def _addresses(system: System, interface: Any) -> list[Any]:
-    if interface is None or interface == "":
-        interface = "0.0.0.0"
-    if not isinstance(interface, str):
-        raise TypeError(f"interface={interface!r} is not valid; give a name or an address as str")
-    try:
-        checked_host(interface)
-    except DNSLookupError as error:
-        raise ValueError(*error.args) from None
-    try:
-        found = system.local_addresses(interface)
-    except socket.gaierror as error:
-        raise lack_of_descriptors() or error from None
-    addresses = ((family, kind, proto, place) for family, kind, proto, _, place in found)
-    return list(dict.fromkeys(addresses))  # /etc/hosts may list an address twice
-
-
-def _bind_all(system: System, addresses: list[Any], port: int, backlog: int) -> list[socket.socket]:
-    socks: list[socket.socket] = []
-    error = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-    try:
-        for address in addresses:
-            try:
-                sock = _bound_socket(system, address, port, backlog, len(addresses) == 1)
-            except OSError as reason:
-                if reason.errno not in _NO_SUCH_ADDRESS:
-                    raise
-                error = reason
-            else:
-                socks.append(sock)
-                port = sock.getsockname()[1]
-        if not socks:
-            raise error
-    except BaseException:
-        _close_all(socks)
-        raise
-    return socks
-
-
-def _bound_socket(
-    system: System, address: Any, port: int, backlog: int, is_only: bool
-) -> socket.socket:
-    family, kind, proto, (host, _, *scope) = address
-    sock = system.listening_socket(family, kind, proto)
-    try:
-        if os.name == "posix":
-            # The number can be bound again while old connections are in TIME_WAIT.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6 and not is_only:
-            # IPv4 has a socket of its own here. "::" as the only address accepts IPv4 too, if the
-            # system allows that.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        sock.bind((host, port, *scope))
-        sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _close_all(socks: list[socket.socket]) -> None:
-    for sock in socks:
-        close_socket(sock)

@@ -7,7 +7,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import IPv4Address, IPv6Address, from_sockaddr
+from minireactor.address import from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket, has_forked
 from minireactor.transports import lifecycle
@@ -15,6 +15,7 @@ from minireactor.transports.closing import Lingering
 from minireactor.transports.lifecycle import CLOSED, OPEN
 
 if TYPE_CHECKING:
+    from minireactor.address import Address
     from minireactor.core.loop import Loop
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -37,8 +38,8 @@ class Endpoint(Handler):
         self,
         reactor: Loop,
         sock: socket.socket,
-        peer: IPv4Address | IPv6Address,
-        host: IPv4Address | IPv6Address | None = None,
+        peer: Address,
+        host: Address | None = None,
     ) -> None:
         super().__init__(sock.fileno())
         self.reactor = reactor
@@ -48,11 +49,11 @@ class Endpoint(Handler):
         self._host = host
         self._state = OPEN
 
-    def getPeer(self) -> IPv4Address | IPv6Address:
+    def getPeer(self) -> Address:
         """Return the peer's numeric address, also after the connection has ended."""
         return self._peer
 
-    def getHost(self) -> IPv4Address | IPv6Address:
+    def getHost(self) -> Address:
         """Return the address of our end, also after the connection has ended."""
         if self._host is None:
             self._host = from_sockaddr(self.socket.getsockname())
@@ -70,18 +71,6 @@ class Endpoint(Handler):
             return type(self).__name__
         prefix = getattr(self.protocol, "logPrefix", None)
         return prefix() if prefix else type(self.protocol).__name__
-
-    def getTcpNoDelay(self) -> bool:
-        return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
-
-    def getTcpKeepAlive(self) -> bool:
-        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
 
     def is_half_closeable(self) -> bool:
         """Return whether the protocol handles the end of each direction by itself."""

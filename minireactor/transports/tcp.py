@@ -19,7 +19,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.address import IPv4Address, IPv6Address
+from minireactor.address import format_address
 from minireactor.core import flow
 from minireactor.core.buffer import Source
 from minireactor.core.events import LOST, MADE
@@ -32,6 +32,7 @@ from minireactor.transports.kernel import UnsentLimit
 from minireactor.transports.lifecycle import CLOSED, CLOSING_SILENT, WRITE_CLOSED
 
 if TYPE_CHECKING:
+    from minireactor.address import Address
     from minireactor.core.loop import Loop
 
 # A connection's share of one loop iteration, in bytes, so that a fast peer starves nobody. The read
@@ -70,10 +71,10 @@ class Connection(Consumer):
         self,
         reactor: Loop,
         sock: socket.socket,
-        peer: IPv4Address | IPv6Address,
+        peer: Address,
         marks: tuple[int, int] = (flow.HIGH, flow.LOW),
         on_lost: Callable[[Failure], None] | None = None,
-        host: IPv4Address | IPv6Address | None = None,
+        host: Address | None = None,
     ) -> None:
         super().__init__(reactor, sock, peer, marks, host)
         self._on_lost = on_lost
@@ -350,4 +351,4 @@ class Connection(Consumer):
             self.reactor.guard(self, on_lost, reason)
 
     def __repr__(self) -> str:
-        return f"<{self.logPrefix()} with {self._peer.host}:{self._peer.port}, {self.state}>"
+        return f"<{self.logPrefix()} with {format_address(self._peer)}, {self.state}>"
