@@ -23,6 +23,9 @@ from minireactor.transports.resolver import Resolver
 
 if TYPE_CHECKING:
     from minireactor.core.poller import Poller
+    from minireactor.transports.port import Port
+    from minireactor.transports.tcp import Connection
+    from minireactor.transports.unix import UNIXConnector, UNIXPort
 
 MAX_THREADS = 10  # of callInThread()
 DRAIN_SECONDS = 1.0  # how long a stopping reactor waits until peers have acknowledged sent data
@@ -223,6 +226,71 @@ class Reactor(Loop):
         connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
+
+    def listenUNIX(
+        self,
+        address: str | bytes,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> UNIXPort:
+        """Listen on the path of a UNIX socket, and return the Port.
+
+        address: a path; an abstract name of Linux begins with a zero byte. A socket file that
+            nobody listens on is replaced. The file is removed when the port stops.
+        mode: the permissions of the file.
+        wantPID: also make the link `address + ".lock"`, which names this process.
+
+        Raises CannotListenError if somebody listens there, or the path cannot be bound."""
+        from minireactor.transports.unix import UNIXPort
+
+        listening = UNIXPort(address, factory, backlog, mode, wantPID, self)
+        listening.startListening()
+        return listening
+
+    def connectUNIX(
+        self,
+        address: str | bytes,
+        factory: Any,
+        timeout: float | None = 30,
+        checkPID: bool = False,
+    ) -> UNIXConnector:
+        """Start to connect to the path of a UNIX socket, and return the Connector.
+
+        timeout: seconds after which the attempt fails, or None.
+        checkPID: fail with BadFileError unless a process holds the lock that `wantPID` makes.
+
+        Every failure is reported by the factory's clientConnectionFailed."""
+        from minireactor.transports.unix import UNIXConnector
+
+        connector = UNIXConnector(address, factory, timeout, checkPID, self)
+        connector.connect()
+        return connector
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Port:
+        """Accept connections from a listening socket that exists already; return the Port.
+
+        The descriptor is duplicated, so the caller may close it. stopListening() closes the
+        duplicate only: other processes go on listening, and the file of a UNIX socket stays.
+
+        Raises UnsupportedAddressFamily if the socket is of another family than `addressFamily`, one
+        of AF_INET, AF_INET6 and AF_UNIX. Raises UnsupportedSocketType if the descriptor is no
+        stream socket that listens."""
+        from minireactor.transports.adopt import adopt_port
+
+        return adopt_port(self, fileDescriptor, addressFamily, factory)
+
+    def adoptStreamConnection(
+        self, fileDescriptor: int, addressFamily: int, factory: Any
+    ) -> Connection | None:
+        """Have `factory` build the protocol of a connected socket; return its transport.
+
+        The descriptor is duplicated, so the caller may close it. Returns None if buildProtocol
+        returns None. Raises the exceptions of adoptStreamPort()."""
+        from minireactor.transports.adopt import adopt_connection
+
+        return adopt_connection(self, fileDescriptor, addressFamily, factory)
 
     def addReader(self, reader: Any) -> None:
         """Call `reader.doRead()` whenever its descriptor is readable, until removeReader()."""

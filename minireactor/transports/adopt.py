@@ -1,0 +1,109 @@
+"""Adopt sockets that somebody else has opened: a parent, a supervisor, or the process before us.
+
+The descriptor is duplicated: the caller keeps its own, and closes it. A socket is non-blocking for
+all processes that share it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from minireactor.address import UNIXAddress, from_sockaddr
+from minireactor.error import UnsupportedAddressFamily, UnsupportedSocketType
+from minireactor.transports.inet import TCPConnection, TCPPort
+from minireactor.transports.unix import UNIXConnection, UNIXPort
+
+if TYPE_CHECKING:
+    from minireactor.core.loop import Loop
+    from minireactor.transports.port import Port
+    from minireactor.transports.tcp import Connection
+
+_UNIX = getattr(socket, "AF_UNIX", None)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, _UNIX)
+
+
+def adopt_port(reactor: Loop, fd: int, family: int, factory: Any) -> Port:
+    """Return a Port that accepts from a listening socket; see Reactor.adoptStreamPort()."""
+    sock = _adopted(fd, family, listens=True)
+    address = from_sockaddr(sock.getsockname())
+    port: Port
+    if isinstance(address, UNIXAddress):
+        port = UNIXPort(address.name or b"", factory, 50, 0o666, False, reactor)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        port = TCPPort(address.port, factory, 50, address.host, reactor)
+    port.is_adopted = True
+    reactor.open()
+    port.listen_on([sock])
+    return port
+
+
+def adopt_connection(reactor: Loop, fd: int, family: int, factory: Any) -> Connection | None:
+    """Return the transport of a connected socket; see Reactor.adoptStreamConnection()."""
+    sock = _adopted(fd, family, listens=False)
+    try:
+        peer = from_sockaddr(sock.getpeername())
+        protocol = factory.buildProtocol(peer)
+    except BaseException:
+        sock.close()
+        raise
+    if protocol is None:
+        sock.close()
+        return None
+    connection: Connection
+    if isinstance(peer, UNIXAddress):
+        connection = UNIXConnection(reactor, sock, peer)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = TCPConnection(reactor, sock, peer)
+    connection.start(protocol)
+    return connection
+
+
+def _adopted(fd: int, family: int, listens: bool) -> socket.socket:
+    if family not in _FAMILIES:
+        raise UnsupportedAddressFamily(f"{family!r}; give AF_INET, AF_INET6 or AF_UNIX")
+    own = -1
+    try:
+        own = os.dup(fd)
+        sock = socket.socket(fileno=own)
+    except OSError as error:
+        if own != -1:
+            os.close(own)
+        raise UnsupportedSocketType(f"descriptor {fd} is no socket: {error.strerror}") from None
+    try:
+        _check(sock, fd, family, listens)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _check(sock: socket.socket, fd: int, family: int, listens: bool) -> None:
+    if sock.family != family:
+        raise UnsupportedAddressFamily(
+            f"descriptor {fd} is a socket of {_name(sock.family)}, not of {_name(family)}"
+        )
+    if sock.type != socket.SOCK_STREAM:
+        raise UnsupportedSocketType(f"descriptor {fd} is no stream socket")
+    if bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) != listens:
+        raise UnsupportedSocketType(
+            f"descriptor {fd} does not listen; call adoptStreamConnection()"
+            if listens
+            else f"descriptor {fd} listens; call adoptStreamPort()"
+        )
+    if not listens:
+        try:
+            sock.getpeername()
+        except OSError:
+            raise UnsupportedSocketType(f"descriptor {fd} is not connected") from None
+
+
+def _name(family: int) -> str:
+    try:
+        return socket.AddressFamily(family).name
+    except ValueError:
+        return f"family {family}"
