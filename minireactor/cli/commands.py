@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import format_address, host_port
+from minireactor.address import format_address, host_port, unix_path
 from minireactor.cli.printer import Printer, flush, print_error
 from minireactor.cli.process import (
     max_connections,
@@ -128,7 +128,10 @@ def _serve(options: argparse.Namespace) -> int:
         on_event=output.event if options.verbose else None,
         **_common_arguments(options, reactor),
     )
-    address = _listen(server, options, options.host, options.port, options.app)
+    host, port = (
+        (options.port, 0) if isinstance(options.port, str) else (options.host, options.port)
+    )
+    address = _listen(server, options, host, port, options.app)
     return _run_server(
         server, options, output, f"{options.app} listening on {format_address(address)}"
     )
@@ -246,6 +249,9 @@ def _is_same_address(listen: tuple[str, int], target: tuple[str, int]) -> bool:
     """Return whether a target is the proxy itself, as far as that is clear without a look-up.
 
     The proxy detects all other such targets when it connects to them."""
+    paths = unix_path(listen[0]), unix_path(target[0])
+    if None not in paths:
+        return paths[0] == paths[1] or _is_same_file(*paths)
     if listen[1] != target[1] or not listen[1]:
         return False
     own, there = _numeric(listen[0]), _numeric(target[0])
@@ -255,6 +261,12 @@ def _is_same_address(listen: tuple[str, int], target: tuple[str, int]) -> bool:
     if there.is_unspecified:
         return own.is_unspecified or own.is_loopback
     return there == own or (own.is_unspecified and there.is_loopback)
+
+
+def _is_same_file(*paths: Any) -> bool:
+    import os.path
+
+    return not any("\0" in path for path in paths) and len(set(map(os.path.realpath, paths))) == 1
 
 
 def _numeric(host: str) -> IPAddress | None:

@@ -15,6 +15,7 @@ from minireactor.address import format_address, host_port
 from minireactor.cli.standard import Input, Output
 from minireactor.error import ConnectionDone
 from minireactor.protocol import ClientFactory, Protocol, connectionDone
+from minireactor.serve.places import connect_to
 from minireactor.streams import RateLimiter, pipe
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Client(Protocol, ClientFactory):
         if options.rate is not None:
             self._sink = pipe(RateLimiter(options.rate, reactor=reactor), output)
         host, port = options.address
-        reactor.connectTCP(host, port, self, options.timeout)
+        connect_to(reactor, host, port, self, options.timeout)
 
     def buildProtocol(self, addr: Any) -> Client:
         return self

@@ -30,6 +30,10 @@ def engine(options: argparse.Namespace) -> Iterator[None]:
     for attribute, option in _CORE_ONLY:
         if getattr(options, attribute, None):
             raise UsageError(f"{command}: {option} needs --engine {CORE}; leave one of them out")
+    places = (options.targets, [options.listen]) if options.command == "proxy" else ()
+    hosts = [getattr(options, "port", ""), *(host for each in places for host, _ in each)]
+    if any(isinstance(host, str) and host.startswith("unix:") for host in hosts):
+        raise UsageError(f"{command}: UNIX sockets need --engine {CORE}; give HOST:PORT instead")
     before = vars(minireactor).get("reactor")
     try:
         minireactor.reactor = Engine(load(name), name)

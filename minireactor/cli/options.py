@@ -95,9 +95,10 @@ def _add_serve(commands: Any) -> None:
     )
     add(
         "--port",
-        type=values.port,
+        type=values.port_or_unix,
         default=1234,
-        help="port number to listen on; 0: any free one (default: %(default)s)",
+        help="port number to listen on; 0: any free one; unix:PATH: a UNIX socket instead "
+        "(default: %(default)s)",
     )
     _add_limits(add, None, None)
     add(
@@ -124,18 +125,18 @@ def _add_proxy(commands: Any) -> None:
     add(
         "listen",
         metavar="LISTEN",
-        type=values.listening_address,
-        help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, or :PORT (of all IPv4 "
-        "addresses of this machine); port 0: any free one",
+        type=values.listening_place,
+        help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, :PORT (of all IPv4 "
+        "addresses of this machine) or unix:PATH; port 0: any free one",
     )
     add(
         "targets",
         metavar="TARGET",
         nargs="+",
         type=values.target_address,
-        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT; if "
-        "one of several targets fails, the next is tried; the failed one is then tried last for "
-        f"{FAILURE_COOLDOWN:g} s",
+        help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT or "
+        "unix:PATH; if one of several targets fails, the next is tried; the failed one is then "
+        f"tried last for {FAILURE_COOLDOWN:g} s",
     )
     add(
         "--balance",
@@ -194,7 +195,7 @@ def _add_connect(commands: Any) -> None:
         "address",
         metavar="[HOST:]PORT",
         type=values.target_address,
-        help="where to connect: PORT (of 127.0.0.1), HOST:PORT or [IPV6]:PORT",
+        help="where to connect: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH",
     )
     slow = parser.add_mutually_exclusive_group()
     slow.add_argument(

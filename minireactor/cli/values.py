@@ -10,6 +10,7 @@ import argparse
 import math
 import re
 
+from minireactor.address import unix_path
 from minireactor.transports.keepalive import MAX_SECONDS
 
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
@@ -102,8 +103,32 @@ def listening_address(text: str) -> tuple[str, int]:
     return name or "0.0.0.0", number
 
 
+def listening_place(text: str) -> tuple[str, int]:
+    """Return what listening_address() returns, or (text, 0) for the address of a UNIX socket."""
+    return unix_place(text) or listening_address(text)
+
+
+def port_or_unix(text: str) -> int | str:
+    """Return a port number, or the address of a UNIX socket as it is."""
+    place = unix_place(text)
+    return port(text) if place is None else place[0]
+
+
+def unix_place(text: str) -> tuple[str, int] | None:
+    """Return (text, 0) if `text` is `unix:PATH` or `unix:@NAME`; None for any other address."""
+    path = unix_path(text)
+    if path is None:
+        return None
+    if path.strip("\0"):
+        return text, 0
+    raise _wrong(text, "give a path too, such as unix:/run/x.sock")
+
+
 def target_address(text: str) -> tuple[str, int]:
-    """Return (host, port)."""
+    """Return (host, port), or (text, 0) for the address of a UNIX socket."""
+    place = unix_place(text)
+    if place is not None:
+        return place
     fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
     name, number = _address(text, fix)
     if name and number:

@@ -31,10 +31,10 @@ def add_views(add: Callable[..., Any]) -> None:
     )
     add(
         "--metrics",
-        type=values.listening_address,
+        type=values.listening_place,
         metavar="[HOST:]PORT",
-        help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1 "
-        "(default: no)",
+        help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1; "
+        "or on unix:PATH (default: no)",
     )
     add(
         "--record",

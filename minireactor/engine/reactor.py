@@ -145,5 +145,10 @@ class Engine(Reactor):
         connecting.connect(self._inner, host, port, timeout)
         return connecting
 
+    def listenUNIX(self, *rest: Any, **more: Any) -> Any:
+        raise EngineError("a small reactor has no UNIX sockets; give HOST:PORT, or --engine core")
+
+    connectUNIX = listenUNIX
+
     def application_handlers(self) -> list[Handler]:
         return []

@@ -3,7 +3,8 @@
 `legs` joins two connections, `factory` makes a proxy of that, and `relay` makes the command. See
 README.md in this folder for how a stalled reader stops a distant writer.
 
-May import `streams`, `internet`, `transports`, `core` and the kit; `relay` imports `serve` too.
+May import `streams`, `internet`, `transports`, `core` and the kit; `relay` and `factory` import
+`serve` too.
 Read first: `legs`, which begins with `join()`.
 """
 

@@ -13,6 +13,7 @@ from minireactor.protocol import ClientFactory, Factory, Protocol
 from minireactor.proxy import hops
 from minireactor.proxy.legs import is_ending, join, keep_urgent_bytes
 from minireactor.proxy.loops import LoopDetector
+from minireactor.serve.places import connect_to
 from minireactor.streams import RateLimiter
 from minireactor.transports.keepalive import set_keepalive
 
@@ -33,6 +34,7 @@ class ProxyFactory(Factory):
     """Join each client of a port to a new connection to `host`, `port`; used with `listenTCP`.
 
     host, port: as for connectTCP; a name is looked up without blocking, and again after some time.
+        Or the address of a UNIX socket and 0, see `serve.places`.
     timeout: seconds for each attempt to connect.
     high, low: the watermarks of the connections to the target in bytes, see setWriteBufferLimits().
         The watermarks of the clients' connections are set at the port that listenTCP returns.
@@ -201,15 +203,17 @@ class Proxy(Protocol):
         self.factory.trying(self)
         # A transport only knows that it has a Loop. The one with ports also connects.
         reactor = cast("Reactor", self.client.reactor)
-        self._connector = reactor.connectTCP(*place, TargetConnector(self), self.factory.timeout)
+        self._connector = connect_to(reactor, *place, TargetConnector(self), self.factory.timeout)
         self._connector.setWriteBufferLimits(*self.factory.marks)
         self._connector.setUnsentLimit(self.factory.unsent)
         self._connector.connect_socket = self._connect_socket
 
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
-        hops.set_ttl(sock, self._ttl, is_ipv6=len(address) == 4)
         keep_urgent_bytes(sock)
+        if not isinstance(address, tuple):  # of a UNIX socket, which has no more options
+            return sock.connect_ex(address)
+        hops.set_ttl(sock, self._ttl, is_ipv6=len(address) == 4)
         if self.factory.keepalive is not None:
             set_keepalive(sock, self.factory.keepalive)
         code = sock.connect_ex(address)

@@ -17,6 +17,7 @@ from minireactor.core import events, flow
 from minireactor.core.slices import Walk
 from minireactor.log import logger
 from minireactor.protocol import Factory
+from minireactor.serve.places import listen_at
 from minireactor.serve.timeouts import Timeouts, still_in
 from minireactor.transports.keepalive import set_keepalive
 from minireactor.transports.port import BACKLOG
@@ -173,6 +174,7 @@ class Server:
     ) -> Address:
         """Begin to serve. Return the address, with the real port number if `port` is 0.
 
+        `host` may be the address of a UNIX socket, with 0 as its port: see `places`.
         `high` and `low` are the high and low watermark of each connection, in bytes, as in
         setWriteBufferLimits().
         Raises CannotListenError if the system refuses the address; a second call may then try
@@ -183,7 +185,7 @@ class Server:
             raise RuntimeError("this Server listens already; make another one for another port")
         self.reactor.add_observer(self._observe)
         try:
-            self.port = self.reactor.listenTCP(port, self._admission, BACKLOG, host)
+            self.port = listen_at(self.reactor, host, port, self._admission, BACKLOG)
         except BaseException:
             self.reactor.remove_observer(self._observe)
             raise

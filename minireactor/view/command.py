@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Callable, Union
 
-from minireactor.address import format_address
+from minireactor.address import format_address, unix_path
 from minireactor.error import CannotListenError
 from minireactor.view.output import UsageError, cannot_listen
 
@@ -39,7 +39,9 @@ def open_views(
         stack.callback(metrics.close)
         with _usage_errors(f"minireactor {options.command}: --metrics"):
             address = metrics.listen(*options.metrics).getHost()
-        lines.append(f"metrics on http://{format_address(address)}/metrics")
+        shown = format_address(address)
+        is_url = unix_path(address.host) is None
+        lines.append(f"metrics on http://{shown}/metrics" if is_url else f"metrics on {shown}")
     # The recorder empties its file, so it opens last: an error of another option must not cost an
     # existing recording.
     if options.record is not None:
@@ -166,6 +168,9 @@ def _run_page(url: str, options: argparse.Namespace) -> None:
 def _nc_arguments(server: Server) -> str:
     """Return the arguments with which `nc` connects to the server from this machine."""
     address = server.port.getHost()  # type: ignore[union-attr]
+    path = unix_path(address.host)
+    if path is not None:
+        return f"-U {shlex.quote(path)}"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     return f"{host} {address.port}"
 

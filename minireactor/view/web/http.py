@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
 from minireactor.protocol import Factory, Protocol
+from minireactor.serve.places import listen_at
 from minireactor.transports.port import BACKLOG
 from minireactor.view.web.request import (
     MAX_HEAD,
@@ -191,10 +192,10 @@ class Site(Factory):
         On a loopback address and without `hosts`, the site answers requests for localhost, for a
         numeric address, or without a Host. Another web site could let its own name resolve to this
         address. Browsers then send that name, and this site rejects the request."""
-        listening = reactor.listenTCP(port, self, BACKLOG, host)
+        listening = listen_at(reactor, host, port, self, BACKLOG)
         self._ports.append(listening)
         own = listening.getHost().host
-        if self.hosts is None and (own.startswith("127.") or own == "::1"):
+        if self.hosts is None and (own.startswith(("127.", "unix:")) or own == "::1"):
             self.hosts = _is_local_or_unnamed
         return listening
 

@@ -1,0 +1,34 @@
+"""Listen and connect at a place, which is a host and a port number, or a UNIX socket.
+
+A place is `(host, port)`. The place of a UNIX socket is `("unix:/run/x.sock", 0)`, or
+`("unix:@name", 0)` for an abstract name of Linux. The commands take such addresses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minireactor.address import unix_path
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+    from minireactor.transports.connector import Connector
+    from minireactor.transports.port import Port
+
+
+def listen_at(reactor: Reactor, host: str, port: int, factory: Any, backlog: int) -> Port:
+    """Return the port of listenTCP() or listenUNIX(). Raises CannotListenError."""
+    path = unix_path(host)
+    if path is None:
+        return reactor.listenTCP(port, factory, backlog, host)
+    return reactor.listenUNIX(path, factory, backlog)
+
+
+def connect_to(
+    reactor: Reactor, host: str, port: int | str, factory: Any, timeout: float | None
+) -> Connector:
+    """Return the connector of connectTCP() or connectUNIX()."""
+    path = unix_path(host)
+    if path is None:
+        return reactor.connectTCP(host, port, factory, timeout)
+    return reactor.connectUNIX(path, factory, timeout)
