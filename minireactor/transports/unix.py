@@ -223,6 +223,7 @@ class UNIXPort(Port):
         self.mode = mode
         self.wantPID = wantPID
         self._file: tuple[int, ...] | None = None  # identifies the file that this port has made
+        self._pid = 0  # of the process that has made it
 
     def bound_sockets(self) -> list[socket.socket]:
         try:
@@ -243,7 +244,7 @@ class UNIXPort(Port):
             sock.setblocking(False)
             sock.bind(path)
             if not path.startswith(b"\0"):
-                self._file = _identity(path)
+                self._file, self._pid = _identity(path), os.getpid()
                 os.chmod(path, self.mode)  # before listen(): until then nobody can connect
             sock.listen(self.backlog)
         except BaseException:
@@ -258,7 +259,7 @@ class UNIXPort(Port):
     def about_to_close(self) -> None:
         """Remove the file, if it is still the one that this port and this process has made."""
         file, self._file = self._file, None
-        if file is None or file[0] != os.getpid():
+        if file is None or self._pid != os.getpid():
             return
         path = os.fsencode(self.port)
         # The port still listens, so no other process takes the file for a stale one and replaces it
@@ -346,9 +347,9 @@ class UNIXAttempt(Attempt):
 
 
 def _identity(path: bytes) -> tuple[int, ...]:
-    """Return what tells this process's file from another one, even if its number is reused."""
+    """Return what tells a file from another one, even if the number of its inode is reused."""
     status = os.lstat(path)
-    return os.getpid(), status.st_dev, status.st_ino, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager
