@@ -279,11 +279,10 @@ def python(code, *arguments, **options):
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env=environment,
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **{"stdin": subprocess.PIPE, **options},
     )
 
 

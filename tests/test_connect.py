@@ -15,12 +15,9 @@ import time
 
 import pytest
 from serve_support import ROOT, Command, read_all, read_line
-from support import IS_PYPY, PATIENCE, pump, reset
+from support import IS_PYPY, PATIENCE, reset
 
-from minireactor import Reactor
 from minireactor.cli.commands import main
-from minireactor.cli.standard import CHUNK, Input, Output
-from minireactor.core import flow
 
 posix = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 ALL_BYTES = bytes(range(256)) * 4096  # 1 MiB: more than all the marks together
@@ -541,115 +538,6 @@ def test_an_output_that_nobody_reads_stops_the_peer(run, peer):
     process.stdin.close()
     process.stdin = None
     assert result(process) == (0, bytes(sent), "")
-
-
-# The two pieces by themselves.
-
-
-@pytest.fixture
-def reactor():
-    reactor = Reactor()
-    yield reactor
-    reactor.close()
-
-
-class Consumer:
-    def __init__(self):
-        self.producer = None
-        self.received = b""
-        self.on_write = lambda: None
-
-    def registerProducer(self, producer, streaming):
-        assert streaming
-        self.producer = producer
-
-    def unregisterProducer(self):
-        self.producer = None
-
-    def write(self, data):
-        self.received += data
-        self.on_write()
-
-
-@posix
-def test_a_paused_input_reads_no_further_than_the_chunk_in_hand(reactor, tmp_path):
-    path = tmp_path / "in"
-    path.write_bytes(ALL_BYTES)
-    fd = os.open(path, os.O_RDONLY)
-    consumer, ends = Consumer(), []
-    source = Input(reactor, fd, ends.append)
-    consumer.on_write = source.pauseProducing
-    source.feed(consumer)
-    pump(reactor, lambda: consumer.received)
-    for count in range(1, len(ALL_BYTES) // CHUNK + 1):
-        assert len(consumer.received) == os.lseek(fd, 0, os.SEEK_CUR) == count * CHUNK
-        source.resumeProducing()
-        pump(reactor, lambda count=count: len(consumer.received) > count * CHUNK or ends)
-    assert (ends, consumer.producer) == ([None], None)
-    assert consumer.received == ALL_BYTES
-    os.close(fd)
-
-
-class Producer:
-    def __init__(self):
-        self.calls = []
-
-    def pauseProducing(self):
-        self.calls.append("pause")
-
-    def resumeProducing(self):
-        self.calls.append("resume")
-
-    def stopProducing(self):
-        self.calls.append("stop")
-
-
-@posix
-def test_an_output_pauses_its_producer_above_high_and_resumes_it_at_low(reactor):
-    to_take, to_write = os.pipe()
-    producer, ends = Producer(), []
-    sink = Output(reactor, to_write, ends.append)
-    sink.registerProducer(producer, True)
-    chunk = bytes(4096)
-    while not producer.calls:  # the pipe takes the first chunks
-        sink.write(chunk)
-        reactor.iterate(0)
-        assert sink._pending <= flow.HIGH + len(chunk)
-    assert producer.calls == ["pause"]
-    for _ in range(flow.HIGH // 4096 + 1 - flow.LOW // 4096):
-        reactor.iterate(0)
-    assert producer.calls == ["pause"]
-    while len(producer.calls) == 1:
-        os.read(to_take, 4096)
-        reactor.iterate(0.001)
-    assert producer.calls == ["pause", "resume"]
-    sink.unregisterProducer()
-    os.set_blocking(to_take, False)
-
-    def is_over():
-        with contextlib.suppress(BlockingIOError):
-            os.read(to_take, 65536)
-        return ends
-
-    pump(reactor, is_over)
-    assert ends == [None]
-    os.close(to_take)
-    os.close(to_write)
-
-
-@posix
-def test_an_output_whose_reader_has_gone_stops_its_producer(reactor):
-    to_take, to_write = os.pipe()
-    os.close(to_take)
-    producer, ends = Producer(), []
-    sink = Output(reactor, to_write, ends.append)
-    sink.registerProducer(producer, True)
-    sink.write(b"data")
-    pump(reactor, lambda: ends)
-    assert producer.calls == ["stop"]
-    assert isinstance(ends[0], BrokenPipeError)
-    sink.write(b"more")  # is dropped
-    os.close(to_write)
 
 
 # With our own servers.

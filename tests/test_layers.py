@@ -20,7 +20,7 @@ LEVELS = [
     {"address", "defer", "error", "failure", "interfaces", "log"},
     {"core"},
     {"protocol", "tiny", "transports"},
-    {"__init__", "basic", "engine", "internet", "streams", "testing"},
+    {"__init__", "basic", "engine", "internet", "stdio", "streams", "testing"},
     {"serve"},
     {"proxy"},
     {"lessons", "view"},

@@ -174,7 +174,7 @@ def _proxy(options: argparse.Namespace) -> int:
 
 def _connect(options: argparse.Namespace) -> int | None:
     from minireactor import reactor
-    from minireactor.cli.connect import FAILED, Client
+    from minireactor.cli.connect import Client
 
     def report(text: str) -> None:
         if options.verbose:
@@ -184,11 +184,7 @@ def _connect(options: argparse.Namespace) -> int | None:
         print_error(f"minireactor connect: {text}")
 
     _set_up_logging()
-    try:
-        client = Client(reactor, options, report, report_error, lambda: _stop(reactor))
-    except RuntimeError as error:  # the system has no thread left
-        report_error(str(error))
-        return FAILED
+    client = Client(reactor, options, report, report_error, lambda: _stop(reactor))
     for number in _STOP_SIGNALS:
         # Shells report 128 + number for a command that this signal has ended: 130 for Ctrl-C.
         set_handler(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
