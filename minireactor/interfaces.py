@@ -298,6 +298,22 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         """Set or clear SO_KEEPALIVE."""
 
 
+class IUNIXTransport(ITransport, Protocol):
+    """A connection over a UNIX socket; see transports.unix.UNIXConnection."""
+
+    def sendFileDescriptor(self, fileDescriptor: int) -> None:
+        """Send a copy of a descriptor with the next byte. Write at least one byte for each."""
+
+
+class IFileDescriptorReceiver(Protocol, metaclass=_Interface):
+    """A protocol that takes descriptors, over a UNIX socket."""
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Take a descriptor, which the protocol has to close.
+
+        Called before the dataReceived of the byte that has carried the descriptor."""
+
+
 class IProtocol(Protocol, metaclass=_Interface):
     """Handles one connection. The grammar of the calls:
 
@@ -528,6 +544,35 @@ class IReactorTCP(Protocol, metaclass=_Interface):
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
         """Return an IConnector that connects. `clientConnectionFailed` reports every failure."""
+
+
+class IReactorUNIX(Protocol, metaclass=_Interface):
+    """Listens and connects on UNIX sockets; see internet.Reactor."""
+
+    def listenUNIX(
+        self,
+        address: str | bytes,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> Any:
+        """Return an IListeningPort. Raises CannotListenError if the path cannot be bound."""
+
+    def connectUNIX(
+        self, address: str | bytes, factory: Any, timeout: float = 30, checkPID: bool = False
+    ) -> Any:
+        """Return an IConnector that connects. `clientConnectionFailed` reports every failure."""
+
+
+class IReactorSocket(Protocol, metaclass=_Interface):
+    """Takes sockets that another program has opened; see internet.Reactor."""
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """Return an IListeningPort that accepts from a duplicate of a listening socket."""
+
+    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """Return the transport of a duplicate of a connected socket."""
 
 
 class IReactorFDSet(Protocol, metaclass=_Interface):

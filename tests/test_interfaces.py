@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 import pytest
 
 from minireactor import basic, interfaces
-from minireactor.address import IPv4Address, IPv6Address
+from minireactor.address import IPv4Address, IPv6Address, UNIXAddress
 from minireactor.core.timers import DelayedCall
 from minireactor.interfaces import (
     IAddress,
@@ -40,6 +40,7 @@ from minireactor.transports.connector import Connector
 from minireactor.transports.inet import TCPConnection
 from minireactor.transports.port import Port
 from minireactor.transports.tcp import Connection
+from minireactor.transports.unix import UNIXConnection
 
 # fmt: off
 NAMES = [
@@ -48,7 +49,8 @@ NAMES = [
     "IAddress", "IDelayedCall", "ILoggingContext", "IFileDescriptor", "IReadDescriptor",
     "IWriteDescriptor", "IReadWriteDescriptor", "IHalfCloseableDescriptor", "IReactorCore",
     "IReactorTime", "IReactorTCP", "IReactorFDSet", "IReactorThreads", "IReactorFromThreads",
-    "IReactorInThreads",
+    "IReactorInThreads", "IUNIXTransport", "IFileDescriptorReceiver", "IReactorUNIX",
+    "IReactorSocket",
 ]
 # fmt: on
 
@@ -83,6 +85,10 @@ ROLES = [
     ("IReactorFDSet", Reactor),
     ("IReactorThreads", Reactor),
     ("IReactorTime", Clock),
+    ("IReactorUNIX", Reactor),
+    ("IReactorSocket", Reactor),
+    ("IUNIXTransport", UNIXConnection),
+    ("IAddress", UNIXAddress),
 ]
 
 

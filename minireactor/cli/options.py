@@ -183,11 +183,11 @@ def _add_proxy(commands: Any) -> None:
 def _add_connect(commands: Any) -> None:
     what = "Connect to a TCP server: standard input to the server, the server to standard output"
     description = (
-        "Connect to a TCP server. Send standard input to it, and write what it sends to standard "
-        "output. When the input ends, the sending direction is closed; reading goes on until the "
-        "server ends. On a terminal, the command ends with the server. Exit status: 0 if both "
-        "directions have ended in order, or if nobody reads the output any more; 1 after an error; "
-        "130 after Ctrl-C."
+        "Connect to a TCP server or a UNIX socket. Send standard input to it, and write what it "
+        "sends to standard output. When the input ends, the sending direction is closed; reading "
+        "goes on until the server ends. On a terminal, the command ends with the server. Exit "
+        "status: 0 if both directions have ended in order, or if nobody reads the output any more; "
+        "1 after an error; 130 after Ctrl-C."
     )
     parser = add_command(commands, "connect", what, "1234 --rate 10K", description=description)
     add = parser.add_argument
