@@ -45,6 +45,12 @@ def ask(engine, closing):
     return serve
 
 
+def test_a_small_reactor_refuses_UNIX_sockets(engine):
+    for method in (engine.listenUNIX, engine.connectUNIX):
+        with pytest.raises(EngineError, match="no UNIX sockets"):
+            method("x.sock", Factory())
+
+
 # Servers.
 
 

@@ -523,6 +523,22 @@ def test_sendFile_sends_a_file(reactor, path, closing, tmp_path):
         assert drain(reactor, client) == b"before" + b"f" * 3_000_000
 
 
+def test_C1_a_megabyte_arrives_fifty_times_out_of_fifty_despite_unread_input(
+    reactor, path, closing
+):
+    class Deaf(Recorder):
+        def connectionMade(self):
+            self.transport.pauseProducing()
+            self.transport.write(b"d" * 1_000_000)
+            self.transport.loseConnection()
+
+    reactor.listenUNIX(path, OneFactory(*[Deaf() for _ in range(50)]))
+    for _ in range(50):
+        client = plain(path, closing)
+        client.sendall(b"unread" * 5000)
+        assert len(drain(reactor, client)) == 1_000_000
+
+
 # Adopted sockets.
 
 
