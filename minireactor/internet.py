@@ -242,6 +242,7 @@ class Reactor(Loop):
         mode: the permissions of the file.
         wantPID: also make the link `address + ".lock"`, which names this process.
 
+        May block for up to a second while another process binds in the same folder.
         Raises CannotListenError if somebody listens there, or the path cannot be bound."""
         from minireactor.transports.unix import UNIXPort
 

@@ -188,6 +188,32 @@ def test_a_second_port_is_in_use_and_leaves_the_first(reactor, path, closing):
     plain(path, closing)
 
 
+def test_a_folder_is_locked_while_a_port_binds_in_it(reactor, path, closing, monkeypatch):
+    import fcntl
+
+    from minireactor.transports import unix
+
+    def is_locked():
+        fd = os.open(".", os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    real, states = unix._remove_stale, []
+
+    def looking(path):
+        states.append(is_locked())
+        real(path)
+
+    monkeypatch.setattr(unix, "_remove_stale", looking)
+    reactor.listenUNIX(path, OneFactory())
+    assert (states, is_locked()) == ([True], False)
+
+
 def test_a_file_that_is_no_socket_stays(reactor, path):
     with open(path, "w") as file:
         file.write("precious")
