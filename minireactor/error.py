@@ -159,6 +159,22 @@ class TimeoutError(UserError):
     MESSAGE = "The connection attempt took longer than its timeout"
 
 
+class ConnectingCancelledError(_Sentence, Exception):
+    """The Deferred of an endpoint's `connect()` was cancelled. `address` is the destination."""
+
+    MESSAGE = "The connection attempt was cancelled"
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        super().__init__(address)
+
+
+class NoProtocol(_Sentence, Exception):
+    """The factory given to an endpoint's `connect()` returned None from buildProtocol."""
+
+    MESSAGE = "The factory has built no protocol, so the connection was closed"
+
+
 class DNSLookupError(_Sentence, OSError):
     """A host name could not be resolved. For a bad host name, this is `reason.value`."""
 
@@ -250,14 +266,6 @@ class ReactorAlreadyRunning(_Sentence, RuntimeError):
 
 
 # --- Names only, for programs ported from Twisted: nothing in this package raises these ---------
-
-
-class ConnectingCancelledError(_Sentence, Exception):
-    MESSAGE = "The connection attempt was cancelled"
-
-    def __init__(self, address: object) -> None:
-        self.address = address
-        super().__init__(address)
 
 
 class AlreadyListened(_Sentence, Exception):

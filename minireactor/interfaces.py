@@ -418,6 +418,20 @@ class IConnector(Protocol, metaclass=_Interface):
 # --- The reactor ----------------------------------------------------------------------------------
 
 
+class IStreamServerEndpoint(Protocol, metaclass=_Interface):
+    """A place to listen at. See `endpoints.servers`."""
+
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+        """Listen, and return a Deferred of the port."""
+
+
+class IStreamClientEndpoint(Protocol, metaclass=_Interface):
+    """A place to connect to. See `endpoints.clients`."""
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """Connect, and return a Deferred of the protocol."""
+
+
 class IDelayedCall(Protocol, metaclass=_Interface):
     """What callLater returns; see core.timers.DelayedCall."""
 

@@ -154,6 +154,17 @@ def test_B3_an_interrupt_goes_through(kind: type[BaseException]) -> None:
         succeed(1).addCallback(interrupt)
 
 
+def test_a_failure_whose_errback_ends_the_program_is_handled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def end(failure: Failure) -> None:
+        raise SystemExit("the end")
+
+    with pytest.raises(SystemExit):
+        fail(ValueError()).addErrback(end)
+    assert errors_logged(caplog) == []
+
+
 class OwnError(BaseException):
     """An exception class of a program that is not an Exception."""
 

@@ -34,6 +34,7 @@ BASES = {
     "BindError": Exception,
     "CannotListenError": error.BindError,
     "AlreadyListened": Exception,
+    "NoProtocol": Exception,
     "NotListeningError": RuntimeError,
     "NotConnectingError": RuntimeError,
     "ConnectInProgressError": Exception,

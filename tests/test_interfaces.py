@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import pytest
 
-from minireactor import basic, interfaces
+from minireactor import basic, endpoints, interfaces
 from minireactor.address import IPv4Address, IPv6Address, UNIXAddress
 from minireactor.core.timers import DelayedCall
 from minireactor.interfaces import (
@@ -50,7 +50,7 @@ NAMES = [
     "IWriteDescriptor", "IReadWriteDescriptor", "IHalfCloseableDescriptor", "IReactorCore",
     "IReactorTime", "IReactorTCP", "IReactorFDSet", "IReactorThreads", "IReactorFromThreads",
     "IReactorInThreads", "IUNIXTransport", "IFileDescriptorReceiver", "IReactorUNIX",
-    "IReactorSocket",
+    "IReactorSocket", "IStreamServerEndpoint", "IStreamClientEndpoint",
 ]
 # fmt: on
 
@@ -77,6 +77,8 @@ ROLES = [
     ("IProtocolFactory", Factory),
     ("IListeningPort", Port),
     ("IConnector", Connector),
+    ("IStreamServerEndpoint", endpoints.TCP4ServerEndpoint),
+    ("IStreamClientEndpoint", endpoints.TCP4ClientEndpoint),
     ("IAddress", IPv4Address),
     ("IAddress", IPv6Address),
     ("IDelayedCall", DelayedCall),

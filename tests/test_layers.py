@@ -20,7 +20,18 @@ LEVELS = [
     {"address", "defer", "error", "failure", "interfaces", "log"},
     {"core"},
     {"protocol", "tiny", "transports"},
-    {"__init__", "basic", "engine", "internet", "stdio", "streams", "testing"},
+    {
+        "__init__",
+        "basic",
+        "coroutines",
+        "endpoints",
+        "engine",
+        "internet",
+        "stdio",
+        "streams",
+        "task",
+        "testing",
+    },
     {"serve"},
     {"proxy"},
     {"lessons", "view"},
@@ -37,11 +48,11 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)
 
 
-# The programs of the lessons are for people to read.
+# The programs of the lessons, and the examples, are for people to read.
 FILES = {
     name_of(path): path
     for path in PACKAGE.rglob("*.py")
-    if not re.search(r"lessons/(build/)?[0-9]", path.as_posix())
+    if not re.search(r"lessons/(build/)?[0-9]|examples/", path.as_posix())
 }
 MODULES = sorted(FILES)
 

@@ -1,20 +1,16 @@
-"""Deferred: a result that comes later, and the callbacks that handle this result.
-
-The class is the small part of Twisted's Deferred that a TCP program uses. Port.stopListening and
-FileSender.beginFileTransfer return a Deferred, and so does `transport.sendFile`. A "before" trigger
-of the reactor may return one.
-"""
+"""Deferred: a result that comes later, and the callbacks that handle this result."""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from minireactor import log
 from minireactor.failure import Failure, safe_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     _Callback = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
     _Pair = tuple[_Callback, _Callback | None]
@@ -24,6 +20,14 @@ _T = TypeVar("_T")
 
 class AlreadyCalledError(Exception):
     """A Deferred has a result already and was given another one."""
+
+
+class CancelledError(Exception):
+    """A Deferred was cancelled: the default failure of `Deferred.cancel`."""
+
+
+class TimeoutError(Exception):
+    """A Deferred had no result in time: the default failure of `Deferred.addTimeout`."""
 
 
 class Deferred(Generic[_T]):
@@ -45,18 +49,31 @@ class Deferred(Generic[_T]):
     All exceptions of a callback are caught, except KeyboardInterrupt and SystemExit. If no errback
     has handled a Failure by the time the Deferred is freed, the Failure is logged once.
 
+    A coroutine gets the result with `await deferred`, see `ensureDeferred`. The Deferred is left
+    with None, as after any callback that returns None.
+
+    canceller: called as `canceller(deferred)` by `cancel()`, to end what would give the result.
+
     called: whether there is a result yet.
     result: the latest result, or the Deferred that the chain waits for. Before there is a result,
         the attribute does not exist.
+    debug: class attribute. If it is true, each new Deferred keeps where it was made, and the log
+        of an unhandled failure says so.
     """
 
+    debug: ClassVar[bool] = False
     called = False
     result: Any
+    _ignores_result = False  # cancelled without a canceller: one result may still come
+    _made = ""  # where, in debug mode
 
-    def __init__(self) -> None:
+    def __init__(self, canceller: Callable[[Deferred[_T]], object] | None = None) -> None:
         # Pairs of callbacks to call, and Deferreds that wait for the result.
         self._steps: deque[_Pair | Deferred[Any]] = deque()
         self._in_callback = False
+        self._canceller = canceller
+        if Deferred.debug:
+            self._made = _calls()
 
     def __repr__(self) -> str:
         state = f"result {safe_repr(self.result)}" if self.called else "no result yet"
@@ -64,7 +81,12 @@ class Deferred(Generic[_T]):
 
     def __del__(self) -> None:
         if self.called and isinstance(self.result, Failure):
-            log.err(self.result, "Unhandled error in Deferred")
+            made = f", which was made by {self._made}" if self._made else ""
+            log.err(self.result, f"Unhandled error in Deferred{made}")
+
+    def __await__(self) -> Generator[Deferred[_T], Any, _T]:
+        result: _T = yield self
+        return result
 
     def callback(self, result: _T | Failure) -> None:
         """Set the result and run the callbacks at once.
@@ -72,6 +94,9 @@ class Deferred(Generic[_T]):
         Raises AlreadyCalledError if there is a result already. Raises TypeError if `result` is a
         Deferred."""
         if self.called:
+            if self._ignores_result:
+                self._ignores_result = False
+                return
             raise AlreadyCalledError(
                 f"{safe_repr(self)} cannot take {safe_repr(result)}; give only one result"
             )
@@ -81,6 +106,7 @@ class Deferred(Generic[_T]):
             )
         self.called = True
         self.result = result
+        self._canceller = None  # it mostly refers to this Deferred: a cycle
         self._run()
 
     def errback(self, fail: Failure | BaseException | None = None) -> None:
@@ -88,6 +114,48 @@ class Deferred(Generic[_T]):
 
         fail: a Failure, an exception, or None for the exception that is being handled."""
         self.callback(_as_failure(fail))
+
+    def cancel(self) -> None:
+        """End the wait for the result: call the canceller, then fail with CancelledError.
+
+        The canceller may give another result itself. Without a canceller, one later callback() or
+        errback() is ignored. If the chain waits for another Deferred, that one is cancelled. Does
+        nothing if there is a result."""
+        if not self.called:
+            if self._canceller is None:
+                self._ignores_result = True
+            else:
+                self._canceller(self)
+            if not self.called:
+                self.errback(CancelledError())
+        elif isinstance(self.result, Deferred):
+            self.result.cancel()
+
+    def addTimeout(
+        self,
+        timeout: float,
+        clock: Any,
+        onTimeoutCancel: Callable[[Any, float], Any] | None = None,
+    ) -> Deferred[Any]:
+        """Cancel this Deferred unless it has a result within `timeout` seconds; return self.
+
+        clock: the reactor, or another object with callLater().
+        onTimeoutCancel: called as `onTimeoutCancel(result, timeout)` after the cancelling; returns
+            the result. By default a CancelledError becomes a TimeoutError."""
+        timed_out = False
+
+        def time_out() -> None:
+            nonlocal timed_out
+            timed_out = True
+            self.cancel()
+
+        def convert(result: Any) -> Any:
+            if call.active():
+                call.cancel()
+            return (onTimeoutCancel or _timed_out)(result, timeout) if timed_out else result
+
+        call = clock.callLater(timeout, time_out)
+        return self.addBoth(convert)
 
     def addCallbacks(
         self,
@@ -125,6 +193,10 @@ class Deferred(Generic[_T]):
         """Call `callback(result, *args, **kwargs)` with any result; return self."""
         return self.addCallbacks(callback, callback, args, kwargs, args, kwargs)
 
+    def chainDeferred(self, d: Deferred[Any]) -> Deferred[Any]:
+        """Give the result to `d`, which takes no other result; return self."""
+        return self.addCallbacks(d.callback, d.errback)
+
     def _run(self) -> None:
         # A stack instead of recursion: a chain of Deferreds may exceed the recursion limit.
         ready: list[Deferred[Any]] = [self]
@@ -161,9 +233,10 @@ class Deferred(Generic[_T]):
                     f"{safe_repr(function)} returned the Deferred that it is a callback of"
                 )
         except (KeyboardInterrupt, SystemExit):
+            self.result = None  # a failure that ends the program this way is handled
             raise
-        except BaseException:
-            result = Failure()
+        except BaseException as error:
+            result = without_caller(error)
         finally:
             self._in_callback = False
         self.result = result
@@ -192,9 +265,48 @@ def fail(result: Failure | BaseException | None = None) -> Deferred[Any]:
     return deferred
 
 
+def execute(callable: Callable[..., _T], *args: Any, **kwargs: Any) -> Deferred[_T]:
+    """Call `callable` and return a Deferred with its result, or with its exception."""
+    try:
+        result = callable(*args, **kwargs)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        return fail()
+    return succeed(result)
+
+
 def _as_failure(fail: Failure | BaseException | None) -> Failure:
     return fail if isinstance(fail, Failure) else Failure(fail)
 
 
+def without_caller(error: BaseException) -> Failure:
+    """Return a Failure for `error`, which the caller has caught, without the caller's frame.
+
+    The frame refers to the Deferred. Without it there is no cycle, so an unhandled failure is
+    logged as soon as nobody has the Deferred any more."""
+    at = error.__traceback__
+    return Failure(error.with_traceback(at.tb_next or at if at else None))
+
+
 def _pass_on(result: _T) -> _T:
     return result
+
+
+def _timed_out(result: Any, timeout: float) -> Any:
+    if isinstance(result, Failure):
+        result.trap(CancelledError)
+        raise TimeoutError(f"no result within {timeout} seconds")
+    return result
+
+
+def _calls() -> str:
+    """Return the latest three calls outside this package, as `file:line in name`."""
+    package = __name__.rpartition(".")[0]
+    found: list[str] = []
+    at: Any = sys._getframe(1)
+    while at is not None and len(found) < 3:
+        if not at.f_globals.get("__name__", "").startswith(package):
+            found.append(f"{at.f_code.co_filename}:{at.f_lineno} in {at.f_code.co_name}")
+        at = at.f_back
+    return ", called by ".join(found)

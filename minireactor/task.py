@@ -1,0 +1,209 @@
+"""Work over time: a call that repeats, a call that comes later, a program that is one coroutine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor import log
+from minireactor.core.timers import DelayedCall, checked_delay
+from minireactor.defer import Deferred, maybeDeferred
+from minireactor.error import ReactorNotRunning
+from minireactor.failure import Failure
+from minireactor.testing import Clock as Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+__all__ = ["Clock", "LoopingCall", "deferLater", "react"]
+
+
+class LoopingCall:
+    """Calls `f(*a, **kw)` again and again, at whole multiples of the interval after the start.
+
+    Times do not drift: a late call does not delay the calls after it. Times that have passed while
+    a call was late or still running are skipped. If `f` returns a Deferred or a coroutine, the next
+    call waits for its result.
+
+    clock: the reactor, or any object with callLater() and seconds(); set it before start().
+    running: whether start() was called, and stop() was not.
+    interval: in seconds, as given to start(). 0 calls in each loop iteration.
+    """
+
+    clock: Any = None
+    running = False
+    interval: float | None = None
+
+    def __init__(self, f: Callable[..., Any], *a: Any, **kw: Any) -> None:
+        self.f = f
+        self.a = a
+        self.kw = kw
+        self.starttime: float | None = None
+        self.call: DelayedCall | None = None
+        self._deferred: Deferred[LoopingCall] | None = None
+        self._due = 0  # which multiple of the interval the latest or next call stands for
+        self._counted = 0  # which multiple the count of withCount() has reached
+
+    @classmethod
+    def withCount(cls, countCallable: Callable[[int], Any]) -> LoopingCall:
+        """Return a LoopingCall of `countCallable(count)`.
+
+        `count` is the number of intervals since the last call: more than 1 if some were skipped.
+        The first call at the start gets 1."""
+
+        def call() -> Any:
+            count, looping._counted = looping._due - looping._counted, looping._due
+            return countCallable(count if looping.interval else 1)
+
+        looping = cls(call)  # call() finds it by this name
+        return looping
+
+    @property
+    def deferred(self) -> Deferred[LoopingCall] | None:
+        """The Deferred that start() returned, or None if the loop does not run."""
+        return self._deferred
+
+    def start(self, interval: float, now: bool = True) -> Deferred[LoopingCall]:
+        """Start the calls: at once if `now`, else after the first interval.
+
+        Returns a Deferred. After stop(), its result is this object. If a call fails, the loop ends
+        and the Deferred has that failure. Raises ValueError if `interval` is negative or NaN, and
+        RuntimeError if the loop runs already."""
+        if self.running or self._deferred is not None:
+            raise RuntimeError(f"{self!r} runs already; call stop() first")
+        self.interval = checked_delay(interval)
+        if self.clock is None:
+            from minireactor import reactor
+
+            self.clock = reactor
+        self.running = True
+        deferred = self._deferred = Deferred[LoopingCall]()
+        self.starttime = self.clock.seconds()
+        self._due = 0
+        self._counted = -1 if now else 0
+        if now:
+            self()
+        else:
+            self._schedule()
+        return deferred
+
+    def stop(self) -> None:
+        """End the loop; a call that still runs is waited for.
+
+        Raises RuntimeError if the loop does not run."""
+        if not self.running:
+            raise RuntimeError(f"{self!r} is not running; call start() first")
+        self.running = False
+        if self.call is not None:
+            self.call.cancel()
+            self.call = None
+            self._end(self)
+
+    def reset(self) -> None:
+        """Start the intervals anew: the next call comes one interval from now.
+
+        Raises RuntimeError if the loop does not run."""
+        if not self.running:
+            raise RuntimeError(f"{self!r} is not running; call start() first")
+        if self.call is not None:
+            self.call.cancel()
+            self.call = None
+            self.starttime = self.clock.seconds()
+            self._due = self._counted = 0
+            self._schedule()
+
+    def __call__(self) -> None:
+        self.call = None
+        self._due = max(self._due, self._intervals())
+        called = maybeDeferred(self.f, *self.a, **self.kw)
+        called.addCallbacks(self._called, self._failed)
+
+    def _called(self, result: Any) -> None:
+        if self.running:
+            self._schedule()
+        else:
+            self._end(self)
+
+    def _failed(self, failure: Failure) -> None:
+        self.running = False
+        self._end(failure)
+
+    def _schedule(self) -> None:
+        assert self.interval is not None and self.starttime is not None
+        now = self.clock.seconds()
+        delay = 0.0
+        if self.interval:
+            # At least the next multiple: by rounding, a call may seem to come before its time.
+            self._due = max(self._due, self._intervals()) + 1
+            delay = max(0.0, self.starttime + self._due * self.interval - now)
+        self.call = self.clock.callLater(delay, self)
+
+    def _intervals(self) -> int:
+        """Return how many whole intervals have passed since the start."""
+        assert self.starttime is not None
+        passed: float = self.clock.seconds() - self.starttime
+        return int(passed / self.interval) if self.interval else 0
+
+    def _end(self, result: LoopingCall | Failure) -> None:
+        deferred, self._deferred = self._deferred, None
+        assert deferred is not None
+        deferred.callback(result)
+
+    def __repr__(self) -> str:
+        name = getattr(self.f, "__qualname__", repr(self.f))
+        return f"LoopingCall<{self.interval!r}>({name}, *{self.a!r}, **{self.kw!r})"
+
+
+def deferLater(
+    clock: Any, delay: float, callable: Callable[..., Any] | None = None, *args: Any, **kw: Any
+) -> Deferred[Any]:
+    """Return a Deferred of `callable(*args, **kw)`, which is called after `delay` seconds.
+
+    Without `callable`, the result is None: `await deferLater(reactor, 1)` waits a second.
+    Cancelling the Deferred cancels the call."""
+    call: DelayedCall
+
+    def cancel(_: Deferred[Any]) -> None:
+        if call.active():
+            call.cancel()
+
+    def start(_: None) -> Any:
+        return None if callable is None else callable(*args, **kw)
+
+    deferred: Deferred[Any] = Deferred(cancel)
+    deferred.addCallback(start)
+    call = clock.callLater(delay, deferred.callback, None)
+    return deferred
+
+
+def react(main: Callable[..., Any], argv: Sequence[Any] = (), _reactor: Any = None) -> NoReturn:
+    """Run `main(reactor, *argv)`, an `async def` function, as the whole program.
+
+    `main` may also return a Deferred. The reactor runs until the result of `main` is there, or
+    until the reactor is stopped. Then the process exits: with status 0, or 1 after a failure, which
+    is logged. A SystemExit is obeyed."""
+    if _reactor is None:
+        from minireactor import reactor as _reactor
+    reactor = _reactor
+    code: Any = 0
+
+    def note(result: Any) -> None:
+        nonlocal code
+        if isinstance(result, Failure):
+            if isinstance(result.value, SystemExit):
+                code = result.value.code
+            else:
+                code = 1
+                log.err(result, "The main function failed")
+        reactor.callWhenRunning(stop)
+
+    def stop() -> None:
+        try:
+            reactor.stop()
+        except ReactorNotRunning:
+            pass  # it is being stopped
+
+    maybeDeferred(main, reactor, *argv).addBoth(note)
+    reactor.run()
+    sys.exit(code)
