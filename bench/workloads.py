@@ -487,7 +487,7 @@ WORKLOADS: Sequence[Workload] = (
         "chunks",
         {"amount": 32_768, "warm": 512, "size": 65_536},
         {"amount": 3_072, "warm": 64, "size": 65_536},
-        without=("streams",),  # they would do the same as in bulk-out-push
+        without=("streams", "coroutines"),  # they would do the same as in bulk-out-push
     ),
     Workload(
         "bulk-in",
@@ -596,7 +596,7 @@ WORKLOADS: Sequence[Workload] = (
         "timers",
         app_full={"count": 100_000},
         app_quick={"count": 50_000},
-        without=("streams",),  # they would use asyncio's calls
+        without=("streams", "coroutines"),  # they would use asyncio's calls
     ),
     Workload(
         "idle-memory",

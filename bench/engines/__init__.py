@@ -80,6 +80,12 @@ ENGINES: Sequence[Engine] = (
         "import bench.engines.streams_style as server; server.main()",
         proxy="import bench.engines.proxies as proxy; proxy.streams()",
     ),
+    Engine(
+        "coroutines",
+        "minireactor coroutines",
+        "import bench.engines.coroutine_style as server; server.main()",
+        "minireactor",
+    ),
     Engine("raw", "raw", "import bench.engines.raw_style as server; server.main()"),
     # The same server as minireactor's.
     Engine(

@@ -41,7 +41,7 @@ def twisted() -> None:
 def streams() -> None:
     import asyncio
 
-    from bench.engines.streams_style import MAX_READ
+    from bench.engines.coroutine_apps import MAX_READ
 
     port, target = _arguments()
 
