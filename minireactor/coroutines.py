@@ -173,7 +173,8 @@ class StreamWriter:
     def write(self, data: Any) -> None:
         """Queue bytes, as `transport.write()` does.
 
-        Above the high mark, the coroutine that calls is paused: it waits at its next read."""
+        Above the high mark, the coroutine that calls is paused: it waits at its next read. So a
+        coroutine that sends much before it reads the answers needs another one that reads."""
         self.transport.write(data)
         if self._is_paused:
             task = running_task()

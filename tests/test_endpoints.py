@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 
 import pytest
 from support import OneFactory, Recorder, iterations, next_timer, open_descriptors, pump
 
-from minireactor import endpoints, error
-from minireactor.defer import Deferred
+from minireactor import Reactor, coroutines, endpoints, error
+from minireactor.coroutines import StreamFactory
+from minireactor.defer import Deferred, ensureDeferred
 from minireactor.endpoints import clientFromString, connectProtocol, serverFromString
 from minireactor.failure import Failure
 from minireactor.protocol import Factory, Protocol
@@ -344,7 +347,79 @@ def test_quoteStringArgument_makes_any_text_one_value():
     assert connecting(description)[1] == path
 
 
-# TLS.
+# UNIX sockets and TLS, over sockets.
+
+NEEDS_UNIX = pytest.mark.skipif(
+    not hasattr(Reactor, "listenUNIX"), reason="the reactor has no UNIX sockets"
+)
+NEEDS_TLS = pytest.mark.skipif(
+    not hasattr(Reactor, "listenSSL") or not shutil.which("openssl"),
+    reason="the reactor has no TLS, or there is no openssl program",
+)
+
+
+async def ask(endpoint, line):
+    """Return what a server answers to a line."""
+    reader, writer = await coroutines.connect(endpoint)
+    writer.write(line)
+    answer = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def answer(reader, writer):
+    async for line in reader:
+        writer.write(line.upper())
+
+
+@NEEDS_UNIX
+def test_UNIX_endpoints_talk(reactor, tmp_path):
+    place = f"unix:{endpoints.quoteStringArgument(str(tmp_path / 'a:b.sock'))}"
+    serverFromString(reactor, place).listen(StreamFactory(answer))
+    asked = ensureDeferred(ask(clientFromString(reactor, place), b"hello\n"))
+    assert outcome(reactor, asked) == b"HELLO\n"
+
+
+@NEEDS_UNIX
+def test_a_listening_socket_of_systemd_is_served(reactor, monkeypatch, closing):
+    listener = closing(socket.create_server(("127.0.0.1", 0)))
+    monkeypatch.setattr(endpoints.strings, "FIRST_SYSTEMD_FD", listener.fileno())
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    serverFromString(reactor, "systemd:INET:index=0").listen(StreamFactory(answer))
+    endpoint = endpoints.TCP4ClientEndpoint(reactor, *listener.getsockname())
+    assert outcome(reactor, ensureDeferred(ask(endpoint, b"hello\n"))) == b"HELLO\n"
+
+
+@NEEDS_TLS
+def test_TLS_endpoints_talk_and_verify(reactor, tmp_path):
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    key, certificate = tmp_path / "key.pem", roots / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    listening = serverFromString(reactor, f"tls:0:{key}:{certificate}:127.0.0.1")
+    number = listening.listen(StreamFactory(answer)).result.getHost().port
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate)
+    through = endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+    for endpoint in (
+        endpoints.SSL4ClientEndpoint(reactor, "localhost", number, context),
+        endpoints.wrapClientTLS(context, through, "localhost"),
+        clientFromString(reactor, f"ssl:localhost:{number}:caCertsDir={roots}"),
+    ):
+        assert outcome(reactor, ensureDeferred(ask(endpoint, b"hello\n"))) == b"HELLO\n"
+    unknown = clientFromString(reactor, f"tls:localhost:{number}")
+    failed = outcome(reactor, ensureDeferred(ask(unknown, b"hello\n")))
+    assert isinstance(failed, error.ConnectionLost)
 
 
 class TLSTransport:

@@ -380,4 +380,5 @@ def test_tls_echo(request, start, tmp_path):
         check=True,
         capture_output=True,
     )
-    assert start("tls_echo", certificate, key, roots).result()[:2] == (0, "hello by TLS\n")
+    expected = "hello by TLS\nthe end of a client\n"
+    assert start("tls_echo", certificate, key, roots).result()[:2] == (0, expected)

@@ -244,14 +244,14 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
 
 
 def _load_roots(context: ssl.SSLContext, roots: str) -> None:
-    try:
-        files = [roots]
-        if os.path.isdir(roots):
-            files = [entry.path for entry in os.scandir(roots) if entry.name.endswith(".pem")]
-        for file in files:
+    files = [roots]
+    if os.path.isdir(roots):
+        files = [entry.path for entry in os.scandir(roots) if entry.name.endswith(".pem")]
+    for file in files:
+        try:
             context.load_verify_locations(file)
-    except OSError as error:
-        raise ValueError(f"the authorities in {roots!r} cannot be used: {error}") from None
+        except OSError as error:
+            raise ValueError(f"the authorities in {file!r} cannot be used: {error}") from None
 
 
 def _unix_client(reactor: Any, values: _Values) -> Any:
