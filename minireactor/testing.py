@@ -3,6 +3,8 @@
     clock = Clock()                        # callLater() and seconds(); clock.advance(5)
     transport = connected(MyProtocol())    # makeConnection() on a transport in memory
     StrictPushProducer(transport, chunks)  # raises if a call breaks the contract
+    network = Network(seed)                # hosts, links, virtual time and faults: `simulation`
+    simulate(scenario, seeds=1000)         # a scenario on many networks
 
 The test plays the part of the reactor. It calls `protocol.dataReceived(data)`. It calls
 `producer.resumeProducing()` where a connection would. It checks `transport.value()`.
@@ -446,3 +448,16 @@ class StrictPullProducer(_StrictProducer):
             self.unregister()
         elif chunk is not None and self.state == _FLOWING:
             self.write(chunk)
+
+
+def __getattr__(name: str) -> Any:
+    """Load the simulated network when it is first used: most tests do not need it."""
+    if name == "simulate":
+        from minireactor.simulation.runner import simulate
+
+        return simulate
+    if name in ("Network", "SimulationError"):
+        from minireactor.simulation import network
+
+        return getattr(network, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

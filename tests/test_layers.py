@@ -27,6 +27,7 @@ LEVELS = [
         "endpoints",
         "engine",
         "internet",
+        "simulation",
         "stdio",
         "streams",
         "task",

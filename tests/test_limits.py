@@ -22,7 +22,7 @@ from minireactor.transports.kernel import (
 
 K = 1024
 
-has_limit = pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
+has_limit = pytest.mark.skipif(queues.NOTSENT_LOWAT is None, reason="the system has no such limit")
 
 
 @pytest.fixture

@@ -663,7 +663,7 @@ def test_outgoing_connections_are_watched_too(reactor, closing):
     }
 
 
-@pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
+@pytest.mark.skipif(queues.NOTSENT_LOWAT is None, reason="the system has no such limit")
 def test_T6_a_row_has_the_kernels_unsent_limit(reactor, closing):
     monitor = closing(Monitor(reactor))
     protocol, client = served(reactor)

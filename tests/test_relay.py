@@ -783,7 +783,7 @@ def test_stopping_closes_clients_without_a_target(timed, start, come, closing):
     assert timed.getDelayedCalls() == []
 
 
-@pytest.mark.skipif(queues._OPTION is None, reason="the system has no such limit")
+@pytest.mark.skipif(queues.NOTSENT_LOWAT is None, reason="the system has no such limit")
 @pytest.mark.parametrize("unsent, expected", [(None, 32 * 1024), (50_000, 50_000), (0, 0)])
 def test_T6_both_sides_have_the_limit_of_the_kernel(reactor, closing, unsent, expected):
     target = reactor.listenTCP(0, OneFactory(), interface="127.0.0.1")

@@ -25,7 +25,7 @@ except ImportError:  # Windows
 
 
 # The option's number; None if the system has no such option. Some builds of Python lack the name.
-_OPTION: int | None = getattr(
+NOTSENT_LOWAT: int | None = getattr(
     socket, "TCP_NOTSENT_LOWAT", {"linux": 25, "darwin": 0x201}.get(sys.platform)
 )
 _UNLIMITED = 2**31 - 1  # bytes
@@ -48,8 +48,8 @@ def limit_unsent(sock: socket.socket, limit: int) -> None:
     Accepted connections inherit the limit of a listening socket. Does nothing if the system has no
     such limit, or if the socket is closed or not TCP."""
     try:
-        if _OPTION is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _OPTION, min(limit or _UNLIMITED, _UNLIMITED))
+        if NOTSENT_LOWAT is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, min(limit or _UNLIMITED, _UNLIMITED))
     except OSError:
         pass  # the socket is closed, or not TCP
 
@@ -57,7 +57,7 @@ def limit_unsent(sock: socket.socket, limit: int) -> None:
 def unsent_limit(sock: socket.socket) -> int:
     """Return the unsent limit in force for `sock`, in bytes; 0 if there is none."""
     try:
-        limit = 0 if _OPTION is None else sock.getsockopt(socket.IPPROTO_TCP, _OPTION)
+        limit = 0 if NOTSENT_LOWAT is None else sock.getsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT)
     except OSError:
         return 0
     return 0 if limit in (-1, _UNLIMITED) else limit

@@ -87,6 +87,10 @@ class FileSource(Source):
             raise self._why
         return sent
 
+    def rest(self) -> bytes:
+        """Return the bytes that are left, read all at once: for checks of what is sent."""
+        return _read(self._file.fileno(), self._offset + self.size - self.left, self.left)
+
     def _is_readable_at(self, offset: int) -> bool:
         try:
             return bool(_read(self._file.fileno(), offset, 1))
