@@ -24,6 +24,8 @@ from support import (
 )
 
 from minireactor import Reactor
+from minireactor.protocol import ClientFactory, Factory, Protocol
+from minireactor.testing import Network, StrictPushProducer
 from minireactor.transports import closing as linger
 from minireactor.transports import kernel as queues
 from minireactor.transports.closing import Lingering
@@ -352,3 +354,38 @@ def test_sockets_of_another_reactor_are_not_reclaimed(reactor, closing):
     assert len(lingering(reactor)) == 1
     assert Lingering.reclaim(reactor, 100)
     assert not lingering(reactor)
+
+
+def test_C1_a_peer_that_writes_before_it_reads_gets_all_that_was_written_before_the_close():
+    class Answering(Protocol):
+        def connectionMade(self):
+            self.transport.write(bytes(2_000_000))
+            self.transport.loseConnection()
+
+        def dataReceived(self, data):
+            raise AssertionError("R3: nothing is delivered after loseConnection()")
+
+    class WritingFirst(Protocol):
+        got = 0
+
+        def connectionMade(self):
+            self.transport.pauseProducing()
+            # Each direction is larger than all buffers: both sides wait unless one is read.
+            producer = StrictPushProducer(self.transport, [bytes(50_000)] * 40)
+            unregister = producer.unregister
+            producer.unregister = lambda: (unregister(), self.transport.resumeProducing())
+            producer.start()
+
+        def dataReceived(self, data):
+            self.got += len(data)
+
+    network = Network(seed=1)
+    factory = ClientFactory.forProtocol(WritingFirst)
+    protocols = []
+    factory.buildProtocol = lambda addr: protocols.append(WritingFirst()) or protocols[-1]
+    network.host("a").listenTCP(80, Factory.forProtocol(Answering))
+    network.host("b").connectTCP("a", 80, factory)
+    network.run(20)
+    network.finish()
+    network.close()
+    assert protocols[0].got == 2_000_000

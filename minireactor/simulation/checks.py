@@ -8,7 +8,7 @@ For each connection, by the ids of the rules in `core/README.md`:
     E3, E8  one stopProducing(), one connectionLost()
     E5, E7  an orderly end waits for all bytes and for the producer
     C1      a close destroys no byte that the peer would have read
-    R1, R3  nothing is read while reading is paused, or after loseConnection()
+    R1      nothing is read while reading is paused
     memory  a producer that is paused does not go on to write
 
 For each host: no ready socket waits for long (T5), the loop does not spin, and no exception is
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.core import events, flow
 from minireactor.core.buffer import as_bytes
+from minireactor.core.poller import WRITE
 from minireactor.error import ConnectionDone
 from minireactor.transports.sendfile import FileSource
 from minireactor.transports.tcp import Connection
@@ -186,9 +187,13 @@ class Watched:
         self._is_look_due = False
         connection = self.connection
         host: Any = connection.reactor
+        end = self._end()
         waits = self.flow is _PAUSED or (self.flow is _PULL and self._has_written)
-        if not waits or connection.pending > connection.marks[1] or connection.write_ended:
+        if not waits or connection.write_ended or connection.pending > connection.marks[1]:
             self._is_low = False
+            return
+        if connection.pending and end is not None and not end.ready() & WRITE:
+            self._is_low = False  # the kernel is full; the flush that follows will call
             return
         if host.frozen or not host.is_on:
             self._is_low = False
@@ -202,12 +207,8 @@ class Watched:
 
     def reads(self) -> None:
         """Check that the program wants input now."""
-        connection = self.connection
-        if not self.lingers:
-            if connection.disconnecting:
-                self.fail("R3: a read after loseConnection()")
-            elif not connection.reading:
-                self.fail("R1: a read while reading is paused")
+        if not (self.lingers or self.connection.reading):
+            self.fail("R1: a read while reading is paused")
 
     def write_side_ends(self) -> None:
         """Check shutdown(): it must follow the last byte, unless the connection has failed."""
@@ -238,6 +239,8 @@ class Watched:
         if self.lost:
             self.fail("E8: a second connectionLost()")
         self.lost = True
+        if self.flow in (_FLOWING, _PAUSED, _PULL):
+            self.fail("E3: no stopProducing() for the producer of a lost connection")
         in_order = reason is not None and reason.check(ConnectionDone)
         if in_order and self.connection.disconnecting:
             if self.expected:
@@ -288,9 +291,7 @@ class Checker:
     def thawed(self, host: Host) -> None:
         """Start the time anew that a ready socket may wait."""
         for sock in host.system.open.values():
-            seen = getattr(sock, "end", None) or sock
-            if hasattr(seen, "ready_since"):
-                seen.ready_since = -1.0
+            (getattr(sock, "end", None) or sock).ready_since = -1.0
 
     def vanished(self, host: Host) -> None:
         """Forget the connections of a host without power."""

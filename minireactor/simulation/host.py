@@ -113,6 +113,12 @@ class _Spare:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.ready_since = -1.0
+
+
+def seen(sock: Any) -> Any:
+    """Return what has the `ready_since` of a socket: its end, if it has one."""
+    return getattr(sock, "end", None) or sock
 
 
 class VirtualPoller:
@@ -129,8 +135,10 @@ class VirtualPoller:
     def watch(self, fd: int, events: int, before: int | None) -> None:
         self._host.spend(0)
         self._host.progressed = True
-        if fd not in self._host.system.open:
+        sock = self._host.system.open.get(fd)
+        if sock is None:
             raise failure(errno.EBADF)
+        seen(sock).ready_since = -1.0
         self._masks[fd] = events
         self._maybe[fd] = None
 
@@ -161,13 +169,14 @@ class VirtualPoller:
             events = sock.ready() & (self._masks[fd] | HANGUP)
             if not events:
                 idle.append(fd)
+                seen(sock).ready_since = -1.0
                 continue
             ready.append((fd, events))
             # A ready socket must be used soon, whatever else the host has to do: rule T5.
-            seen = getattr(sock, "end", None) or sock
-            if seen.ready_since < 0:
-                seen.ready_since = now
-            elif now - seen.ready_since > STARVED_SECONDS:
+            watched = seen(sock)
+            if watched.ready_since < 0:
+                watched.ready_since = now
+            elif now - watched.ready_since > STARVED_SECONDS:
                 host.network.fail(f"T5: {sock!r} of {host.name} is ready, but not served")
         for fd in idle:
             del self._maybe[fd]
@@ -292,6 +301,10 @@ class Host(Reactor):
         if self.is_on:
             self.call_soon(f, *args)
             self.wake()
+
+    def run_calls(self) -> None:
+        """Make the calls that are due at the end, after close()."""
+        self._run_soon()
 
     def wake(self, when: float | None = None) -> None:
         """Let the next iteration begin at `when`, or now; earlier if one is due earlier."""

@@ -71,6 +71,7 @@ class Network:
         self.faults = Faults(self.chance)
         self.checker = Checker(self, check)
         self.hosts: dict[str, Host] = {}
+        self._all_hosts: list[Host] = []  # with those that have vanished
         self.current: Host | None = None  # whose program runs now
         self.calm = False
         self._steps = steps
@@ -95,8 +96,13 @@ class Network:
             address = f"10.0.{len(self.hosts) // 250}.{len(self.hosts) % 250 + 1}"
             self._names[name] = [address]
             self._by_address[address] = name
-            self.hosts[name] = Host(self, name, address, call_seconds)
+            self._new_host(name, address, call_seconds)
         return self.hosts[name]
+
+    def _new_host(self, name: str, address: str, call_seconds: float) -> Host:
+        host = self.hosts[name] = Host(self, name, address, call_seconds)
+        self._all_hosts.append(host)
+        return host
 
     def link(self, a: str, b: str, **values: Any) -> Link:
         """Return the link between two hosts, after setting some of its values: see Link."""
@@ -202,9 +208,9 @@ class Network:
         old = self.hosts[name]
         if old.is_on:
             raise ValueError(f"{name!r} has not vanished; call vanish() first")
-        self.hosts[name] = Host(self, name, old.address, call_seconds)
-        self.hosts[name].start()
-        return self.hosts[name]
+        host = self._new_host(name, old.address, call_seconds)
+        host.start()
+        return host
 
     def partition(self, a: str, b: str) -> None:
         """Let no segment pass between two hosts, until `heal()`. Nothing is lost for good."""
@@ -304,9 +310,10 @@ class Network:
             self._raise()
 
     def close(self) -> None:
-        """End all programs. A network that is simply forgotten needs no close()."""
-        for host in self.hosts.values():
+        """End all programs, and free what they have opened, such as files."""
+        for host in self._all_hosts:
             host.close()
+            host.run_calls()
 
     def _raise(self) -> None:
         message, self._failure = self._failure or "", None

@@ -29,11 +29,13 @@ def simulate(
     scenario: Scenario,
     seeds: int | Iterable[int] = 100,
     finish: bool = True,
+    shrink: bool = True,
 ) -> int:
     """Call `scenario(network)` once for each seed; return the number of steps of all runs.
 
     seeds: how many, from 0 on; or the seeds themselves.
     finish: call network.finish() at the end of each run.
+    shrink: look for a shorter run that fails as well; this takes some 20 more runs.
 
     Both the library and programs draw from the module `random`. It is seeded for each run, and gets
     its state back at the end. Raises SimulationError at the first failure: its message has the
@@ -48,7 +50,9 @@ def simulate(
         for seed in range(seeds) if isinstance(seeds, int) else seeds:
             try:
                 steps += _run(scenario, seed, None, finish)
-            except Exception as error:
+            except SimulationError as error:
+                if not shrink:
+                    raise
                 raise _shortened(scenario, seed, error, finish) from error
     finally:
         random.setstate(state)
@@ -77,13 +81,16 @@ def _run(scenario: Scenario, seed: int, steps: int | None, finish: bool) -> int:
     except Exception as error:  # an assertion of the scenario itself
         message = f"{type(error).__name__}: {error} (seed {seed}, step {network.step})"
         raise SimulationError(message, seed, network.step) from error
+    finally:
+        network.close()
     return network.step
 
 
-def _shortened(scenario: Scenario, seed: int, error: Exception, finish: bool) -> SimulationError:
+def _shortened(
+    scenario: Scenario, seed: int, error: SimulationError, finish: bool
+) -> SimulationError:
     """Return the failure of the shortest run that is found, by halving the steps."""
-    best = error if isinstance(error, SimulationError) else SimulationError(str(error), seed, 0)
-    passes, fails = 0, best.step
+    best, passes, fails = error, 0, error.step
     for _ in range(MAX_SHORTER_RUNS):
         if fails - passes <= 1:
             break

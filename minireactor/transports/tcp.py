@@ -29,7 +29,7 @@ from minireactor.failure import Failure
 from minireactor.transports import lifecycle
 from minireactor.transports.consumer import Consumer
 from minireactor.transports.kernel import UnsentLimit
-from minireactor.transports.lifecycle import CLOSED, CLOSING_SILENT, WRITE_CLOSED
+from minireactor.transports.lifecycle import CLOSED, CLOSING, CLOSING_SILENT, WRITE_CLOSED
 
 if TYPE_CHECKING:
     from minireactor.address import Address
@@ -137,6 +137,8 @@ class Connection(Consumer):
             self._unsent.filled(self.reactor.seconds())
             if self.registered is None or not self.registered & WRITE:
                 self.reactor.update_interest(self)
+            if self._state is CLOSING:
+                self._drop_input()
         if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._resume_in_turn()
         if self._state.finishes:
@@ -229,6 +231,29 @@ class Connection(Consumer):
         reads = self.reading and not self.read_ended
         return (READ if reads else 0) | (WRITE if self.writing else 0)
 
+    def _drop_input(self) -> None:
+        """Read and drop what the peer sends, while loseConnection() waits for the kernel.
+
+        The peer may write before it reads. If nobody took its bytes, both sides would wait."""
+        if self._state is not CLOSING or self.reading or self.read_ended:
+            return
+        self.reading = True
+        self._input_due = False
+        self._read_hook = self._read_and_drop
+        self.reactor.update_interest(self)
+
+    def _read_and_drop(self) -> bool:
+        try:
+            self.read_ended = not self.socket.recv(min(LARGEST_READ, self.share_in_bytes()))
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.connectionLost(Failure(ConnectionLost(error)))
+            return False
+        if self.read_ended:
+            self.reactor.update_interest(self)
+        return False
+
     def _end_of_reading(self) -> None:
         self.read_ended = True
         if self.is_half_closeable():
@@ -292,6 +317,8 @@ class Connection(Consumer):
             self.disconnecting = True
             self.reading = False
             self._finish_soon()
+            if self.writing:  # later: a line receiver looks at `reading` after this call
+                self.reactor.call_soon(self._drop_input)
 
     def loseWriteConnection(self) -> None:
         """Close the write side under the same conditions as loseConnection(); reading goes on."""
