@@ -485,7 +485,7 @@ def test_T3_the_next_address_is_tried_beside_one_that_does_not_answer(several):
     poller.answer = {numbers[1]}
     assert connected(reactor, factory).transport.getPeer().port == numbers[1]
     assert reactor.getWriters() == reactor.getDelayedCalls() == []
-    assert reactor.attempts == set()
+    assert not reactor.attempts
 
 
 def test_T3_the_first_of_two_answers_is_taken_and_the_other_is_closed(several):

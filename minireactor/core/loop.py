@@ -80,7 +80,7 @@ class Loop:
         self.share = DISPATCH_SECONDS
         self._backlog: Backlog | None = None  # None unless the loop is behind: see Backlog
         self.observers: tuple[Observer, ...] = ()
-        self.attempts: set[Handler] = set()
+        self.attempts: dict[Handler, None] = {}  # in order of their beginning
         self._closed = False
 
     def tick(self, timeout: float = MAX_POLL_SECONDS) -> None:

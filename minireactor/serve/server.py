@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -337,7 +338,9 @@ class Server:
     def _end_all(self, end: Callable[[Connection], bool]) -> None:
         if self._ending is not None:
             self._ending.cancel()
-        self._ending = Walk(self.reactor, still_in(self.connections), end)
+        # A set has another order in each run, and a simulation repeats a run exactly.
+        ordered = sorted(self.connections, key=attrgetter("fd"))
+        self._ending = Walk(self.reactor, still_in(self.connections, ordered), end)
         self._ending.start()
 
     def _empty(self) -> None:

@@ -172,9 +172,13 @@ class Timeouts:
         return True
 
 
-def still_in(connections: Collection[Connection]) -> Iterator[Connection]:
-    """Yield the current members of `connections`, without those that leave before their turn."""
-    waiting = list(connections)
+def still_in(
+    connections: Collection[Connection], ordered: list[Connection] | None = None
+) -> Iterator[Connection]:
+    """Yield the current members of `connections`, without those that leave before their turn.
+
+    ordered: the same members as a list, which this function empties, from its end."""
+    waiting = list(connections) if ordered is None else ordered
     while waiting:
         # pop() frees each connection in its turn. Freeing thousands at once, at the end, would take
         # long.

@@ -137,7 +137,7 @@ class Attempt(Handler):
         self._timer: DelayedCall | None = None
         self._error: BaseException | None = None
         self._has_reclaimed = False
-        reactor.attempts.add(self)
+        reactor.attempts[self] = None
         reactor.call_soon(reactor.guard, self, self._start, host, port)
 
     def is_over(self) -> bool:
@@ -275,7 +275,7 @@ class Attempt(Handler):
         """End the attempt without calling back. Idempotent."""
         if self.is_over():
             return
-        self.reactor.attempts.discard(self)
+        del self.reactor.attempts[self]
         if self._query is not None:
             self._query.cancel()
         self._cancel_timer()
