@@ -1,0 +1,159 @@
+"""The library in a simulated network: many seeds, and faults that are planted in the library.
+
+python -m pytest -m '' tests/test_simulation.py            # a million steps
+MINIREACTOR_SEED=417 python -m pytest tests/test_simulation.py -k conversations
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from simulated import World, conversations_in
+
+from minireactor.core import flow
+from minireactor.core.buffer import WriteBuffer
+from minireactor.core.loop import Loop
+from minireactor.proxy.legs import Leg
+from minireactor.testing import SimulationError, simulate
+from minireactor.transports.closing import Lingering
+from minireactor.transports.port import Port
+from minireactor.transports.sockets import Endpoint
+from minireactor.transports.tcp import Connection
+
+MAX_STEPS = 10_000  # within which each planted fault must be found
+SEEDS = range(100_000, 100_200)  # other seeds than the long runs have
+
+
+# The faults. Each is planted alone, in place of a method of the library.
+
+
+def lost_pause(self, event, original):
+    """Do not pause a producer above the high mark."""
+    if event is not flow.ABOVE:
+        original(self, event)
+
+
+def lost_resume(self, original):
+    """Forget the turn of a producer after its second pause."""
+    if self.pauses != 2:
+        original(self)
+
+
+def double_resume(self, call, original):
+    """Resume a producer twice."""
+    original(self, call)
+    if call is not None and call[1] is flow.RESUME:
+        original(self, call)
+
+
+def early_resume(self, original):
+    """Resume a producer whenever something has been sent."""
+    original(self)
+    if self.pending and self._flow.state is flow.PAUSED:
+        self._call_producer((self._flow.producer, flow.RESUME))
+
+
+def dropped_tail(self, original):
+    """Close without what the kernel has not taken."""
+    if self._state.finishes and len(self._buffer):
+        self._buffer.clear()
+    original(self)
+
+
+def repeated_byte(self, count, original):
+    """Send the last byte of a full send again."""
+    return original(self, count - 1 if count > 1 and len(self) > count else count)
+
+
+def early_close(self, reason, original):
+    """Let a proxy report a reset stream as a complete one."""
+    from minireactor.error import ConnectionDone
+    from minireactor.failure import Failure
+
+    original(self, Failure(ConnectionDone()))
+
+
+def lost_half_close(self, original):
+    """Let a proxy keep the end of a stream for itself."""
+
+
+def plain_close(self, reset, linger, original):
+    """Close a socket without a look at what is unread."""
+    original(self, reset, False)
+
+
+def leak(self, original):
+    """Forget to close a lingering socket."""
+    if self._timer.active():
+        self._timer.cancel()
+
+
+def spin(self, handler, original):
+    """Never give up an interest, so that a paused socket is reported for ever."""
+    if handler.registered is None or handler.interest() & ~handler.registered:
+        original(self, handler)
+
+
+def deaf_reader(self, original):
+    """Forget to read again after a pause."""
+    self.reading = self._state.reads
+
+
+def eager_reader(self, original):
+    """Go on reading while paused."""
+
+
+def second_end(self, reason, original):
+    """Report the end of a connection twice."""
+    original(self, reason)
+    self.reactor.notify("connectionLost", self, reason)
+
+
+def unstopped_producer(self, event, original):
+    """Do not stop the producer of a lost connection."""
+    return None if event is flow.ENDED else original(self, event)
+
+
+def starved_newcomer(self, listener, original):
+    """Accept nobody while a connection has a producer."""
+    others = (each for each in self.reactor.handlers() if isinstance(each, Connection))
+    if not any(each.producer for each in others):
+        original(self, listener)
+
+
+FAULTS = {
+    lost_pause: (Connection, "_signal", "P2"),
+    lost_resume: (Connection, "_resume_in_turn", "waits in vain"),
+    double_resume: (Connection, "_call_producer", "P3"),
+    early_resume: (Connection, "doWrite", "P3"),
+    dropped_tail: (Connection, "_end_of_writing", "E5|E7|bytes"),
+    repeated_byte: (WriteBuffer, "advance", "B1"),
+    early_close: (Leg, "connectionLost", "clean end"),
+    lost_half_close: (Leg, "readConnectionLost", "left over|E5|E7|waits|clean"),
+    plain_close: (Endpoint, "close_socket", "C1"),
+    leak: (Lingering, "close", "leak"),
+    spin: (Loop, "update_interest", "spin|T5"),
+    deaf_reader: (Connection, "resumeProducing", "left over|T5|waits|clean"),
+    eager_reader: (Connection, "pauseProducing", "R1|memory|logged"),
+    second_end: (Connection, "_close", "E8"),
+    unstopped_producer: (flow.FlowControl, "fire", "E3"),
+    starved_newcomer: (Port, "accept_from", "T5|spin"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_planted_fault_is_found_within_ten_thousand_steps(fault, monkeypatch, tmp_path):
+    owner, name, message = FAULTS[fault]
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **kw: fault(*args, **kw, original=original))
+    scenario = conversations_in(tmp_path, limits=False, conversations=5, quick=True)
+    steps = 0
+    for seed in SEEDS:
+        try:
+            steps += simulate(scenario, [seed], shrink=False)
+        except SimulationError as error:
+            steps += error.step
+            assert re.search(message, error.message), error.message
+            break
+        assert steps <= MAX_STEPS, "not found"
