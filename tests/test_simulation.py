@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from simulated import World, conversations_in
+from simulated import conversations_in
 
 from minireactor.core import flow
 from minireactor.core.buffer import WriteBuffer
@@ -21,8 +21,34 @@ from minireactor.transports.port import Port
 from minireactor.transports.sockets import Endpoint
 from minireactor.transports.tcp import Connection
 
+STEPS = 15_000  # of the usual run
+BLOCKS = 10  # of a long run, of which each has BLOCK_STEPS: a million together
+BLOCK_STEPS = 100_000
+BLOCK_SEEDS = 10_000
+
 MAX_STEPS = 10_000  # within which each planted fault must be found
 SEEDS = range(100_000, 100_200)  # other seeds than the long runs have
+
+
+def run_for(steps, seeds, scenario):
+    """Run a scenario with one seed after the other, for at least so many steps."""
+    done = 0
+    for seed in seeds:
+        if done >= steps:
+            return
+        done += simulate(scenario, [seed])
+    raise AssertionError(f"only {done} steps in all seeds")
+
+
+def test_conversations_through_two_proxies_keep_all_rules(tmp_path):
+    run_for(STEPS, range(BLOCK_SEEDS), conversations_in(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(1, BLOCKS + 1))
+def test_a_million_steps_of_conversations_keep_all_rules(block, tmp_path):
+    seeds = range(block * BLOCK_SEEDS, (block + 1) * BLOCK_SEEDS)
+    run_for(BLOCK_STEPS, seeds, conversations_in(tmp_path))
 
 
 # The faults. Each is planted alone, in place of a method of the library.

@@ -39,11 +39,14 @@ QUIET_SECONDS = 4000.0  # what finish() lets pass: longer than the system's own 
 
 
 class SimulationError(AssertionError):
-    """A check has failed. `seed` and `step` repeat the run up to this point."""
+    """A check has failed. `seed` and `step` repeat the run up to this point.
+
+    kind: the rule that is broken, or the class of an exception: the message up to its colon."""
 
     def __init__(self, message: str, seed: int, step: int) -> None:
         super().__init__(message)
         self.message = message
+        self.kind = message.partition(":")[0]
         self.seed = seed
         self.step = step
 

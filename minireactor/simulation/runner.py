@@ -89,7 +89,7 @@ def _run(scenario: Scenario, seed: int, steps: int | None, finish: bool) -> int:
 def _shortened(
     scenario: Scenario, seed: int, error: SimulationError, finish: bool
 ) -> SimulationError:
-    """Return the failure of the shortest run that is found, by halving the steps."""
+    """Return the failure of the shortest run of the same kind that is found, by halving."""
     best, passes, fails = error, 0, error.step
     for _ in range(MAX_SHORTER_RUNS):
         if fails - passes <= 1:
@@ -98,7 +98,8 @@ def _shortened(
         try:
             _run(scenario, seed, middle, finish)
         except SimulationError as shorter:
-            best, fails = shorter, middle
-        else:
-            passes = middle
+            if shorter.kind == error.kind:
+                best, fails = shorter, middle
+                continue
+        passes = middle
     return SimulationError(f"{best.message}\nRepeat: {VARIABLE}={seed}:{fails}", seed, fails)
