@@ -23,6 +23,9 @@ SEED = 5  # of the app `random`
 ID_BYTES = 4  # what a client of the app `sink` sends first
 
 ECHO, SINK, RANDOM, CHARGEN, FILE = APPS = ("echo", "sink", "random", "chargen", "file")
+# How a client ends: half-closes, closes or aborts; "cut": a connection is reset, any one.
+ENDS = ("half", "half", "half", "lose", "none", "abort", "cut", "cut")
+QUICK_ENDS = ("half", "half", "lose", "lose", "abort", "cut", "cut", "cut")
 QUICK_APPS = (ECHO, SINK, RANDOM, FILE)  # no endless stream
 PORTS = {app: 7000 + number for number, app in enumerate(APPS)}
 
@@ -90,7 +93,7 @@ class Conversation(Protocol):
             self.payload = b""
             self.wanted = world.file_bytes
         self.writer = chance.choice(["all", "push", "pull"])
-        self.end = chance.choice(["half", "half", "half", "lose", "none", "abort", "cut", "cut"])
+        self.end = chance.choice(QUICK_ENDS if world.quick else ENDS)
         self.pace = chance.choice(["fast", "fast", "slow", "stalled", "turns"])
         self.delay = chance.choice([0.0001, 0.01, 0.3])
         self.got = 0
@@ -108,7 +111,7 @@ class Conversation(Protocol):
             if chance.below(2):
                 reactor.callLater(chance.between(0, 20), transport.resumeProducing)
         if self.end in ("abort", "cut"):
-            longest = chance.choice([0.003, 0.05, 3.0])
+            longest = chance.choice([0.01, 0.05] if self.world.quick else [0.003, 0.05, 3.0])
             reactor.callLater(chance.between(0, longest), self.break_off)
         if self.writer == "all" or not self.payload:
             transport.write(self.payload)

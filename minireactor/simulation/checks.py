@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from minireactor.core.buffer import Source
     from minireactor.core.handler import Handler
     from minireactor.failure import Failure
-    from minireactor.simulation.host import Host
-    from minireactor.simulation.network import Network
-    from minireactor.simulation.sockets import End
+    from minireactor.simulation.roles import Machine, Net
 
 CALL_SECONDS = 1.0  # a producer that is owed a call waits in vain after at most twice this time
 # What a producer may write while it is paused, in high marks: a protocol may send a last message.
@@ -221,18 +219,18 @@ class Watched:
         if end is not None and end.received and self._loses(end):
             self.fail(f"C1: close() with unread input destroys {len(end.unsent)} bytes unsent")
 
-    def input_after_close(self, end: End) -> None:
+    def input_after_close(self, end: Any) -> None:
         """Check input that a closed socket answers with a reset."""
         if self._loses(end):
             self.fail("C1: input after a plain close() destroys bytes on their way")
 
-    def _loses(self, end: End) -> bool:
+    def _loses(self, end: Any) -> bool:
         on_the_way = end.unsent or end.unacked
         return bool(self.connection.disconnecting and on_the_way and not (self.lingers or end.over))
 
-    def _end(self) -> End | None:
+    def _end(self) -> Any:
         sock: Any = self.connection.socket
-        return sock.end  # type: ignore[no-any-return]
+        return sock.end
 
     def ended(self, reason: Failure | None) -> None:
         """Check the end of the connection."""
@@ -255,7 +253,7 @@ class Checker:
     expects_errors: whether the library may log errors; set it if a program is to fail.
     """
 
-    def __init__(self, network: Network, is_on: bool) -> None:
+    def __init__(self, network: Net, is_on: bool) -> None:
         self.network = network
         self.expects_errors = False
         self.open: dict[Connection, Watched] = {}
@@ -283,20 +281,20 @@ class Checker:
         if isinstance(watched, Watched):
             watched.producer_called(name)
 
-    def input_after_close(self, end: End) -> None:
+    def input_after_close(self, end: Any) -> None:
         """Check input for an end whose socket is closed."""
         if end.watched is not None:
             end.watched.input_after_close(end)
 
-    def thawed(self, host: Host) -> None:
+    def thawed(self, host: Machine) -> None:
         """Start the time anew that a ready socket may wait."""
         for sock in host.system.open.values():
             (getattr(sock, "end", None) or sock).ready_since = -1.0
 
-    def vanished(self, host: Host) -> None:
+    def vanished(self, host: Machine) -> None:
         """Forget the connections of a host without power."""
         for connection in list(self.open):
-            if connection.reactor is host:
+            if connection.reactor is host:  # type: ignore[comparison-overlap]
                 del self.open[connection]
 
     def finish(self, open_connections: int) -> None:

@@ -32,7 +32,7 @@ from minireactor.transports.resolver import Query, checked_host, checked_port
 
 if TYPE_CHECKING:
     from minireactor.core.handler import Handler
-    from minireactor.simulation.network import Network
+    from minireactor.simulation.roles import Net
     from minireactor.simulation.sockets import Address
 
 # No kernel gives out such a number. A real system call with one of these fails with EBADF.
@@ -236,7 +236,7 @@ class Host(Reactor):
     progressed: whether the present iteration has got anything done.
     """
 
-    def __init__(self, network: Network, name: str, address: str, call_seconds: float) -> None:
+    def __init__(self, network: Net, name: str, address: str, call_seconds: float) -> None:
         self.network = network
         self.name = name
         self.address = address

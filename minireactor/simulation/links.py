@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.simulation.sockets import SYN_SECONDS, TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from minireactor.simulation.network import Network
+    from minireactor.simulation.roles import Net
     from minireactor.simulation.sockets import End
 
 RETRY_SECONDS = 0.5  # until a segment is sent again that could not be delivered
@@ -27,7 +27,7 @@ class Link:
 
     def __init__(
         self,
-        network: Network,
+        network: Net,
         bandwidth: float = 100e6,
         delay: float = 0.001,
         jitter: float = 0.0,

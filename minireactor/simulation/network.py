@@ -86,6 +86,7 @@ class Network:
         self._link_defaults: dict[str, Any] = {}
         self._trace: deque[Any] = deque(maxlen=TRACE)
         self._failure: str | None = None
+        self._is_running = False
         self._until = 0.0
         self._next_faults = 0.0
 
@@ -105,6 +106,8 @@ class Network:
     def _new_host(self, name: str, address: str, call_seconds: float) -> Host:
         host = self.hosts[name] = Host(self, name, address, call_seconds)
         self._all_hosts.append(host)
+        if self._is_running:
+            host.start()
         return host
 
     def link(self, a: str, b: str, **values: Any) -> Link:
@@ -148,6 +151,9 @@ class Network:
     def _do(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not self.calm:
             f(*args)
+            # It may have called any host's reactor, from outside of its loop.
+            for host in self.hosts.values():
+                host.wake()
 
     def run(self, seconds: float) -> None:
         """Let `seconds` of virtual time pass. Raises SimulationError if a check fails."""
@@ -166,6 +172,7 @@ class Network:
     def _run(self, is_over: Callable[[], bool]) -> None:
         errors = _Errors(self)
         logger.addHandler(errors)
+        self._is_running = True
         try:
             for host in list(self.hosts.values()):
                 host.start()
@@ -184,6 +191,7 @@ class Network:
                 if self.step == self._steps:
                     self.be_calm()
         finally:
+            self._is_running = False
             logger.removeHandler(errors)
 
     # Faults on command.
@@ -211,9 +219,7 @@ class Network:
         old = self.hosts[name]
         if old.is_on:
             raise ValueError(f"{name!r} has not vanished; call vanish() first")
-        host = self._new_host(name, old.address, call_seconds)
-        host.start()
-        return host
+        return self._new_host(name, old.address, call_seconds)
 
     def partition(self, a: str, b: str) -> None:
         """Let no segment pass between two hosts, until `heal()`. Nothing is lost for good."""

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from minireactor.simulation.checks import Watched
-    from minireactor.simulation.host import Host, VirtualSystem
-    from minireactor.simulation.links import Link
+    from minireactor.simulation.roles import Kernel, Machine, Wire
 
     Address = tuple[str, int]
     Options = dict[tuple[int, int], Any]
@@ -98,14 +97,14 @@ class End:
         "watched",
     )
 
-    def __init__(self, host: Host, local: Address, options: Options) -> None:
+    def __init__(self, host: Machine, local: Address, options: Options) -> None:
         self.host = host
         self.local = local
         self.options = options
         self.remote: Address = ("", 0)
         self.remote_name = ""
         self.peer: End | None = None
-        self.link: Link
+        self.link: Wire
         self.fd = -1
         self.connected = self.shut = self.fin_sent = self.eof = self.over = self.closed = False
         self.error = 0
@@ -120,7 +119,7 @@ class End:
         self.send_size = self.receive_size = 0
         self.watched: Watched | None = None
 
-    def attach(self, link: Link, remote: Address, remote_name: str) -> None:
+    def attach(self, link: Wire, remote: Address, remote_name: str) -> None:
         """Note the link that leads to the peer; its buffer sizes apply unless options set them."""
         self.link = link
         self.remote, self.remote_name = remote, remote_name
@@ -291,7 +290,7 @@ class VirtualSocket:
     type = socket.SOCK_STREAM
     proto = socket.IPPROTO_TCP
 
-    def __init__(self, system: VirtualSystem, end: End, fd: int) -> None:
+    def __init__(self, system: Kernel, end: End, fd: int) -> None:
         self._system = system
         self.end: End | None = end
         self.fd = fd
@@ -451,7 +450,7 @@ class VirtualListener:
     type = socket.SOCK_STREAM
     proto = socket.IPPROTO_TCP
 
-    def __init__(self, system: VirtualSystem, fd: int) -> None:
+    def __init__(self, system: Kernel, fd: int) -> None:
         self._system = system
         self.fd = fd
         self.address: Address = ("0.0.0.0", 0)
@@ -514,7 +513,7 @@ class VirtualListener:
 class PairSocket:
     """One of two sockets that wake a loop. The bytes pass at once."""
 
-    def __init__(self, system: VirtualSystem, fd: int) -> None:
+    def __init__(self, system: Kernel, fd: int) -> None:
         self._system = system
         self.fd = fd
         self.received = 0  # bytes
