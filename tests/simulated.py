@@ -25,8 +25,8 @@ ID_BYTES = 4  # what a client of the app `sink` sends first
 ECHO, SINK, RANDOM, CHARGEN, FILE = APPS = ("echo", "sink", "random", "chargen", "file")
 # How a client ends: half-closes, closes or aborts; "cut": a connection is reset, any one.
 ENDS = ("half", "half", "half", "lose", "none", "abort", "cut", "cut")
-QUICK_ENDS = ("half", "half", "lose", "lose", "abort", "cut", "cut", "cut")
-QUICK_APPS = (ECHO, SINK, RANDOM, FILE)  # no endless stream
+QUICK_ENDS = ("half", "lose", "abort", "cut", "cut")
+QUICK_APPS = (ECHO, SINK, FILE)  # no endless stream
 PORTS = {app: 7000 + number for number, app in enumerate(APPS)}
 
 
@@ -111,7 +111,7 @@ class Conversation(Protocol):
             if chance.below(2):
                 reactor.callLater(chance.between(0, 20), transport.resumeProducing)
         if self.end in ("abort", "cut"):
-            longest = chance.choice([0.01, 0.05] if self.world.quick else [0.003, 0.05, 3.0])
+            longest = chance.choice([0.05, 0.2] if self.world.quick else [0.003, 0.05, 3.0])
             reactor.callLater(chance.between(0, longest), self.break_off)
         if self.writer == "all" or not self.payload:
             transport.write(self.payload)
@@ -197,13 +197,13 @@ class World:
         self.conversations = []
         self.limits = chance.below(4) == 0 if limits is None else limits
         self.quick = quick
-        self.sizes = [3000, 100_000] if quick else [0, 1, 50, 3000, 40_000, 200_000, 600_000]
-        self.file_bytes = NOISE[: chance.choice([100_000] if quick else [1, 5000, 300_000])]
+        self.sizes = [3000, 60_000] if quick else [0, 1, 50, 3000, 40_000, 200_000, 600_000]
+        self.file_bytes = NOISE[: chance.choice([60_000] if quick else [1, 5000, 300_000])]
         path = folder / f"{len(self.file_bytes)} bytes"
         if not path.exists():
             path.write_bytes(self.file_bytes)
         network.links(
-            bandwidth=chance.choice([3e6, 1e8] if quick else [30e3, 1e6, 1e8]),
+            bandwidth=chance.choice([1e6, 1e7] if quick else [30e3, 1e6, 1e8]),
             delay=chance.choice([0.0, 0.001] if quick else [0.0, 0.001, 0.08]),
             jitter=chance.choice([0.0, 0.002] if quick else [0.0, 0.002, 0.1]),
             send_buffer=chance.choice([8_000, 64_000, 500_000]),
@@ -263,8 +263,9 @@ class World:
 
     def _draw_faults(self):
         chance, faults = self.chance, self.network.faults
-        rates = {name: chance.choice([0, 0, 0.02, 0.3]) for name in ("short_send", "short_read")}
-        rates["again"] = chance.choice([0, 0.05, 0.3])
+        often = 0.05 if self.quick else 0.3
+        rates = {name: chance.choice([0, 0, 0.02, often]) for name in ("short_send", "short_read")}
+        rates["again"] = chance.choice([0, 0.05, often])
         rates["reset"] = chance.choice([0, 0, 0, 0.002])
         for name in ("abort_accept", "no_buffers", "no_descriptors", "failed_lookup"):
             rates[name] = chance.choice([0, 0, 0, 0.1])
