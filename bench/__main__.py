@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import measure, network, page, report
+from bench import measure, network, page, report, simulate
 from bench.engines import BASE, ENGINES, PROXY, SERVER, Engine, from_checkout, serving
 from bench.workloads import WORKLOADS, Workload
 
@@ -65,6 +65,13 @@ def options() -> Options:
         help=f"compare {BASE} with another checkout of it, in FOLDER; other engines only if named",
     )
     add("--ladder", action="store_true", help="measure tiny after each step of bench/ladder")
+    add(
+        "--simulate",
+        metavar="N",
+        type=_positive,
+        help="run nothing else: simulate N stalled and slow clients of one server, and compare "
+        "memory and throughput with a model; 100,000 take one or two minutes and 4 GB",
+    )
     add("--list", action="store_true", help="show the workloads and the engines, and exit")
     return parser
 
@@ -72,7 +79,7 @@ def options() -> Options:
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible; give 1 or more")
     return number
 
 
@@ -99,6 +106,9 @@ def chosen(kind: str, names: str | None, among: Sequence[Any]) -> list[Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = options()
     given = parser.parse_args(arguments)
+    if given.simulate:
+        print(simulate.run(given.simulate))
+        return 0
     try:
         names = BASE if given.against and given.engines is None else given.engines
         engines = chosen("engine", names, ENGINES)

@@ -240,7 +240,7 @@ def test_the_twisted_servers_become_minireactor_servers():
             ["--workload", "proxy", "--engines", "raw"],
             "proxy-churn: not for raw; --list shows the roles",
         ),
-        (["--rounds", "0"], "'0' is not a number of rounds; give 1 or more"),
+        (["--rounds", "0"], "'0' is not possible; give 1 or more"),
         (["--veth", "--workload", "proxy"], "--workload proxy: --veth measures servers, not"),
         (["--json", "/nowhere/at/all"], "cannot write '/nowhere/at/all'"),
         (["--against", "/nowhere"], "'/nowhere' has no package 'minireactor'; name a checkout's"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 
+import minireactor
 from minireactor.error import (
     CannotListenError,
     ConnectionDone,
@@ -433,3 +436,39 @@ def test_testing_loads_the_network_only_when_it_is_used():
 def test_testing_has_no_other_name():
     with pytest.raises(AttributeError, match="no attribute 'Netwerk'"):
         __import__("minireactor.testing").testing.Netwerk  # noqa: B018
+
+
+# The example of the documentation.
+
+README = Path(minireactor.__file__).parent / "simulation" / "README.md"
+
+
+def example():
+    """Return the names that the example defines, without running its last line."""
+    code = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    program, _, last = code.rstrip().rpartition("\n")
+    assert last == "simulate(one_piece, seeds=1000)"
+    names = {"__name__": "example"}
+    exec(program, names)
+    return names
+
+
+def test_the_example_of_the_readme_fails_as_it_says():
+    text = README.read_text(encoding="utf-8")
+    expected = re.search(r"```\n(AssertionError.*?)\n```", text, re.DOTALL)[1]
+    seed = int(re.search(r"seed (\d+)", expected)[1])
+    with pytest.raises(SimulationError) as caught:
+        simulate(example()["one_piece"], seeds=[seed])
+    assert str(caught.value) == expected
+
+
+@pytest.mark.slow
+def test_one_seed_in_a_thousand_shows_the_fault_of_the_example():
+    scenario = example()["one_piece"]
+    failures = 0
+    for seed in range(2000):
+        try:
+            simulate(scenario, seeds=[seed])
+        except SimulationError:
+            failures += 1
+    assert failures == 2

@@ -20,7 +20,7 @@ from minireactor.core.poller import HANGUP, READ, WRITE
 from minireactor.transports import kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from minireactor.simulation.checks import Watched
     from minireactor.simulation.roles import Kernel, Machine, Wire
@@ -327,7 +327,7 @@ class VirtualSocket:
     def send(self, data: Any) -> int:
         return self.sendmsg((data,))
 
-    def sendmsg(self, chunks: Iterable[Any]) -> int:
+    def sendmsg(self, chunks: Sequence[Any]) -> int:
         end = self._open_end()
         host = self._system.host
         faults = host.network.faults
@@ -339,9 +339,9 @@ class VirtualSocket:
         room = end.room()
         if room <= 0 or (faults.again and faults.happens("again")):
             raise BlockingIOError(errno.EAGAIN, "the send buffer is full")
-        data = b"".join(chunks)
+        data = chunks[0] if len(chunks[0]) >= room else b"".join(chunks)
         size = faults.part(min(len(data), room), faults.short_send)
-        data = data[:size]
+        data = bytes(data[:size])
         host.spend_bytes(size)
         if end.watched is not None:
             end.watched.sent(data)
