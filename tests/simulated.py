@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 
 from minireactor.protocol import ClientFactory, Factory, Protocol
+from minireactor.proxy.balance import BALANCES
 from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.relay import Relay
 from minireactor.serve.apps import Chargen, Echo, FileFactory, RandomFactory, ServeRandom
@@ -214,10 +215,13 @@ class World:
             network.host(name, chance.choice(costs)) for name in ("server", "near", "far")
         ]
         self.clients = [network.host(name) for name in ("a", "b")]
+        self.servers = []
         self._serve(str(path))
         for host, target in ((self.far, "server"), (self.near, "far")):
             for app in APPS:
                 self._proxy(host, target, PORTS[app])
+        if self.limits:
+            self._draw_accidents()
         if faults:
             self._draw_faults()
         for number in range(conversations):
@@ -250,16 +254,36 @@ class World:
         for app, factory in factories.items():
             server = Server(self.server, factory, **self._drawn_limits())
             server.listen("0.0.0.0", PORTS[app], *self._marks())
+            self.servers.append(server)
 
     def _proxy(self, host, target, port):
         chance = self.chance
         rate = chance.choice([None, None, 100_000.0])
         if chance.below(2):
-            Relay(host, [(target, port)], rate=rate, **self._drawn_limits()).listen(
-                "0.0.0.0", port, *self._marks()
-            )
+            places = [(target, port)]
+            if chance.below(3) == 0:  # one that refuses, and one that does not exist
+                places = [("server", 9), ("nowhere", port), (target, port)]
+            balance = chance.choice(BALANCES)
+            limits = self._drawn_limits()
+            relay = Relay(host, places, rate=rate, balance=balance, timeout=5, **limits)
+            relay.listen("0.0.0.0", port, *self._marks())
+            self.servers.append(relay)
         else:
             host.listenTCP(port, ProxyFactory(target, port, rate=rate))
+
+    def _draw_accidents(self):
+        """Let servers stop, hosts run out of descriptors, and the server lose its power."""
+        chance, network = self.chance, self.network
+        for server in self.servers:
+            if chance.below(4) == 0:
+                grace = chance.choice([0, 0.5, 20])
+                network.do(chance.between(0, 10), server.stop, grace)
+        if chance.below(3) == 0:
+            host = chance.choice([self.near, self.far, self.server])
+            limit = len(host.system.open) + chance.choice([0, 2, 10])
+            network.do(chance.between(0, 5), host.limit_descriptors, limit)
+        if chance.below(3) == 0:
+            network.do(chance.between(0, 10), network.vanish, "server")
 
     def _draw_faults(self):
         chance, faults = self.chance, self.network.faults

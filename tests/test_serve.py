@@ -30,6 +30,7 @@ from minireactor.serve import timeouts
 from minireactor.serve.apps import Chargen, Discard, Echo, RandomFactory
 from minireactor.serve.loading import LoadError, load_app
 from minireactor.serve.server import Server
+from minireactor.testing import Network
 from minireactor.transports.kernel import receive_queue, send_queue
 
 MEGABYTE = 1024 * 1024
@@ -504,16 +505,24 @@ def test_a_peer_that_sends_but_takes_nothing_is_stalled_all_the_same(start, join
     assert server.events[-1][1].check(ConnectionAborted)
 
 
-def test_a_slow_peer_is_not_stalled(start, join, time, timed):
-    server = start(RandomFactory(), on=timed, stall_timeout=10)
-    client = join(server)
-    fill(server, client)
+def test_a_slow_peer_is_not_stalled():
+    class Asking(Protocol):
+        def connectionMade(self):
+            self.transport.write(b"1000000\n")
 
-    for _ in range(20):
-        read_until_some_is_taken(server, client)
-        let_pass(time, timed, 7.5, step=2.5)
-
+    network = Network(seed=1)
+    # The peer takes 2,000 bytes in five seconds. The kernel has room for more after 50 seconds.
+    network.links(bandwidth=400, send_buffer=64_000, receive_buffer=2000)
+    server = Server(network.host("server"), RandomFactory(), stall_timeout=10)
+    server.listen("0.0.0.0", 80)
+    network.host("client").connectTCP("server", 80, ClientFactory.forProtocol(Asking))
+    network.run(1000)
     assert server.connections
+
+    network.partition("client", "server")
+    network.run(20)
+    assert not server.connections
+    network.close()
 
 
 def test_a_quiet_peer_without_bytes_waiting_is_not_stalled(start, join, time, timed):
