@@ -122,7 +122,11 @@ class Conversation(Protocol):
         size = max(size, len(self.payload) // 200)
         chunks = [self.payload[at : at + size] for at in range(0, len(self.payload), size)]
         kind = StrictPushProducer if self.writer == "push" else StrictPullProducer
-        self.producer = kind(transport, chunks)
+        on = {}
+        if chance.below(20) == 0:  # rule E6
+            self.has_ended = True
+            on["pauseProducing"] = transport.abortConnection
+        self.producer = kind(transport, chunks, on)
         unregister = self.producer.unregister
         self.producer.unregister = lambda: (unregister(), self.finish())
         self.producer.start()
@@ -151,6 +155,8 @@ class Conversation(Protocol):
         if self.pace == "slow" and self.transport.reading:
             self.transport.pauseProducing()
             self.transport.reactor.callLater(self.delay, self.transport.resumeProducing)
+        elif self.pace == "turns" and self.world.chance.below(8) == 0:
+            self.transport.setWriteBufferLimits(self.world.chance.choice([500, 9000, 100_000]))
         elif self.pace == "turns" and self.world.chance.below(4) == 0:
             self.transport.pauseProducing()
             self.transport.resumeProducing()

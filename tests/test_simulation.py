@@ -6,6 +6,7 @@ MINIREACTOR_SEED=417 python -m pytest tests/test_simulation.py -k conversations
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -14,8 +15,10 @@ from simulated import conversations_in
 from minireactor.core import flow
 from minireactor.core.buffer import WriteBuffer
 from minireactor.core.loop import Loop
+from minireactor.protocol import ClientFactory, Protocol
+from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.legs import Leg
-from minireactor.testing import SimulationError, simulate
+from minireactor.testing import Network, SimulationError, simulate
 from minireactor.transports.closing import Lingering
 from minireactor.transports.port import Port
 from minireactor.transports.sockets import Endpoint
@@ -49,6 +52,80 @@ def test_conversations_through_two_proxies_keep_all_rules(tmp_path):
 def test_a_million_steps_of_conversations_keep_all_rules(block, tmp_path):
     seeds = range(block * BLOCK_SEEDS, (block + 1) * BLOCK_SEEDS)
     run_for(BLOCK_STEPS, seeds, conversations_in(tmp_path))
+
+
+# Ends in every order: each side half-closes, closes or aborts, or a link resets its connection.
+
+
+class Side(Protocol):
+    """One side of a conversation through a proxy. It ends nothing by itself."""
+
+    def __init__(self, sides, size):
+        self.sides, self.size = sides, size
+        self.got = 0
+        self.saw_end = False
+
+    def connectionMade(self):
+        self.sides.append(self)
+        self.transport.write(bytes(self.size))
+
+    def dataReceived(self, data):
+        self.got += len(data)
+
+    def readConnectionLost(self):
+        self.saw_end = True
+
+    def writeConnectionLost(self):
+        pass
+
+
+class Sides(ClientFactory):
+    """Makes the sides of one conversation."""
+
+    noisy = False
+
+    def __init__(self, sides, size):
+        self.arguments = sides, size
+
+    def buildProtocol(self, addr):
+        return Side(*self.arguments)
+
+
+HALF, LOSE, ABORT, RESET = ENDS = (
+    lambda network, side: side.transport.loseWriteConnection(),
+    lambda network, side: side.transport.loseConnection(),
+    lambda network, side: side.transport.abortConnection(),
+    lambda network, side: network.reset(side.transport),
+)
+EVENTS = [(end, which) for end in range(len(ENDS)) for which in (0, 1)]
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_ends_in_every_order_leave_nothing_and_pass_no_part_for_a_whole(size):
+    ended = 0
+    for number, order in enumerate(itertools.permutations(EVENTS, 2)):
+        network = Network(seed=number)
+        network.links(bandwidth=1e6)
+        splitting = network.chance.choice([0.0, 0.4])
+        network.faults.set(short_send=splitting, short_read=splitting, again=splitting / 2)
+        sides = []
+        network.host("server").listenTCP(80, Sides(sides, size))
+        network.host("proxy").listenTCP(80, ProxyFactory("server", 80))
+        network.host("client").connectTCP("proxy", 80, Sides(sides, size))
+        delay = network.chance.choice([0.002, 0.05, 0.4])
+        network.run(delay)
+        for end, which in order:
+            if which < len(sides):
+                network.do(0.0, ENDS[end], network, sides[which])
+            network.run(delay)
+        network.run(2.0)
+        for side in sides:  # what is still open ends now
+            side.transport.loseConnection()
+        network.finish()
+        network.close()
+        assert all(side.got == size for side in sides if side.saw_end)
+        ended += sum(side.saw_end for side in sides)
+    assert ended > 10
 
 
 # The faults. Each is planted alone, in place of a method of the library.
