@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
@@ -25,6 +25,11 @@ from minireactor.defer import Deferred
 from minireactor.error import ConnectionAborted, ConnectionDone
 from minireactor.failure import Failure
 from minireactor.transports.sendfile import FileSource
+
+if TYPE_CHECKING:
+    from minireactor.simulation.network import Network as Network
+    from minireactor.simulation.network import SimulationError as SimulationError
+    from minireactor.simulation.runner import simulate as simulate
 
 
 class Clock:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import minireactor
+from minireactor.core import waker
 from minireactor.error import (
     CannotListenError,
     ConnectionDone,
@@ -135,6 +136,19 @@ def test_a_host_runs_until_its_program_stops(network):
     host.callLater(3, host.stop)
     host.run()
     assert (fired, network.time) == (["before"], pytest.approx(3, abs=1e-3))
+
+
+def test_run_cannot_be_nested(network):
+    errors = []
+
+    def nested():
+        with pytest.raises(RuntimeError, match="cannot be nested") as caught:
+            network.run(1)
+        errors.append(caught.value)
+
+    network.host("a").callLater(0, nested)
+    network.run(1)
+    assert len(errors) == 1
 
 
 def test_threads_are_only_simulated(network):
@@ -472,3 +486,14 @@ def test_one_seed_in_a_thousand_shows_the_fault_of_the_example():
         except SimulationError:
             failures += 1
     assert failures == 2
+
+
+def test_a_fork_of_the_process_changes_nothing_in_a_simulation(network, monkeypatch):
+    monkeypatch.setattr(waker, "_forked", True)
+    server = echo(network)
+    client = call(network, send=b"x").protocol
+    network.run(1)
+    server.port.stopListening()
+    client.transport.abortConnection()
+    network.finish()
+    assert not network.host("server").listeners

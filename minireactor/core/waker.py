@@ -5,7 +5,7 @@ parent and child would take each other's events. So in the child, each open loop
 
 After a fork, close() alone no longer ends a connection of the parent. The kernel ends a connection
 when the last descriptor of its socket is closed, and the child has a descriptor as well. See
-close_socket() and has_forked().
+close_socket() and is_shared().
 """
 
 from __future__ import annotations
@@ -112,16 +112,18 @@ class AfterFork:
     watch = forget = poll = close = _refuse
 
 
-def has_forked() -> bool:
-    """Return whether a child of this process may share the sockets of a loop."""
-    return _forked
+def is_shared(sock: socket.socket) -> bool:
+    """Return whether a child of this process may share a socket.
+
+    A socket that is not the kernel's belongs to this process alone."""
+    return _forked and isinstance(sock, socket.socket)
 
 
 def close_socket(sock: socket.socket) -> None:
     """Close a socket so that its peer notices at once, even if a child shares the socket: rule T4.
 
     The parent shuts the socket down first, which ends the connection for all its descriptors."""
-    if _forked:
+    if _forked and is_shared(sock):
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:

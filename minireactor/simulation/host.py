@@ -74,7 +74,7 @@ class VirtualSystem(System):
         """Forget a descriptor. Its number is free again."""
         del self.open[fd]
         heapq.heappush(self._free, fd)
-        self.host.spend(0)
+        self.host.spend()
         self.host.progressed = True
         self.host.poller.closed(fd)
 
@@ -133,7 +133,7 @@ class VirtualPoller:
         self.sleeps = 0.0
 
     def watch(self, fd: int, events: int, before: int | None) -> None:
-        self._host.spend(0)
+        self._host.spend()
         self._host.progressed = True
         sock = self._host.system.open.get(fd)
         if sock is None:
@@ -160,7 +160,7 @@ class VirtualPoller:
 
     def poll(self, timeout: float, limit: int) -> list[tuple[int, int]]:
         host = self._host
-        host.spend(0)
+        host.spend()
         ready: list[tuple[int, int]] = []
         idle: list[int] = []
         now = host.clock
@@ -248,7 +248,6 @@ class Host(Reactor):
         self.progressed = False
         self.poller = VirtualPoller(self)
         self.listeners: dict[int, VirtualListener] = {}  # by port number
-        self.busy_ports: set[int] = set()
         self.system: VirtualSystem = VirtualSystem(self)
         self._next_port = FIRST_EPHEMERAL
         self._next_tick = float("inf")
@@ -271,7 +270,7 @@ class Host(Reactor):
     def _seconds(self) -> float:
         return max(self.clock, self.network.time)
 
-    def spend(self, size: int) -> None:
+    def spend(self) -> None:
         """Let the time of a system call pass."""
         self.clock += self.call_seconds
 

@@ -87,7 +87,6 @@ class Network:
         self._trace: deque[Any] = deque(maxlen=TRACE)
         self._failure: str | None = None
         self._is_running = False
-        self._until = 0.0
         self._next_faults = 0.0
 
     # Building.
@@ -156,20 +155,23 @@ class Network:
                 host.wake()
 
     def run(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass. Raises SimulationError if a check fails."""
-        self._until = self.time + seconds
-        self._run(self._never)
-        self.time = self._until
+        """Let `seconds` of virtual time pass.
+
+        Raises SimulationError if a check fails, and RuntimeError inside run()."""
+        until = self.time + seconds
+        self._run(until, self._never)
+        self.time = until
 
     def run_until(self, is_over: Callable[[], bool], seconds: float = QUIET_SECONDS) -> None:
         """Let time pass until `is_over()` is true, or `seconds` have passed."""
-        self._until = self.time + seconds
-        self._run(is_over)
+        self._run(self.time + seconds, is_over)
 
     def _never(self) -> bool:
         return False
 
-    def _run(self, is_over: Callable[[], bool]) -> None:
+    def _run(self, until: float, is_over: Callable[[], bool]) -> None:
+        if self._is_running:
+            raise RuntimeError("run() cannot be nested; use callLater(), or do() of the network")
         errors = _Errors(self)
         logger.addHandler(errors)
         self._is_running = True
@@ -177,7 +179,7 @@ class Network:
             for host in list(self.hosts.values()):
                 host.start()
             queue, trace = self._queue, self._trace
-            while queue and queue[0][0] <= self._until and not is_over():
+            while queue and queue[0][0] <= until and not is_over():
                 event = heapq.heappop(queue)
                 if event[0] > self.time:
                     self.time = event[0]

@@ -305,12 +305,12 @@ class VirtualSocket:
     def ready(self) -> int:
         return 0 if self.end is None else self.end.ready()
 
-    def _open_end(self, size: int = 0) -> End:
+    def _open_end(self) -> End:
         """Return the end; the call that is made now costs time. Raises OSError if closed."""
         end = self.end
         if end is None:
             raise failure(errno.EBADF)
-        self._system.host.spend(size)
+        self._system.host.spend()
         end.ready_since = -1.0
         return end
 
@@ -488,7 +488,7 @@ class VirtualListener:
 
     def accept(self) -> tuple[VirtualSocket, Address]:
         host = self._system.host
-        host.spend(0)
+        host.spend()
         self.ready_since = -1.0
         if not self.waiting:
             raise BlockingIOError(errno.EAGAIN, "nobody waits")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import from_sockaddr
 from minireactor.core.handler import Handler
-from minireactor.core.waker import close_socket, has_forked
+from minireactor.core.waker import close_socket, is_shared
 from minireactor.transports import lifecycle
 from minireactor.transports.closing import Lingering
 from minireactor.transports.lifecycle import CLOSED, OPEN
@@ -122,7 +122,7 @@ def reset_on_close(sock: socket.socket) -> None:
     """Make the next close of `sock` send a reset. Raises OSError if `sock` is closed already."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     # Rule T4: if a child has the socket too, close() alone would send nothing.
-    if has_forked() and sys.platform == "linux":
+    if is_shared(sock) and sys.platform == "linux":
         _disconnect(sock)
 
 
