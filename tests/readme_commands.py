@@ -58,7 +58,7 @@ def commands_of(text: str) -> list[str]:
 def uses_of(text: str) -> list[list[str]]:
     """Return the words behind `minireactor` of each use, also of those with placeholders."""
     parts = [part for match in COMMAND.finditer(text) for part in (match[1] or match[2]).split("|")]
-    found = [part.partition("-m minireactor")[2] for part in parts]
+    found = [part.partition("-m minireactor ")[2] for part in parts]
     found += [match[1].replace("minireactor ", "", 1) for match in USE.finditer(text)]
     return [words for words in (shlex.split(part.partition(">")[0]) for part in found) if words]
 

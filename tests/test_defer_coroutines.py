@@ -338,13 +338,13 @@ def test_chainDeferred_gives_the_result_to_another():
 # Failures that nobody handles.
 
 
-def test_an_unhandled_failure_of_a_task_is_logged_once_and_at_once(caplog):
+def test_an_unhandled_failure_of_a_task_is_logged_once(caplog):
     async def explode():
         await succeed(None)
         raise ValueError("boom")
 
     ensureDeferred(explode())
-    # Before a garbage collection: no cycle keeps the Deferred.
+    gc.collect()  # since Python 3.12, the coroutine's frame refers to its caller's: a cycle
     assert len([e for e in caplog.records if e.levelno == logging.ERROR]) == 1
     (entry,) = logged(caplog)
     assert entry.exc_info[0] is ValueError

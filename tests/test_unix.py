@@ -309,7 +309,7 @@ def test_the_timeout_ends_an_attempt_that_waits(reactor, path, closing):
     server.listen(0)
     plain(path, closing)
     assert isinstance(connect_error(reactor, path, timeout=0.01), TimeoutError)
-    assert reactor.attempts == set()
+    assert not reactor.attempts
 
 
 def test_a_connector_connects_again_after_the_loss(reactor, path):

@@ -284,7 +284,8 @@ def without_caller(error: BaseException) -> Failure:
     """Return a Failure for `error`, which the caller has caught, without the caller's frame.
 
     The frame refers to the Deferred. Without it there is no cycle, so an unhandled failure is
-    logged as soon as nobody has the Deferred any more."""
+    logged as soon as nobody has the Deferred any more. From Python 3.12 on, the frame of a
+    coroutine refers to its caller's: the failure is then logged by the garbage collector."""
     at = error.__traceback__
     return Failure(error.with_traceback(at.tb_next or at if at else None))
 
