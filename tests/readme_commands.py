@@ -73,7 +73,7 @@ def is_lasting(command: str) -> bool:
     last = command.rpartition("|")[2]
     if "--stall" in last or re.match(r"\s*python3? \w+\.py$", last):
         return True
-    return re.search(r"minireactor (serve|proxy|demo|replay)\b", last) is not None
+    return re.search(r"minireactor( (serve|proxy|demo|replay)|\.\S+_server)\b", last) is not None
 
 
 def sockets() -> set[str]:

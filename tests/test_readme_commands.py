@@ -79,6 +79,8 @@ def test_uses_are_found_in_commands_and_in_sentences():
         ("printf '1\\n' | python3 -m minireactor connect 1234", False),
         ("python3 shout.py", True),
         ("python3 -m minireactor learn 1", False),
+        ("python3 -m minireactor.examples.echo_server", True),
+        ("python3 -m minireactor.examples.two_styles", False),
     ],
 )
 def test_a_command_that_goes_on_until_ctrl_c_is_known(command, lasting):
