@@ -569,6 +569,37 @@ WRONG = [
         "        self.paused = True\n        self.transport.abortConnection()\n",
         "still paused, or has been cut",
     ),
+    (
+        "coroutines",
+        "do not look again after waking up",
+        "while self.paused:",
+        "if self.paused:",
+        "bytes are pending: one more wrote while paused",
+    ),
+    (
+        "coroutines",
+        "wake only the first",
+        "for future in waiting:",
+        "for future in waiting[:1]:",
+        "has written [0-9]+ of 500, and nobody wakes it",
+    ),
+    (
+        "coroutines",
+        "wake before changing the state",
+        "        self.paused = False\n        waiting, self.waiting = self.waiting, []\n"
+        "        for future in waiting:\n            future.wake()\n",
+        "        waiting, self.waiting = self.waiting, []\n"
+        "        for future in waiting:\n            future.wake()\n"
+        "        self.paused = False\n",
+        "has written [0-9]+ of 500, and nobody wakes it",
+    ),
+    (
+        "coroutines",
+        "await nothing",
+        "yield self  #",
+        "yield  #",
+        "a task cannot wait for NoneType",
+    ),
 ]
 
 
