@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import time
 
@@ -256,6 +257,34 @@ def test_a_read_cancelled_over_and_over_gets_every_byte_in_order(reactor, closin
 
     pump(reactor, rest, "the rest")
     assert bytes(received) == sent
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_walk_of_reads_and_cancels_returns_every_byte_in_order(stream, seed):
+    """The pieces, the reads and the cancels are drawn by chance; nothing may be lost or doubled."""
+    chance = random.Random(seed)
+    transport, reader = stream.transport, stream.reader
+    sent = chance.choices(b"abc\n", k=2000)
+    received, reading, at = bytearray(), None, 0
+
+    def take(data):
+        received.extend(data)
+
+    while len(received) < len(sent):
+        if at < len(sent) and transport.producerState == "producing" and chance.random() < 0.5:
+            piece = bytes(sent[at : at + chance.randint(1, 60)])
+            at += len(piece)
+            stream.dataReceived(piece)
+            if at == len(sent):
+                stream.readConnectionLost()
+        if reading is not None and not reading.called and chance.random() < 0.3:
+            reading.cancel()
+        if reading is None or reading.called:
+            line = chance.random() < 0.5
+            reading = ensureDeferred(reader.readline() if line else reader.read(50))
+            reading.addCallbacks(take, lambda failure: failure.trap(CancelledError))
+    assert received == bytes(sent)
+    assert transport.producerState == "producing"
 
 
 def test_cancelling_a_task_closes_its_connection_and_leaves_nothing(reactor, closing, caplog):

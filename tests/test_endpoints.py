@@ -9,7 +9,16 @@ import ssl
 import subprocess
 
 import pytest
-from support import OneFactory, Recorder, iterations, next_timer, open_descriptors, pump
+from support import (
+    PATIENCE,
+    OneFactory,
+    Recorder,
+    iterations,
+    next_timer,
+    open_descriptors,
+    pump,
+    python,
+)
 
 from minireactor import Reactor, coroutines, endpoints, error
 from minireactor.coroutines import StreamFactory
@@ -349,9 +358,6 @@ def test_quoteStringArgument_makes_any_text_one_value():
 
 # UNIX sockets and TLS, over sockets.
 
-NEEDS_UNIX = pytest.mark.skipif(
-    not hasattr(Reactor, "listenUNIX"), reason="the reactor has no UNIX sockets"
-)
 NEEDS_TLS = pytest.mark.skipif(
     not hasattr(Reactor, "listenSSL") or not shutil.which("openssl"),
     reason="the reactor has no TLS, or there is no openssl program",
@@ -373,7 +379,6 @@ async def answer(reader, writer):
         writer.write(line.upper())
 
 
-@NEEDS_UNIX
 def test_UNIX_endpoints_talk(reactor, tmp_path):
     place = f"unix:{endpoints.quoteStringArgument(str(tmp_path / 'a:b.sock'))}"
     serverFromString(reactor, place).listen(StreamFactory(answer))
@@ -381,7 +386,6 @@ def test_UNIX_endpoints_talk(reactor, tmp_path):
     assert outcome(reactor, asked) == b"HELLO\n"
 
 
-@NEEDS_UNIX
 def test_a_listening_socket_of_systemd_is_served(reactor, monkeypatch, closing):
     listener = closing(socket.create_server(("127.0.0.1", 0)))
     monkeypatch.setattr(endpoints.strings, "FIRST_SYSTEMD_FD", listener.fileno())
@@ -390,6 +394,26 @@ def test_a_listening_socket_of_systemd_is_served(reactor, monkeypatch, closing):
     serverFromString(reactor, "systemd:INET:index=0").listen(StreamFactory(answer))
     endpoint = endpoints.TCP4ClientEndpoint(reactor, *listener.getsockname())
     assert outcome(reactor, ensureDeferred(ask(endpoint, b"hello\n"))) == b"HELLO\n"
+
+
+def test_a_stdio_endpoint_connects_a_protocol_to_both_descriptors():
+    code = """
+        from minireactor import reactor
+        from minireactor.endpoints import serverFromString
+        from minireactor.protocol import Factory, Protocol
+
+        class Shout(Protocol):
+            def dataReceived(self, data):
+                self.transport.write(data.upper())
+
+            def connectionLost(self, reason):
+                reactor.stop()
+
+        serverFromString(reactor, "stdio:").listen(Factory.forProtocol(Shout))
+        reactor.run()
+    """
+    with python(code) as child:
+        assert child.communicate("hello\n", timeout=PATIENCE) == ("HELLO\n", "")
 
 
 @NEEDS_TLS
@@ -461,3 +485,21 @@ def test_wrapClientTLS_starts_TLS_before_connectionMade(name, expected):
     protocol.makeConnection(transport)
     assert seen == [[(context, expected)]]
     assert transport.protocol is protocol.protocol
+
+
+def test_a_protocol_whose_TLS_cannot_start_gets_no_call():
+    endpoint = At()
+    endpoints.wrapClientTLS(None, endpoint).connect(OneFactory())
+    starter = endpoint.factory.buildProtocol(None)
+
+    class Refusing(TLSTransport):
+        protocol = starter
+
+        def startTLS(self, *arguments):
+            raise ValueError("no TLS")
+
+    transport = Refusing()
+    with pytest.raises(ValueError, match="no TLS"):
+        starter.makeConnection(transport)
+    assert transport.protocol is starter
+    assert starter.protocol.calls == []

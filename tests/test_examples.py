@@ -343,9 +343,6 @@ def test_two_styles(start):
     assert start("two_styles", to(server.port())).result() == (0, expected, "")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("minireactor.stdio") is None, reason="there is no stdio transport"
-)
 def test_stdio_chat(start, peer):
     port = start("chat_server", LISTEN).port()
     ann = peer(port)

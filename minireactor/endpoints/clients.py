@@ -186,8 +186,8 @@ class _TLSStarter(Protocol):
         self._arguments = arguments
 
     def makeConnection(self, transport: Any) -> None:
+        transport.startTLS(*self._arguments)  # if it fails, `protocol` gets no call at all
         transport.protocol = self.protocol
-        transport.startTLS(*self._arguments)
         self.protocol.makeConnection(transport)
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Callable
 
 from minireactor.defer import Deferred, execute
@@ -82,7 +81,8 @@ class StandardIOEndpoint(_Server):
 
     def __init__(self, reactor: Any) -> None:
         def listen(factory: Any) -> Any:
-            stdio = import_module("minireactor.stdio")
-            return stdio.StandardIO(factory.buildProtocol(None), reactor=reactor)
+            from minireactor.stdio import StandardIO  # and its threads, for this kind alone
+
+            return StandardIO(factory.buildProtocol(None), reactor=reactor)
 
         self._listen = listen
