@@ -37,24 +37,25 @@ if TYPE_CHECKING:
     from minireactor.core.loop import Loop
 
 CHUNK = flow.HIGH  # bytes of one read or write
-# Bytes that the pair of sockets holds in each direction, about. This bounds how far a thread reads
-# ahead of a paused protocol, and what a full pipe at standard output leaves unsent.
+# Bytes that the pair of sockets buffers in each direction, about. The size bounds how far a thread
+# reads ahead of a paused protocol, and how many sent bytes wait for a full pipe.
 BUFFER = flow.HIGH
-REPORT_SECONDS = 1.0  # how long a thread waits until the loop has heard of its error
+REPORT_SECONDS = 1.0  # how long a thread waits until the loop has handled an error
 INPUT, OUTPUT = "standard input", "standard output"
 
 
 class StandardIO(Connection):
-    """The transport of `proto` on two descriptors, which it reads and writes by threads.
+    """The transport of `proto` on two descriptors, read and written by threads.
 
     The descriptors belong to the transport. At the end of its direction, a pipe or socket is
     closed; in place of 0, 1 and 2 the null device is opened. Files and terminals with these numbers
     stay open.
 
-    connectionLost comes when all that was written has been taken. Its reason is ConnectionLost if a
-    descriptor fails: the first of its `args` is an OSError, whose `filename` is "standard input" or
-    "standard output". A protocol that is not half-closeable ends with its input, after what it has
-    written. abortConnection() drops what waits to be written; a reader sees an ordinary end.
+    connectionLost comes when the system has taken all written bytes. If a descriptor fails, the
+    reason is ConnectionLost. The first of its `args` is then an OSError, and the `filename` of that
+    error is "standard input" or "standard output". A protocol that is not half-closeable ends with
+    the input, after the pending bytes. abortConnection() drops the pending bytes; a reader sees an
+    ordinary end.
 
     Raises RuntimeError if the system has no thread left.
     """
@@ -76,7 +77,7 @@ class StandardIO(Connection):
         self._stops_input = False  # tells the thread that nobody wants more input
         self._drops_output = False  # tells the other thread that nobody wants its bytes written
         self.is_written = False  # the thread has ended, with or without an error
-        self._has_output_ended = False  # and the loop has heard of it
+        self._has_output_ended = False  # the loop has handled the end of that thread
         self._unwritten: _Unwritten | None = None
         self._waiting: Failure | None = None  # why the connection ends once the output has ended
         unowned = [ours, inner, inner_too]

@@ -78,7 +78,7 @@ class TCPPort(Port):
 
     def own_host(self, sock: socket.socket) -> Address | None:
         # To know the address in advance saves a getsockname() for each connection in benchmark
-        # `churn`. A socket that is bound to all addresses does not know it.
+        # `churn`. A socket that is bound to all addresses has connections of different addresses.
         host = from_sockaddr(sock.getsockname())
         return None if host.host in ("0.0.0.0", "::") else host
 

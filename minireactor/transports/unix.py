@@ -57,8 +57,9 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def checked_path(path: Any) -> bytes:
-    """Return a path as bytes. Raises TypeError if it is neither str nor bytes, and OSError or
-    ValueError if no UNIX socket can have it."""
+    """Return a path as bytes. Raises TypeError if `path` is neither str nor bytes.
+
+    Raises OSError or ValueError if no UNIX socket can have this path."""
     if not isinstance(path, (str, bytes)):
         raise TypeError(f"a UNIX socket needs a path as str or bytes, not {path!r}")
     name = os.fsencode(path)
@@ -80,8 +81,8 @@ class DescriptorSocket(socket.socket):
     """A UNIX socket that sends and receives descriptors together with bytes.
 
     outgoing: descriptors of our own, which the next bytes carry, one each.
-    deliver: called as `deliver(fds, data)` with received descriptors. It returns the data, or
-        b"" to have it kept. None: the kernel closes received descriptors.
+    deliver: called as `deliver(fds, data)` with received descriptors; returns the data, or b"" if
+        the data is kept for later. None: the kernel closes received descriptors.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -143,8 +144,8 @@ class UNIXConnection(Connection):
     def sendFileDescriptor(self, fileDescriptor: int) -> None:
         """Send a copy of a descriptor with the next byte that is sent; write at least that byte.
 
-        The descriptor is duplicated now, so the caller may close it. Of several descriptors, each
-        needs a byte of its own. If the connection is closed before enough bytes are written,
+        The descriptor is duplicated now, so the caller may close its own. Each of several
+        descriptors needs one byte. If the connection is closed before enough bytes are written,
         connectionLost gets FileDescriptorOverrun. Does nothing once the write side has ended.
 
         Raises OSError if the descriptor is not open, or none is left. Raises RuntimeError if
@@ -199,7 +200,7 @@ class UNIXConnection(Connection):
 
 
 def close_descriptors(fds: deque[int] | array.array[int]) -> None:
-    """Close descriptors, and remove them from their container."""
+    """Close all descriptors in a container, and empty the container."""
     while fds:
         os.close(fds.pop())
 
@@ -257,13 +258,13 @@ class UNIXPort(Port):
         return CannotListenError(None, self.port, error)
 
     def about_to_close(self) -> None:
-        """Remove the file, if it is still the one that this port and this process has made."""
+        """Remove the file, unless another port or another process has made the present one."""
         file, self._file = self._file, None
         if file is None or self._pid != os.getpid():
             return
         path = os.fsencode(self.port)
-        # The port still listens, so no other process takes the file for a stale one and replaces it
-        # between these two calls.
+        # The port still listens. So between these two calls, no other process takes the file for a
+        # stale one and replaces the file.
         with contextlib.suppress(OSError):
             if _identity(path) == file:
                 os.unlink(path)
