@@ -286,6 +286,16 @@ def python(code, *arguments, **options):
     )
 
 
+@contextlib.contextmanager
+def killed(process):
+    """Kill a Popen object at the end of the block, also if a test fails, and close its pipes."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def output(code, *arguments):
     """Return what a child that runs `code` prints. Raises AssertionError if the child fails."""
     with python(code, *arguments) as child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support import (
     Recorder,
     is_open,
     iterations,
+    killed,
     open_descriptors,
     pump,
     python,
@@ -95,8 +97,6 @@ def test_a_protocol_that_is_not_half_closeable_ends_with_its_input_after_its_out
 
 
 def readable(fd):
-    import select
-
     return bool(select.select([fd], [], [], 0)[0])
 
 
@@ -302,7 +302,7 @@ ECHO = """
 
 def test_a_program_echoes_all_of_a_pipe():
     data = "d" * 2_000_000
-    with python(ECHO) as child:
+    with killed(python(ECHO)) as child:
         out, err = child.communicate(data, timeout=PATIENCE)
     assert (out, err, child.returncode) == (data, "end\n", 0)
 
@@ -322,7 +322,7 @@ def test_stopping_the_reactor_still_writes_what_was_written(stdin):
         StandardIO(Last())
         reactor.run()
     """
-    with python(code, stdin=stdin) as child:
+    with killed(python(code, stdin=stdin)) as child:
         out, err = child.stdout.read(), child.stderr.read()
     assert (len(out), err, child.returncode) == (60000, "", 0)
 
@@ -362,7 +362,7 @@ def test_a_closed_output_becomes_the_null_device_and_its_number_is_not_reused():
         StandardIO(Closes())
         reactor.run()
     """
-    with python(code) as child:
+    with killed(python(code)) as child:
         out, err = child.communicate("", timeout=PATIENCE)
     assert (out, err) == ("", "True\n")
 
@@ -373,9 +373,9 @@ def test_a_terminal_stays_open_and_blocking(closing):
     master, slave = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": ROOT}
     code = ECHO.replace("\n    ", "\n")
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=environment
-    ) as child:
+    command = [sys.executable, "-c", code]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    with killed(subprocess.Popen(command, env=environment, **streams)) as child:
         os.write(master, b"line\n")
         wait_for(master, b"line\r\nline\r\n")
         os.write(master, b"\x04")
@@ -389,6 +389,7 @@ def test_a_terminal_stays_open_and_blocking(closing):
 def wait_for(fd, text):
     got = b""
     while text not in got:
+        assert select.select([fd], [], [], PATIENCE)[0], f"only {got!r}"
         got += os.read(fd, 65536)
 
 

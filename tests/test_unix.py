@@ -19,6 +19,7 @@ from support import (
     RecordingClientFactory,
     drain,
     iterations,
+    killed,
     open_descriptors,
     pump,
 )
@@ -665,7 +666,7 @@ def test_a_real_client_gets_everything_after_its_half_close(reactor, path, comma
             self.transport.loseConnection()
 
     reactor.listenUNIX(path, OneFactory(Reply()))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+    with killed(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as client:
         reactor.callInThread(finish, client, b"d" * 500_000, done := [])
         pump(reactor, lambda: done)
     assert done == [b"d" * 1_000_000]
@@ -677,11 +678,14 @@ def finish(client, data, done):
 
 @needs("socat")
 def test_a_real_server_is_reached(reactor, path):
-    with subprocess.Popen(["socat", "UNIX-LISTEN:x.sock", "EXEC:cat"]) as server:
-        pump(reactor, lambda: os.path.exists(path))
-        factory = RecordingClientFactory(HalfCloseable())
+    class Patient(RecordingClientFactory):
+        def clientConnectionFailed(self, connector, reason):
+            connector.connect()  # the program has not called listen() yet
+
+    with killed(subprocess.Popen(["socat", "UNIX-LISTEN:x.sock", "EXEC:cat"])) as server:
+        factory = Patient(HalfCloseable())
         reactor.connectUNIX(path, factory)
-        pump(reactor, lambda: factory.connection is not None or factory.reason is not None)
+        pump(reactor, lambda: factory.connection is not None)
         pump(reactor, lambda: factory.connection.transport is not None)
         factory.connection.transport.write(b"there and back")
         factory.connection.transport.loseWriteConnection()
@@ -702,7 +706,7 @@ def test_curl_gets_a_page(reactor, path):
 
     reactor.listenUNIX(path, OneFactory(Page()))
     command = ["curl", "-sS", "--unix-socket", path, "http://localhost/"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+    with killed(subprocess.Popen(command, stdout=subprocess.PIPE)) as client:
         reactor.callInThread(finish, client, None, done := [])
         pump(reactor, lambda: done)
     assert done == [b"page"]
