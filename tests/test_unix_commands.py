@@ -81,7 +81,10 @@ def test_a_second_server_reports_the_path_as_in_use_in_one_line(echo, capsys):
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("copy", [(), ("--copy",)], ids=["splice", "copy"])
+@pytest.mark.parametrize(
+    "copy",
+    [pytest.param((), id="splice"), pytest.param(("--copy",), id="copy", marks=pytest.mark.slow)],
+)
 def test_proxy_joins_a_path_to_a_path(echo, command, closing, copy):
     _, line = command("proxy", "unix:front.sock", "unix:echo.sock", *copy)
     assert line.startswith(
@@ -91,6 +94,7 @@ def test_proxy_joins_a_path_to_a_path(echo, command, closing, copy):
     assert answer(client("front.sock", closing), data) == data
 
 
+@pytest.mark.slow
 def test_proxy_joins_a_port_to_a_path_and_a_path_to_a_port(echo, command, closing):
     middle, _ = command("proxy", "127.0.0.1:0", "unix:echo.sock")
     number = _.rpartition(", to")[0].rpartition(":")[2]
@@ -102,6 +106,7 @@ def test_proxy_joins_a_port_to_a_path_and_a_path_to_a_port(echo, command, closin
     assert middle.line().endswith(" s, closed in good order")
 
 
+@pytest.mark.slow
 def test_proxy_tries_the_next_target_after_a_path_that_is_not_there(echo, command, closing):
     command("proxy", "unix:front.sock", "unix:missing.sock", "unix:echo.sock")
     assert answer(client("front.sock", closing), b"hello") == b"hello"
@@ -114,6 +119,7 @@ def test_proxy_refuses_its_own_path_as_a_target(folder, capsys):
         assert "is where the proxy itself listens" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_metrics_are_served_on_a_path(command, closing):
     process, _ = command("serve", "echo", "--port", "0", "--metrics", "unix:metrics.sock")
     assert process.line() == "minireactor: metrics on unix:metrics.sock"
@@ -122,6 +128,7 @@ def test_metrics_are_served_on_a_path(command, closing):
     assert b"minireactor_connections" in read_all(sock)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not installed")
 def test_a_real_client_talks_to_serve(echo):
     done = subprocess.run(
@@ -145,6 +152,7 @@ def test_connect_reaches_a_path(echo, folder):
     assert b"connected to unix:echo.sock" in done.stderr
 
 
+@pytest.mark.slow
 def test_connect_to_a_path_that_is_not_there_is_one_line(folder):
     done = subprocess.run(
         [sys.executable, "-m", "minireactor", "connect", "unix:missing.sock"],
