@@ -168,6 +168,9 @@ class StandardIO(Connection):
             self.connectionLost(failure)
         report()
 
+    def _drop_input(self) -> None:
+        """Do nothing: another program may want the input, and it does not wait for our output."""
+
     def _end_of_reading(self) -> None:
         if self._input_error is not None:
             self.connectionLost(Failure(ConnectionLost(self._input_error)))

@@ -179,6 +179,25 @@ def test_a_transport_that_still_writes_takes_no_input_after_its_end(reactor, pip
     lost(reactor, protocol)
 
 
+def test_a_transport_that_waits_to_close_drops_no_input(reactor, tmp_path, pipes):
+    _, stdout, ends = pipes
+    (tmp_path / "in").write_bytes(bytes(10_000_000))
+    stdin = os.open(tmp_path / "in", os.O_RDONLY)
+    copy = os.dup(stdin)
+    protocol = Recorder()
+    transport = StandardIO(protocol, stdin, stdout, reactor)
+    transport.pauseProducing()
+    transport.write(bytes(2_000_000))  # more than all buffers take
+    transport.loseConnection()
+    for _ in range(100):
+        reactor.iterate(0.001)  # the thread that reads may run meanwhile
+    assert transport.state == "closing"
+    assert os.lseek(copy, 0, os.SEEK_CUR) < 1_000_000
+    os.close(copy)
+    os.close(ends["reading"])
+    lost(reactor, protocol)
+
+
 def test_an_error_of_the_input_comes_after_its_bytes_and_names_it(reactor, tmp_path, pipes):
     _, stdout, _ = pipes
     stdin = os.open(tmp_path, os.O_RDONLY)

@@ -472,6 +472,25 @@ def test_R3_a_close_at_a_descriptor_closes_the_others(reactor, path, closing):
     taker.close()
 
 
+def test_R3_descriptors_that_come_while_a_close_waits_are_closed(reactor, path, closing):
+    taker = Taker()
+    client = joined(reactor, path, taker, closing)
+    mine = marked(closing)
+    before = open_descriptors()
+    taker.transport.write(bytes(2_000_000))  # more than all buffers take
+    taker.transport.loseConnection()
+    iterations(reactor)
+    for _ in range(10):
+        send_rights(client, b"late", [mine, mine])
+        iterations(reactor)
+    assert taker.transport.state == "closing"
+    assert taker.calls == ["made"]
+    assert open_descriptors() == before
+    client.close()
+    pump(reactor, lambda: taker.reason is not None)
+    assert taker.calls == ["made", "lost"]
+
+
 @pytest.mark.parametrize("error", [LookupError, OSError, BlockingIOError])
 def test_B3_an_exception_at_a_descriptor_ends_the_connection(reactor, path, closing, caplog, error):
     def fail(self):

@@ -183,6 +183,12 @@ class UNIXConnection(Connection):
         else:
             super().doRead()
 
+    def _drop_input(self) -> None:
+        close_descriptors(self._arrived)
+        self._kept = b""
+        self.socket.deliver = None  # type: ignore[attr-defined]
+        super()._drop_input()
+
     def _deliver_kept(self) -> None:
         self._call_protocol()
         if self.reading and self._kept:
