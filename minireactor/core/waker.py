@@ -96,6 +96,9 @@ open_loops: weakref.WeakSet[Any] = weakref.WeakSet()
 
 _forked = False
 
+# Programs and tests may replace the name in `socket`.
+_KERNEL_SOCKET = socket.socket
+
 
 class AfterFork:
     """Replaces the poller of a loop in a child process. Every call raises RuntimeError."""
@@ -116,7 +119,7 @@ def is_shared(sock: socket.socket) -> bool:
     """Return whether a child of this process may share a socket.
 
     A socket that is not the kernel's belongs to this process alone."""
-    return _forked and isinstance(sock, socket.socket)
+    return _forked and isinstance(sock, _KERNEL_SOCKET)
 
 
 def close_socket(sock: socket.socket) -> None:
