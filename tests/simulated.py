@@ -196,31 +196,45 @@ class World:
     """The hosts, and `conversations` at random times. With `limits`, streams may end early.
 
     folder: where the file of the app `file` is written.
+    splice: the proxies splice bulk data, of which much arrives at a time.
     quick: no slow links and no small streams, so that few steps show much."""
 
-    def __init__(self, network, folder, conversations=12, limits=None, faults=True, quick=False):
+    def __init__(
+        self,
+        network,
+        folder,
+        conversations=12,
+        limits=None,
+        faults=True,
+        quick=False,
+        splice=False,
+    ):
         self.network = network
         self.chance = chance = network.chance
         self.conversations = []
         self.limits = chance.below(4) == 0 if limits is None else limits
         self.quick = quick
+        self.splice = splice
         self.sizes = [3000, 60_000] if quick else [0, 1, 50, 3000, 40_000, 200_000, 600_000]
+        if splice:
+            self.sizes = [50, 900_000]
         self.file_bytes = NOISE[: chance.choice([60_000] if quick else [1, 5000, 300_000])]
         path = folder / f"{len(self.file_bytes)} bytes"
         if not path.exists():
             path.write_bytes(self.file_bytes)
         network.links(
-            bandwidth=chance.choice([1e6, 1e7] if quick else [30e3, 1e6, 1e8]),
+            bandwidth=1e8 if splice else chance.choice([1e6, 1e7] if quick else [30e3, 1e6, 1e8]),
             delay=chance.choice([0.0, 0.001] if quick else [0.0, 0.001, 0.08]),
             jitter=chance.choice([0.0, 0.002] if quick else [0.0, 0.002, 0.1]),
-            send_buffer=chance.choice([8_000, 64_000, 500_000]),
-            receive_buffer=chance.choice([4_000, 64_000, 300_000]),
+            send_buffer=chance.choice([64_000, 500_000] if splice else [8_000, 64_000, 500_000]),
+            receive_buffer=300_000 if splice else chance.choice([4_000, 64_000, 300_000]),
         )
-        costs = [1e-6, 2e-5, 3e-4]
+        costs = [3e-4, 2e-3] if splice else [1e-6, 2e-5, 3e-4]  # slow hosts get much at a time
         self.server, self.near, self.far = [
             network.host(name, chance.choice(costs)) for name in ("server", "near", "far")
         ]
         self.clients = [network.host(name) for name in ("a", "b")]
+        self.near.system.has_splice = self.far.system.has_splice = splice
         self.servers = []
         self._serve(str(path))
         for host, target in ((self.far, "server"), (self.near, "far")):
@@ -264,7 +278,7 @@ class World:
 
     def _proxy(self, host, target, port):
         chance = self.chance
-        rate = chance.choice([None, None, 100_000.0])
+        rate = None if self.splice else chance.choice([None, None, 100_000.0])
         if chance.below(2):
             places = [(target, port)]
             if chance.below(3) == 0:  # one that refuses, and one that does not exist

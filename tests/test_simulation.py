@@ -16,8 +16,9 @@ from minireactor.core import flow
 from minireactor.core.buffer import WriteBuffer
 from minireactor.core.loop import Loop
 from minireactor.protocol import ClientFactory, Protocol
+from minireactor.proxy import legs
 from minireactor.proxy.factory import ProxyFactory
-from minireactor.proxy.legs import Leg
+from minireactor.proxy.legs import CAN_SPLICE, Leg
 from minireactor.testing import Network, SimulationError, simulate
 from minireactor.transports.closing import Lingering
 from minireactor.transports.port import Port
@@ -45,6 +46,15 @@ def run_for(steps, seeds, scenario):
 
 def test_conversations_through_two_proxies_keep_all_rules(tmp_path):
     run_for(STEPS, range(BLOCK_SEEDS), conversations_in(tmp_path))
+
+
+@pytest.mark.skipif(not CAN_SPLICE, reason="this system has no splice()")
+def test_conversations_through_proxies_that_splice_keep_all_rules(tmp_path, monkeypatch):
+    splices = []
+    original = legs.splice_from
+    monkeypatch.setattr(legs, "splice_from", lambda sock: splices.append(sock) or original(sock))
+    run_for(STEPS, range(BLOCK_SEEDS), conversations_in(tmp_path, splice=True))
+    assert len(splices) > 10
 
 
 @pytest.mark.slow

@@ -36,9 +36,9 @@ from minireactor.transports.kernel import send_queue
 from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
+    from minireactor.core.buffer import Source
     from minireactor.core.loop import Loop
     from minireactor.interfaces import IConsumer
-    from minireactor.transports.splice import PipeSource
 
     OnLost = Callable[[Connection, Failure], object]
 
@@ -258,7 +258,7 @@ class SplicingLeg(Leg):
         self._pass_on(source)
         return False
 
-    def _pass_on(self, source: PipeSource) -> None:
+    def _pass_on(self, source: Source) -> None:
         if self._may_send_now():
             source.left -= self._send(source.send_to, self.far.socket, source.left)
         self.far.write_source(source)

@@ -23,6 +23,7 @@ from minireactor.core import events, flow
 from minireactor.core.buffer import as_bytes
 from minireactor.core.poller import WRITE
 from minireactor.error import ConnectionDone
+from minireactor.simulation.pipes import MemoryPipe
 from minireactor.transports.sendfile import FileSource
 from minireactor.transports.tcp import Connection
 
@@ -102,7 +103,7 @@ class Watched:
         self._check_mark()
 
     def write_source(self, source: Source) -> None:
-        if isinstance(source, FileSource) and not self.connection.write_ended:
+        if isinstance(source, (FileSource, MemoryPipe)) and not self.connection.write_ended:
             self.expected += source.rest()
             self._count(source.left)
         self._write_source(source)

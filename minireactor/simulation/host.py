@@ -44,7 +44,11 @@ DRAIN_SECONDS = 1.0  # as Reactor.drain()
 
 
 class VirtualSystem(System):
-    """The sockets of one host. `limit` is the number of descriptors that it may have open."""
+    """The sockets of one host.
+
+    limit: the number of descriptors that it may have open.
+    has_splice: whether a proxy splices. Not by default: a machine without splice() could not repeat
+        the run."""
 
     has_splice = False
 

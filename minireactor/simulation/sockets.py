@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from minireactor.core.poller import HANGUP, READ, WRITE
+from minireactor.simulation.pipes import MemoryPipe
 from minireactor.transports import kernel
 
 if TYPE_CHECKING:
@@ -366,6 +367,14 @@ class VirtualSocket:
             host.progressed = True
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing to read")
+
+    def splice(self, size: int) -> MemoryPipe | None:
+        """Return what recv() would return, as a Source; None at the end, or without data."""
+        try:
+            data = self.recv(size)
+        except BlockingIOError:
+            return None
+        return MemoryPipe(data) if data else None
 
     def _take_error(self, end: End) -> OSError:
         code, end.error = end.error, 0
