@@ -12,7 +12,7 @@ from functools import wraps
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from minireactor.defer.deferred import CancelledError, Deferred, fail, succeed, without_caller
+from minireactor.defer.deferred import CancelledError, Deferred, fail, succeed
 from minireactor.failure import Failure, safe_repr
 
 if TYPE_CHECKING:
@@ -133,9 +133,9 @@ class Task(Deferred[Any]):
             self.callback(end.args[0])
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException:
             _local.task = outer
-            self.errback(without_caller(error))
+            self.errback()
         finally:
             _local.task = outer
         if self._cancel_due and self._awaited is not None:

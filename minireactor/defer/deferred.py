@@ -235,8 +235,8 @@ class Deferred(Generic[_T]):
         except (KeyboardInterrupt, SystemExit):
             self.result = None  # a failure that ends the program this way is handled
             raise
-        except BaseException as error:
-            result = without_caller(error)
+        except BaseException:
+            result = Failure()
         finally:
             self._in_callback = False
         self.result = result
@@ -278,16 +278,6 @@ def execute(callable: Callable[..., _T], *args: Any, **kwargs: Any) -> Deferred[
 
 def _as_failure(fail: Failure | BaseException | None) -> Failure:
     return fail if isinstance(fail, Failure) else Failure(fail)
-
-
-def without_caller(error: BaseException) -> Failure:
-    """Return a Failure for `error`, which the caller has caught, without the caller's frame.
-
-    The frame refers to the Deferred. Without it there is no cycle, so an unhandled failure is
-    logged as soon as nobody has the Deferred any more. From Python 3.12 on, the frame of a
-    coroutine refers to its caller's: the failure is then logged by the garbage collector."""
-    at = error.__traceback__
-    return Failure(error.with_traceback(at.tb_next or at if at else None))
 
 
 def _pass_on(result: _T) -> _T:
