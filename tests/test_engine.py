@@ -7,7 +7,17 @@ import socket
 
 import pytest
 from serve_support import Command
-from support import HalfCloseable, OneFactory, Recorder, connect, drain, pump, receive, served
+from support import (
+    HalfCloseable,
+    OneFactory,
+    Recorder,
+    RecordingClientFactory,
+    connect,
+    drain,
+    pump,
+    receive,
+    served,
+)
 
 from minireactor import tiny
 from minireactor.cli.commands import main
@@ -180,6 +190,15 @@ def test_a_port_that_is_taken_is_CannotListenError(engine, closing):
     taken = closing(socket.create_server((LOOPBACK, 0)))
     with pytest.raises(CannotListenError):
         engine.listenTCP(taken.getsockname()[1], OneFactory(), interface=LOOPBACK)
+
+
+def test_a_factory_is_notified_once_of_the_start_and_the_end_of_its_port(engine):
+    factory = RecordingClientFactory()
+    port = engine.listenTCP(0, factory, interface=LOOPBACK)
+    assert factory.calls == ["startFactory"]
+    port.stopListening()
+    port.stopListening()
+    assert factory.calls == ["startFactory", "stopFactory"]
 
 
 # Proxies and the demo.

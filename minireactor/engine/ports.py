@@ -37,19 +37,28 @@ class Limited:
             return None
 
     def doStart(self) -> None:
-        self.factory.doStart()
+        """Do nothing, if the small reactor calls it: the Engine notifies the program's factory."""
 
-    def doStop(self) -> None:
-        self.factory.doStop()
+    doStop = doStart
 
 
 class Listening(Limited):
     """The port that an Engine returns, and the factory that it gives to the small reactor."""
 
+    is_open = False
+
     def opened(self, port: Any) -> None:
         self._port = port
-        self.stopListening = port.stopListening
         self.getHost = port.getHost
+        self.is_open = True
+        self.factory.doStart()
+
+    def stopListening(self) -> None:
+        """Close the port. The factory is notified once."""
+        self._port.stopListening()
+        if self.is_open:
+            self.is_open = False
+            self.factory.doStop()
 
     def getHandle(self) -> Any:
         return self._port.socket
