@@ -1,11 +1,12 @@
 """A whole reactor in one file, for reading aloud: what one would write first, without any trick.
 
-The names are Twisted's, and the rules are those of `core/README.md`. These are left out: B3 and B4
-(an exception of the program ends the loop; other threads may not call it), C2 (connectionLost waits
-for the end of the peer's stream), R1 for what a line receiver holds, R2 (a paused connection does
-not see that its peer has gone), R4 and T5 (an iteration has no limit), T2 and T3 (a look-up blocks,
-one address is tried, without a timeout), T4 (a forked child may delay a reset), and T6 (the
-kernel's own buffers have no limit).
+The names are Twisted's, and the rules are those of `core/README.md`. These are left out: B1 for
+writeSequence, B3 and B4 (an exception of the program ends the loop; other threads may not call it),
+C2 (connectionLost waits for the end of the peer's stream), R1 for what a line receiver holds, R2 (a
+paused connection does not see that its peer has gone), R4 and T5 (an iteration has no limit), T2
+and T3 (a look-up blocks, one address is tried, without a timeout), T4 (a forked child may delay a
+reset), and T6 (the kernel's own buffers have no limit). A factory builds a protocol for each
+connection; it gets no call of doStart(), doStop() and startedConnecting().
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from minireactor import error
 from minireactor.address import from_sockaddr
 from minireactor.core.flow import HIGH, LOW, checked_marks
 from minireactor.failure import Failure
-from minireactor.protocol import Protocol
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READ_SIZE = 64 * 1024  # bytes
@@ -55,6 +55,7 @@ class Reactor:
     def close(self) -> None:
         for target in list(self.targets):
             target.connectionLost(error.ConnectionLost())
+        self.iterate()  # in which they are notified
         self._selector.close()
 
     def iterate(self, delay: float | None = 0.0) -> None:
@@ -126,25 +127,20 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol: Any = None
-        self.state = "open"  # then "closing" (what is pending goes first) or "ending", "closed"
-        self.high, self.low = HIGH, LOW  # the watermarks ("marks"), in bytes
+        self.input = "paused"  # or "flowing"; then "dropped" (we are closing), "ended"
+        self.output = "open"  # then "finishing" (what is pending goes first), "ended"
+        self.is_closing = False  # no half-close is notified any more
         self.producer: Any = None
         self.flow_state = "none"  # or "flowing", "paused" (a push producer), "pull"
-        self.reading = self.read_ended = False  # ended: the peer has sent the end of its stream
-        self.write_ended = False  # we have sent the end of ours
-        self._finishes = False  # we shall send it once nothing is pending
+        self.high, self.low = HIGH, LOW  # the watermarks ("marks"), in bytes
         self._buffer = bytearray()
-        self._timer: DelayedCall | None = None
         self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory: Any) -> None:
-        """Connect a protocol, and begin to read. Close if the factory builds no protocol."""
+        """Connect a protocol, and begin to read."""
         self.protocol = factory.buildProtocol(self.getPeer())
-        if self.protocol is None:
-            self.loseConnection()
-        else:
-            self.resumeProducing()
-            self.protocol.makeConnection(self)
+        self.resumeProducing()
+        self.protocol.makeConnection(self)
 
     def getHost(self) -> Any:
         return from_sockaddr(self._host)
@@ -153,7 +149,7 @@ class Connection:
         return from_sockaddr(self._peer)
 
     def _update(self) -> None:
-        reads = (self.reading or self.state == "closing") and not self.read_ended
+        reads = self.input in ("flowing", "dropped")
         self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
 
     # Writing. The state changes first, and the producer is called last: it may write again.
@@ -165,16 +161,13 @@ class Connection:
 
     def write(self, data: Any) -> None:
         """Queue bytes. They are sent in a later iteration, when the socket is writable."""
-        if self.write_ended:
+        if self.output == "ended":
             return
         self._buffer += data
         self._update()
         if self.flow_state == "flowing" and self.pending > self.high:
             self.flow_state = "paused"
             self.producer.pauseProducing()
-
-    def writeSequence(self, data: Any) -> None:
-        self.write(b"".join(data))
 
     def doWrite(self) -> None:
         sent = self._system_call(self.socket.send, self._buffer)
@@ -195,7 +188,7 @@ class Connection:
         """Let `producer` supply the data: a push producer if `streaming`, else a pull producer."""
         if self.producer is not None:
             raise RuntimeError(f"{self.producer!r} is registered; cannot register {producer!r}")
-        if self.write_ended:
+        if self.output == "ended":
             producer.stopProducing()
             return
         self.producer, self.flow_state = producer, "flowing" if streaming else "pull"
@@ -206,24 +199,23 @@ class Connection:
         self.producer, self.flow_state = None, "none"
         self.reactor.callLater(0, self._finish)
 
-    # Reading. These are the methods of a push producer.
-
     def pauseProducing(self) -> None:
-        self.reading = False
-        self._update()
+        if self.input == "flowing":
+            self.input = "paused"
+            self._update()
 
     def resumeProducing(self) -> None:
-        if self.state == "open":
-            self.reading = True
+        if self.input == "paused":
+            self.input = "flowing"
             self._update()
 
     def doRead(self) -> None:
         data = self._system_call(self.socket.recv, READ_SIZE)
         if data == b"":
-            self.read_ended = True
+            self.input = "ended"
             self._update()
             self._half_ended("readConnectionLost")
-        elif data and self.state == "open":  # a closing connection drops its input
+        elif data and self.input == "flowing":
             self.protocol.dataReceived(data)
 
     def _system_call(self, call: Callable[[Any], Any], argument: Any) -> Any:
@@ -235,72 +227,62 @@ class Connection:
         except OSError as reason:
             return self.connectionLost(error.ConnectionLost(reason))
 
-    # Endings.
-
     def loseConnection(self) -> None:
         """Close, once nothing is pending and no producer is registered."""
-        if self.state == "open":
-            self.state = "closing"
-            self.pauseProducing()
-            self.loseWriteConnection()
+        self.is_closing = True
+        if self.input != "ended":
+            self.input = "dropped"  # unread input would make the kernel drop what is not sent yet
+            self._update()
+        self.loseWriteConnection()
 
     stopProducing = loseConnection
 
     def loseWriteConnection(self) -> None:
         """Close the write side under the same conditions; reading goes on."""
-        self._finishes = True
+        if self.output == "open":
+            self.output = "finishing"
         self.reactor.callLater(0, self._finish)
 
     def _finish(self) -> None:
-        """Send the end of our stream. A closing connection then reads until the peer's end.
-
-        If it closed at once, unread input would make the kernel drop what it has not sent yet."""
-        if not self._finishes or self._buffer or self.producer is not None:
+        """Send the end of our stream. A closing connection then reads until the peer's end."""
+        if self.output == "open" or self._buffer or self.producer is not None:
             return
-        if self.state == "closing" and self._timer is None:
-            done = error.ConnectionDone()
-            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, done)
-        if not self.write_ended:
-            self.write_ended = True
+        if self.input == "dropped":
+            self.reactor.callLater(LINGER_SECONDS, self.connectionLost, error.ConnectionDone())
+        if self.output == "finishing":
+            self.output = "ended"
             self._system_call(self.socket.shutdown, socket.SHUT_WR)
             self._half_ended("writeConnectionLost")
 
     def _half_ended(self, which: str) -> None:
-        """Tell a half-closeable protocol. Close after both halves, or if it is not such a one."""
-        half_closeable = hasattr(self.protocol, which)
-        if half_closeable and self.state == "open":
+        """Notify a half-closeable protocol. Close after both halves, or if it is not such a one."""
+        if hasattr(self.protocol, which) and not self.is_closing:
             getattr(self.protocol, which)()
-        ended = self.write_ended or (self.state == "open" and not half_closeable)
-        if self.read_ended and ended and self.state != "ending":
+        elif self.output == "open":
+            self.output = "ended"
+        if self.input == self.output == "ended":
             self.connectionLost(error.ConnectionDone())
 
     def abortConnection(self) -> None:
-        """Drop what is pending, and close with a reset in the next iteration."""
-        if self.state != "closed":
-            self.state = "ending"
-            self.write_ended = True
-            self._buffer.clear()
-            self.pauseProducing()
-            self.reactor.callLater(0, self.connectionLost, error.ConnectionAborted())
-
-    def connectionLost(self, reason: BaseException) -> None:
-        """Close at once. The producer is stopped, and then the protocol gets its last call."""
-        if self.state == "closed":
-            return
-        if self.state == "ending":
+        """Drop what is pending, and close with a reset."""
+        if self in self.reactor.targets:
             reset = struct.pack("ii", 1, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        self.state = "closed"
-        self.reading, self.write_ended = False, True
-        self._buffer.clear()
-        self.reactor.forget(self)
-        if self._timer is not None:
-            self._timer.cancel()
+            self.connectionLost(error.ConnectionAborted())
+
+    def connectionLost(self, reason: BaseException) -> None:
+        """Close at once. Producer and protocol are notified in the next iteration."""
+        if self in self.reactor.targets:
+            self.input = self.output = "ended"
+            self._buffer.clear()
+            self.reactor.forget(self)
+            self.reactor.callLater(0, self._notify, reason)
+
+    def _notify(self, reason: BaseException) -> None:
         producer, self.producer, self.flow_state = self.producer, None, "none"
         if producer is not None:
             producer.stopProducing()
-        if self.protocol is not None:
-            self.protocol.connectionLost(Failure(reason))
+        self.protocol.connectionLost(Failure(reason))
 
 
 class Port:
@@ -311,7 +293,6 @@ class Port:
         self.socket = socket.create_server((host, port), family=family, backlog=backlog)
         self.socket.setblocking(False)
         self.reactor, self.factory = reactor, factory
-        factory.doStart()
         reactor.watch(self, READ)
 
     def doRead(self) -> None:
@@ -327,7 +308,6 @@ class Port:
     def stopListening(self, reason: Any = None) -> None:
         if self in self.reactor.targets:
             self.reactor.forget(self)
-            self.factory.doStop()
 
     connectionLost = stopListening
 
@@ -339,7 +319,6 @@ class Connector:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setblocking(False)
         self.reactor, self.factory = reactor, factory
-        factory.startedConnecting(self)
         self.socket.connect_ex((host, port))
         reactor.watch(self, WRITE)  # writable means that the attempt has ended
 
@@ -350,8 +329,7 @@ class Connector:
         else:
             self.reactor.watch(self, 0)
             del self.reactor.targets[self]
-            connection = Connection(self.reactor, self.socket)
-            connection.start(self.factory)
+            Connection(self.reactor, self.socket).start(self.factory)
 
     def connectionLost(self, reason: BaseException) -> None:
         self.reactor.forget(self)
@@ -360,31 +338,21 @@ class Connector:
 
 def join(a: Connection, b: Connection) -> None:
     """Pass the bytes and the end of each connection on to the other: that is a proxy."""
-    for near, far in ((a, b), (b, a)):
-        near.protocol = Leg(far)
+    a.protocol, b.protocol = Leg(a, b), Leg(b, a)
+
+
+class Leg:
+    """The protocol of one direction. If the far peer is slow, `far` pauses `near`."""
+
+    def __init__(self, near: Connection, far: Connection) -> None:
+        self.far, self.dataReceived = far, far.write
         far.registerProducer(near, True)
-        near.resumeProducing()
-
-
-class Leg(Protocol):
-    """One direction. If the far peer is slow, the far transport pauses the near one."""
-
-    def __init__(self, far: Any) -> None:
-        self.far = far
-
-    def dataReceived(self, data: bytes) -> None:
-        self.far.write(data)
 
     def readConnectionLost(self) -> None:
         self.far.unregisterProducer()
         self.far.loseWriteConnection()
 
-    def writeConnectionLost(self) -> None:
-        """Do nothing: having this method makes the protocol half-closeable."""
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.far.unregisterProducer()
-        if reason.check(error.ConnectionDone):
-            self.far.loseConnection()
-        else:
+    def connectionLost(self, reason: Failure) -> None:
+        self.readConnectionLost()
+        if not reason.check(error.ConnectionDone):
             self.far.abortConnection()

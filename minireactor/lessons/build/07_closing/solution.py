@@ -40,6 +40,7 @@ class Reactor:
     def close(self):
         for target in list(self.targets):
             target.connectionLost(error.ConnectionLost())
+        self.iterate()  # in which they are notified
         self._selector.close()
 
     def iterate(self, delay=0.0):
@@ -108,7 +109,7 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol = None
-        self.state = "open"  # then "closing" (what is pending goes first) or "ending", "closed"
+        self.output = "open"  # then "finishing" (what is pending goes first), "ended"
         self._buffer = bytearray()
         self._host, self._peer = sock.getsockname(), sock.getpeername()
 
@@ -125,7 +126,7 @@ class Connection:
         return from_sockaddr(self._peer)
 
     def _update(self):
-        reads = self.state == "open"
+        reads = self.output == "open"
         self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
 
     @property
@@ -135,7 +136,7 @@ class Connection:
 
     def write(self, data):
         """Queue bytes. They are sent in a later iteration, when the socket is writable."""
-        if self.state in ("ending", "closed"):
+        if self.output == "ended":
             return
         self._buffer += data
         self._update()
@@ -164,38 +165,31 @@ class Connection:
         except OSError as reason:
             return self.connectionLost(error.ConnectionLost(reason))
 
-    # Endings.
-
     def loseConnection(self):
         """Close, once nothing is pending."""
-        if self.state == "open":
-            self.state = "closing"
+        if self.output == "open":
+            self.output = "finishing"
             self._update()
             self.reactor.callLater(0, self._finish)
 
     def _finish(self):
-        if self.state == "closing" and not self._buffer:
+        if self.output == "finishing" and not self._buffer:
             self.connectionLost(error.ConnectionDone())
 
     def abortConnection(self):
-        """Drop what is pending, and close with a reset in the next iteration."""
-        if self.state != "closed":
-            self.state = "ending"
-            self._buffer.clear()
-            self._update()
-            self.reactor.callLater(0, self.connectionLost, error.ConnectionAborted())
-
-    def connectionLost(self, reason):
-        """Close at once. The protocol gets its last call."""
-        if self.state == "closed":
-            return
-        if self.state == "ending":
+        """Drop what is pending, and close with a reset."""
+        if self in self.reactor.targets:
             reset = struct.pack("ii", 1, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        self.state = "closed"
-        self._buffer.clear()
-        self.reactor.forget(self)
-        self.protocol.connectionLost(Failure(reason))
+            self.connectionLost(error.ConnectionAborted())
+
+    def connectionLost(self, reason):
+        """Close at once. The protocol gets its last call in the next iteration."""
+        if self in self.reactor.targets:
+            self.output = "ended"
+            self._buffer.clear()
+            self.reactor.forget(self)
+            self.reactor.callLater(0, self.protocol.connectionLost, Failure(reason))
 
 
 class Port:

@@ -42,6 +42,7 @@ class Reactor:
     def close(self):
         for target in list(self.targets):
             target.connectionLost(error.ConnectionLost())
+        self.iterate()  # in which they are notified
         self._selector.close()
 
     def iterate(self, delay=0.0):
@@ -110,15 +111,13 @@ class Connection:
         self.reactor = reactor
         self.socket = sock
         self.protocol = None
-        self.state = "open"  # then "closing" (what is pending goes first) or "ending", "closed"
-        self.high = HIGH  # the watermark ("mark"), in bytes
+        self.input = "paused"  # or "flowing"; then "dropped" (we are closing), "ended"
+        self.output = "open"  # then "finishing" (what is pending goes first), "ended"
+        self.is_closing = False  # no half-close is notified any more
         self.producer = None
         self.flow_state = "none"  # or "flowing", "paused" (a push producer), "pull"
-        self.reading = self.read_ended = False  # ended: the peer has sent the end of its stream
-        self.write_ended = False  # we have sent the end of ours
-        self._finishes = False  # we shall send it once nothing is pending
+        self.high = HIGH  # the watermark ("mark"), in bytes
         self._buffer = bytearray()
-        self._timer = None
         self._host, self._peer = sock.getsockname(), sock.getpeername()
 
     def start(self, factory):
@@ -134,7 +133,7 @@ class Connection:
         return from_sockaddr(self._peer)
 
     def _update(self):
-        reads = (self.reading or self.state == "closing") and not self.read_ended
+        reads = self.input in ("flowing", "dropped")
         self.reactor.watch(self, (READ if reads else 0) | (WRITE if self._buffer else 0))
 
     # Writing. The state changes first, and the producer is called last: it may write again.
@@ -146,7 +145,7 @@ class Connection:
 
     def write(self, data):
         """Queue bytes. They are sent in a later iteration, when the socket is writable."""
-        if self.write_ended:
+        if self.output == "ended":
             return
         self._buffer += data
         self._update()
@@ -169,7 +168,7 @@ class Connection:
         """Let `producer` supply the data: a push producer if `streaming`, else a pull producer."""
         if self.producer is not None:
             raise RuntimeError(f"{self.producer!r} is registered; cannot register {producer!r}")
-        if self.write_ended:
+        if self.output == "ended":
             producer.stopProducing()
             return
         self.producer, self.flow_state = producer, "flowing" if streaming else "pull"
@@ -183,21 +182,22 @@ class Connection:
     # Reading. These are the methods of a push producer.
 
     def pauseProducing(self):
-        self.reading = False
-        self._update()
+        if self.input == "flowing":
+            self.input = "paused"
+            self._update()
 
     def resumeProducing(self):
-        if self.state == "open":
-            self.reading = True
+        if self.input == "paused":
+            self.input = "flowing"
             self._update()
 
     def doRead(self):
         data = self._system_call(self.socket.recv, READ_SIZE)
         if data == b"":
-            self.read_ended = True
+            self.input = "ended"
             self._update()
             self._half_ended("readConnectionLost")
-        elif data and self.state == "open":  # a closing connection drops its input
+        elif data and self.input == "flowing":
             self.protocol.dataReceived(data)
 
     def _system_call(self, call, argument):
@@ -209,67 +209,58 @@ class Connection:
         except OSError as reason:
             return self.connectionLost(error.ConnectionLost(reason))
 
-    # Endings.
-
     def loseConnection(self):
         """Close, once nothing is pending and no producer is registered."""
-        if self.state == "open":
-            self.state = "closing"
-            self.pauseProducing()
-            self.loseWriteConnection()
+        self.is_closing = True
+        if self.input != "ended":
+            self.input = "dropped"  # unread input would make the kernel drop what is not sent yet
+            self._update()
+        self.loseWriteConnection()
 
     stopProducing = loseConnection
 
     def loseWriteConnection(self):
         """Close the write side under the same conditions; reading goes on."""
-        self._finishes = True
+        if self.output == "open":
+            self.output = "finishing"
         self.reactor.callLater(0, self._finish)
 
     def _finish(self):
-        """Send the end of our stream. A closing connection then reads until the peer's end.
-
-        If it closed at once, unread input would make the kernel drop what it has not sent yet."""
-        if not self._finishes or self._buffer or self.producer is not None:
+        """Send the end of our stream. A closing connection then reads until the peer's end."""
+        if self.output == "open" or self._buffer or self.producer is not None:
             return
-        if self.state == "closing" and self._timer is None:
-            done = error.ConnectionDone()
-            self._timer = self.reactor.callLater(LINGER_SECONDS, self.connectionLost, done)
-        if not self.write_ended:
-            self.write_ended = True
+        if self.input == "dropped":
+            self.reactor.callLater(LINGER_SECONDS, self.connectionLost, error.ConnectionDone())
+        if self.output == "finishing":
+            self.output = "ended"
             self._system_call(self.socket.shutdown, socket.SHUT_WR)
             self._half_ended("writeConnectionLost")
 
     def _half_ended(self, which):
-        """Tell a half-closeable protocol. Close after both halves, or if it is not such a one."""
-        half_closeable = hasattr(self.protocol, which)
-        if half_closeable and self.state == "open":
+        """Notify a half-closeable protocol. Close after both halves, or if it is not such a one."""
+        if hasattr(self.protocol, which) and not self.is_closing:
             getattr(self.protocol, which)()
-        ended = self.write_ended or (self.state == "open" and not half_closeable)
-        if self.read_ended and ended and self.state != "ending":
+        elif self.output == "open":
+            self.output = "ended"
+        if self.input == self.output == "ended":
             self.connectionLost(error.ConnectionDone())
 
     def abortConnection(self):
-        """Drop what is pending, and close with a reset in the next iteration."""
-        if self.state != "closed":
-            self.state = "ending"
-            self.write_ended = True
-            self._buffer.clear()
-            self.pauseProducing()
-            self.reactor.callLater(0, self.connectionLost, error.ConnectionAborted())
-
-    def connectionLost(self, reason):
-        """Close at once. The producer is stopped, and then the protocol gets its last call."""
-        if self.state == "closed":
-            return
-        if self.state == "ending":
+        """Drop what is pending, and close with a reset."""
+        if self in self.reactor.targets:
             reset = struct.pack("ii", 1, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        self.state = "closed"
-        self.reading, self.write_ended = False, True
-        self._buffer.clear()
-        self.reactor.forget(self)
-        if self._timer is not None:
-            self._timer.cancel()
+            self.connectionLost(error.ConnectionAborted())
+
+    def connectionLost(self, reason):
+        """Close at once. Producer and protocol are notified in the next iteration."""
+        if self in self.reactor.targets:
+            self.input = self.output = "ended"
+            self._buffer.clear()
+            self.reactor.forget(self)
+            self.reactor.callLater(0, self._notify, reason)
+
+    def _notify(self, reason):
         producer, self.producer, self.flow_state = self.producer, None, "none"
         if producer is not None:
             producer.stopProducing()
