@@ -353,6 +353,5 @@ class Leg:
         self.far.loseWriteConnection()
 
     def connectionLost(self, reason: Failure) -> None:
-        self.readConnectionLost()
         if not reason.check(error.ConnectionDone):
             self.far.abortConnection()

@@ -453,6 +453,15 @@ def test_C1_a_peer_that_has_ended_its_own_stream_gets_all_bytes(reactor, opened)
     assert drain(reactor, client) == b"." * MUCH
 
 
+def test_C1_a_pause_does_not_keep_a_closing_connection_open(reactor, opened):
+    transport, protocol, client = opened()
+    transport.loseConnection()
+    transport.pauseProducing()
+    assert drain(reactor, client) == b""
+    client.close()
+    pump(reactor, lambda: "lost" in protocol.calls, "the end")
+
+
 # Reading.
 
 

@@ -77,6 +77,15 @@ def test_a_reset_of_one_side_of_a_proxy_aborts_the_other(closing):
     reactor.close()
 
 
+def test_E8_the_end_of_the_loop_ends_all_connections(closing):
+    reactor = tiny.Reactor()
+    protocol, client = served(reactor)
+    closing(client)
+    reactor.callLater(0, reactor.stop)
+    reactor.run()
+    assert protocol.calls == ["made", "lost"]
+
+
 def test_C1_a_peer_that_never_closes_is_waited_for_only_so_long(monkeypatch, closing):
     monkeypatch.setattr(tiny, "LINGER_SECONDS", 0.01)
     reactor = tiny.Reactor()
