@@ -298,6 +298,22 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         """Set or clear SO_KEEPALIVE."""
 
 
+class ITLSTransport(ITCPTransport, Protocol):
+    """A TCP transport that can begin to speak TLS."""
+
+    def startTLS(self, context: Any = None, server_hostname: str | None = None) -> None:
+        """Speak TLS from now on, with an ssl.SSLContext; see tcp.Connection."""
+
+
+class ISSLTransport(ITCPTransport, Protocol):
+    """A TCP transport that speaks TLS."""
+
+    negotiatedProtocol: bytes | None
+
+    def getPeerCertificate(self, binary_form: bool = False) -> Any:
+        """Return the peer's certificate, as SSLSocket.getpeercert() does; None without one."""
+
+
 class IUNIXTransport(ITransport, Protocol):
     """A connection over a UNIX socket; see transports.unix.UNIXConnection."""
 
@@ -355,6 +371,13 @@ class IHalfCloseableProtocol(Protocol, metaclass=_Interface):
 
     def writeConnectionLost(self) -> None:
         """Handle the end of the write side. Reading goes on."""
+
+
+class IHandshakeListener(Protocol, metaclass=_Interface):
+    """Is notified of the end of a TLS handshake, as an IProtocol that has this method."""
+
+    def handshakeCompleted(self) -> None:
+        """Handle the end: the transport's getPeerCertificate() and negotiatedProtocol are set."""
 
 
 class IProtocolFactory(Protocol, metaclass=_Interface):
@@ -558,6 +581,27 @@ class IReactorTCP(Protocol, metaclass=_Interface):
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
         """Return an IConnector that connects. `clientConnectionFailed` reports every failure."""
+
+
+class IReactorSSL(Protocol, metaclass=_Interface):
+    """Listens and connects with TLS; see internet.Reactor."""
+
+    def listenSSL(
+        self, port: int, factory: Any, context: Any, backlog: int = 50, interface: str = ""
+    ) -> Any:
+        """Return an IListeningPort, as listenTCP() does. `context` is an ssl.SSLContext."""
+
+    def connectSSL(
+        self,
+        host: str | bytes,
+        port: int,
+        factory: Any,
+        context: Any = None,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+    ) -> Any:
+        """Return an IConnector, as connectTCP() does. A failed handshake is a lost connection."""
 
 
 class IReactorUNIX(Protocol, metaclass=_Interface):

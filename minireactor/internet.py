@@ -227,6 +227,53 @@ class Reactor(Loop):
         connector.connect()
         return connector
 
+    def listenSSL(
+        self, port: int, factory: Any, context: Any, backlog: int = 50, interface: str = ""
+    ) -> Port:
+        """Listen as listenTCP() does, for clients that speak TLS from the start.
+
+        context: an ssl.SSLContext for a server, with its certificate.
+
+        Raises TypeError or ValueError if `context` is something else."""
+        from minireactor.transports.tls_start import SecurePort  # `ssl` is slow to import
+
+        secure = SecurePort(context)
+        listening = self.listenTCP(port, factory, backlog, interface)
+        secure.secure(listening)  # in time: the loop accepts later
+        return listening
+
+    def connectSSL(
+        self,
+        host: str | bytes,
+        port: int | str,
+        factory: Any,
+        context: Any = None,
+        timeout: float | None = 30,
+        bindAddress: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+    ) -> TCPConnector:
+        """Connect as connectTCP() does, and speak TLS from the start.
+
+        context: an ssl.SSLContext for a client. None: verify the server's certificate and name,
+            with the system's authorities.
+        server_hostname: the name that the certificate must have; by default `host`.
+
+        connectionMade is called before the handshake. If the handshake fails, clientConnectionLost
+        gets the reason. Raises TypeError or ValueError if `context` or the name is not valid."""
+        from minireactor.transports.tls_start import SecureConnector
+
+        name = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
+        secure = SecureConnector(context, name if server_hostname is None else server_hostname)
+        connector = self.connectTCP(host, port, factory, timeout, bindAddress)
+        secure.secure(connector)  # in time: the loop connects later
+        return connector
+
+    def start_tls(self, connection: Connection, context: Any, server_hostname: str | None) -> None:
+        """Let `connection` speak TLS: see Connection.startTLS, which programs call."""
+        from minireactor.transports.tls_start import start_tls
+
+        start_tls(connection, context, server_hostname)
+
     def listenUNIX(
         self,
         address: str | bytes,

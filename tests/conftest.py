@@ -81,6 +81,14 @@ def clock():
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """Certificates for tests of TLS. Skips the test without the program `openssl`."""
+    from tls_support import make_certificates  # imports `ssl`, which few tests need
+
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture
 def wire(monkeypatch, clock):
     """A reactor on a scripted kernel, whose time is `clock`."""

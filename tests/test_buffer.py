@@ -1,4 +1,4 @@
-"""The write buffer: append, peek and advance, and their cost."""
+"""The write buffer: append, prepend, peek, take and advance, and their cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import pytest
 from support import assert_linear
 
-from minireactor.core.buffer import LARGE, WriteBuffer, as_bytes
+from minireactor.core.buffer import LARGE, Source, WriteBuffer, as_bytes
 
 K = 1024
 MAX_CHUNKS = 64  # far under IOV_MAX
@@ -156,6 +156,41 @@ def test_clear_leaves_nothing():
     assert (len(buffer), buffer.sealed, buffer.peek(EVERYTHING)) == (0, 0, [])
     add(buffer, b"again")
     assert taken(buffer) == b"again"
+
+
+def test_what_is_prepended_comes_out_first():
+    buffer = WriteBuffer()
+    buffer.prepend(b"second ")
+    add(buffer, b"third")
+    buffer.prepend(b"first ")
+    assert (len(buffer), buffer.sealed) == (18, 13)
+    assert taken(buffer) == b"first second third"
+
+
+@pytest.mark.parametrize("limit", [1, 100, LARGE, 3 * LARGE])
+def test_take_removes_what_it_returns_and_copies_no_large_chunk(limit):
+    buffer = WriteBuffer()
+    large = bytes(range(256)) * (2 * LARGE // 256)
+    add(buffer, b"small")
+    add(buffer, large)
+    add(buffer, b"tail")
+    out = b""
+    while len(buffer):
+        before = len(buffer)
+        chunk = buffer.take(limit)
+        assert 0 < len(chunk) <= limit and len(buffer) == before - len(chunk)
+        assert len(chunk) < 6 or underlying(chunk) is large
+        out += chunk
+    assert out == b"small" + large + b"tail"
+    assert buffer.sealed == 0
+
+
+def test_take_leaves_a_source_where_it_is():
+    buffer = WriteBuffer()
+    source = Source(10)
+    buffer.append(source)
+    assert buffer.take(3) is source
+    assert len(buffer) == 10
 
 
 def test_the_tail_is_one_object_for_life():

@@ -49,7 +49,8 @@ NAMES = [
     "IAddress", "IDelayedCall", "ILoggingContext", "IFileDescriptor", "IReadDescriptor",
     "IWriteDescriptor", "IReadWriteDescriptor", "IHalfCloseableDescriptor", "IReactorCore",
     "IReactorTime", "IReactorTCP", "IReactorFDSet", "IReactorThreads", "IReactorFromThreads",
-    "IReactorInThreads", "IUNIXTransport", "IFileDescriptorReceiver", "IReactorUNIX",
+    "IReactorInThreads", "IReactorSSL", "ITLSTransport", "ISSLTransport", "IHandshakeListener",
+    "IUNIXTransport", "IFileDescriptorReceiver", "IReactorUNIX",
     "IReactorSocket", "IStreamServerEndpoint", "IStreamClientEndpoint",
 ]
 # fmt: on
@@ -61,6 +62,8 @@ RULES = {
 
 ROLES = [
     ("ITransport", Connection),
+    ("ITLSTransport", TCPConnection),
+    ("IReactorSSL", Reactor),
     ("IConsumer", Connection),
     ("IPushProducer", Connection),
     ("ITCPTransport", TCPConnection),

@@ -3,7 +3,9 @@
     operation        cost
     tail += data     O(len(data)); for small chunks
     append(data)     O(1); for large chunks, which are never copied again
+    prepend(data)    O(1)
     peek(limit)      O(chunks returned)
+    take(limit)      O(1)
     advance(count)   O(chunks removed)
 
 Small chunks are merged in one bytearray, the *tail*. So a thousand writes of a few bytes become one
@@ -46,6 +48,10 @@ class Source:
         """Let the kernel send up to `limit` bytes in one call, and return how many it has sent.
 
         Raises EOFError if the source has fewer bytes than `left` says, and OSError."""
+        raise NotImplementedError
+
+    def read(self, limit: int) -> bytes:
+        """Read up to `limit` bytes, for a transport that must change them. Raises as send_to()."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -99,6 +105,13 @@ class WriteBuffer:
         self._chunks.append(data)
         self.sealed += len(data)
 
+    def prepend(self, data: bytes) -> None:
+        """Add a chunk, without a copy, before all that is in the buffer."""
+        if self._chunks is None:
+            self._chunks = deque()
+        self._chunks.appendleft(data)
+        self.sealed += len(data)
+
     def peek(self, limit: int) -> list[Any]:
         """Return the first chunks, `limit` bytes in all at most. They stay in the buffer.
 
@@ -117,6 +130,25 @@ class WriteBuffer:
         if self.tail and len(chunks) < _MAX_CHUNKS:
             chunks.append(self.tail if len(self.tail) <= limit else self.tail[:limit])
         return chunks
+
+    def take(self, limit: int) -> Any:
+        """Remove and return the first chunk, or its first `limit` bytes if it is longer.
+
+        A source is returned as it is, and stays in the buffer. There must be a chunk."""
+        if not self._chunks:
+            data = self.tail[:limit]
+            del self.tail[:limit]
+            return data
+        chunk = self._chunks[0]
+        if isinstance(chunk, Source):
+            return chunk
+        if len(chunk) <= limit:
+            self._chunks.popleft()
+        else:
+            self._chunks[0] = memoryview(chunk)[limit:]
+            chunk = memoryview(chunk)[:limit]
+        self.sealed -= len(chunk)
+        return chunk
 
     def advance(self, count: int) -> int:
         """Remove the first `count` bytes, which have been sent. Return how many bytes are left."""

@@ -89,6 +89,8 @@ def as_failure(reason: Any) -> Failure:
 class Transport:
     """The transport that programs see: one of the small reactor, with counters and observers."""
 
+    encrypted = False
+
     def __init__(self, engine: Any, inner: Any, protocol: Any) -> None:
         self.reactor = engine
         self.protocol = protocol

@@ -91,6 +91,8 @@ def join(
         can_splice = splice and CAN_SPLICE and rate is None and isinstance(near, Connection)
         if can_splice and not near.reactor.system.has_splice:
             can_splice = False
+        if a.encrypted or b.encrypted:
+            can_splice = False
         kind = SplicingLeg if can_splice else Leg
         near.protocol = kind(near, sink, far, on_lost)
         keep_urgent_bytes(near.socket)
@@ -135,7 +137,8 @@ class Leg(Protocol):
         far = self.far
         if not isinstance(far, Connection):
             return False  # of another reactor, whose write() it is for
-        return far.state == "open" and far.producer is self.transport and not far.pending
+        is_free = far.state == "open" and far.producer is self.transport and not far.pending
+        return is_free and not far.encrypted
 
     def _send(self, send: Callable[..., int], *args: Any) -> int:
         try:

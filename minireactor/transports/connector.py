@@ -37,6 +37,7 @@ class Connector(Limits):
     transport: the connection while there is one, from buildProtocol on; else None.
     connect_socket: called as `connect_socket(sock, address)` to start connecting a socket, like
         socket.connect_ex(). A program may replace it, to set options of each socket before.
+    connection_class: makes the transport of a connected socket.
     """
 
     connection_class = Connection

@@ -77,15 +77,31 @@ class FileSource(Source):
         except (OSError, ValueError) as error:
             if self._is_readable_at(offset):
                 raise  # the file is good, so the connection has failed
-            self._why = FileEnded(f"cannot read the rest of {safe_repr(self._file)}: {error}")
-            raise self._why from None
+            raise self._unreadable(error) from None
         if not sent:
-            self._why = FileEnded(
-                f"{safe_repr(self._file)} has become shorter: the file ends at {offset}, and "
-                f"{self.left} more bytes had to be sent"
-            )
-            raise self._why
+            raise self._ended(offset)
         return sent
+
+    def read(self, limit: int) -> bytes:
+        offset = self._offset + self.size - self.left
+        try:
+            data = _read(self._file.fileno(), offset, min(self.left, limit))
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from None
+        if not data:
+            raise self._ended(offset)
+        return data
+
+    def _unreadable(self, error: Exception) -> Exception:
+        self._why = FileEnded(f"cannot read the rest of {safe_repr(self._file)}: {error}")
+        return self._why
+
+    def _ended(self, offset: int) -> Exception:
+        self._why = FileEnded(
+            f"{safe_repr(self._file)} has become shorter: the file ends at {offset}, and "
+            f"{self.left} more bytes had to be sent"
+        )
+        return self._why
 
     def rest(self) -> bytes:
         """Return the bytes that are left, read all at once: for checks of what is sent."""

@@ -67,6 +67,9 @@ class Connection(Consumer):
         "read_ended",
     )
 
+    # Whether the bytes on the socket are not those of the program: see `tls`.
+    encrypted = False
+
     def __init__(
         self,
         reactor: Loop,
@@ -96,6 +99,20 @@ class Connection(Consumer):
         self.reactor.guard(self, protocol.makeConnection, self)
         if self.reactor.knows(self):
             self.reactor.guard(self, self.reactor.update_interest, self)
+
+    def startTLS(self, context: Any = None, server_hostname: str | None = None) -> None:
+        """Speak TLS from now on, after all that has been written before.
+
+        context: an ssl.SSLContext for a client or a server. None: for a client that verifies.
+        server_hostname: for a client, the name that the server's certificate must have. Only a
+            context with check_hostname=False needs none.
+
+        The protocol's handshakeCompleted() is called at the end of the handshake, if it has that
+        method. Does nothing after the end of the connection. Raises RuntimeError if one direction
+        has ended or TLS has started already, and TypeError or ValueError if `context` or
+        `server_hostname` is not valid."""
+        reactor: Any = self.reactor  # a bare Loop knows neither TCP nor TLS
+        reactor.start_tls(self, context, server_hostname)
 
     # Writing.
 
