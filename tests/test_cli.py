@@ -206,7 +206,7 @@ def test_each_option_has_help_with_its_default(capsys):
 
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-|APP)", text)[1:]
-    assert len(entries) == 21
+    assert len(entries) == 23
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words

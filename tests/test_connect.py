@@ -127,7 +127,7 @@ def test_the_help_fits_80_columns_and_has_an_example_and_the_defaults(monkeypatc
     assert max(map(len, text.splitlines())) <= 80
     assert "minireactor connect 1234 --rate 10K" in text
     entries = re.split("\n  (?=-)", text)[1:]
-    assert len(entries) == 6
+    assert len(entries) == 9
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words

@@ -19,6 +19,7 @@ from minireactor.cli.process import (
     raise_descriptor_limit,
     set_handler,
 )
+from minireactor.cli.tls import client_tls, reload_on_hangup, server_tls, target_tls
 
 if TYPE_CHECKING:
     import argparse
@@ -147,6 +148,7 @@ def _proxy(options: argparse.Namespace) -> int:
         flow.checked_marks(options.high, options.low)
     except ValueError as error:
         raise UsageError(f"minireactor proxy: {error}") from error
+    secure_targets = target_tls(options)
     for target in options.targets:
         if _is_same_address(options.listen, target):
             raise UsageError(
@@ -162,6 +164,7 @@ def _proxy(options: argparse.Namespace) -> int:
         timeout=options.connect_timeout,
         rate=options.rate,
         splice=not options.copy,
+        target_tls=secure_targets,
         on_event=output.proxy_event if options.verbose else output.proxy_end,
         **_common_arguments(options, reactor),
     )
@@ -183,8 +186,9 @@ def _connect(options: argparse.Namespace) -> int | None:
     def report_error(text: str) -> None:
         print_error(f"minireactor connect: {text}")
 
+    tls = server_tls(options)
     _set_up_logging()
-    client = Client(reactor, options, report, report_error, lambda: _stop(reactor))
+    client = Client(reactor, options, report, report_error, lambda: _stop(reactor), tls)
     for number in _STOP_SIGNALS:
         # Shells report 128 + number for a command that this signal has ended: 130 for Ctrl-C.
         set_handler(number, lambda number, _: reactor.callFromThread(client.end, 128 + number))
@@ -287,6 +291,7 @@ def _common_arguments(options: argparse.Namespace, reactor: Reactor) -> dict[str
         "stall_timeout": options.stall_timeout,
         "keepalive": options.keepalive,
         "unsent": options.kernel_limit,
+        "tls": client_tls(options),
         "on_stopped": lambda: _stop(reactor),
     }
 
@@ -343,6 +348,12 @@ def _run_server(
             messages += open_views(views, reactor, options, label)
         for number in _STOP_SIGNALS:
             set_handler(number, stop)
+        if server.tls is not None:
+
+            def report(text: str) -> None:
+                output.line(f"minireactor: {text}")
+
+            reload_on_hangup(views, reactor, options, server.tls, report)
         for message in messages:
             output.line(f"minireactor: {message}")
         if options.watch:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minireactor.interfaces import IConnector
     from minireactor.internet import Reactor
     from minireactor.streams import Stage
+    from minireactor.transports.tls_start import SecureConnector
 
 FAILED = 1  # exit status
 
@@ -35,6 +36,7 @@ class Client(Protocol, ClientFactory):
     report: called as `report(text)` with a line about each event.
     report_error: called as `report_error(text)` if there is an error, once.
     on_end: called as `on_end()` when everything has ended.
+    tls: speaks TLS to the server; None for none.
     status: the exit status, None until the end.
     """
 
@@ -45,6 +47,7 @@ class Client(Protocol, ClientFactory):
         report: Callable[[str], object],
         report_error: Callable[[str], object],
         on_end: Callable[[], object],
+        tls: SecureConnector | None = None,
     ) -> None:
         self.status: int | None = None
         self.report = report
@@ -56,7 +59,9 @@ class Client(Protocol, ClientFactory):
         self._has_failed = False  # the connection has, and its error has been reported
         self._is_connected = False
         host, port = options.address
-        connect_to(reactor, host, port, self, options.timeout)
+        connector = connect_to(reactor, host, port, self, options.timeout)
+        if tls is not None:
+            tls.secure(connector)
 
     def buildProtocol(self, addr: Any) -> Client:
         return self

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Options that need more than a small reactor has: attribute, option.
-_CORE_ONLY = (("kernel_limit", "--kernel-limit"), ("watch", "--watch"), ("copy", "--copy"))
+_CORE_ONLY = (
+    ("kernel_limit", "--kernel-limit"),
+    ("watch", "--watch"),
+    ("copy", "--copy"),
+    ("tls_cert", "--tls-cert"),
+    ("target_tls", "--target-tls"),
+)
 
 
 @contextmanager

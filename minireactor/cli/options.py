@@ -11,6 +11,7 @@ from typing import Any, Callable
 from minireactor.cli import values
 from minireactor.cli.learn_options import add_build, add_learn
 from minireactor.cli.parser import Parser, add_command, add_version
+from minireactor.cli.tls import add_client_tls, add_target_tls, add_tls
 from minireactor.cli.view_options import (
     UNTIL_STOPPED,
     add_demo,
@@ -101,6 +102,7 @@ def _add_serve(commands: Any) -> None:
         "(default: %(default)s)",
     )
     _add_limits(add, None, None)
+    add_tls(add)
     add(
         "--seed",
         type=values.integer,
@@ -168,6 +170,8 @@ def _add_proxy(commands: Any) -> None:
         "splice() (default: no)",
     )
     _add_limits(add, PROXY_IDLE, PROXY_STALL)
+    add_tls(add)
+    add_target_tls(add)
     add_views(add)
     add_engine(add)
     _add_loudness(
@@ -197,6 +201,7 @@ def _add_connect(commands: Any) -> None:
         type=values.target_address,
         help="where to connect: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH",
     )
+    add_client_tls(add)
     slow = parser.add_mutually_exclusive_group()
     slow.add_argument(
         "--rate",

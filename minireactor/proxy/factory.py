@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.transports.connector import Connector
     from minireactor.transports.tcp import Connection
+    from minireactor.transports.tls_start import SecureConnector
 
 LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back
 
@@ -43,6 +44,8 @@ class ProxyFactory(Factory):
     keepalive: seconds of silence after which the system asks a target whether it still exists.
     unsent: about how many unsent bytes the kernel may buffer for a target that does not read.
         0 for no limit, None for twice the high mark; see Connector.setUnsentLimit().
+    target_tls: speaks TLS to the targets; None for none. A client is joined to a target only when
+        their handshake is complete: if it fails, the next target is tried.
 
     Nothing is read from a client before it has a target. A client is closed at once if no target
     accepts it. A client that is reset while it waits is removed at once. Small packets are sent
@@ -66,6 +69,7 @@ class ProxyFactory(Factory):
         splice: bool = True,
         keepalive: int | None = None,
         unsent: int | None = None,
+        target_tls: SecureConnector | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -77,6 +81,7 @@ class ProxyFactory(Factory):
         self.splice = splice
         self.keepalive = keepalive
         self.unsent = unsent
+        self.target_tls = target_tls
         self.loops = LoopDetector()
         self._next_warning = -1.0
 
@@ -207,6 +212,8 @@ class Proxy(Protocol):
         self._connector.setWriteBufferLimits(*self.factory.marks)
         self._connector.setUnsentLimit(self.factory.unsent)
         self._connector.connect_socket = self._connect_socket
+        if self.factory.target_tls is not None:
+            self.factory.target_tls.secure(self._connector)
 
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
@@ -294,6 +301,9 @@ class TargetConnector(ClientFactory):
     def buildProtocol(self, addr: Address | None) -> PendingTarget:
         return PendingTarget(self._proxy)
 
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self.clientConnectionFailed(connector, reason)  # if still being tried: in the handshake
+
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         # If the factory raises, guard() ends the client: nothing else would end it.
         if self._proxy.is_trying(connector):
@@ -306,9 +316,16 @@ class PendingTarget(Protocol):
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        self._is_found = False
 
     def connectionMade(self) -> None:
+        if not self.transport.encrypted:
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        self._is_found = True
         self._proxy.found(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._proxy.lost_unjoined()
+        if self._is_found:
+            self._proxy.lost_unjoined()

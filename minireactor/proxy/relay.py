@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import format_address, host_port
 from minireactor.core import events, flow
-from minireactor.error import ConnectError, DNSLookupError
+from minireactor.error import ConnectError, ConnectionLost, DNSLookupError
 from minireactor.log import logger
 from minireactor.proxy import CONNECTED, FAILED, Proxy, ProxyFactory
 from minireactor.proxy.balance import FIRST, Balancer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.proxy.balance import Place
     from minireactor.transports.tcp import Connection
+    from minireactor.transports.tls_start import SecureConnector
 
 _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -41,6 +42,7 @@ class Relay(Server):
     timeout: seconds for each attempt to connect.
     rate: bytes a second in each direction of each client; None for no limit.
     splice: allow splice() for bulk data, where the system has it.
+    target_tls: speaks TLS to the targets, see ProxyFactory; None for none.
     on_event: called as `on_event(event, proxy, detail)` with the `Proxy` of a client. The events
         are those of `core.events`, and CONNECTED and FAILED:
         MADE: the client has connected.
@@ -61,6 +63,7 @@ class Relay(Server):
         timeout: float | None = 30.0,
         rate: float | None = None,
         splice: bool = True,
+        target_tls: SecureConnector | None = None,
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
@@ -69,6 +72,7 @@ class Relay(Server):
         super().__init__(reactor, self._relay_factory, **limits)
         self._relay_factory.keepalive = self._keepalive
         self._relay_factory.unsent = self._unsent
+        self._relay_factory.target_tls = target_tls
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # keys: both transports of each proxy
         self._report = on_event or _ignore
@@ -187,7 +191,7 @@ class Relay(Server):
 
 def _is_the_targets_fault(error: BaseException) -> bool:
     """Return whether a failure to connect is the target's fault, and not our own."""
-    if not isinstance(error, (ConnectError, DNSLookupError)):
+    if not isinstance(error, (ConnectError, DNSLookupError, ConnectionLost)):
         return False  # for example an exception raised by a factory
     causes = (error, error.__cause__, *error.args)
     codes = {getattr(each, name, None) for each in causes for name in ("osError", "errno")}

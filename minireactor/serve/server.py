@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.transports.port import Port
     from minireactor.transports.tcp import Connection
+    from minireactor.transports.tls_start import SecurePort
 
 WARN_SECONDS = 10.0  # between two warnings that clients are rejected
 
@@ -126,6 +127,7 @@ class Server:
     keepalive: after this many seconds of silence the system asks the peer whether it still exists.
     unsent: about how many unsent bytes the kernel may buffer for a peer that does not read. 0 means
         no limit, None means twice the high watermark. See Port.setUnsentLimit().
+    tls: speaks TLS to the clients; None for none.
     on_event: called as `on_event(event, connection, reason)`. The event is one of `core.events`:
         MADE, PAUSE, RESUME (only after a pause) or LOST. The reason is a Failure for LOST, and None
         otherwise. An exception from on_event is logged.
@@ -144,6 +146,7 @@ class Server:
         stall_timeout: float | None = None,
         keepalive: int | None = None,
         unsent: int | None = None,
+        tls: SecurePort | None = None,
         on_event: Callable[[str, Connection, Failure | None], None] | None = None,
         on_stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -161,6 +164,7 @@ class Server:
         self._stall_timeout = stall_timeout
         self._keepalive = keepalive
         self._unsent = unsent
+        self.tls = tls
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of connections that have ended
@@ -192,6 +196,8 @@ class Server:
             raise
         self.port.setWriteBufferLimits(*marks)
         self.port.setUnsentLimit(self._unsent)
+        if self.tls is not None:
+            self.tls.secure(self.port)
         if self._keepalive is not None:
             for sock in self.port.sockets():
                 set_keepalive(sock, self._keepalive)
