@@ -15,6 +15,7 @@ import random
 import select
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from bench.engines import serving
 READ, WRITE = select.POLLIN, select.POLLOUT
 MESSAGE = b"abcdefg\n" * 8  # 64 bytes
 LARGE = 256 * 1024
+TLS = "tls-"  # before the name of a generator whose connections speak TLS
 BATCH = 500  # connections at a time, so that no listening queue overflows
 TURN = 100  # messages in a row through a proxy, and then without it
 PERIOD = 1_000_003  # bytes after which the pattern repeats: a prime, so no read size divides it
@@ -67,6 +69,7 @@ def _sources() -> Iterator[str]:
 
 
 SOURCES = _sources()
+SECURE: ssl.SSLContext | None = None  # for connections that speak TLS
 
 
 def connect(port: int, small: bool = False, timeout: float | None = None) -> socket.socket:
@@ -81,7 +84,7 @@ def connect(port: int, small: bool = False, timeout: float | None = None) -> soc
         sock.setsockopt(socket.IPPROTO_IP, BIND_WITHOUT_PORT, 1)
         sock.bind((next(SOURCES), 0))
     sock.connect((serving.HOST, port))
-    return sock
+    return sock if SECURE is None else SECURE.wrap_socket(sock)
 
 
 def connect_all(port: int, amount: int) -> list[socket.socket]:
@@ -599,7 +602,13 @@ GENERATORS = {
 
 
 def main() -> None:
+    global SECURE
     name, numbers, lifetime = sys.argv[1:]
+    if name.startswith(TLS):
+        name = name.removeprefix(TLS)
+        SECURE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        SECURE.check_hostname = False
+        SECURE.verify_mode = ssl.CERT_NONE
     signal.alarm(int(lifetime))
     try:
         print("done", json.dumps(GENERATORS[name](**json.loads(numbers))), flush=True)

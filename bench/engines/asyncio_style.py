@@ -244,13 +244,16 @@ def timers(loop, count):
 
 def run(new_event_loop):
     name, numbers = serving.arguments()
+    context = serving.tls_context() if name.startswith(serving.TLS) else None
     app = {
         f.__name__: f
         for f in (integers, lines, greedy, echo, push, numbered, pull, sink, back, timer, timers)
-    }[name]
+    }[name.removeprefix(serving.TLS)]
     loop = new_event_loop()
     asyncio.set_event_loop(loop)
-    listening = loop.create_server(app(loop, **numbers), serving.HOST, 0, backlog=serving.BACKLOG)
+    listening = loop.create_server(
+        app(loop, **numbers), serving.HOST, 0, backlog=serving.BACKLOG, ssl=context
+    )
     server = loop.run_until_complete(listening)
     serving.ready(server.sockets[0].getsockname()[1])
     loop.run_forever()

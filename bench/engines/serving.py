@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 HOST = os.environ.get("BENCH_HOST", "127.0.0.1")  # servers listen on this address
 SOURCES = os.environ.get("BENCH_SOURCES", "127.0.0")  # the clients' addresses begin with this
@@ -21,6 +22,7 @@ HIGH = 64 * 1024  # bytes; the high and low mark of each connection that streams
 LOW = 16 * 1024
 BACKLOG = 1024  # connections that may wait to be accepted, on each engine
 CHUNK = bytes(64 * 1024)  # one write of the bulk workloads
+TLS = "tls_"  # before the name of an application that speaks TLS
 LINE = b"4711\r\n"
 GREETING = b"how many random integers do you want?\r\n"
 BLOCK = 1024 * 1024  # bytes; more than any engine reads at a time
@@ -46,6 +48,27 @@ def _settle_malloc() -> None:
     has freed such a block, and so has each server here."""
     block = bytes(BLOCK)
     del block
+
+
+def tls_context(reactor: object = None) -> Any:
+    """Return a context for TLS, with a new certificate: of pyOpenSSL for Twisted, else of `ssl`."""
+    import ssl
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+        what = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=bench"
+        command = ["openssl", *what.split(), "-keyout", key, "-out", cert]
+        subprocess.run(command, check=True, capture_output=True)
+        if type(reactor).__module__.startswith("twisted."):
+            from twisted.internet.ssl import PrivateCertificate
+
+            with open(cert, encoding="ascii") as first, open(key, encoding="ascii") as second:
+                return PrivateCertificate.loadPEM(first.read() + second.read()).options()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        return context
 
 
 def ready(port: int) -> None:

@@ -278,9 +278,13 @@ def main():
     app = {
         f.__name__: f
         for f in (integers, lines, greedy, echo, push, numbered, pull, sink, back, timer, timers)
-    }[name]
+    }[name.removeprefix(serving.TLS)]
     factory = Factory.forProtocol(app(**numbers))
     factory.noisy = False
-    port = reactor.listenTCP(0, factory, backlog=serving.BACKLOG, interface=serving.HOST)
+    where = {"backlog": serving.BACKLOG, "interface": serving.HOST}
+    if name.startswith(serving.TLS):
+        port = reactor.listenSSL(0, factory, serving.tls_context(reactor), **where)
+    else:
+        port = reactor.listenTCP(0, factory, **where)
     reactor.callWhenRunning(serving.ready, port.getHost().port)
     reactor.run()
