@@ -216,7 +216,7 @@ def test_a_load_is_divided_without_loss():
 def test_every_workload_has_a_generator_that_takes_its_numbers():
     for workload in workloads.WORKLOADS:
         if workload.load:
-            code = load.GENERATORS[workload.load].__code__
+            code = load.GENERATORS[workload.load.removeprefix(load.TLS)].__code__
             expected = set(code.co_varnames[: code.co_argcount]) - {"port", "listener"}
             assert set(workload.full) == set(workload.quick) == expected
 
