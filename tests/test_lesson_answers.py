@@ -600,6 +600,34 @@ WRONG = [
         "yield  #",
         "a task cannot wait for NoneType",
     ),
+    (
+        "tls",
+        "keep only the last bytes",
+        "self.waiting += data",
+        "self.waiting = data",
+        "in another order, or changed",
+    ),
+    (
+        "tls",
+        "close without close_notify",
+        "self.tls.unwrap()  # sends close_notify",
+        "pass",
+        "no close_notify: were these all",
+    ),
+    (
+        "tls",
+        "close at once",
+        "        self.closing = True\n        self.go_on()\n",
+        "        self.closing = True\n        self.transport.loseConnection()\n",
+        "0 bytes arrived of 6,000",
+    ),
+    (
+        "tls",
+        "never close",
+        "            self.transport.loseConnection()\n",
+        "            pass\n",
+        "was never closed",
+    ),
 ]
 
 
