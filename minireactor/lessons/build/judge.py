@@ -14,20 +14,28 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import IO, Any
 
-from minireactor.lessons.build import ending_checks, flow_checks, loop_checks
-from minireactor.lessons.build.trial import (
-    Check,
-    Text,
-    Trial,
-    Wrong,
-    clock,
-    count_wake_ups,
-    describe,
-    place,
-    place_of,
+from minireactor.lessons.build import (
+    ending_checks,
+    loop_checks,
+    mark_checks,
+    pull_checks,
+    push_checks,
+    reading_checks,
+    timer_checks,
 )
+from minireactor.lessons.build.instruments import clock, count_wake_ups
+from minireactor.lessons.build.report import Text, Wrong, describe, place, place_of
+from minireactor.lessons.build.trial import Check, Trial
 
-CHECKS: Sequence[Check] = (*loop_checks.CHECKS, *ending_checks.CHECKS, *flow_checks.CHECKS)
+CHECKS: Sequence[Check] = (
+    *loop_checks.CHECKS,
+    *timer_checks.CHECKS,
+    *ending_checks.CHECKS,
+    *reading_checks.CHECKS,
+    *pull_checks.CHECKS,
+    *push_checks.CHECKS,
+    *mark_checks.CHECKS,
+)
 STACK = 2 << 20  # bytes of each thread; the default of 8 MiB would count as memory in use
 
 

@@ -11,75 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import selectors
 import socket
-import struct
 import sys
 import threading
 import time
-import traceback
-from collections import Counter, deque
-from collections.abc import Iterator
-from types import FrameType, ModuleType, TracebackType
-from typing import Any, Callable, NamedTuple, NoReturn, Optional
+from collections import deque
+from types import FrameType, ModuleType
+from typing import Any, Callable, NamedTuple, NoReturn
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+from minireactor.lessons.build.instruments import monotonic, wake_ups
+from minireactor.lessons.build.report import Place, Text, Wrong, describe, place, place_of
+
 POLL = 0.001  # seconds between two looks at a condition
 IDLE_SECONDS = 0.1  # for which a loop with nothing to do is watched
 MAX_WAKE_UPS = 20  # in that time; a loop that sleeps wakes up three times, one that spins thousands
-Text = tuple[str, str]  # the same in English and in Chinese
-monotonic = time.monotonic
-
-
-class Clock:
-    """Stands between a reactor and the clocks of `time`, so that a check can change the time."""
-
-    def __init__(self) -> None:
-        self._change: Callable[[float], float] = _unchanged
-
-    def install(self) -> None:
-        """Replace the clocks. Has to come before a learner's file is imported."""
-        for name in ("monotonic", "time", "perf_counter"):
-            setattr(time, name, self._stand_in(getattr(time, name)))
-
-    def _stand_in(self, real: Callable[[], float]) -> Callable[[], float]:
-        return lambda: self._change(real())
-
-    @contextlib.contextmanager
-    def changed(self, change: Callable[[float], float]) -> Iterator[None]:
-        """Let reactors see `change(seconds)` for a while."""
-        self._change = change
-        try:
-            yield
-        finally:
-            self._change = _unchanged
-
-
-def _unchanged(seconds: float) -> float:
-    return seconds
-
-
-clock = Clock()
-
-
-class Wrong(Exception):
-    """What a check has seen, and what it expected. `where` is a line of the learner's file."""
-
-    def __init__(
-        self, rule: str, seen: Text, expected: Text, where: Optional[Place] = None
-    ) -> None:
-        super().__init__(rule, seen, expected)
-        self.rule = rule
-        self.seen = seen
-        self.expected = expected
-        self.where = where
-
-
-class Place(NamedTuple):
-    """A line of the learner's file."""
-
-    line: int
-    code: str
+_END = ("the connection was closed", "连接被关闭")
 
 
 class Check(NamedTuple):
@@ -420,10 +366,10 @@ class Trial:
     def expect_idle(self, when: Text, expected: Text) -> None:
         """Let time pass, and expect that the reactor's thread sleeps."""
         self.rest(2)
-        before = _wake_ups[self._thread]
+        before = wake_ups[self._thread]
         time.sleep(IDLE_SECONDS)
         self.rest(1)
-        count = _wake_ups[self._thread] - before
+        count = wake_ups[self._thread] - before
         self.expect(
             count <= MAX_WAKE_UPS,
             (
@@ -460,55 +406,3 @@ class Trial:
         """Let the loop iterate, for what should not happen."""
         for _ in range(turns):
             self.do(lambda: None)
-
-
-_END = ("the connection was closed", "连接被关闭")
-
-
-def reset(client: socket.socket) -> None:
-    """Close the client's socket with a reset, as a crashed client does."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    client.close()
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as its last line in a traceback."""
-    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
-
-
-def place(path: str, line: int) -> Place:
-    """Return a line of the learner's file, with its code."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
-    return Place(line, lines[line - 1].strip() if 0 < line <= len(lines) else "")
-
-
-def place_of(trace: TracebackType | None, path: str) -> Place | None:
-    """Return the innermost line of the file `path` in a traceback."""
-    found = [frame for frame, _ in traceback.walk_tb(trace)]
-    lines = [line for _, line in traceback.walk_tb(trace)]
-    for frame, line in reversed(list(zip(found, lines))):
-        if os.path.realpath(frame.f_code.co_filename) == path:
-            return place(path, line)
-    return None
-
-
-_wake_ups: Counter[threading.Thread] = Counter()
-
-
-def count_wake_ups() -> None:
-    """Count each return of select() from now on, for all selectors and for select.select."""
-    for name in ("Epoll", "Kqueue", "Devpoll", "Poll", "Select"):
-        kind: Any = getattr(selectors, f"{name}Selector", None)
-        if kind is not None and "select" in vars(kind):
-            kind.select = _counting(kind.select)
-    select.select = _counting(select.select)
-
-
-def _counting(wait: Callable[..., Any]) -> Callable[..., Any]:
-    def counting(*args: Any, **names: Any) -> Any:
-        ready = wait(*args, **names)
-        _wake_ups[threading.current_thread()] += 1
-        return ready
-
-    return counting
