@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from minireactor.protocol import Factory, Protocol
+from minireactor.simulation.ends import End
 from minireactor.simulation.network import Network
-from minireactor.simulation.sockets import End
 
 HIGH, LOW = 16 * 1024, 4 * 1024  # bytes: the marks of the server's connections
 WRITE = 8 * 1024  # bytes of one write; the write buffer keeps such a chunk as it is

@@ -21,19 +21,14 @@ from minireactor.core.poller import HANGUP
 from minireactor.core.system import System
 from minireactor.error import ConnectError, DNSLookupError, ServiceNameUnknownError
 from minireactor.internet import Reactor
-from minireactor.simulation.sockets import (
-    End,
-    PairSocket,
-    VirtualListener,
-    VirtualSocket,
-    failure,
-)
+from minireactor.simulation.ends import End
+from minireactor.simulation.sockets import PairSocket, VirtualListener, VirtualSocket, failure
 from minireactor.transports.resolver import Query, checked_host, checked_port
 
 if TYPE_CHECKING:
     from minireactor.core.handler import Handler
+    from minireactor.simulation.ends import Address
     from minireactor.simulation.roles import Net
-    from minireactor.simulation.sockets import Address
 
 # No kernel gives out such a number. A real system call with one of these fails with EBADF.
 FIRST_DESCRIPTOR = 1_000_000_000

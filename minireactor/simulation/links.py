@@ -6,11 +6,11 @@ import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.simulation.sockets import SYN_SECONDS, TIMEOUT_SECONDS
+from minireactor.simulation.ends import SYN_SECONDS, TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
+    from minireactor.simulation.ends import End
     from minireactor.simulation.roles import Net
-    from minireactor.simulation.sockets import End
 
 RETRY_SECONDS = 0.5  # until a segment is sent again that could not be delivered
 

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.log import logger
 from minireactor.simulation.chance import Chance
 from minireactor.simulation.checks import Checker
+from minireactor.simulation.ends import SYN_RETRY_SECONDS, End
 from minireactor.simulation.faults import Faults
 from minireactor.simulation.host import Host
 from minireactor.simulation.links import Link
-from minireactor.simulation.sockets import SYN_RETRY_SECONDS, End
 
 if TYPE_CHECKING:
-    from minireactor.simulation.sockets import Address
+    from minireactor.simulation.ends import Address
 
 TRACE = 12  # events that a failure's message shows
 FAULT_SECONDS = 0.1  # between two draws of the faults that come by time
