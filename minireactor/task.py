@@ -1,4 +1,4 @@
-"""Work over time: a call that repeats, a call that comes later, a program that is one coroutine."""
+"""Work over time: repeated calls, later calls, a coroutine as a program, a clock for tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
-from minireactor.core.timers import DelayedCall, checked_delay
+from minireactor.core.timers import DelayedCall, TimerQueue, checked_delay
 from minireactor.defer import Deferred, maybeDeferred
 from minireactor.error import ReactorNotRunning
 from minireactor.failure import Failure
-from minireactor.testing import Clock as Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
 __all__ = ["Clock", "LoopingCall", "deferLater", "react"]
@@ -207,3 +206,54 @@ def react(main: Callable[..., Any], argv: Sequence[Any] = (), _reactor: Any = No
     maybeDeferred(main, reactor, *argv).addBoth(note)
     reactor.run()
     sys.exit(code)
+
+
+class Clock:
+    """The reactor's time for a test: it changes only in `advance()`.
+
+    rightNow: the time in seconds, 0.0 at first.
+    """
+
+    rightNow = 0.0
+
+    def __init__(self) -> None:
+        self._timers = TimerQueue(self.seconds)
+
+    def seconds(self) -> float:
+        """Return the time in seconds."""
+        return self.rightNow
+
+    def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
+        """Call `f(*a, **k)` when `delay` more seconds have been advanced; return the delayed call.
+
+        Raises TypeError if `delay` is no number or `f` is not callable. Raises ValueError if
+        `delay` is negative or NaN."""
+        return self._timers.add(delay, f, a, k)
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        """Return the pending calls, in the order in which they become due."""
+        return sorted(self._timers.calls(), key=lambda call: (call.time, call.serial))
+
+    @property
+    def calls(self) -> list[DelayedCall]:
+        """The pending calls, as getDelayedCalls() returns them."""
+        return self.getDelayedCalls()
+
+    def advance(self, amount: float) -> None:
+        """Let `amount` seconds pass, then make all calls that are due, in order.
+
+        The time changes in one step, so each call sees the time after the step. A call may schedule
+        further calls. Those that are due by then are made as well. If a call raises, `advance`
+        raises the same exception. The calls after it wait for the next `advance()`."""
+        self.rightNow += amount
+        while self._timers.timeout(self.rightNow) == 0:
+            self._timers.run_due(self.rightNow, _call)
+
+    def pump(self, timings: Iterable[float]) -> None:
+        """Call `advance()` with each of `timings`, in order."""
+        for amount in timings:
+            self.advance(amount)
+
+
+def _call(f: Callable[..., Any], args: Any, kw: Any) -> None:
+    f(*args, **kw)

@@ -20,67 +20,16 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import flow
 from minireactor.core.buffer import as_bytes
-from minireactor.core.timers import DelayedCall, TimerQueue
 from minireactor.defer import Deferred
 from minireactor.error import ConnectionAborted, ConnectionDone
 from minireactor.failure import Failure
+from minireactor.task import Clock as Clock
 from minireactor.transports.sendfile import FileSource
 
 if TYPE_CHECKING:
     from minireactor.simulation.network import Network as Network
     from minireactor.simulation.network import SimulationError as SimulationError
     from minireactor.simulation.runner import simulate as simulate
-
-
-class Clock:
-    """The reactor's time for a test: it changes only in `advance()`.
-
-    rightNow: the time in seconds, 0.0 at first.
-    """
-
-    rightNow = 0.0
-
-    def __init__(self) -> None:
-        self._timers = TimerQueue(self.seconds)
-
-    def seconds(self) -> float:
-        """Return the time in seconds."""
-        return self.rightNow
-
-    def callLater(self, delay: float, f: Callable[..., Any], *a: Any, **k: Any) -> DelayedCall:
-        """Call `f(*a, **k)` when `delay` more seconds have been advanced; return the delayed call.
-
-        Raises TypeError if `delay` is no number or `f` is not callable. Raises ValueError if
-        `delay` is negative or NaN."""
-        return self._timers.add(delay, f, a, k)
-
-    def getDelayedCalls(self) -> list[DelayedCall]:
-        """Return the pending calls, in the order in which they become due."""
-        return sorted(self._timers.calls(), key=lambda call: (call.time, call.serial))
-
-    @property
-    def calls(self) -> list[DelayedCall]:
-        """The pending calls, as getDelayedCalls() returns them."""
-        return self.getDelayedCalls()
-
-    def advance(self, amount: float) -> None:
-        """Let `amount` seconds pass, then make all calls that are due, in order.
-
-        The time changes in one step, so each call sees the time after the step. A call may schedule
-        further calls. Those that are due by then are made as well. If a call raises, `advance`
-        raises the same exception. The calls after it wait for the next `advance()`."""
-        self.rightNow += amount
-        while self._timers.timeout(self.rightNow) == 0:
-            self._timers.run_due(self.rightNow, _call)
-
-    def pump(self, timings: Iterable[float]) -> None:
-        """Call `advance()` with each of `timings`, in order."""
-        for amount in timings:
-            self.advance(amount)
-
-
-def _call(f: Callable[..., Any], args: Any, kw: Any) -> None:
-    f(*args, **kw)
 
 
 class StringTransport:
