@@ -39,6 +39,10 @@ LEVELS = [
     {"__main__", "cli"},
 ]
 
+MAX_LINES = 450  # of a file, so that it can be read in one sitting
+# The contract is one text. It is looked up by rule, not read from the first line to the last.
+LONG = {"interfaces.py"}
+
 # Each costs more time to load than the whole package does.
 SLOW = {"asyncio", "concurrent", "dataclasses", "inspect", "typing_extensions", "unittest"}
 
@@ -190,6 +194,17 @@ def test_only_the_command_knows_of_the_lessons():
     others = [name for name in MODULES if not name.startswith("lessons")]
     knowing = {name for name in others if any("lessons" in each for each in own(Imports(name).all))}
     assert {name.partition(".")[0] for name in knowing} == {"cli"}
+
+
+def test_no_file_is_too_long_to_read_in_one_sitting():
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.*")
+        if path.suffix in (".py", ".js", ".css")
+    }
+    assert {"core/loop.py", "view/web/page/texts.js"} <= set(lengths)
+    too_long = {name: count for name, count in lengths.items() if count > MAX_LINES}
+    assert set(too_long) == LONG, f"more than {MAX_LINES} lines: split by what the parts do"
 
 
 def test_no_module_is_called_reactor():
