@@ -455,6 +455,7 @@ def test_at_the_end_the_demo_is_named(learner, capsys):
     output = capsys.readouterr().out
     assert "All 12 steps are right" in output
     assert f"demo --engine {os.path.join('my-reactor', 'reactor.py')}\n" in output
+    assert Path(output.splitlines()[-1].strip()).samefile(TINY)
     assert main(["learn", "build", "check"]) == 0
     assert main(["learn", "build"]) == 0
 
@@ -479,6 +480,19 @@ def test_no_page_is_wider_than_80_columns(language, learner, capsys):
         assert main(["learn", "build", "--lang", language]) == 0
         for line in capsys.readouterr().out.splitlines():
             assert columns(line) <= 80
+
+
+def test_printed_calls_ask_for_the_language_that_the_environment_does_not_name(folder, capsys):
+    assert main(["learn", "build", "--lang", "zh"]) == 0
+    calls = re.findall(r" learn build (check.*)", capsys.readouterr().out)
+    assert calls == ["check --lang zh", "check --lang zh --hint", "check --lang zh --diff"]
+    assert main(["learn", "build", "--lang", "en"]) == 0
+    assert "--lang" not in capsys.readouterr().out
+
+
+def test_printed_calls_quote_a_folder_with_a_blank(folder, capsys):
+    assert main(["learn", "build", "my reactor"]) == 0
+    assert 'learn build check "my reactor" --hint\n' in capsys.readouterr().out
 
 
 def test_both_languages_have_the_same_phrases():

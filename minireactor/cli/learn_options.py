@@ -81,7 +81,7 @@ def add_learn(commands: Any) -> None:
 
 
 def add_build(commands: Any) -> None:
-    what = "Write a reactor of your own in twelve steps"
+    what = "Write a reactor of your own in twelve steps, which learn build check judges"
     parser = add_command(commands, "learn build", what, "my-reactor")
     _add_folder(parser, "start a folder with a reactor.py, or show the current step")
     what = "Judge your reactor by the checks of all steps up to the current one"

@@ -6,6 +6,7 @@ import difflib
 import json
 import shutil
 from argparse import Namespace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -30,7 +31,7 @@ _PHRASES = {
     "en": {
         "started": "{file} is yours: write your reactor in it.",
         "found": "{file} is there already, and stays as it is.",
-        "then": "Write this in {file}. Then say:",
+        "then": "Write this in {file}. Then run:",
         "checks": "is it right?",
         "hints": "a hint, and the next one each time",
         "diffs": "one solution, as a difference from your file",
@@ -48,8 +49,8 @@ _PHRASES = {
         "next": "Step {number} is right. The next one is step {after}: {title}",
         "read": "read it",
         "all": "All {number} steps are right. This is your reactor. Look at its saw-tooth:",
-        "reference": "What else a reactor needs is in `minireactor/tiny.py`, with the same names: "
-        "connecting, and joining two connections for a proxy.",
+        "reference": "What else a reactor needs is in `tiny.py`, with the same names: connecting, "
+        "and joining two connections for a proxy. Read it here:",
         "hint": "Hint {number} of {count} for step {step}:",
         "no hint": "There is no further hint for step {step}. A solution:",
         "same": "Your file is the same as this solution of step {step}.",
@@ -75,8 +76,8 @@ _PHRASES = {
         "next": "第 {number} 步对了。接下来是第 {after} 步：{title}",
         "read": "阅读这一步",
         "all": "全部 {number} 步都对了。这就是你自己的 reactor。看看它的锯齿：",
-        "reference": "一个 reactor 还需要什么，见 `minireactor/tiny.py`，名字都一样："
-        "主动连接，把两个连接接成代理。",
+        "reference": "一个 reactor 还需要什么，见 `tiny.py`，名字都一样："
+        "主动连接，把两个连接接成代理。文件在这里：",
         "hint": "第 {step} 步的提示 {number}/{count}：",
         "no hint": "第 {step} 步没有更多提示了。看一种解法：",
         "same": "你的文件和第 {step} 步的这种解法相同。",
@@ -109,6 +110,11 @@ def _default() -> str:
     return "." if Path(FILE).is_file() and Path(PROGRESS).is_file() else FOLDER
 
 
+def _quoted(path: Path) -> str:
+    """Return a path as a person types it into a shell."""
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
 def _is_temporary(verdict: Verdict, step: int) -> bool:
     """Return whether the check that failed is not made after `step` any more."""
     return verdict.failed is not None and CHECKS[verdict.failed].last == step
@@ -130,6 +136,8 @@ class _Learner:
         self._path = folder / PROGRESS
         self._language = _language(language)
         self._phrases = _PHRASES[self._language]
+        # A printed call must go on in this language, too.
+        self._option = "" if self._language == _language(None) else f" --lang {self._language}"
         self._tell = say
         self._steps = steps()
         self._lost = False
@@ -263,11 +271,11 @@ class _Learner:
         return min(_WIDEST, shutil.get_terminal_size().columns)
 
     def _calls(self, *calls: tuple[str, str]) -> None:
-        folder = "" if str(self._folder) == _default() else f" {self._folder}"
+        folder = "" if str(self._folder) == _default() else f" {_quoted(self._folder)}"
         for call, phrase in calls:
             words, dash, option = call.partition(" --")
             name = " ".join(filter(None, [_command(), "build", words]))
-            self._tell(f"    {name}{folder}{dash}{option}\n")
+            self._tell(f"    {name}{folder}{self._option}{dash}{option}\n")
             self._tell(f"        {self._phrases[phrase]}\n")
 
     def _result(self, step: Step, result: str) -> None:
@@ -319,6 +327,7 @@ class _Learner:
 
     def _finished(self) -> None:
         self._say("all", number=len(self._steps))
-        demo = f"{_command().rpartition(' ')[0]} demo --engine {self.file}"
+        demo = f"{_command().rpartition(' ')[0]} demo --engine {_quoted(self.file)}"
         self._tell(f"    {demo}\n")
         self._say("reference")
+        self._tell(f"    {files('minireactor').joinpath('tiny.py')}\n")

@@ -42,7 +42,7 @@ class Step:
 
     def text(self, language: str) -> str:
         """Return the text without its last section, the hints."""
-        return self.whole_text(language).rpartition("\n## ")[0] + "\n"
+        return self.whole_text(language).rpartition("\n## ")[0]
 
     def hints(self, language: str) -> list[str]:
         """Return the hints, from the vaguest to the clearest."""
