@@ -13,7 +13,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def pattern(size: int) -> bytes:
-    """Return bytes of which each part shows its place: numbered lines of 16 bytes."""
+    """Return numbered lines of 16 bytes, so that each part of the bytes shows its place."""
     return b"".join(b"%15d\n" % number for number in range(size // 16))
 
 
@@ -24,7 +24,7 @@ def expect_same(trial: Trial, got: bytes, wanted: bytes) -> None:
     place = next((n for n, (a, b) in enumerate(zip(got, wanted)) if a != b), len(wanted))
     trial.wrong(
         (
-            f"byte {place:,} of {len(wanted):,} is another one than was written",
+            f"byte {place:,} of {len(wanted):,} differs from the byte that was written",
             f"第 {place:,} 个字节（共 {len(wanted):,}）和写入的不一样",
         ),
         ("all bytes, in the order of the writes", "所有字节，按写入的顺序"),

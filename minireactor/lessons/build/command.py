@@ -17,7 +17,7 @@ from minireactor.lessons.command import _command, _language
 from minireactor.lessons.page import columns, page, wrapped
 from minireactor.view.output import UsageError, visible
 
-# Takes text for standard output; whether anybody still reads that.
+# Writes text to standard output, and returns whether anybody still reads it.
 Say = Callable[[str], bool]
 
 FOLDER = "my-reactor"  # where a learner's file goes if no other folder is named
@@ -86,17 +86,22 @@ _PHRASES = {
 
 
 def build(options: Namespace, say: Say) -> int:
-    """Start the folder, or show the current step again. Return the exit status. UsageError."""
+    """Start the folder, or show the current step again; return the exit status.
+
+    Raises UsageError if the folder cannot be written."""
     learner = _Learner(Path(options.folder or _default()), options.lang, say)
     learner.begin()
     return 0
 
 
 def check(options: Namespace, say: Say) -> int:
-    """Judge the file, give a hint or show a solution. Return the exit status. UsageError."""
+    """Judge the file, give a hint or show a solution; return the exit status.
+
+    Raises UsageError if there is no file, or if it cannot be read."""
     learner = _Learner(Path(options.folder or _default()), options.lang, say)
     if not learner.file.is_file():
-        call = f"{_command()} build {options.folder or ''}".strip()
+        folder = _quoted(Path(options.folder)) if options.folder else ""
+        call = f"{_command()} build {folder}".strip()
         raise UsageError(f"minireactor learn build: no {str(learner.file)!r}; begin with: {call}")
     if options.hint:
         return learner.hint()
@@ -116,12 +121,12 @@ def _quoted(path: Path) -> str:
 
 
 def _is_temporary(verdict: Verdict, step: int) -> bool:
-    """Return whether the check that failed is not made after `step` any more."""
+    """Return whether `step` is the last one in which the failed check is made."""
     return verdict.failed is not None and CHECKS[verdict.failed].last == step
 
 
 class _Progress(NamedTuple):
-    """The current step (one more than there are when all are done), and the hints given."""
+    """The current step, 13 when all are right, and how many of its hints were given."""
 
     step: int = 1
     hints: int = 0
@@ -140,7 +145,7 @@ class _Learner:
         self._option = "" if self._language == _language(None) else f" --lang {self._language}"
         self._tell = say
         self._steps = steps()
-        self._lost = False
+        self._lost = False  # the file of the progress is damaged
         self._progress = self._load()
 
     def begin(self) -> None:
@@ -148,7 +153,7 @@ class _Learner:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not found:
-                # "x": never over a file that has come into being meanwhile.
+                # Mode "x" fails if the file exists by now. So no file is ever overwritten.
                 with open(self.file, "x", encoding="utf-8", newline="\n") as file:
                     file.write(start())
             if not self._path.exists():
@@ -224,7 +229,7 @@ class _Learner:
             self._say("same", step=step.number)
         return 0
 
-    # --- What has been reached
+    # --- The progress
 
     def _current(self) -> Step:
         return self._steps[min(self._progress.step, len(self._steps)) - 1]
@@ -258,7 +263,7 @@ class _Learner:
                 f"minireactor learn build: cannot write {str(self._path)!r}: {error.strerror}"
             ) from error
 
-    # --- What is said
+    # --- The output
 
     def _say(self, phrase: str, **values: Any) -> None:
         self._wrapped(self._phrases[phrase].format(**values))

@@ -29,7 +29,7 @@ _check = registrar(CHECKS, 6)
 def reset_by_client(trial: Trial) -> None:
     client, recorder = trial.connect()
     reset(client)
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
     name = type(reason_of(recorder)).__name__
     trial.expect(
         name == "ConnectionLost",
@@ -47,7 +47,7 @@ def reset_by_client(trial: Trial) -> None:
 def reset_while_pending(trial: Trial) -> None:
     client, recorder = trial.connect()
     trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
-    trial.rest()
+    trial.let_run()
     client.sendall(b"unread")
     reset(client)
     trial.wait(
@@ -58,7 +58,7 @@ def reset_while_pending(trial: Trial) -> None:
         ),
         ("connectionLost, once", "connectionLost，一次"),
     )
-    trial.rest()
+    trial.let_run()
     lost = recorder.calls.count("lost")
     trial.expect(
         lost == 1,
@@ -71,7 +71,7 @@ def reset_while_pending(trial: Trial) -> None:
 def write_after_end(trial: Trial) -> None:
     client, recorder = trial.connect()
     client.close()
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
     trial.do(lambda: recorder.transport.write(b"too late"))
     other, _ = trial.connect(Recorder(data=upper))
     ask(trial, other)
@@ -117,7 +117,7 @@ def flush_then_close(trial: Trial) -> None:
         recorder.transport.loseConnection()
 
     trial.do(finish)
-    trial.rest()
+    trial.let_run()
     got = trial.read_all(client, _arrived(len(answer)), ALL_THEN_END)
     trial.expect(
         len(got) == len(answer),
@@ -129,7 +129,7 @@ def flush_then_close(trial: Trial) -> None:
     )
     expect_same(trial, got, answer)
     client.close()
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
 
 
 @_check(
@@ -147,7 +147,7 @@ def close_at_once(trial: Trial) -> None:
         ("the connection is closed soon", "连接很快关闭"),
     )
     client.close()
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
 
 
 @_check("R3", "no dataReceived after loseConnection()", "loseConnection() 之后没有 dataReceived")
@@ -160,7 +160,7 @@ def no_data_after_close(trial: Trial) -> None:
 
     trial.do(finish)
     client.sendall(b"one more thing")
-    trial.rest()
+    trial.let_run()
     trial.expect(
         not recorder.received,
         (
@@ -175,7 +175,7 @@ def no_data_after_close(trial: Trial) -> None:
 def abort(trial: Trial) -> None:
     client, recorder = trial.connect()
     trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
-    trial.rest()
+    trial.let_run()
     trial.do(lambda: recorder.transport.abortConnection())
     trial.wait(
         lambda: "lost" in recorder.calls,
@@ -185,7 +185,7 @@ def abort(trial: Trial) -> None:
         ),
         ("connectionLost at once", "立刻 connectionLost"),
     )
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
     name = type(reason_of(recorder)).__name__
     trial.expect(
         name == "ConnectionAborted",
@@ -248,7 +248,7 @@ def lossless(trial: Trial) -> None:
     )
     expect_same(trial, bytes(got), answer)
     client.close()
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
 
 
 def _send_some(client: socket.socket) -> None:
@@ -281,9 +281,9 @@ def stays(trial: Trial) -> None:
 def limited(trial: Trial) -> None:
     _, recorder = trial.connect()
     trial.do(lambda: recorder.transport.loseConnection())
-    trial.rest()
+    trial.let_run()
     with clock.changed(lambda seconds: seconds + 3600):  # an hour later
-        trial.rest()
+        trial.let_run()
         trial.wait(
             lambda: "lost" in recorder.calls,
             (
@@ -295,7 +295,7 @@ def limited(trial: Trial) -> None:
                 "用 callLater() 在 LINGER_SECONDS 之后关闭",
             ),
         )
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
 
 
 class HalfCloseable(Recorder):
@@ -316,7 +316,7 @@ class HalfCloseable(Recorder):
 def half_close(trial: Trial) -> None:
     client, recorder = trial.connect(HalfCloseable())
     client.shutdown(socket.SHUT_WR)
-    trial.calls(recorder, "made", "read lost")
+    trial.expect_calls(recorder, "made", "read lost")
 
     def finish() -> None:
         recorder.transport.write(b"the answer")
@@ -336,4 +336,4 @@ def half_close(trial: Trial) -> None:
         (f"the client got {got!r}", f"客户端收到 {got!r}"),
         ("b'the answer'",) * 2,
     )
-    trial.calls(recorder, "made", "read lost", "write lost", "lost")
+    trial.expect_calls(recorder, "made", "read lost", "write lost", "lost")

@@ -30,7 +30,7 @@ class Clock:
 
     @contextlib.contextmanager
     def changed(self, change: Callable[[float], float]) -> Iterator[None]:
-        """Let reactors see `change(seconds)` for a while."""
+        """Let reactors see `change(seconds)` as the time, inside this context."""
         self._change = change
         try:
             yield

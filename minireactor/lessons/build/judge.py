@@ -1,8 +1,8 @@
 """Judge a learner's file: `judge.py FILE STEP PATIENCE RESULTS`, in a child process.
 
 Writes one JSON object a line to RESULTS: {"check": n} before a check, {"passed": n} after it, then
-{"done": true}, or {"wrong": {...}} at the first fault. So the reader also knows in which check it
-ended."""
+{"done": true}, or {"wrong": {...}} at the first fault. So whoever reads RESULTS also knows in
+which check the process has ended."""
 
 from __future__ import annotations
 

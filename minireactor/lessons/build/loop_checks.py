@@ -44,7 +44,7 @@ def calls_in_order(trial: Trial) -> None:
         ("dataReceived(b'hello')", "dataReceived(b'hello')"),
     )
     client.close()
-    trial.calls(recorder, "made", "data", "lost")
+    trial.expect_calls(recorder, "made", "data", "lost")
 
 
 @_check(
@@ -59,7 +59,7 @@ def next_client(trial: Trial) -> None:
         client, _ = trial.connect(protocol)
         ask(trial, client, b"client %d" % number)
         client.close()
-        trial.calls(protocol, "made", "data", "lost")
+        trial.expect_calls(protocol, "made", "data", "lost")
 
 
 @_check("", "the client sees the end", "客户端能看到连接结束", control=False)
@@ -122,7 +122,7 @@ def come_and_go(trial: Trial) -> None:
         other, _ = trial.connect(Recorder(data=upper))
         ask(trial, client)
         client.close()
-        trial.calls(recorder, "made", "data", "lost")
+        trial.expect_calls(recorder, "made", "data", "lost")
         ask(trial, other)
         other.close()
 
@@ -194,7 +194,7 @@ def never_waits(trial: Trial) -> None:
     _, recorder = trial.connect()
     other, _ = trial.connect(Recorder(data=upper))
     trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
-    trial.rest()
+    trial.let_run()
     ask(trial, other)
 
 
@@ -203,7 +203,7 @@ def leftovers(trial: Trial) -> None:
     client, recorder = trial.connect()
     answer = pattern(12 * MIB)
     trial.do(lambda: recorder.transport.write(answer[: 8 * MIB]))
-    trial.rest()
+    trial.let_run()
     trial.do(lambda: recorder.transport.write(answer[8 * MIB :]))
     got = trial.read(
         client,
@@ -323,7 +323,7 @@ def write_from_elsewhere(trial: Trial) -> None:
 def heard_while_pending(trial: Trial) -> None:
     client, recorder = trial.connect()
     trial.do(lambda: recorder.transport.write(bytes(16 * MIB)))
-    trial.rest()
+    trial.let_run()
     client.sendall(b"slower, please")
     trial.wait(
         lambda: recorder.received,

@@ -77,7 +77,7 @@ def not_asked_above_low(trial: Trial) -> None:
 
     source = Source(recorder, resumed)
     trial.do(lambda: recorder.transport.registerProducer(source, False))
-    trial.rest(20)
+    trial.let_run(20)
     most = max(source.pending)
     trial.expect(
         most <= LOW,
@@ -94,7 +94,7 @@ def not_polled(trial: Trial) -> None:
     client, recorder = trial.connect()
     source = Source(recorder)
     trial.do(lambda: recorder.transport.registerProducer(source, False))
-    trial.rest(10)
+    trial.let_run(10)
     trial.expect(
         len(source.events) == 1,
         (
@@ -157,7 +157,7 @@ def stopped(trial: Trial) -> None:
     source = Source(recorder)
     trial.do(lambda: recorder.transport.registerProducer(source, False))
     client.close()
-    trial.calls(recorder, "made", "resume", "stop", "lost")
+    trial.expect_calls(recorder, "made", "resume", "stop", "lost")
 
 
 @_check(
@@ -168,7 +168,7 @@ def stopped(trial: Trial) -> None:
 def register_on_lost(trial: Trial) -> None:
     client, recorder = trial.connect()
     client.close()
-    trial.calls(recorder, "made", "lost")
+    trial.expect_calls(recorder, "made", "lost")
     for streaming in (False, True):
         source = Source(recorder)
         trial.do(lambda: recorder.transport.registerProducer(source, streaming))  # noqa: B023
@@ -185,7 +185,7 @@ def close_waits(trial: Trial) -> None:
         recorder.transport.loseConnection()
 
     trial.do(begin)
-    trial.rest()
+    trial.let_run()
     trial.expect(
         trial.is_silent(client),
         (
@@ -219,7 +219,10 @@ def close_waits(trial: Trial) -> None:
             "unregisterProducer() after loseConnection(), nothing pending: no end; {end}",
             "loseConnection() 之后 unregisterProducer()，没有积压：没有结束；{end}",
         ),
-        ("unregisterProducer() looks whether to close", "unregisterProducer() 看看是否该关闭"),
+        (
+            "unregisterProducer() closes if nothing is pending",
+            "没有积压时 unregisterProducer() 关闭连接",
+        ),
     )
     trial.expect(
         got == b"the last words",

@@ -19,7 +19,7 @@ def push_starts_itself(trial: Trial) -> None:
     _, recorder = trial.connect()
     source = Source(recorder)
     trial.do(source.register_push)
-    trial.rest()
+    trial.let_run()
     trial.expect(
         source.events == [],
         source.seen(),
@@ -96,7 +96,7 @@ def resumed_later(trial: Trial) -> None:
         source.write(bytes(16 * MIB))
 
     trial.do(fill)
-    trial.rest()
+    trial.let_run()
     trial.expect(
         source.events == ["pause"],
         source.seen(),
@@ -116,7 +116,7 @@ def resumed_later(trial: Trial) -> None:
         ),
         ("the flush calls it: pause, resume", "由 flush 调用：pause, resume"),
     )
-    trial.rest()
+    trial.let_run()
     trial.expect(source.events == ["pause", "resume"], source.seen(), ("pause, resume",) * 2)
     trial.expect(
         source.pending[0] <= HIGH,
@@ -235,7 +235,7 @@ def abort_inside_pause(trial: Trial) -> None:
         source.fill()
 
     trial.do(fill)
-    trial.calls(recorder, "made", "pause", "stop", "lost")
-    trial.rest()
+    trial.expect_calls(recorder, "made", "pause", "stop", "lost")
+    trial.let_run()
     trial.expect(source.events == ["pause", "stop"], source.seen(), ("pause, stop",) * 2)
     client.close()

@@ -21,7 +21,7 @@ def pause_reading(trial: Trial) -> None:
     client, recorder = trial.connect()
     trial.do(lambda: recorder.transport.pauseProducing())
     client.sendall(b"hello")
-    trial.rest()
+    trial.let_run()
     trial.expect(
         not recorder.received,
         (
@@ -60,7 +60,7 @@ def pause_inside(trial: Trial) -> None:
         ("no dataReceived", "没有 dataReceived"),
         ("dataReceived", "dataReceived"),
     )
-    trial.rest()
+    trial.let_run()
     trial.expect(
         len(pieces) == 1,
         (f"dataReceived came {len(pieces)} times", f"dataReceived 来了 {len(pieces)} 次"),
@@ -79,7 +79,7 @@ def back_pressure(trial: Trial) -> None:
         try:
             sent += client.send(piece)
         except BlockingIOError:
-            trial.rest(2)
+            trial.let_run(2)
             if not select.select([], [client], [], 0.05)[1]:
                 break
         if sent >= most:
@@ -90,7 +90,10 @@ def back_pressure(trial: Trial) -> None:
             f"a paused transport has taken {sent:,} bytes from its client",
             f"暂停的 transport 从客户端收了 {sent:,} 字节",
         ),
-        ("nothing is read while paused: the kernel holds it", "暂停期间什么都不读：留给内核"),
+        (
+            "nothing is read while paused: the bytes stay in the kernel",
+            "暂停期间什么都不读：留给内核",
+        ),
     )
 
 
@@ -130,9 +133,9 @@ def idempotent(trial: Trial) -> None:
     trial.do(twice)
     ask(trial, client)
     reset(client)
-    trial.calls(recorder, "made", "data", "lost")
+    trial.expect_calls(recorder, "made", "data", "lost")
     trial.do(twice)
-    trial.calls(recorder, "made", "data", "lost")
+    trial.expect_calls(recorder, "made", "data", "lost")
 
 
 @_check(
@@ -150,7 +153,7 @@ def no_resume_after_close(trial: Trial) -> None:
 
     trial.do(finish)
     client.sendall(b"one more thing")
-    trial.rest()
+    trial.let_run()
     trial.expect(
         not recorder.received,
         (

@@ -1,4 +1,4 @@
-"""The producer of the checks, which records the calls on it."""
+"""A producer for the checks, which records its calls."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Source:
         self.recorder = recorder
         self.transport = recorder.transport
         self.events: list[str] = []
-        self.pending: list[int] = []  # at each resume
+        self.pending: list[int] = []  # bytes, at each resume
         self.paused = False
-        self.depth = 0  # of the writes that are going on
-        self.inside: list[str] = []  # events that came inside a write
-        self.made = 0
+        self.depth = 0  # how many calls of write() are under way
+        self.inside: list[str] = []  # the calls that came from inside write()
+        self.made = 0  # bytes written
         self._resumed = resumed
 
     def write(self, data: bytes) -> None:

@@ -23,7 +23,7 @@ _PROGRAM = f"from {_PACKAGE}.judge import main\nmain()\n"
 
 
 class Step:
-    """One step: its folder."""
+    """One step of the course, read from its folder."""
 
     def __init__(self, folder: Any) -> None:
         self.number = int(folder.name[:2])
@@ -65,7 +65,7 @@ def start() -> str:
 
 
 class Fault(NamedTuple):
-    """What is wrong with a file: (English, Chinese) each. `line` 0: no line is known."""
+    """What is wrong with a file. Each text is (English, Chinese). Line 0 means "not known"."""
 
     rule: str
     seen: tuple[str, str]
@@ -132,7 +132,7 @@ def _fault(wrong: dict[str, Any]) -> Fault:
 
 
 def _stopped(path: Path, ended: Ended, limit: float) -> Fault:
-    """Return what to say of a file for which the child process itself had to be stopped."""
+    """Return the fault of a file whose checks have not come to their end."""
     if ended.reason == "output":
         most = child.MAX_OUTPUT
         return Fault(
@@ -166,7 +166,7 @@ def _line_of(path: Path, number: int) -> str:
     return lines[number - 1].strip() if number <= len(lines) else ""
 
 
-# --- Do the steps hold what they say?
+# --- Checking the steps themselves
 
 
 def faults(step: Step) -> list[str]:
@@ -180,9 +180,9 @@ def faults(step: Step) -> list[str]:
         found.append(f"solution.py: {fault.rule} {fault.seen[0]}; expected: {fault.expected[0]}")
     quoted = [blocks(step.text(language)) for language in LANGUAGES]
     if any(each != quoted[0] for each in quoted):
-        found.append(f"the texts in {' and '.join(LANGUAGES)} do not quote the same")
+        found.append(f"the texts in {' and '.join(LANGUAGES)} do not quote the same code")
     if len({len(step.hints(language)) for language in LANGUAGES}) > 1:
-        found.append(f"the texts in {' and '.join(LANGUAGES)} have not the same number of hints")
+        found.append(f"the texts in {' and '.join(LANGUAGES)} do not have the same number of hints")
     solution = [line.strip() for line in step.solution().splitlines()]
     for block in quoted[0]:
         for line in block.lines:

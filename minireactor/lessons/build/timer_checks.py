@@ -47,7 +47,7 @@ def due(trial: Trial) -> None:
         ("f(1, two=2)", "f(1, two=2)"),
     )
     time.sleep(0.06)
-    trial.rest()
+    trial.let_run()
     trial.expect(
         len(made) == 1,
         (f"f was called {len(made)} times", f"f 被调用了 {len(made)} 次"),
@@ -159,7 +159,7 @@ def again_and_again(trial: Trial) -> None:
 
     trial.do(lambda: trial.reactor.callLater(0, again))
     try:
-        trial.rest()
+        trial.let_run()
     finally:
         going[0] = False
     trial.expect(

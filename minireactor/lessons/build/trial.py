@@ -23,13 +23,14 @@ from minireactor.lessons.build.instruments import monotonic, wake_ups
 from minireactor.lessons.build.report import Place, Text, Wrong, describe, place, place_of
 
 POLL = 0.001  # seconds between two looks at a condition
-IDLE_SECONDS = 0.1  # for which a loop with nothing to do is watched
-MAX_WAKE_UPS = 20  # in that time; a loop that sleeps wakes up three times, one that spins thousands
+IDLE_SECONDS = 0.1  # how long a loop that has nothing to do is observed
+# In IDLE_SECONDS. A loop that sleeps wakes up three times, one that spins thousands of times.
+MAX_WAKE_UPS = 20
 _END = ("the connection was closed", "连接被关闭")
 
 
 class Check(NamedTuple):
-    """One check of a step: the rule that it is about ("" if there is none), and its name."""
+    """One check of a step. `rule` is the rule that the check is about, "" if there is none."""
 
     step: int
     rule: str
@@ -128,7 +129,10 @@ class _Factory:
 
 
 class Trial:
-    """One reactor of the learner's module, and the clients of one check."""
+    """One reactor of the learner's module, and the clients of one check.
+
+    patience: how many seconds a check waits for what should come at once.
+    """
 
     def __init__(self, module: ModuleType, check: Check, patience: float) -> None:
         self.module = module
@@ -176,25 +180,26 @@ class Trial:
     def wrong(self, seen: Text, expected: Text, where: Place | None = None) -> NoReturn:
         raise Wrong(self.check.rule, seen, expected, where)
 
-    def expect(self, true: object, seen: Text, expected: Text) -> None:
-        if not true:
+    def expect(self, holds: object, seen: Text, expected: Text) -> None:
+        """Raise Wrong unless `holds` is true. If run() has ended or raised, say that instead."""
+        if not holds:
             self._check_running()
             self.wrong(seen, expected)
 
-    def expect_now(self, true: object, seen: Text, expected: Text) -> None:
+    def expect_now(self, holds: object, seen: Text, expected: Text) -> None:
         """Like expect(), for a reactor that has ended as it should."""
-        if not true:
+        if not holds:
             self.wrong(seen, expected)
 
     def wait(
         self, condition: Callable[[], object], seen: Text | Callable[[], Text], expected: Text
     ) -> None:
-        """Wait until `condition()` is true. If it never is, show where the reactor stands."""
+        """Wait until `condition()` is true. If it never is, name the line that the loop is in."""
         deadline = monotonic() + self.patience
         while not condition():
             if monotonic() > deadline:
                 self._check_running()
-                self.wrong(seen() if callable(seen) else seen, expected, self.stands())
+                self.wrong(seen() if callable(seen) else seen, expected, self.current_line())
             if self._ended and not condition():
                 self._check_running()
             time.sleep(POLL)
@@ -210,7 +215,7 @@ class Trial:
             self.wrong(
                 ("stop() was called, and run() goes on", "调用了 stop()，run() 却还在运行"),
                 ("run() returns after this iteration", "这一轮结束后 run() 返回"),
-                self.stands(),
+                self.current_line(),
             )
 
     def _check_running(self) -> None:
@@ -232,8 +237,8 @@ class Trial:
                 ),
             )
 
-    def stands(self) -> Place | None:
-        """Return the line of the learner's file in which the reactor's thread stands."""
+    def current_line(self) -> Place | None:
+        """Return the line of the learner's file that the reactor's thread is running."""
         frame: FrameType | None = sys._current_frames().get(self._thread.ident or 0)
         while frame is not None and os.path.realpath(frame.f_code.co_filename) != self._path:
             frame = frame.f_back
@@ -242,9 +247,9 @@ class Trial:
     # --- Acting
 
     def do(self, function: Callable[[], Any]) -> Any:
-        """Run a function in the reactor's thread. Return what it returns, or raise its error.
+        """Run a function in the reactor's thread, and return its result.
 
-        Raises Wrong if the loop does not get to it."""
+        Raises Wrong if the function raises an exception, or if the loop does not run it."""
         result: list[Any] = []
         errors: list[BaseException] = []
 
@@ -270,7 +275,10 @@ class Trial:
             shown = describe(errors[0])
             self.wrong(
                 (f"a call raised {shown}", f"调用抛出了 {shown}"),
-                ("the methods of the text, and no exception", "文中提到的方法都在，也不抛异常"),
+                (
+                    "the methods that the text names, and no exception",
+                    "文中提到的方法都在，也不抛异常",
+                ),
                 where,
             )
         return result[0]
@@ -290,7 +298,7 @@ class Trial:
             self.wrong(
                 (f"a client cannot connect: {shown}", f"客户端连不上：{shown}"),
                 ("the port listens", "端口在监听"),
-                self.stands(),
+                self.current_line(),
             )
         return client
 
@@ -357,7 +365,7 @@ class Trial:
             text.replace("{got}", f"{len(data):,}").replace("{end}", how)
             for text, how in zip(seen, end)
         )
-        self.wrong((en, zh), expected, self.stands())
+        self.wrong((en, zh), expected, self.current_line())
 
     def is_silent(self, client: socket.socket, seconds: float = 0.05) -> bool:
         """Return whether the client gets nothing, not even an end, for a while."""
@@ -365,10 +373,10 @@ class Trial:
 
     def expect_idle(self, when: Text, expected: Text) -> None:
         """Let time pass, and expect that the reactor's thread sleeps."""
-        self.rest(2)
+        self.let_run(2)
         before = wake_ups[self._thread]
         time.sleep(IDLE_SECONDS)
-        self.rest(1)
+        self.let_run(1)
         count = wake_ups[self._thread] - before
         self.expect(
             count <= MAX_WAKE_UPS,
@@ -379,7 +387,7 @@ class Trial:
             expected,
         )
 
-    def calls(self, recorder: Recorder, *expected: str) -> None:
+    def expect_calls(self, recorder: Recorder, *expected: str) -> None:
         """Wait until the protocol got these calls, and expect that no other call follows."""
         shown = ", ".join(expected)
 
@@ -389,7 +397,7 @@ class Trial:
 
         want = (f"the calls: {shown}", f"应收到的调用：{shown}")
         wanted = list(expected)
-        # No longer than until a call has come that is not wanted.
+        # A call that is not expected ends the wait.
         self.wait(
             lambda: (
                 recorder.calls[: len(wanted)] == wanted
@@ -399,10 +407,10 @@ class Trial:
             want,
         )
         if self.check.control and not self._ended:
-            self.rest()
+            self.let_run()
         self.expect(recorder.calls == wanted, seen(), want)
 
-    def rest(self, turns: int = 5) -> None:
-        """Let the loop iterate, for what should not happen."""
+    def let_run(self, turns: int = 5) -> None:
+        """Let the loop run `turns` iterations: what should not happen would happen by then."""
         for _ in range(turns):
             self.do(lambda: None)
