@@ -215,7 +215,7 @@ def test_a_failure_names_its_seed_and_a_shortened_run_that_repeats_it(monkeypatc
 
 def test_an_impossible_seed_is_named(monkeypatch):
     monkeypatch.setenv("MINIREACTOR_SEED", "x")
-    with pytest.raises(ValueError, match="MINIREACTOR_SEED='x' is no seed"):
+    with pytest.raises(ValueError, match="MINIREACTOR_SEED='x' is not a seed"):
         simulate(lambda network: None)
 
 

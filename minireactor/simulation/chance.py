@@ -10,16 +10,16 @@ _T = TypeVar("_T")
 
 
 class Chance:
-    """Draws from one seed.
+    """Random draws from one seed.
 
-    All draws use `random()` alone. Python promises the same numbers from the same seed in every
-    version for this method, and for no other one."""
+    All draws use `random()` alone: for no other method does Python promise the same numbers from
+    the same seed in every version."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
 
     def happens(self, rate: float) -> bool:
-        """Return true in a fraction `rate` of the calls. With a rate of 0, draws no number."""
+        """Return true in a fraction `rate` of the calls. A rate of 0 draws no number."""
         return rate > 0 and self.random() < rate
 
     def below(self, limit: int) -> int:

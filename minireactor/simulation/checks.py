@@ -1,4 +1,4 @@
-"""What a simulated network checks as it runs. A failed check names the rule that is broken.
+"""The checks of a simulated network, made while it runs. A failure names the broken rule.
 
 For each connection, by the ids of the rules in `core/README.md`:
 
@@ -6,13 +6,13 @@ For each connection, by the ids of the rules in `core/README.md`:
     P2, P3  a push producer is paused above the high mark and resumed at the low mark, in turns;
     U1      a pull producer is asked again; neither waits in vain for its next call
     E3, E8  one stopProducing(), one connectionLost()
-    E5, E7  an orderly end waits for all bytes (not with TLS) and for the producer
+    E5, E7  an orderly end comes after all bytes (not with TLS) and after the producer
     C1      a close destroys no byte that the peer would have read
     R1      nothing is read while reading is paused
-    memory  a producer that is paused does not go on to write
+    memory  a paused producer does not go on writing
 
-For each host: no ready socket waits for long (T5), the loop does not spin, and no exception is
-logged. At the end: no connection, descriptor or attempt is left over.
+For each host: no ready socket waits for long (T5), the loop does not spin, and the library logs no
+exception. At the end: no connection, descriptor or attempt is left over.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.simulation.roles import Machine, Net
 
-CALL_SECONDS = 1.0  # a producer that is owed a call waits in vain after at most twice this time
-# What a producer may write while it is paused, in high marks: a protocol may send a last message.
+# Between two looks at a producer that must get a call. Two looks in a row find a missing call.
+CALL_SECONDS = 1.0
+# How much a paused producer may still write, in high marks: a protocol may send a last message.
 MAX_PAUSED_MARKS = 4
 
 _FLOWING, _PAUSED, _PULL, _NONE, _STOPPED = "flowing", "paused", "pull", "none", "stopped"
 
 
 class Watched:
-    """One connection under watch: what it owes to its peer and to its producer."""
+    """One connection, and what it must still do for its peer and for its producer."""
 
     __slots__ = (
         "_checker",
@@ -65,16 +66,16 @@ class Watched:
     def __init__(self, checker: Checker, connection: Connection) -> None:
         self._checker = checker
         self.connection = connection
-        self.expected = bytearray()  # written, and not yet sent
+        self.expected = bytearray()  # bytes that were written and not yet sent
         self.flow = _NONE
         self.lingers = False  # the reactor has taken the socket over
         self.lost = False
         self._paused_bytes = 0
         self._writing = 0
-        self._has_written = False  # since a pull producer was asked
+        self._has_written = False  # since the last call of a pull producer
         self._is_look_due = self._is_low = False
-        self._was_registered = False  # at the end
-        # Programs may replace the methods of a transport, and so does this.
+        self._was_registered = False  # when the connection ended
+        # These methods are replaced on the transport, as a program may do, too.
         self._write, connection.write = connection.write, self.write  # type: ignore[method-assign]
         self._write_source = connection.write_source
         connection.write_source = self.write_source  # type: ignore[method-assign]
@@ -143,7 +144,7 @@ class Watched:
     # What the connection calls.
 
     def producer_called(self, name: str) -> None:
-        """Check a call of the producer, which comes next."""
+        """Check a call of the producer before it is made."""
         connection = self.connection
         pending = connection.pending
         high, low = connection.marks
@@ -186,7 +187,7 @@ class Watched:
         network.at(network.seconds() + CALL_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Check that a producer does not wait in vain: two looks must not find it at low."""
+        """Fail if this look and the last one find a producer that waits at the low mark."""
         self._is_look_due = False
         connection = self.connection
         host: Any = connection.reactor
@@ -196,7 +197,7 @@ class Watched:
             self._is_low = False
             return
         if connection.pending and end is not None and not end.ready() & WRITE:
-            self._is_low = False  # the kernel is full; the flush that follows will call
+            self._is_low = False  # the kernel's buffer is full; the next flush makes the call
             return
         if host.frozen or not host.is_on:
             self._is_low = False
@@ -214,7 +215,7 @@ class Watched:
             self.fail("R1: a read while reading is paused")
 
     def write_side_ends(self) -> None:
-        """Check shutdown(): it must follow the last byte, unless the connection has failed."""
+        """Check that shutdown() follows the last byte, unless the connection has failed."""
         if self.connection.state == "open" and (self.expected or self.flow in (_FLOWING, _PULL)):
             self.fail(f"E7: the write side is shut, {len(self.expected)} bytes too early")
 
@@ -225,7 +226,7 @@ class Watched:
             self.fail(f"C1: close() with unread input destroys {len(end.unsent)} bytes unsent")
 
     def input_after_close(self, end: Any) -> None:
-        """Check input that a closed socket answers with a reset."""
+        """Check input that came for a closed socket, which answers with a reset."""
         if self._loses(end):
             self.fail("C1: input after a plain close() destroys bytes on their way")
 
@@ -255,14 +256,14 @@ class Watched:
 class Checker:
     """Watches all connections of a network.
 
-    expects_errors: whether the library may log errors; set it if a program is to fail.
+    expects_errors: whether the library may log errors. Set it to true for a program that fails.
     """
 
     def __init__(self, network: Net, is_on: bool) -> None:
         self.network = network
         self.expects_errors = False
         self.open: dict[Connection, Watched] = {}
-        self.connections = 0  # how many there have been
+        self.connections = 0  # how many have been made
         self._is_on = is_on
 
     def observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
@@ -281,7 +282,7 @@ class Checker:
                 self.network.fail(f"E8: a second connectionLost() of {connection!r}")
 
     def producer_called(self, handler: Handler, producer: object, name: str) -> None:
-        """Check a call of a producer by its consumer, which comes next."""
+        """Check a call of a producer before its consumer makes it."""
         watched = getattr(getattr(handler, "write", None), "__self__", None)
         if isinstance(watched, Watched):
             watched.producer_called(name)
@@ -292,7 +293,7 @@ class Checker:
             end.watched.input_after_close(end)
 
     def thawed(self, host: Machine) -> None:
-        """Start the time anew that a ready socket may wait."""
+        """Let each ready socket wait its full time again, counted from now."""
         for sock in host.system.open.values():
             (getattr(sock, "end", None) or sock).ready_since = -1.0
 

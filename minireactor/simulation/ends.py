@@ -1,10 +1,10 @@
 """The ends of simulated connections, as the kernels of two hosts know them.
 
-An `End` behaves as one of Linux does: a send buffer and a receive buffer with a window,
+An `End` behaves like a TCP connection of Linux: a send buffer and a receive buffer with a window,
 acknowledgements, an end for each direction, and a reset for what arrives after a plain close().
 
-Segments are never lost or reordered for good: they come late, see `links`. So this is what a
-program sees of TCP, not what a wire sees.
+Segments are never lost or reordered. They only come late, see `links`. A program cannot tell
+the difference: TCP hides what happens on the wire.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ class End:
     unacked: how many bytes have been sent and not acknowledged; the FIN counts as one.
     on_wire: how many bytes have been sent and have not arrived.
     received: bytes that have arrived and wait for recv().
-    shut, eof: our direction has ended; the peer's direction has.
-    error: what the next call on the socket raises, an errno.
+    shut: our direction has ended. eof: the peer's direction has ended.
+    error: the errno that the next call on the socket raises, 0 for none.
     over: the connection was reset, has timed out, or was refused.
     closed: no socket belongs to this end any more.
-    held: segments that wait for a link to be whole again, oldest first.
-    ready_since: since when the poller has reported this end without a call on its socket.
+    held: segments that wait until the link passes segments again, oldest first.
+    update_due: an update of the peer's window is on its way to this end.
+    watched: what the checks know of this connection.
+    ready_since: the time since which the poller has reported this end, while the program made no
+        call on its socket; -1.0 if it has made one.
     """
 
     __slots__ = (
@@ -103,13 +106,13 @@ class End:
         self.watched: Watched | None = None
 
     def attach(self, link: Wire, remote: Address, remote_name: str) -> None:
-        """Note the link that leads to the peer; its buffer sizes apply unless options set them."""
+        """Note the link to the peer. Its buffer sizes apply unless options have set others."""
         self.link = link
         self.remote, self.remote_name = remote, remote_name
         self.send_size = self.send_size or link.send_buffer
         self.receive_size = self.receive_size or link.receive_buffer
 
-    # What the poller and the socket ask.
+    # For the poller and the socket.
 
     def ready(self) -> int:
         """Return the events of this end, as epoll reports them."""
@@ -149,7 +152,7 @@ class End:
         self.transmit()
 
     def end_output(self) -> None:
-        """End our direction, after what is unsent."""
+        """End our direction, after the unsent bytes."""
         if not self.shut:
             self.shut = True
             self.transmit()
@@ -165,7 +168,7 @@ class End:
         while unsent:
             room = peer.receive_size - len(peer.received) - self.on_wire
             if room < min(len(unsent), SEGMENT, peer.receive_size // 2):
-                return  # a read of the peer opens the window: see take()
+                return  # the peer's next read opens the window: see take()
             size = min(len(unsent), SEGMENT, room)
             data = bytes(unsent[:size])
             del unsent[:size]
@@ -188,7 +191,7 @@ class End:
             self.lose(errno.ECONNRESET)
             peer.lose(errno.ECONNRESET)
         elif peer.closed:
-            # Nobody can read this any more. The kernel answers with a reset, and forgets its queue.
+            # Nobody can read this data any more: the kernel answers with a reset.
             network.checker.input_after_close(peer)
             peer.reset()
         else:
@@ -227,7 +230,7 @@ class End:
     # Endings.
 
     def close(self, reset: bool) -> None:
-        """Close the socket of this end: with a reset, or in order if nothing is left to read."""
+        """Close the socket of this end. Unread input makes the close a reset, as on Linux."""
         self.closed = True
         self.fd = -1
         if not self.connected:
@@ -248,11 +251,11 @@ class End:
     def _arrive_reset(self) -> None:
         peer = self.peer
         assert peer is not None
-        # As on Linux: after the peer's end of the stream, a reset is reported as EPIPE.
+        # As on Linux: a reset that follows the end of the stream is reported as EPIPE.
         peer.lose(errno.EPIPE if peer.eof else errno.ECONNRESET)
 
     def lose(self, code: int) -> None:
-        """End the connection with an error. What has been received can still be read."""
+        """End the connection with an error. Received bytes can still be read."""
         if not self.over:
             self._forget()
             self.error = code

@@ -1,6 +1,6 @@
-"""The faults of a network that come by rate: how often each kind happens.
+"""The random faults of a network: how often each kind happens.
 
-    network.faults.short_send = 0.1        # a tenth of all sends take only a part
+    network.faults.short_send = 0.1        # a tenth of all sends take only a part of the bytes
 
 Faults on command are methods of `Network` and of `Host`.
 """
@@ -15,15 +15,15 @@ class Faults:
 
     short_send, short_read: the kernel takes, or gives, only a part of the bytes.
     again: a send or a read gives EAGAIN, although the socket was reported as ready.
-    reset: a segment is answered with a reset, as by a firewall in between.
+    reset: a segment is answered with a reset, as a firewall on the way does.
     abort_accept: accept() gives ECONNABORTED, and the waiting connection is gone.
     no_buffers: accept() or a new socket gives ENOBUFS.
     no_descriptors: accept() or a new socket gives EMFILE.
-    slow_lookup: a look-up takes `SLOW_SECONDS`.
-    failed_lookup: a look-up finds no such name.
-    dead_address: a look-up gives an address first that does not answer.
-    freeze, partition: a host freezes, or two hosts lose each other, for up to a second. The rates
-        are times per second of the whole network.
+    slow_lookup: a look-up takes SLOW_SECONDS.
+    failed_lookup: a look-up does not find the name.
+    dead_address: the first address that a look-up gives does not answer.
+    freeze, partition: a host freezes, or no segment passes between two hosts, for up to a second.
+        These two rates are times per second, counted over the whole network.
     """
 
     RATES = (
@@ -51,7 +51,9 @@ class Faults:
         self._chance = chance
 
     def set(self, **rates: float) -> None:
-        """Set several rates. Raises TypeError for an unknown name, ValueError unless 0 to 1."""
+        """Set several rates.
+
+        Raises TypeError for an unknown name, and ValueError for a number outside 0 to 1."""
         for name, rate in rates.items():
             if name not in self.RATES:
                 raise TypeError(f"{name!r} is not a fault; give one of {', '.join(self.RATES)}")

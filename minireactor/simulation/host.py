@@ -1,6 +1,6 @@
 """A host of a simulated network: a reactor whose sockets, time, readiness and look-ups are virtual.
 
-The library runs unchanged. A `Host` is a `Reactor` with four injected parts:
+The library runs unchanged. A `Host` is a `Reactor` with four parts replaced:
 
     system    VirtualSystem: sockets, and the limit of descriptors
     seconds   the network's time, plus what the host's own calls have cost
@@ -108,7 +108,7 @@ class VirtualSystem(System):
 
 
 class _Spare:
-    """A descriptor without a use."""
+    """The spare descriptor that a port closes when it lacks one for accept()."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -116,14 +116,15 @@ class _Spare:
 
 
 def seen(sock: Any) -> Any:
-    """Return what has the `ready_since` of a socket: its end, if it has one."""
+    """Return the object that keeps `ready_since` for a socket: its end, if it has one."""
     return getattr(sock, "end", None) or sock
 
 
 class VirtualPoller:
     """Which sockets of a host are ready, level-triggered as epoll. It never waits.
 
-    `sleeps` is the number of seconds for which the last poll would have waited."""
+    sleeps: how many seconds the last poll would have waited.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -146,7 +147,7 @@ class VirtualPoller:
         self.closed(fd)
 
     def closed(self, fd: int) -> None:
-        """Watch no longer, as when a descriptor is closed."""
+        """Stop watching a descriptor, as the kernel does when it is closed."""
         self._masks.pop(fd, None)
         self._maybe.pop(fd, None)
 
@@ -171,7 +172,7 @@ class VirtualPoller:
                 seen(sock).ready_since = -1.0
                 continue
             ready.append((fd, events))
-            # A ready socket must be used soon, whatever else the host has to do: rule T5.
+            # The program must use a ready socket soon, whatever else it has to do: rule T5.
             watched = seen(sock)
             if watched.ready_since < 0:
                 watched.ready_since = now
@@ -227,12 +228,12 @@ class Host(Reactor):
     """A reactor on one host of a simulated network; made by `Network.host()`.
 
     address: its address, 10.0.0.1 for the first host.
-    call_seconds: what each system call costs.
-    byte_seconds: what each byte costs that is sent or received.
+    call_seconds: the virtual seconds that each system call takes.
+    byte_seconds: the virtual seconds that each sent or received byte takes.
     is_on: false after Network.vanish().
-    frozen: the program stands still; the kernel goes on. See Network.freeze().
-    clock: the time at which the present, or the last, loop iteration has arrived.
-    progressed: whether the present iteration has got anything done.
+    frozen: the program does not run, and the kernel does. See Network.freeze().
+    clock: the time that the current loop iteration, or else the last one, has reached.
+    progressed: whether the current iteration has done any work.
     """
 
     def __init__(self, network: Net, name: str, address: str, call_seconds: float) -> None:
@@ -274,7 +275,7 @@ class Host(Reactor):
         self.clock += self.call_seconds
 
     def spend_bytes(self, size: int) -> None:
-        """Let the time pass that it takes to copy bytes; something has been done."""
+        """Let the time pass that copying bytes takes, and note that work was done."""
         self.clock += size * self.byte_seconds
         self.progressed = True
 
@@ -289,7 +290,7 @@ class Host(Reactor):
         self.wake()
 
     def run(self, installSignalHandlers: bool = True) -> None:
-        """Let the network run until this host's program has stopped, or nothing happens any more.
+        """Let the network run until this host's program has stopped, or nothing is left to do.
 
         The other hosts run too. Use Network.run() to run all of them for some time."""
         self.network.run_until(lambda: not self._started)
@@ -301,18 +302,18 @@ class Host(Reactor):
             self.wake()
 
     def run_calls(self) -> None:
-        """Make the calls that are due at the end, after close()."""
+        """Make the calls that close() has left to the next iteration."""
         self._run_soon()
 
     def wake(self, when: float | None = None) -> None:
-        """Let the next iteration begin at `when`, or now; earlier if one is due earlier."""
+        """Let the next iteration begin at `when`, by default now, unless an earlier one is due."""
         when = self._seconds() if when is None else when
         if when < self._next_tick and self.is_on:
             self._next_tick = when
             self.network.at(when, self._tick, when)
 
     def _tick(self, when: float) -> None:
-        """Run one loop iteration, unless another one was due before."""
+        """Run one loop iteration. Does nothing if an earlier one has taken its place."""
         if when != self._next_tick or not self.is_on:
             return
         self._next_tick = float("inf")
@@ -354,13 +355,13 @@ class Host(Reactor):
             self.wake(until)
 
     def guard(self, handler: Handler, call: Callable[..., Any], *args: Any) -> None:
-        """Do what Loop.guard() does, after a look at calls of producers."""
+        """Do what Loop.guard() does, and let the checks see calls of producers first."""
         if call is flow.call:
             self.network.checker.producer_called(handler, *args)
         super().guard(handler, call, *args)
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
-        """Call `f(*a, **k)` later, as if in a thread. There is no thread: it must not block."""
+        """Call `f(*a, **k)` later, as if in a thread. There is no thread: `f` must not block."""
         when = self._seconds() + self.network.chance.between(0.0, 0.01)
         self.network.at(when, lambda: self._call(f, a, k))
 

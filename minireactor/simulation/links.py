@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from minireactor.simulation.ends import End
     from minireactor.simulation.roles import Net
 
-RETRY_SECONDS = 0.5  # until a segment is sent again that could not be delivered
+RETRY_SECONDS = 0.5  # between two attempts to deliver the segments that a link holds back
 
 
 class Link:
@@ -20,9 +20,10 @@ class Link:
 
     bandwidth: bytes a second in each direction, shared by all connections of the two hosts.
     delay: seconds that each segment takes from one host to the other.
-    jitter: further seconds, at most; drawn for each segment. A connection's segments stay in order.
-    send_buffer, receive_buffer: bytes that the kernels hold for each connection.
-    is_cut: no segment passes. What was sent arrives once the link is whole again.
+    jitter: the most that a draw for each segment adds to `delay`, in seconds. The segments of a
+        connection stay in order.
+    send_buffer, receive_buffer: the sizes of the kernels' buffers for each connection, in bytes.
+    is_cut: whether no segment passes. Sent segments then arrive after the cut has ended.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Link:
         self._free_at: dict[str, float] = {}  # by the sending host's name
 
     def set(self, **values: Any) -> None:
-        """Change several of the values above."""
+        """Change several of these values. Raises TypeError for an unknown name."""
         for name, value in values.items():
             if name not in ("bandwidth", "delay", "jitter", "send_buffer", "receive_buffer"):
                 raise TypeError(f"a link has no {name!r}; see the documentation of Link")
@@ -83,7 +84,7 @@ class Link:
     def _arrive(self, end: End, arrive: Callable[..., object], args: Any) -> None:
         peer = end.peer
         if peer is not None and not peer.host.is_on:
-            end.lose(errno.ECONNRESET)  # that host has started anew, and knows no connection
+            end.lose(errno.ECONNRESET)  # that host has restarted, and knows no connection
         else:
             arrive(*args)
 

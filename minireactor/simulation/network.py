@@ -1,4 +1,4 @@
-"""A network in a box: hosts, links, virtual time and faults, all from one seed.
+"""A simulated network: hosts, links, virtual time and faults, all decided by one seed.
 
     network = Network(seed=1)
     server, client = network.host("server"), network.host("client")
@@ -7,11 +7,11 @@
     network.run(10)
     network.finish()
 
-Each host is a reactor. The program, the library and their apps run unchanged. No descriptor is
-opened, nothing waits, and the same seed gives the same run, on every version of Python.
+Each host is a reactor. Programs and the library run unchanged. No descriptor is opened, and no time
+is spent waiting. The same seed gives the same run on every version of Python.
 
 Everything that happens is an event in one queue, ordered by time: a segment arrives, or a host runs
-one iteration of its loop. Each event is a *step*. See `checks` for what is checked meanwhile.
+one iteration of its loop. Each event is a *step*. See `checks` for what each step checks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from minireactor.simulation.ends import Address
 
 TRACE = 12  # events that a failure's message shows
-FAULT_SECONDS = 0.1  # between two draws of the faults that come by time
+FAULT_SECONDS = 0.1  # between two draws of the faults whose rates are per second
 QUIET_SECONDS = 4000.0  # what finish() lets pass: longer than the system's own timeouts
 
 
@@ -54,14 +54,14 @@ class SimulationError(AssertionError):
 class Network:
     """Hosts that are joined by links. `seed` decides all that is left to chance.
 
-    steps: after this many steps the network is calm: faults end, and calls of `do()` are left out.
-        None: never. A shorter run that fails as well is easier to understand.
-    check: whether to check everything. Without checks, a run takes less time and memory.
+    steps: how many steps until the network is calm: faults end, and calls of `do()` are left out.
+        None: never by itself. A failure is easier to understand after few steps.
+    check: whether to make the checks. A run without checks takes less time and memory.
 
     time: the virtual time in seconds, 0.0 at first.
     step: the number of events so far.
     faults: the rates of the faults, see Faults.
-    chance: the source of all draws. A scenario may draw from it, too.
+    chance: the source of all random draws. A scenario may draw from it, too.
     """
 
     DEAD_ADDRESS = "10.255.255.1"  # no host has it, and no packet comes back
@@ -74,8 +74,8 @@ class Network:
         self.faults = Faults(self.chance)
         self.checker = Checker(self, check)
         self.hosts: dict[str, Host] = {}
-        self._all_hosts: list[Host] = []  # with those that have vanished
-        self.current: Host | None = None  # whose program runs now
+        self._all_hosts: list[Host] = []  # including those that have vanished
+        self.current: Host | None = None  # the host whose program runs now
         self.calm = False
         self._steps = steps
         self._queue: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
@@ -94,7 +94,7 @@ class Network:
     def host(self, name: str, call_seconds: float = 5e-6) -> Host:
         """Return the host of this name, a reactor. It is made at the first call.
 
-        call_seconds: what each of its system calls costs."""
+        call_seconds: the virtual seconds that each of its system calls takes."""
         if name not in self.hosts:
             address = f"10.0.{len(self.hosts) // 250}.{len(self.hosts) % 250 + 1}"
             self._names[name] = [address]
@@ -133,24 +133,24 @@ class Network:
     # Time.
 
     def seconds(self) -> float:
-        """Return the time: that of the host whose program runs now, if one runs."""
+        """Return the clock of the host whose program runs now, or else the network's time."""
         return self.time if self.current is None else self.current.clock
 
     def at(self, when: float, f: Callable[..., object], *args: Any) -> None:
-        """Call `f(*args)` at a time, as one step."""
+        """Call `f(*args)` at the time `when`, as one step."""
         self._serial += 1
         heapq.heappush(self._queue, (when, self._serial, f, args))
 
     def do(self, delay: float, f: Callable[..., object], *args: Any) -> None:
         """Call `f(*args)` in `delay` seconds, as a part of the scenario.
 
-        It is left out once the network is calm. So a shortened run does less."""
+        The call is left out once the network is calm. So a shortened run does less."""
         self.at(self.seconds() + delay, self._do, f, args)
 
     def _do(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not self.calm:
             f(*args)
-            # It may have called any host's reactor, from outside of its loop.
+            # `f` may have called any host's reactor from outside of that reactor's loop.
             for host in self.hosts.values():
                 host.wake()
 
@@ -199,7 +199,7 @@ class Network:
     # Faults on command.
 
     def freeze(self, name: str) -> None:
-        """Stop a host's program; its kernel goes on. See `thaw()`."""
+        """Stop a host's program until thaw(). Its kernel goes on."""
         self.hosts[name].frozen = True
 
     def thaw(self, name: str) -> None:
@@ -211,13 +211,15 @@ class Network:
             host.wake()
 
     def vanish(self, name: str) -> None:
-        """Take a host's power away: nothing is sent any more, not even a reset."""
+        """Take a host's power away: the host sends nothing any more, not even a reset."""
         host = self.hosts[name]
         host.is_on = False
         self.checker.vanished(host)
 
     def come_back(self, name: str, call_seconds: float = 5e-6) -> Host:
-        """Start a host that has vanished anew; return its new reactor. Its connections are gone."""
+        """Restart a host that has vanished, without its connections; return its new reactor.
+
+        Raises ValueError if the host has not vanished."""
         old = self.hosts[name]
         if old.is_on:
             raise ValueError(f"{name!r} has not vanished; call vanish() first")
@@ -232,7 +234,7 @@ class Network:
         self.link(a, b).is_cut = False
 
     def reset(self, connection: Any) -> None:
-        """Reset the connection of a transport, as a firewall would: both ends are told."""
+        """Reset the connection of a transport at both ends, as a firewall does."""
         end = connection.socket.end
         if end is not None and end.peer is not None:
             end.lose(errno.ECONNRESET)
@@ -248,7 +250,7 @@ class Network:
             link.is_cut = False
 
     def _draw_faults(self) -> None:
-        """Draw the faults that come by time: freeze and partition."""
+        """Draw the faults whose rates are per second: freeze and partition."""
         self._next_faults = self.time + FAULT_SECONDS
         faults, chance = self.faults, self.chance
         names = list(self.hosts)
@@ -310,7 +312,7 @@ class Network:
             self._failure = message
 
     def finish(self, open_connections: int = 0) -> None:
-        """End all faults, let all that is under way come to its end, and check what is left.
+        """End all faults, let everything under way come to its end, and check what is left over.
 
         open_connections: how many connections may still be open on all hosts.
         Raises SimulationError if more are open, or if anything else is left over."""
@@ -334,7 +336,7 @@ class Network:
 
 
 def _named(f: Callable[..., object], args: tuple[Any, ...]) -> str:
-    """Return a line for an event."""
+    """Return the text of an event, for the list of last events."""
     owner = getattr(f, "__self__", None)
     text = getattr(f, "__name__", repr(f)).strip("_")
     if isinstance(owner, Host):
@@ -346,7 +348,7 @@ def _named(f: Callable[..., object], args: tuple[Any, ...]) -> str:
 
 
 class _Errors(logging.Handler):
-    """Takes an error that the library logs for a failure: an exception of a callback."""
+    """Makes each error that the library logs a failure of the run."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What the parts of a simulated network need of each other, so that imports point one way.
+"""What the parts of a simulated network use of each other, so that imports form no circle.
 
 Net       a `Network`
 Machine   a `Host`

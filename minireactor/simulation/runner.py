@@ -1,4 +1,4 @@
-"""Run a scenario with many seeds; say how to repeat the first failure, shortened.
+"""Run a scenario with many seeds, and say how to repeat the first failure in fewer steps.
 
     def scenario(network):
         ...
@@ -35,12 +35,12 @@ def simulate(
 
     seeds: how many, from 0 on; or the seeds themselves.
     finish: call network.finish() at the end of each run.
-    shrink: look for a shorter run that fails as well; this takes some 20 more runs.
+    shrink: whether to look for a shorter run with the same failure. It takes some 20 more runs.
 
     Both the library and programs draw from the module `random`. It is seeded for each run, and gets
     its state back at the end. Raises SimulationError at the first failure: its message has the
-    seed, and the smallest number of steps after which the run still fails. Raises ValueError if the
-    environment variable is no seed."""
+    seed, and the smallest number of steps with which the run still fails. Raises ValueError if the
+    environment variable does not name a seed."""
     wanted = os.environ.get(VARIABLE)
     state = random.getstate()
     steps = 0
@@ -65,7 +65,7 @@ def _parsed(text: str) -> tuple[int, int | None]:
         return int(seed), int(steps) if steps else None
     except ValueError:
         raise ValueError(
-            f"{VARIABLE}={text!r} is no seed; give 417 or, with steps, 417:233"
+            f"{VARIABLE}={text!r} is not a seed; give 417 or, with steps, 417:233"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The sockets of a simulated network: what a program holds instead of `socket.socket`.
+"""The sockets of a simulated network: each stands in for a `socket.socket`.
 
 A `VirtualSocket` is a program's handle to an `End`, one end of a connection. A `VirtualListener`
 holds the ends that wait for accept(). A `PairSocket` wakes a loop.
@@ -62,7 +62,7 @@ class VirtualSocket:
         return 0 if self.end is None else self.end.ready()
 
     def _open_end(self) -> End:
-        """Return the end; the call that is made now costs time. Raises OSError if closed."""
+        """Return the end, and let the time of one system call pass. Raises OSError if closed."""
         end = self.end
         if end is None:
             raise failure(errno.EBADF)
@@ -112,7 +112,7 @@ class VirtualSocket:
             end.watched.reads()
         if end.received:
             if faults.again and faults.happens("again"):
-                raise BlockingIOError(errno.EAGAIN, "nothing to read, as if by mistake")
+                raise BlockingIOError(errno.EAGAIN, "nothing to read, by an injected fault")
             size = faults.part(min(size, len(end.received)), faults.short_read)
             host.spend_bytes(size)
             return end.take(size)
@@ -255,7 +255,7 @@ class VirtualListener:
         host.spend()
         self.ready_since = -1.0
         if not self.waiting:
-            raise BlockingIOError(errno.EAGAIN, "nobody waits")
+            raise BlockingIOError(errno.EAGAIN, "no connection waits")
         host.progressed = True
         if host.network.faults.happens("abort_accept"):
             self.waiting.popleft()[0].close(reset=True)
@@ -275,7 +275,7 @@ class VirtualListener:
 
 
 class PairSocket:
-    """One of two sockets that wake a loop. The bytes pass at once."""
+    """One of two sockets that wake a loop. Bytes arrive at once."""
 
     def __init__(self, system: Kernel, fd: int) -> None:
         self._system = system
