@@ -23,6 +23,7 @@ from minireactor.transports.resolver import Resolver
 
 if TYPE_CHECKING:
     from minireactor.core.poller import Poller
+    from minireactor.debugging.explain import Explanation
     from minireactor.transports.port import Port
     from minireactor.transports.tcp import Connection
     from minireactor.transports.unix import UNIXConnector, UNIXPort
@@ -363,6 +364,14 @@ class Reactor(Loop):
 
     def getWriters(self) -> list[Any]:
         return [h.target() for h in self.application_handlers() if h.interest() & WRITE]
+
+    def explain(self) -> Explanation:
+        """Return why each connection that does not move does not; printed, a line for each.
+
+        The result is a dict of connections and sentences. See `debugging.explain`."""
+        from minireactor.debugging.explain import explain
+
+        return explain(self)
 
     def callInThread(self, f: Callable[..., Any], *a: Any, **k: Any) -> None:
         """Call `f(*a, **k)` in one of at most 10 threads. An exception of `f` is logged.

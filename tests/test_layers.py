@@ -24,6 +24,7 @@ LEVELS = [
         "__init__",
         "basic",
         "coroutines",
+        "debugging",
         "endpoints",
         "engine",
         "internet",

@@ -276,6 +276,10 @@ class Proxy(Protocol):
         self.factory.loops.forget(self)
         self.factory.ended(self)
 
+    def why_paused(self) -> str:
+        """Return until when the client is not read from, for Reactor.explain()."""
+        return f"until the target {host_port(*self.place)} is connected"
+
     @property
     def transports(self) -> tuple[Connection, ...]:
         """The client's transport and, if there is a target, the target's."""

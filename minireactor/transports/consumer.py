@@ -153,6 +153,11 @@ class Consumer(Endpoint):
         return len(self._buffer)
 
     @property
+    def blocked_since(self) -> float | None:
+        """The time since which the kernel takes no byte; None if nothing waits for the kernel."""
+        return self._unsent.filled_at if self._unsent is not None and self.writing else None
+
+    @property
     def bufferSize(self) -> int:
         """The high mark. Setting it also sets the low mark, to a quarter of the high mark."""
         return self._flow.high

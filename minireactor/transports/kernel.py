@@ -68,25 +68,27 @@ class UnsentLimit:
 
     (filled  emptied)*
 
-    All times are seconds of the same clock. Does nothing for a socket without a limit."""
+    All times are seconds of the same clock. Does nothing for a socket without a limit.
 
-    __slots__ = ("_filled_at", "_limit", "_quick", "_sock")
+    filled_at: the time of the last call of filled()."""
+
+    __slots__ = ("_limit", "_quick", "_sock", "filled_at")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._limit = unsent_limit(sock)
-        self._filled_at = 0.0
+        self.filled_at = 0.0
         self._quick = 0
 
     def filled(self, now: float) -> None:
         """Note that the kernel's buffer is full."""
-        self._filled_at = now
+        self.filled_at = now
 
     def emptied(self, now: float) -> None:
         """Note that the kernel's buffer has room again; lift or restore the limit."""
         if not self._limit:
             return
-        waited = now - self._filled_at
+        waited = now - self.filled_at
         if self._quick == QUICK_TIMES:
             if waited >= SLOW_SECONDS:
                 self._restore()

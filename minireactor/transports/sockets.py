@@ -96,6 +96,11 @@ class Endpoint(Handler):
         return self._state.write_ended
 
     @property
+    def finishing(self) -> bool:
+        """Whether an end waits until nothing is pending and no producer is registered (E5)."""
+        return self._state.finishes
+
+    @property
     def connected(self) -> bool:
         return self._state is not CLOSED
 
