@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import signal
+
 import pytest
 from scripted import PEER
+from serve_support import Command
 from support import HalfCloseable, Recorder, pump, served
 
+from minireactor.cli import commands
 from minireactor.core.slices import SLICE_SECONDS
 from minireactor.debugging import report as reports
 from minireactor.debugging.explain import IDLE, MAX_LINES, Explanation
@@ -394,3 +400,45 @@ def test_a_connection_that_ends_during_the_report_is_left_out(made, wire, clock)
     clock.advance(reports.SECONDS)
     wire.run()
     assert lines == ["connections that have not moved for 1 s: 0 of 1"]
+
+
+def test_a_second_report_waits_for_the_first(made, wire, clock):
+    lines = []
+    report(wire.reactor, lines.append)
+    report(wire.reactor, lines.append)
+    clock.advance(reports.SECONDS)
+    wire.run()
+    assert len(lines) == 1
+    report(wire.reactor, lines.append)
+    clock.advance(reports.SECONDS)
+    wire.run()
+    assert len(lines) == 2
+
+
+def test_a_report_needs_our_own_engine(wire, capsys):
+    commands._report(wire.reactor, argparse.Namespace(engine="tiny"))
+    assert capsys.readouterr().err == "minireactor: no report: leave out --engine tiny\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+def test_SIGUSR1_reports_who_does_not_read_behind_a_proxy(tmp_path, closing):
+    server = closing(Command("serve", "chargen", "--port", "0", cwd=tmp_path))
+    server.listening()
+    proxy = closing(Command("proxy", "0", str(server.port), cwd=tmp_path))
+    line = proxy.line()
+    proxy.port = int(line.partition(",")[0].rpartition(":")[2])
+    closing(proxy.connect())
+    stuck = "minireactor: connections that have not moved for 1 s: 2 of 2"
+    while True:
+        os.kill(proxy.pid, signal.SIGUSR1)
+        if proxy.error_line() == stuck:
+            break
+    client, target = proxy.error_line(), proxy.error_line()
+    assert "its kernel queue (" in client
+    assert f"have paused its producer, the connection with 127.0.0.1:{server.port} (P2)" in client
+    assert f"127.0.0.1:{server.port}: paused by its consumer 127.0.0.1:" in target
+    os.kill(server.pid, signal.SIGUSR1)
+    assert server.error_line() == "minireactor: connections that have not moved for 1 s: 1 of 1"
+    proxy.terminate()
+    server.terminate()

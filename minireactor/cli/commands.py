@@ -40,6 +40,8 @@ USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Asks for a report on the connections that do not move. Windows has no such signal.
+_REPORT_SIGNALS = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` does not contain the program's name. Without `argv`, the arguments are the process's own,
     and the process must end after this call."""
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    signals = _STOP_SIGNALS + _REPORT_SIGNALS
+    before = {number: signal.getsignal(number) for number in signals}
     if argv is None:
         open_standard_descriptors()
         # Until a server runs, Ctrl-C ends the process at once, without a traceback.
         set_handler(signal.SIGINT, signal.SIG_DFL)
         # While the interpreter shuts down, Ctrl-C is ignored.
-        before = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
+        before = dict.fromkeys(signals, signal.SIG_IGN)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     finally:
@@ -354,6 +357,8 @@ def _run_server(
                 output.line(f"minireactor: {text}")
 
             reload_on_hangup(views, reactor, options, server.tls, report)
+        for number in _REPORT_SIGNALS:
+            set_handler(number, lambda *_: reactor.callFromThread(_report, reactor, options))
         for message in messages:
             output.line(f"minireactor: {message}")
         if options.watch:
@@ -365,6 +370,18 @@ def _run_server(
     aborted = f", transfers aborted {server.aborted}" if server.aborted else ""
     output.line(f"minireactor: {server.totals()}{aborted}")
     return ABORTED if server.aborted else 0
+
+
+def _report(reactor: Reactor, options: argparse.Namespace) -> None:
+    """Begin to report on standard error which connections do not move, and why."""
+    from minireactor.cli.view_options import CORE
+
+    if options.engine != CORE:
+        print_error(f"minireactor: no report: leave out --engine {options.engine}")
+        return
+    from minireactor.debugging.report import report
+
+    report(reactor, lambda line: print_error(f"minireactor: {line}"))
 
 
 def _learn(options: argparse.Namespace) -> int:

@@ -28,6 +28,9 @@ from minireactor.view.output import UsageError
 # They are long, because a terminal session or an idle pool of connections must not be cut off.
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
+UNTIL_STOPPED_AND_REPORTS = (
+    f"{UNTIL_STOPPED}. SIGUSR1 reports on standard error which connections do not move, and why"
+)
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
 
 
@@ -73,7 +76,11 @@ def _parser() -> Parser:
 
 def _add_serve(commands: Any) -> None:
     parser = add_command(
-        commands, "serve", "Serve an app on a TCP port", "echo --watch", UNTIL_STOPPED
+        commands,
+        "serve",
+        "Serve an app on a TCP port",
+        "echo --watch",
+        UNTIL_STOPPED_AND_REPORTS,
     )
     add = parser.add_argument
     add(
@@ -122,7 +129,9 @@ def _add_serve(commands: Any) -> None:
 
 def _add_proxy(commands: Any) -> None:
     what = "Pass connections to a TCP port on to a target"
-    parser = add_command(commands, "proxy", what, "8080 example.internal:80", UNTIL_STOPPED)
+    parser = add_command(
+        commands, "proxy", what, "8080 example.internal:80", UNTIL_STOPPED_AND_REPORTS
+    )
     add = parser.add_argument
     add(
         "listen",

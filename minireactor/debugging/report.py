@@ -7,6 +7,7 @@ The report looks twice, SECONDS apart. Connections that have moved in between ar
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Callable
 
 from minireactor.core.slices import Walk
@@ -23,8 +24,14 @@ SECONDS = 1.0  # between the two looks
 def report(reactor: Loop, write: Callable[[str], object]) -> None:
     """Call `write(line)` for each line of a report, about SECONDS from now. Returns at once.
 
-    Use it only on the loop's own thread."""
-    _Report(reactor, write).start()
+    Does nothing while an earlier report of this reactor is being made. Use it only on the loop's
+    own thread."""
+    if reactor not in _under_way:
+        _under_way.add(reactor)
+        _Report(reactor, write).start()
+
+
+_under_way: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 
 class _Report:
@@ -60,6 +67,7 @@ class _Report:
         return False
 
     def _print(self) -> None:
+        _under_way.discard(self._reactor)
         count = f"{len(self._found)} of {len(self._before)}"
         self._write(f"connections that have not moved for {SECONDS:g} s: {count}")
         for line in str(self._found).split("\n") if self._found else ():
