@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -29,14 +30,23 @@ if TYPE_CHECKING:
     from minireactor.transports.unix import UNIXConnector, UNIXPort
 
 MAX_THREADS = 10  # of callInThread()
+DEBUG_VARIABLE = "MINIREACTOR_DEBUG"
 DRAIN_SECONDS = 1.0  # how long a stopping reactor waits until peers have acknowledged sent data
 
 
 class Reactor(Loop):
-    """A Loop that listens and connects: the interfaces `IReactor...` of `interfaces`."""
+    """A Loop that listens and connects: the interfaces `IReactor...` of `interfaces`.
+
+    debug: whether to check how the program uses the reactor, see `debugging.mode`. By default,
+        the environment variable MINIREACTOR_DEBUG decides: "", "0" and no value mean no."""
 
     def __init__(
-        self, poller: Poller | None = None, *, resolver: Any = None, **injected: Any
+        self,
+        poller: Poller | None = None,
+        *,
+        resolver: Any = None,
+        debug: bool | None = None,
+        **injected: Any,
     ) -> None:
         super().__init__(poller, **injected)
         self.resolver = resolver or Resolver(self)  # any object with Resolver's resolve()
@@ -52,6 +62,10 @@ class Reactor(Loop):
         }
         self._descriptors = DescriptorSet(self)
         self._threads = ThreadPool(MAX_THREADS, "minireactor")
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0") if debug is None else debug:
+            from minireactor.debugging.mode import install
+
+            install(self)
 
     def callWhenRunning(self, f: Callable[..., Any], *a: Any, **k: Any) -> Any:
         """Call `f(*a, **k)` now if the loop runs, else when it starts, in the order of the calls.
