@@ -69,8 +69,11 @@ class CheckedConnection(Connection):
         elif self.flow_state == flow.PAUSED:
             self._count("P2", "write() for the third time while paused")
         super().write(data)
-        if self.flow_state == flow.NONE and self.pending > MAX_MARKS * self.marks[0]:
-            self._count("M2", f"{self.pending:,} bytes pending and no producer to pause")
+        if self.flow_state == flow.NONE:
+            if self.pending > MAX_MARKS * self.marks[0]:
+                self._count("M2", f"{self.pending:,} bytes pending and no producer to pause")
+            else:
+                self._misplaced = 0
 
     def _count(self, rule: str, text: str) -> None:
         self._misplaced += 1

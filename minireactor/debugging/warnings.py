@@ -47,6 +47,7 @@ class Warnings:
 
 def place_of(function: Any) -> str:
     """Return the name and the place of a function or method, as `name (file:line)`."""
+    function = _unwrapped(function)
     code = _code_of(function)
     name = getattr(function, "__qualname__", None) or safe_repr(function)
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
@@ -54,13 +55,17 @@ def place_of(function: Any) -> str:
 
 def file_of(function: Any) -> str:
     """Return the file that defines a function or method; "" if the function has no code."""
-    code = _code_of(function)
+    code = _code_of(_unwrapped(function))
     return "" if code is None else str(code.co_filename)
 
 
-def _code_of(function: Any) -> Any:
+def _unwrapped(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
+    return function
+
+
+def _code_of(function: Any) -> Any:
     code = getattr(function, "__code__", None)
     # An object with __call__ has its code there.
     return code or getattr(function.__call__, "__code__", None)
