@@ -14,7 +14,7 @@ from support import HalfCloseable, Recorder, pump, served
 from minireactor.cli import commands
 from minireactor.core.slices import SLICE_SECONDS
 from minireactor.debugging import report as reports
-from minireactor.debugging.explain import IDLE, MAX_LINES, Explanation
+from minireactor.debugging.explain import IDLE, MAX_LINES, Explanation, why
 from minireactor.debugging.report import report
 from minireactor.proxy import join
 from minireactor.proxy.factory import Proxy, ProxyFactory
@@ -225,6 +225,21 @@ def test_R1_paused_by_the_program(made, sentence):
         "Recorder has paused its reading (R1) and has not called resumeProducing(); "
         "2 KiB wait to be read"
     )
+
+
+def test_R1_a_connection_that_is_its_own_consumer_is_paused_by_the_program(made, sentence):
+    transport, _ = made()
+    transport.registerProducer(transport, True)
+    transport.pauseProducing()
+    assert sentence(transport) == (
+        "Recorder has paused its reading (R1) and has not called resumeProducing()"
+    )
+
+
+def test_R1_without_all_connections_the_sentence_accuses_nobody(made, wire):
+    transport, _ = made()
+    transport.pauseProducing()
+    assert why(transport, 0.0) == "its reading is paused (R1)"
 
 
 def test_R1_a_client_of_a_proxy_waits_for_its_target(made, sentence):

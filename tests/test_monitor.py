@@ -103,6 +103,8 @@ def test_a_sample_has_all_figures_of_a_connection(monitor, wire, clock):
             "sendq": None,
             "unsent": 0,
             "recvq": None,
+            "why": "its kernel queue has been full for 2.0 s: that peer does not read; "
+            "91 bytes pending have paused its producer, Push (P2)",
         }
     ]
     assert sample["rest"] is None

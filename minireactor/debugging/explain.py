@@ -76,7 +76,8 @@ def why(
     """Return why a connection does not move, as one sentence; None if the connection moves.
 
     now: the time of the connection's reactor.
-    consumers: from consumers_of(). Without it, only the consumers of a proxy's legs are known."""
+    consumers: from consumers_of(). Without it, the sentence names a consumer only if the connection
+        is its own consumer or a leg of a proxy."""
     if connection.state in ("ending", "closed"):
         return None  # the next iteration ends it
     if connection.finishing:
@@ -86,7 +87,7 @@ def why(
     if connection.pending:
         return None  # the next flush sends
     if not connection.reading and not connection.read_ended and connection.state == "open":
-        return _why_not_read(connection, now, consumers or {})
+        return _why_not_read(connection, now, consumers)
     return _why_silent(connection)
 
 
@@ -126,16 +127,18 @@ def _why_not_closed(connection: Connection, now: float) -> str | None:
 
 
 def _why_not_read(
-    connection: Connection, now: float, consumers: Mapping[Any, Connection]
+    connection: Connection, now: float, consumers: Mapping[Any, Connection] | None
 ) -> str | None:
     """Return who has paused the reading of a connection."""
     protocol = connection.protocol
     # A leg of a proxy knows where its bytes go, even if a stage stands in between.
-    consumer = getattr(protocol, "far", None) or consumers.get(connection)
+    consumer: Any = getattr(protocol, "far", None)
     stage = getattr(protocol, "sink", consumer)
-    if consumer is connection:
+    if not isinstance(consumer, Connection):
+        stage = consumer = (consumers or {}).get(connection)
+    if connection.producer is connection and connection.flow_state == flow.PAUSED:
         return None  # it resumes itself, in its turn
-    if isinstance(consumer, Connection):
+    if consumer is not None:
         name = format_address(consumer.getPeer())
         if consumer.blocked_since is not None and consumer.flow_state == flow.PAUSED:
             return f"paused by its consumer {name} (R1), whose {_full(consumer, now)}"
@@ -147,6 +150,8 @@ def _why_not_read(
     by = f"{type(protocol).__name__} has paused its reading (R1)"
     if reason is not None:
         return f"{by} {reason()}"
+    if consumers is None:
+        return "its reading is paused (R1)"
     unread = receive_queue(connection.socket)
     waiting = f"; {_size(unread)} wait to be read" if unread else ""
     return f"{by} and has not called resumeProducing(){waiting}"

@@ -18,7 +18,9 @@ Samples and events are dicts that `json` can write. Sizes are bytes, times are s
                       "pending", "high", "low", "in", "out",
                       "pauses": number, "paused": their duration so far,
                       "sendq", "recvq": bytes in the kernel's queues, or null,
-                      "unsent": the kernel's limit for unsent bytes, 0 for no limit}, ...],
+                      "unsent": the kernel's limit for unsent bytes, 0 for no limit,
+                      "why": why the connection does not move, or null: see debugging.explain},
+                     ...],
      "rest": {"count", "pending", "in", "out", "pauses"} of the connections without a row, or null}
 
 The rows begin with the *busiest* connections. Most bytes wait for these, pending or in the kernel's

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import format_address
 from minireactor.core import flow
+from minireactor.debugging.explain import why
 from minireactor.transports.kernel import receive_queue, send_queue, unsent_limit
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class WatchedConnection:
             "sendq": send_queue(connection.socket),
             "recvq": receive_queue(connection.socket),
             "unsent": unsent_limit(connection.socket),
+            "why": why(connection, now),
         }
 
 

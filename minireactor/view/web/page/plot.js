@@ -188,6 +188,7 @@ class Plot {
     const often = rounded(latestRate(columns, "pauses", 3));
     say(this.name, this.far ? t(`leg.${this.far.leg}`) : `${row.id} ${row.label}`);
     say(this.peer, row.peer);
+    this.peer.title = row.why || "";
     say(this.chip, t(`state.${this.over ? "closed" : row.state === "open" ? row.producer : row.state}`));
     this.chip.className = `chip ${this.over ? "closed" : row.producer}`;
     this.element.classList.toggle("over", this.over);
