@@ -17,6 +17,7 @@ from support import OneFactory, Recorder, iterations, pump, served
 
 from minireactor import Reactor
 from minireactor.basic import LineReceiver
+from minireactor.core import flow
 from minireactor.debugging import mode as debug_mode
 from minireactor.debugging import warnings
 from minireactor.debugging.mode import DebugLoop
@@ -341,6 +342,18 @@ def test_T5_a_slow_producer_is_named(transport, slow, warned):
     transport.registerProducer(Slow(), True)
     transport.write(b"x" * 101)
     assert warned()[0][1].endswith(f": {line_of(Slow.pauseProducing)}")
+
+
+def test_T5_a_producer_whose_attribute_raises_ends_as_usual(transport, slow, warned):
+    class Slow(Push):
+        @property
+        def pauseProducing(self):
+            slow()
+            raise ValueError("no attribute")
+
+    transport.reactor.guard(transport, flow.call, Slow(), "pauseProducing")
+    assert transport.state == "ending"
+    assert [rule for rule, _ in warned()] == ["T5"]
 
 
 def test_T5_a_slow_buildProtocol_is_named(reactor, closing, slow, warned):

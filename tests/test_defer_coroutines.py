@@ -373,5 +373,6 @@ def test_debug_mode_logs_where_the_deferred_was_made(caplog, monkeypatch):
     assert f"{__file__}:" in entry.message and "in made_here" in entry.message
 
 
-def test_without_debug_mode_a_deferred_keeps_no_place():
+def test_without_debug_mode_a_deferred_keeps_no_place(monkeypatch):
+    monkeypatch.setattr(Deferred, "debug", False)
     assert Deferred()._made == ""

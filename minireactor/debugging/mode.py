@@ -82,8 +82,8 @@ class DebugLoop(Loop):
 
     # Slow callbacks: rule T5.
 
-    def timed(self, where: Callable[..., Any], call: Callable[..., Any], *args: Any) -> None:
-        """Call `call(*args)`. Warn if the call is slow, and name the function `where`.
+    def timed(self, find: Callable[[], Any], call: Callable[..., Any], *args: Any) -> None:
+        """Call `call(*args)`. Warn if the call is slow, and name what `find()` returns.
 
         Of nested calls only the innermost is reported."""
         before, began = self._slow_calls, time.monotonic()
@@ -93,15 +93,18 @@ class DebugLoop(Loop):
             seconds = time.monotonic() - began
             if seconds >= self.slow and self._slow_calls == before:
                 self._slow_calls += 1
-                place = place_of(where)
+                try:
+                    place = place_of(find())
+                except Exception:  # from an attribute of the application's object
+                    place = place_of(call)
                 why = f"a callback took {seconds:.2f} s, and all others waited: {place}"
                 self.warnings.warn("T5", place, why)
 
     def guard(self, handler: Handler, call: Callable[..., Any], *args: Any) -> None:
-        self.timed(_application_code(call, args), super().guard, handler, call, *args)
+        self.timed(lambda: _application_code(call, args), super().guard, handler, call, *args)
 
     def _call(self, f: Callable[..., Any], args: Any, kw: Any) -> None:
-        self.timed(f, super()._call, f, args, kw)
+        self.timed(lambda: f, super()._call, f, args, kw)
 
     def _dispatch_all(self, ready: list[tuple[int, int]], now: float, until: float) -> None:
         # With this bit, no event is READ alone. So all events go through _dispatch().
@@ -109,10 +112,15 @@ class DebugLoop(Loop):
 
     def _dispatch(self, handler: Handler, events: int) -> None:
         events &= ~_TIMED
+        protocol = getattr(handler, "protocol", None)  # None after the end
+
+        def find() -> Any:
+            return _input_code(handler, protocol)
+
         if events == READ and handler.reading:
-            self.timed(_input_code(handler), handler.doRead)
+            self.timed(find, handler.doRead)
         else:
-            self.timed(_input_code(handler), super()._dispatch, handler, events)
+            self.timed(find, super()._dispatch, handler, events)
 
     # Calls from another thread: rule B4.
 
@@ -192,13 +200,14 @@ def _application_code(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return call
 
 
-def _input_code(handler: Handler) -> Any:
+def _input_code(handler: Handler, protocol: Any) -> Any:
     """Return the function of the application that an event of a handler leads to."""
     if isinstance(handler, Connection):
-        found = [getattr(handler.protocol, name, None) for name in _INPUT]
+        found = [getattr(protocol, name, None) for name in _INPUT]
         own = [each for each in found if each is not None and not is_ours(file_of(each))]
         return own[0] if own else found[-1] or handler.doRead
     factory = getattr(handler, "factory", None)
     if factory is not None:
         return factory.buildProtocol
-    return getattr(handler.target(), "doRead", handler.doRead)
+    name = "doRead" if handler.reading else "doWrite"
+    return getattr(handler.target(), name, handler.doRead)
