@@ -7,7 +7,7 @@
 | `gather` | `DeferredList`, `gatherResults` |
 
 A program imports all names from here. The last two modules are loaded at their first use: the
-reactor needs none of them.
+reactor needs neither of them.
 """
 
 from __future__ import annotations

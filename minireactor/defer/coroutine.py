@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class NotACoroutineError(TypeError):
-    """`ensureDeferred` was called with an object that is no coroutine."""
+    """`ensureDeferred` was called with an object that is not a coroutine."""
 
 
 class _Return(BaseException):
@@ -32,7 +32,7 @@ class _Return(BaseException):
 
 
 class _Local(threading.local):
-    task: Task | None = None  # whose coroutine runs in this thread
+    task: Task | None = None  # the task whose coroutine runs in this thread
 
 
 _local = _Local()
@@ -44,10 +44,11 @@ def running_task() -> Task | None:
 
 
 class Wait:
-    """What a coroutine may await besides a Deferred: an event, for one task at a time.
+    """An event that a coroutine may await, for one task at a time. It can be used again.
 
-    It costs a third of a new Deferred, and can be used again. `task` is the task that waits, or
-    None.
+    A wait here costs a third of one for a new Deferred.
+
+    task: the task that waits, or None.
     """
 
     __slots__ = ("task",)
@@ -72,11 +73,11 @@ class Wait:
 
 
 class Task(Deferred[Any]):
-    """Drives a coroutine to its end, and has its result.
+    """Runs a coroutine to its end. The result of this Deferred is that of the coroutine.
 
     `cancel()` cancels the Deferred that the coroutine waits for. So the coroutine gets the failure
-    of that Deferred, mostly a CancelledError, and can clean up. The result of the task is what the
-    coroutine makes of this failure.
+    of that Deferred, mostly a CancelledError, and can clean up. If the coroutine handles the
+    failure, it goes on, and the task has no failure.
 
     paused_by: the writers that have paused this coroutine, as a producer of bytes: see
         `minireactor.coroutines`.
@@ -87,7 +88,7 @@ class Task(Deferred[Any]):
         self._coroutine = coroutine
         self._awaited: Deferred[Any] | Wait | None = None
         self._cancel_due = False  # cancel() came while the coroutine was running
-        self._came: list[Any] = []  # the result of a Deferred that had one when it was awaited
+        self._came: list[Any] = []  # the result of an awaited Deferred, if there was one already
         self._is_adding = False
         self.paused_by: set[Any] = set()
         self.resume(None)
@@ -101,7 +102,7 @@ class Task(Deferred[Any]):
             self._awaited.cancel()
 
     def resume(self, result: Any) -> None:
-        """Run the coroutine, from where it waits for `result`, until it waits again or ends."""
+        """Give the coroutine the result that it waits for; run it until it waits again or ends."""
         outer, _local.task = _local.task, self
         self._awaited = None
         try:
@@ -158,7 +159,7 @@ def ensureDeferred(coro: Any) -> Deferred[Any]:
         return coro
     if isinstance(coro, (CoroutineType, GeneratorType)):
         return Task(coro)
-    raise NotACoroutineError(f"{safe_repr(coro)} is no coroutine; call the function: f()")
+    raise NotACoroutineError(f"{safe_repr(coro)} is not a coroutine; call the function: f()")
 
 
 def inlineCallbacks(f: Callable[..., Generator[Any, Any, _T]]) -> Callable[..., Deferred[_T]]:

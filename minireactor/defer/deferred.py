@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class AlreadyCalledError(Exception):
-    """A Deferred has a result already and was given another one."""
+    """A Deferred that has a result was given another one."""
 
 
 class CancelledError(Exception):
@@ -57,14 +57,14 @@ class Deferred(Generic[_T]):
     called: whether there is a result yet.
     result: the latest result, or the Deferred that the chain waits for. Before there is a result,
         the attribute does not exist.
-    debug: class attribute. If it is true, each new Deferred keeps where it was made, and the log
-        of an unhandled failure says so.
+    debug: class attribute. If true, the log of an unhandled failure names the calls that have made
+        the Deferred.
     """
 
     debug: ClassVar[bool] = False
     called = False
     result: Any
-    _ignores_result = False  # cancelled without a canceller: one result may still come
+    _ignores_result = False  # after cancel() without a canceller: one result may still come
     _made = ""  # where, in debug mode
 
     def __init__(self, canceller: Callable[[Deferred[_T]], object] | None = None) -> None:
@@ -106,7 +106,7 @@ class Deferred(Generic[_T]):
             )
         self.called = True
         self.result = result
-        self._canceller = None  # it mostly refers to this Deferred: a cycle
+        self._canceller = None  # a canceller that refers to this Deferred would form a cycle
         self._run()
 
     def errback(self, fail: Failure | BaseException | None = None) -> None:
@@ -198,7 +198,7 @@ class Deferred(Generic[_T]):
         return self.addCallbacks(d.callback, d.errback)
 
     def _run(self) -> None:
-        # A stack instead of recursion: a chain of Deferreds may exceed the recursion limit.
+        # A stack instead of recursion: a chain of Deferreds may be longer than the recursion limit.
         ready: list[Deferred[Any]] = [self]
         while ready:
             waiter = ready[-1]._advance()
@@ -209,7 +209,7 @@ class Deferred(Generic[_T]):
 
     def _advance(self) -> Deferred[Any] | None:
         """Run steps. Return a Deferred that has just been given its result, or None at the end."""
-        # If a callback adds another callback to its own Deferred, the outer call will run it.
+        # If a callback adds another callback to its own Deferred, the outer call runs the new one.
         if not self.called or self._in_callback:
             return None
         while self._steps and not isinstance(self.result, Deferred):
@@ -233,7 +233,7 @@ class Deferred(Generic[_T]):
                     f"{safe_repr(function)} returned the Deferred that it is a callback of"
                 )
         except (KeyboardInterrupt, SystemExit):
-            self.result = None  # a failure that ends the program this way is handled
+            self.result = None  # the exception ends the program, so no failure is logged here
             raise
         except BaseException:
             result = Failure()

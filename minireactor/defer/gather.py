@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FirstError(Exception):
-    """One Deferred of a list has failed. `subFailure` is its failure, `index` its place."""
+    """One Deferred of a list has failed. `subFailure` is the failure, `index` its list index."""
 
     def __init__(self, failure: Failure, index: int) -> None:
         super().__init__(failure, index)
@@ -29,10 +29,10 @@ class DeferredList(Deferred[Any]):
 
     fireOnOneCallback: end with `(result, index)` as soon as one Deferred has a value.
     fireOnOneErrback: fail with FirstError as soon as one Deferred has failed.
-    consumeErrors: leave the failed Deferreds with None. Otherwise the failures stay in them, and
-        are logged unless another errback handles them.
+    consumeErrors: replace each failure by None in its own Deferred. Otherwise the failures stay
+        there, and are logged unless another errback handles them.
 
-    Raises TypeError if an item is no Deferred.
+    Raises TypeError if an item is not a Deferred.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DeferredList(Deferred[Any]):
         for each in self._deferreds:
             if not isinstance(each, Deferred):
                 raise TypeError(
-                    f"{safe_repr(each)} is no Deferred; pass a coroutine to ensureDeferred()"
+                    f"{safe_repr(each)} is not a Deferred; pass a coroutine to ensureDeferred()"
                 )
         self.fireOnOneCallback = fireOnOneCallback
         self.fireOnOneErrback = fireOnOneErrback
