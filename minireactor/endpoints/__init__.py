@@ -1,4 +1,4 @@
-"""Endpoints: an object or a string says where to listen or connect, and the program stays as it is.
+"""Endpoints: objects, made from strings if you like, that know where to listen or connect.
 
     endpoint = serverFromString(reactor, "tcp:8080:interface=127.0.0.1")
     port = await endpoint.listen(factory)

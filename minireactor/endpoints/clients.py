@@ -16,7 +16,7 @@ from minireactor.protocol import ClientFactory, Factory, Protocol
 
 
 class _Starter:
-    """Stands in for a protocol until its connection is made, then leaves the connection to it."""
+    """Takes the place of a protocol until the connection is made, then fires the Deferred."""
 
     def __init__(self, protocol: Any, made: Deferred[Any]) -> None:
         self._protocol = protocol
@@ -117,7 +117,7 @@ class TCP4ClientEndpoint(_Client):
 
 
 class TCP6ClientEndpoint(TCP4ClientEndpoint):
-    """Connects with `connectTCP` to IPv6 addresses alone, those of a name included."""
+    """Connects with `connectTCP`, and only to the IPv6 addresses of a name."""
 
     def __init__(
         self,
@@ -151,7 +151,10 @@ class HostnameEndpoint(TCP4ClientEndpoint):
 
 
 class SSL4ClientEndpoint(_Client):
-    """Connects with `connectSSL`. `sslContextFactory` is an ssl.SSLContext, or None to verify."""
+    """Connects with `connectSSL`.
+
+    sslContextFactory: an ssl.SSLContext, or None for one that verifies the server.
+    """
 
     def __init__(
         self,
@@ -179,7 +182,7 @@ class UNIXClientEndpoint(_Client):
 
 
 class _TLSStarter(Protocol):
-    """Starts TLS on a new connection, then leaves the connection to its protocol."""
+    """Starts TLS on a new connection, then gives the connection to its protocol."""
 
     def __init__(self, protocol: Any, arguments: tuple[Any, ...]) -> None:
         self.protocol = protocol
@@ -241,6 +244,6 @@ class _OneProtocol(Factory):
 
 
 def connectProtocol(endpoint: Any, protocol: Any) -> Deferred[Any]:
-    """Connect `protocol`, which needs no factory, and return a Deferred of it."""
+    """Connect `protocol`, which needs no factory, and return a Deferred of this protocol."""
     made: Deferred[Any] = endpoint.connect(_OneProtocol(protocol))
     return made

@@ -67,9 +67,10 @@ class UNIXServerEndpoint(_Server):
 
 
 class AdoptedStreamServerEndpoint(_Server):
-    """Accepts from the listening socket with the descriptor `fileno`, which somebody else opened.
+    """Accepts from a listening socket that another program has opened.
 
-    addressFamily: of that socket, such as socket.AF_INET.
+    fileno: the descriptor of that socket.
+    addressFamily: the family of that socket, such as socket.AF_INET.
     """
 
     def __init__(self, reactor: Any, fileno: int, addressFamily: int) -> None:
@@ -77,7 +78,7 @@ class AdoptedStreamServerEndpoint(_Server):
 
 
 class StandardIOEndpoint(_Server):
-    """Connects one protocol to standard input and output. The result is the StandardIO object."""
+    """Connects one protocol to standard input and output. The port is the StandardIO object."""
 
     def __init__(self, reactor: Any) -> None:
         def listen(factory: Any) -> Any:

@@ -31,13 +31,13 @@ class _Values(dict[str, str]):
     """The values of one description, by name."""
 
     def number(self, name: str, default: int = 0, base: int = 10) -> int:
-        """Return a value as a number. Raises ValueError if it is none."""
+        """Return a value as a number. Raises ValueError if the value is not a number."""
         if name not in self:
             return default
         try:
             return int(self[name], base)
         except ValueError:
-            raise ValueError(f"{name}={self[name]!r} is no number") from None
+            raise ValueError(f"{name}={self[name]!r} is not a number") from None
 
 
 def quoteStringArgument(argument: str) -> str:
@@ -56,8 +56,8 @@ def serverFromString(reactor: Any, description: str) -> Any:
     | systemd | domain (INET, INET6 or UNIX), then index or name |
     | stdio | none |
 
-    privateKey, certKey: PEM files; certKey may hold a chain, and is by default the file privateKey,
-        which is by default `server.pem`.
+    privateKey: a PEM file, by default `server.pem`.
+    certKey: a PEM file with a certificate or a chain, by default the file of privateKey.
 
     Raises ValueError if `description` is not valid, or a file in it cannot be used."""
     return _endpoint(reactor, description, _SERVERS)
@@ -75,7 +75,8 @@ def clientFromString(reactor: Any, description: str) -> Any:
     certificate, privateKey: PEM files, to identify this client.
     trustRoots: a PEM file, or a folder of them, with the authorities to trust instead of the
         system's. `certKey` and `caCertsDir` are other names for certificate and trustRoots.
-    endpoint: the description of an endpoint to connect with, so `host` is only the name to verify.
+    endpoint: the description of an endpoint to connect with. Then `host` is only the name that
+        the certificate must have.
 
     Raises ValueError if `description` is not valid, or a file in it cannot be used."""
     return _endpoint(reactor, description, _CLIENTS)
@@ -85,7 +86,7 @@ def _endpoint(reactor: Any, description: str, kinds: dict[str, _Kind]) -> Any:
     try:
         (_, word), *fields = _parse(description)
         if word not in kinds:
-            raise ValueError(f"the kind {word!r} is none of {', '.join(kinds)}")
+            raise ValueError(f"the kind {word!r} is unknown; give one of {', '.join(kinds)}")
         return kinds[word].make(reactor, _named(word, kinds[word], fields))
     except ValueError as error:
         raise ValueError(f"endpoint {description!r}: {error}") from None
@@ -118,7 +119,7 @@ def _named(word: str, kind: _Kind, fields: list[tuple[str, str]]) -> _Values:
                     "a colon inside a value is written as \\:"
                 )
         elif name not in names:
-            raise ValueError(f"{name!r} is none of {', '.join(names)}")
+            raise ValueError(f"{name!r} is unknown; give one of {', '.join(names)}")
         if name in values:
             raise ValueError(f"{name} is given twice")
         values[name] = value
@@ -172,7 +173,8 @@ def _systemd_server(reactor: Any, values: _Values) -> Any:
     families = {name: getattr(socket, f"AF_{name}", None) for name in ("INET", "INET6", "UNIX")}
     family = families.get(values["domain"])
     if family is None:
-        raise ValueError(f"domain={values['domain']!r} is none of {', '.join(families)}")
+        known = ", ".join(families)
+        raise ValueError(f"domain={values['domain']!r} is unknown; give one of {known}")
     if ("index" in values) == ("name" in values):
         raise ValueError("give either index or name")
     names = _systemd_names()
