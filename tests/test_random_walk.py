@@ -137,7 +137,7 @@ class Model:
         self.lose = self.half = self.aborted = self.write_shut = self.read_shut = False
         self.lost = self.reset = False
         self.reading = True
-        self.flush_asked = self.waits_writable = self.turn_asked = False
+        self.flush_asked = self.waits_writable = self.turn_asked = self.drop_asked = False
         self.calls = ["made"]
         self.script = None  # of the producer, if there is one
         self.push = self.paused = False
@@ -203,6 +203,7 @@ class Model:
     def lose_connection(self):
         if not (self.lost or self.aborted or self.lose):
             self.lose, self.reading = True, False
+            self.drop_asked = self.waits_writable
             self._maybe_ask()
 
     def lose_write(self):
@@ -226,6 +227,9 @@ class Model:
     # one iteration of the loop
 
     def step(self):
+        if self.drop_asked:
+            self.drop_asked = False
+            self._begin_to_drop()
         if self.aborted:
             self._end()
         if self.flush_asked and not self.lost:
@@ -247,6 +251,11 @@ class Model:
         if self.reset and not self.aborted and not reads_on:
             self._end()
 
+    def _begin_to_drop(self):
+        # C1: the peer may write before it reads, and the close waits for the peer.
+        if self.lose and not (self.lost or self.aborted or self.write_shut or self.read_shut):
+            self.reading = True
+
     def _flush(self):
         before = self.pending
         if before:
@@ -258,6 +267,8 @@ class Model:
             self.sent += sent
             self.pending -= sent
         self.waits_writable = self.pending > 0
+        if self.waits_writable:
+            self._begin_to_drop()
         if before and self.pending <= self.low and self._waits_for_room():
             self.turn_asked = True
         if self.lost or self.aborted or self.pending or self.script is not None:
@@ -282,6 +293,11 @@ class Model:
             self._end()
             return
         chunk = self.inbox[0]
+        if self.lose:
+            if chunk:
+                self.inbox.pop(0)
+            self.read_shut = not chunk
+            return
         if chunk:
             self.read += chunk
             self.calls.append("data")

@@ -12,10 +12,11 @@ from minireactor.address import format_address
 from minireactor.core import flow
 from minireactor.debugging.explain import why
 from minireactor.transports.kernel import receive_queue, send_queue, unsent_limit
+from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+
 
 NEWEST = 0.3  # the weight of the latest scan in the averages
 
@@ -90,7 +91,7 @@ class WatchedConnection:
             "sendq": send_queue(connection.socket),
             "recvq": receive_queue(connection.socket),
             "unsent": unsent_limit(connection.socket),
-            "why": why(connection, now),
+            "why": why(connection, now) if isinstance(connection, Connection) else None,
         }
 
 
