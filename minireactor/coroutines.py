@@ -8,7 +8,7 @@
     reactor.listenTCP(8000, StreamFactory(echo))  # one coroutine for each connection
     reader, writer = await connect(clientFromString(reactor, "tcp:example.com:80"))
 
-This is flow control by producers and consumers, in other clothes:
+This is flow control by producers and consumers, in another form:
 
 - The coroutine is a push producer of what it writes. `drain()` waits from pauseProducing() until
   resumeProducing(). A coroutine that does not wait there waits at its next read instead.
@@ -42,7 +42,7 @@ class _Waiting:
         self._all: list[Deferred[None]] = []
 
     def wait(self) -> Deferred[None]:
-        """Return a Deferred that wake() fires. A cancelled one is forgotten."""
+        """Return a Deferred that wake() fires. Cancelling the Deferred removes it."""
         deferred: Deferred[None] = Deferred(self._forget)
         self._all.append(deferred)
         return deferred
@@ -54,26 +54,26 @@ class _Waiting:
     def wake(self) -> None:
         waiting, self._all = self._all, []
         for deferred in waiting:
-            if not deferred.called:  # one that was woken before may have cancelled it
+            if not deferred.called:  # a coroutine that was woken before may have cancelled it
                 deferred.callback(None)
 
 
 class StreamReader:
     """The bytes from the peer, in order.
 
-    Bytes leave the buffer only when a read returns them. So cancelling a read loses none. After the
-    end of the connection, a read returns all buffered bytes first. Then it returns b"" if the peer
-    has ended the stream in good order, and raises the error otherwise.
+    Bytes leave the buffer only when a read returns them. So cancelling a read loses no byte. After
+    the end of the connection, reads return all buffered bytes first. Then they return b"" if the
+    peer has ended the stream in good order, and raise the error otherwise.
     """
 
     def __init__(self, transport: Any, high: int, low: int) -> None:
         self._transport = transport
         self._high, self._low = flow.checked_marks(high, low)
-        # What came in one piece is returned in one piece, without a copy. A second piece is
-        # appended to a bytearray. The first `_start` bytes have been read already.
+        # One piece from the transport is returned without a copy. A second piece is appended to a
+        # bytearray. The first `_start` bytes have been read already.
         self._buffer: bytes | bytearray = b""
         self._start = 0
-        self._searched = 0  # the first bytes, up to here, hold no newline that is not read yet
+        self._searched = 0  # `_buffer[_start:_searched]` holds no newline
         self._is_paused = False
         self._end: BaseException | None = None  # why no more bytes come
         self._more = Wait()
@@ -173,8 +173,8 @@ class StreamWriter:
     def write(self, data: Any) -> None:
         """Queue bytes, as `transport.write()` does.
 
-        Above the high mark, the coroutine that calls is paused: it waits at its next read. So a
-        coroutine that sends much before it reads the answers needs another one that reads."""
+        Above the high mark, the calling coroutine is paused: its next read waits. So a coroutine
+        that sends much before it reads the answers needs a second coroutine that reads."""
         self.transport.write(data)
         if self._is_paused:
             task = running_task()
@@ -183,9 +183,9 @@ class StreamWriter:
                 self._paused_tasks.add(task)
 
     async def drain(self) -> None:
-        """Wait until the peer has taken so much that pending is at the low mark.
+        """Wait until pending has fallen to the low mark, if it has been above the high mark.
 
-        Returns at once below the high mark. Raises the error that has ended the connection."""
+        Raises the error that has ended the connection."""
         while self._is_paused:
             await self._flowing.wait()
         if self._end is not None:
@@ -197,12 +197,12 @@ class StreamWriter:
             await self._flowing.wait()
 
     def write_eof(self) -> None:
-        """End the stream to the peer behind what was written; reading goes on."""
+        """End the stream to the peer after the pending bytes; reading goes on."""
         self.transport.unregisterProducer()
         self.transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close the connection behind what was written."""
+        """Close the connection after the pending bytes."""
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -240,7 +240,7 @@ async def _until_flowing(task: Task) -> None:
 
 
 class StreamProtocol(Protocol):
-    """Has a reader and a writer, and may run a coroutine: `await handler(reader, writer)`.
+    """A protocol with a reader and a writer, which may run `await handler(reader, writer)`.
 
     The connection is closed when the coroutine returns, and aborted when it raises an exception.
     The exception is logged, unless it is the end of the connection or of the task.

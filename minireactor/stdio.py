@@ -47,9 +47,9 @@ INPUT, OUTPUT = "standard input", "standard output"
 class StandardIO(Connection):
     """The transport of `proto` on two descriptors, read and written by threads.
 
-    The descriptors belong to the transport. At the end of its direction, a pipe or socket is
-    closed; in place of 0, 1 and 2 the null device is opened. Files and terminals with these numbers
-    stay open.
+    The descriptors belong to the transport, which closes each one at the end of its direction. The
+    descriptors 0, 1 and 2 are treated in another way: a pipe or socket there is replaced by the
+    null device, and a file or terminal stays open.
 
     connectionLost comes when the system has taken all written bytes. If a descriptor fails, the
     reason is ConnectionLost. The first of its `args` is then an OSError, and the `filename` of that
@@ -74,9 +74,9 @@ class StandardIO(Connection):
         ours.setblocking(False)
         super().__init__(reactor, ours, UNIXAddress(None), host=UNIXAddress(None))
         self._input_error: OSError | None = None
-        self._stops_input = False  # tells the thread that nobody wants more input
-        self._drops_output = False  # tells the other thread that nobody wants its bytes written
-        self.is_written = False  # the thread has ended, with or without an error
+        self._stops_input = False  # tells the reading thread to end
+        self._drops_output = False  # tells the writing thread to drop its bytes
+        self.is_written = False  # the writing thread has ended, with or without an error
         self._has_output_ended = False  # the loop has handled the end of that thread
         self._unwritten: _Unwritten | None = None
         self._waiting: Failure | None = None  # why the connection ends once the output has ended
@@ -114,9 +114,10 @@ class StandardIO(Connection):
                 sock.shutdown(socket.SHUT_WR)
 
     def _is_input_wanted(self, fd: int, sock: socket.socket) -> bool:
-        """Wait until the transport has room and the descriptor has input. Return False at the end.
+        """Wait until the transport has room and the descriptor has input.
 
-        So a closed transport takes no input away from another reader of the descriptor."""
+        Returns False once the transport is closed. So a closed transport takes no input away from
+        another reader of the descriptor."""
         if hasattr(select, "poll"):
             for watched, events in ((sock, select.POLLOUT), (fd, select.POLLIN)):
                 poll = select.poll()
@@ -139,7 +140,7 @@ class StandardIO(Connection):
         is_reported = threading.Event()
         self.reactor.callFromThread(self._output_ended, error, is_reported.set)
         if error is not None:
-            # To close a socket with unread bytes makes the other end fail, with another reason.
+            # Closing a socket with unread bytes would make the other end fail for another reason.
             is_reported.wait(REPORT_SECONDS)
         sock.close()
 
@@ -209,7 +210,7 @@ class StandardIO(Connection):
 
 
 class _Unwritten(Handler):
-    """Makes a reactor that stops wait a little for the thread that writes: see Reactor.drain()."""
+    """Makes a stopping reactor wait a little for the writing thread: see Reactor.drain()."""
 
     internal = True
 
@@ -229,7 +230,7 @@ class _Unwritten(Handler):
 
 
 def _release(fd: int, direction: int) -> None:
-    """Let go of a descriptor at the end of its direction: see StandardIO."""
+    """Close or replace a descriptor at the end of its direction: see StandardIO."""
     with contextlib.suppress(OSError):
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
@@ -244,7 +245,7 @@ def _release(fd: int, direction: int) -> None:
 
 
 def _start(name: str, f: Callable[[], None]) -> None:
-    """Start a thread that leaves the signals to the main thread, where they wake the loop."""
+    """Start a thread that blocks signals, so that the main thread gets them and wakes the loop."""
     if not hasattr(signal, "pthread_sigmask"):
         start_daemon(name, f)
         return

@@ -21,8 +21,8 @@ __all__ = ["Clock", "LoopingCall", "deferLater", "react"]
 class LoopingCall:
     """Calls `f(*a, **kw)` again and again, at whole multiples of the interval after the start.
 
-    Times do not drift: a late call does not delay the calls after it. Times that have passed while
-    a call was late or still running are skipped. If `f` returns a Deferred or a coroutine, the next
+    Times do not drift: a late call does not delay the calls after it. A time that passes while a
+    call is late or still running is skipped. If `f` returns a Deferred or a coroutine, the next
     call waits for its result.
 
     clock: the reactor, or any object with callLater() and seconds(); set it before start().
@@ -41,8 +41,8 @@ class LoopingCall:
         self.starttime: float | None = None
         self.call: DelayedCall | None = None
         self._deferred: Deferred[LoopingCall] | None = None
-        self._due = 0  # which multiple of the interval the latest or next call stands for
-        self._counted = 0  # which multiple the count of withCount() has reached
+        self._due = 0  # the multiple of the interval at which the latest or next call is due
+        self._counted = 0  # the multiple up to which withCount() has counted
 
     @classmethod
     def withCount(cls, countCallable: Callable[[int], Any]) -> LoopingCall:
@@ -55,7 +55,7 @@ class LoopingCall:
             count, looping._counted = looping._due - looping._counted, looping._due
             return countCallable(count if looping.interval else 1)
 
-        looping = cls(call)  # call() finds it by this name
+        looping = cls(call)  # call() uses this variable
         return looping
 
     @property
@@ -88,7 +88,7 @@ class LoopingCall:
         return deferred
 
     def stop(self) -> None:
-        """End the loop; a call that still runs is waited for.
+        """End the loop; the Deferred of start() waits for a call that still runs.
 
         Raises RuntimeError if the loop does not run."""
         if not self.running:
@@ -100,7 +100,7 @@ class LoopingCall:
             self._end(self)
 
     def reset(self) -> None:
-        """Start the intervals anew: the next call comes one interval from now.
+        """Restart the intervals: the next call comes one interval from now.
 
         Raises RuntimeError if the loop does not run."""
         if not self.running:
@@ -133,7 +133,7 @@ class LoopingCall:
         now = self.clock.seconds()
         delay = 0.0
         if self.interval:
-            # At least the next multiple: by rounding, a call may seem to come before its time.
+            # Never the same multiple again: by rounding, a call may seem to come before its time.
             self._due = max(self._due, self._intervals()) + 1
             delay = max(0.0, self.starttime + self._due * self.interval - now)
         self.call = self.clock.callLater(delay, self)
@@ -179,9 +179,9 @@ def deferLater(
 def react(main: Callable[..., Any], argv: Sequence[Any] = (), _reactor: Any = None) -> NoReturn:
     """Run `main(reactor, *argv)`, an `async def` function, as the whole program.
 
-    `main` may also return a Deferred. The reactor runs until the result of `main` is there, or
-    until the reactor is stopped. Then the process exits: with status 0, or 1 after a failure, which
-    is logged. A SystemExit is obeyed."""
+    `main` may also return a Deferred. The reactor runs until `main` has a result, or until the
+    reactor is stopped. Then the process exits with status 0, or with status 1 after a failure. The
+    failure is logged. If `main` raises SystemExit, its status counts."""
     if _reactor is None:
         from minireactor import reactor as _reactor
     reactor = _reactor
@@ -201,7 +201,7 @@ def react(main: Callable[..., Any], argv: Sequence[Any] = (), _reactor: Any = No
         try:
             reactor.stop()
         except ReactorNotRunning:
-            pass  # it is being stopped
+            pass  # the reactor is stopping already
 
     maybeDeferred(main, reactor, *argv).addBoth(note)
     reactor.run()
