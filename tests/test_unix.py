@@ -250,8 +250,8 @@ def test_a_forked_child_leaves_the_file(reactor, path):
     [
         ("x" * 200, "the path has 200 bytes"),
         ("missing/x.sock", os.strerror(errno.ENOENT)),
-        ("", "is no path"),
-        ("a\0b", "is no path"),
+        ("", "is not a path"),
+        ("a\0b", "is not a path"),
     ],
 )
 def test_a_path_that_cannot_be_is_one_clear_error(reactor, path, wrong, named):
@@ -653,9 +653,9 @@ def test_a_wrong_descriptor_or_family_is_one_clear_error(reactor, closing, path,
     for fd, family, error, named in (
         (server.fileno(), socket.AF_UNIX, UnsupportedAddressFamily, "AF_INET, not of AF_UNIX"),
         (server.fileno(), 12345, UnsupportedAddressFamily, "12345"),
-        (datagram.fileno(), socket.AF_INET, UnsupportedSocketType, "no stream socket"),
-        (pipe, socket.AF_INET, UnsupportedSocketType, "is no socket"),
-        (-1, socket.AF_INET, UnsupportedSocketType, "is no socket"),
+        (datagram.fileno(), socket.AF_INET, UnsupportedSocketType, "not a stream socket"),
+        (pipe, socket.AF_INET, UnsupportedSocketType, "is not a socket"),
+        (-1, socket.AF_INET, UnsupportedSocketType, "is not a socket"),
         (wrong_state.fileno(), socket.AF_INET, UnsupportedSocketType, "call adoptStream"),
     ):
         with pytest.raises(error, match=named):

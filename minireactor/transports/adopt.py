@@ -1,7 +1,7 @@
-"""Adopt sockets that somebody else has opened: a parent, a supervisor, or the process before us.
+"""Adopt sockets that another program has opened: a parent process, or a supervisor.
 
-The descriptor is duplicated: the caller keeps its own, and closes it. A socket is non-blocking for
-all processes that share it.
+The descriptor is duplicated, so the caller still has to close its own. Adopting makes a socket
+non-blocking for all processes that share it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _adopted(fd: int, family: int, listens: bool) -> socket.socket:
     except OSError as error:
         if own != -1:
             os.close(own)
-        raise UnsupportedSocketType(f"descriptor {fd} is no socket: {error.strerror}") from None
+        raise UnsupportedSocketType(f"descriptor {fd} is not a socket: {error.strerror}") from None
     try:
         _check(sock, fd, family, listens)
         sock.setblocking(False)
@@ -88,7 +88,7 @@ def _check(sock: socket.socket, fd: int, family: int, listens: bool) -> None:
             f"descriptor {fd} is a socket of {_name(sock.family)}, not of {_name(family)}"
         )
     if sock.type != socket.SOCK_STREAM:
-        raise UnsupportedSocketType(f"descriptor {fd} is no stream socket")
+        raise UnsupportedSocketType(f"descriptor {fd} is not a stream socket")
     if bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) != listens:
         raise UnsupportedSocketType(
             f"descriptor {fd} does not listen; call adoptStreamConnection()"

@@ -1,4 +1,4 @@
-"""What only TCP has: ports and connectors with numbers, options of sockets, limits on unsent bytes.
+"""What only TCP has: port numbers, options of sockets, and limits on unsent bytes.
 
 `port`, `connector` and `tcp` have what all stream sockets share.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from minireactor.core.loop import Loop
     from minireactor.core.system import System
 
-MAX_TRIES = 10  # attempts to find a port number that is free on all addresses of a name
+MAX_TRIES = 10  # how many free numbers are tried on all addresses of a name
 
 # This machine lacks the address, or does not support its family.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -144,7 +144,7 @@ def check_number(port: Any) -> None:
 def bound_sockets(system: System, interface: Any, port: int, backlog: int) -> list[socket.socket]:
     """Return listening sockets on all addresses of `interface`, all with the same port number.
 
-    Leaves out addresses that this machine does not have, if at least one other address remains.
+    Addresses that this machine does not have are left out, if at least one other remains.
     Raises OSError, OverflowError or ValueError if no address remains, or if the number cannot be
     bound on one of them."""
     addresses = _addresses(system, interface)

@@ -49,7 +49,7 @@ MAX_PATH = 107 if sys.platform == "linux" else 103  # bytes, without the zero by
 MAX_QUEUED = 64  # descriptors of one connection that wait for a byte to carry them
 MAX_RECEIVED = 253  # descriptors that Linux lets one message carry
 LOCK_SECONDS = 1.0  # how long a port waits for another process that binds in the same folder
-# Until the next try if the listener's queue of connections is full: Linux reports no event then.
+# Until the next attempt when the listener's queue is full: Linux reports no event for that.
 RETRY_SECONDS = 0.02
 
 _INT = array.array("i").itemsize
@@ -65,7 +65,7 @@ def checked_path(path: Any) -> bytes:
     name = os.fsencode(path)
     is_abstract = name.startswith(b"\0")
     if not name.strip(b"\0") or (b"\0" in name and not is_abstract):
-        raise ValueError(f"{path!r} is no path; give one such as /run/x.sock")
+        raise ValueError(f"{path!r} is not a path; give one such as /run/x.sock")
     if is_abstract and sys.platform != "linux":
         raise ValueError(f"{path!r} is an abstract name, which only Linux has; give a path")
     if len(name) > MAX_PATH:
@@ -80,7 +80,7 @@ def checked_path(path: Any) -> bytes:
 class DescriptorSocket(socket.socket):
     """A UNIX socket that sends and receives descriptors together with bytes.
 
-    outgoing: descriptors of our own, which the next bytes carry, one each.
+    outgoing: descriptors of our own to send. Each of the next bytes carries one.
     deliver: called as `deliver(fds, data)` with received descriptors; returns the data, or b"" if
         the data is kept for later. None: the kernel closes received descriptors.
     """
@@ -114,7 +114,7 @@ class DescriptorSocket(socket.socket):
                 fds.frombytes(content[: len(content) - len(content) % _INT])
         if state & socket.MSG_CTRUNC:
             close_descriptors(fds)
-            raise OSError(errno.EMFILE, "no descriptor left for those that the peer has sent")
+            raise OSError(errno.EMFILE, "no descriptor is left for those that the peer has sent")
         if not fds:
             return data
         if not _CLOSE_ON_EXEC:
@@ -133,7 +133,7 @@ class UNIXConnection(Connection):
         own = DescriptorSocket(sock)
         super().__init__(reactor, own, *rest, **more)
         self._outgoing = own.outgoing
-        self._arrived: deque[int] = deque()  # descriptors that the protocol gets before `_kept`
+        self._arrived: deque[int] = deque()  # descriptors for the protocol, before `_kept`
         self._kept = b""
 
     def start(self, protocol: Any) -> None:
@@ -152,7 +152,8 @@ class UNIXConnection(Connection):
         MAX_QUEUED descriptors wait already."""
         if len(self._outgoing) >= MAX_QUEUED:
             raise RuntimeError(
-                f"{MAX_QUEUED} descriptors wait already; write a byte for each, and let them go out"
+                f"{MAX_QUEUED} descriptors wait already; write a byte for each, and wait until "
+                "they are sent"
             )
         if not self.write_ended:
             self._outgoing.append(os.dup(fileDescriptor))
@@ -230,7 +231,7 @@ class UNIXPort(Port):
         self.mode = mode
         self.wantPID = wantPID
         self._file: tuple[int, ...] | None = None  # identifies the file that this port has made
-        self._pid = 0  # of the process that has made it
+        self._pid = 0  # the process that has made the file
 
     def bound_sockets(self) -> list[socket.socket]:
         try:
@@ -314,7 +315,7 @@ class UNIXConnector(Connector):
 
 
 class UNIXAttempt(Attempt):
-    """Connects to the one path of a UNIX socket, without a look-up."""
+    """Connects to one path, without a look-up of addresses."""
 
     def _start(self, path: Any, checks_lock: bool) -> None:
         if self.is_over():
@@ -354,7 +355,7 @@ class UNIXAttempt(Attempt):
 
 
 def _identity(path: bytes) -> tuple[int, ...]:
-    """Return what tells a file from another one, even if the number of its inode is reused."""
+    """Return what identifies a file, even if another file gets the same inode number later."""
     status = os.lstat(path)
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
@@ -367,7 +368,7 @@ def _locked(folder: bytes) -> Iterator[None]:
     the socket that the faster one has just made."""
     fd = -1
     try:
-        with contextlib.suppress(OSError):  # a folder that we cannot read has no lock
+        with contextlib.suppress(OSError):  # a folder that we cannot read gets no lock
             fd = os.open(folder, os.O_RDONLY)
         until = time.monotonic() + LOCK_SECONDS
         while fd != -1 and fcntl is not None and time.monotonic() < until:
@@ -406,9 +407,9 @@ def _remove_stale(path: bytes) -> None:
 
 
 def _lock_owner(path: bytes) -> int:
-    """Return the process whose number the lock of a path has, 0 if that process has ended.
+    """Return the number of the process that has the lock of a path, or 0 if it has ended.
 
-    The lock is a symbolic link to the number, as in Twisted. Raises OSError if there is none."""
+    The lock is a symbolic link to this number, as in Twisted. Raises OSError without a lock."""
     try:
         pid = int(os.readlink(path + b".lock"))
         os.kill(pid, 0)
