@@ -628,6 +628,75 @@ WRONG = [
         "            pass\n",
         "was never closed",
     ),
+    (
+        "records",
+        "stop, and forget what has come already",
+        "        self.transport.resumeProducing()\n        self.deliver()\n",
+        "        self.transport.resumeProducing()\n",
+        "[0-9,]+ bytes of 1,280,000 were delivered, and then no more",
+    ),
+    (
+        "records",
+        "deliver at the resume, without stopping",
+        "        self.transport.resumeProducing()\n",
+        "        self.transport.resumeProducing()\n        self.deliver()\n",
+        "4,000 bytes were delivered to a protocol that has paused",
+    ),
+    (
+        "records",
+        "look once, before the first record",
+        (
+            "        with contextlib.suppress(ssl.SSLWantReadError):\n",
+            "        self.transport.resumeProducing()\n",
+        ),
+        (
+            "        if self.paused:\n            return\n"
+            "        with contextlib.suppress(ssl.SSLWantReadError):\n",
+            "        self.transport.resumeProducing()\n        self.deliver()\n",
+        ),
+        "4,000 bytes were delivered to a protocol that has paused",
+    ),
+    (
+        "records",
+        "throw away what comes in a pause",
+        "                self.protocol.dataReceived(data)\n",
+        "                if not self.paused:\n"
+        "                    self.protocol.dataReceived(data)\n",
+        "80,000 bytes of 1,280,000 were delivered, and then no more",
+    ),
+    (
+        "records",
+        "deliver first, and end the pause then",
+        "        self.paused = False\n"
+        "        self.transport.resumeProducing()\n        self.deliver()\n",
+        "        self.deliver()\n"
+        "        self.paused = False\n        self.transport.resumeProducing()\n",
+        "[0-9,]+ bytes of 1,280,000 were delivered, and then no more",
+    ),
+    (
+        "records",
+        "stop the delivery alone",
+        ("while not self.paused and", "        self.transport.pauseProducing()\n"),
+        ("while not self.paused and", ""),
+        "the protocol has paused, and the transport goes on reading",
+    ),
+    (
+        "records",
+        "keep a list, and take the newest first",
+        (
+            "                self.protocol.dataReceived(data)\n",
+            "        self.transport.resumeProducing()\n",
+        ),
+        (
+            "                if self.paused:\n"
+            "                    vars(self).setdefault('kept', []).append(data)\n"
+            "                else:\n                    self.protocol.dataReceived(data)\n",
+            "        self.transport.resumeProducing()\n"
+            "        if getattr(self, 'kept', []):\n"
+            "            self.protocol.dataReceived(self.kept.pop())\n",
+        ),
+        "all bytes were delivered, but not in their order",
+    ),
 ]
 
 

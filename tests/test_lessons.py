@@ -167,7 +167,7 @@ def test_every_program_exercise_and_solution_runs_and_every_quotation_is_true(en
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0, "\n".join(lines)
-    named = [*(f"{n:2}" for n in range(1, 20)), *(f"build {n:2}" for n in range(1, 13))]
+    named = [*(f"{n:2}" for n in range(1, 21)), *(f"build {n:2}" for n in range(1, 13))]
     assert [line.split("  ok  ")[0] for line in lines] == named
 
 
@@ -750,7 +750,7 @@ def test_on_a_terminal_it_asks_waits_runs_and_stops_at_each_heading(terminal):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ("99", "there is no lesson 99; there are 1 to 19"),
+        ("99", "there is no lesson 99; there are 1 to 20"),
         ("0", "there is no lesson 0"),
         ("-1", "there is no lesson -1"),
         ("five", "argument N: 'five' is not valid: give the number of a lesson"),
