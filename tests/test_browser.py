@@ -354,6 +354,15 @@ def test_elsewhere_there_is_one_pipe_for_the_connection_that_is_picked(show, clo
     assert page.ask("document.querySelectorAll('.plot > .pipe')[0].clientWidth") == 0
 
 
+def test_the_pointer_on_an_address_says_why_a_connection_does_not_move(show, closing):
+    page = show("serve", "echo", "--port", "0", "--dashboard", "0")
+    page.until("document.getElementById('empty').textContent.includes('nc 127.0.0.1 ')")
+    port = int(page.ask("document.getElementById('empty').textContent").split()[-1])
+    closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+    why = "waits for input: its peer sends nothing"
+    page.until(f"plots.size === 1 && document.querySelector('.plot .peer').title === '{why}'")
+
+
 # The tour.
 
 

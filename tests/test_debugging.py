@@ -123,6 +123,14 @@ def test_P2_two_writes_in_each_pause_are_no_fault(reactor, transport, warned):
     assert warned() == []
 
 
+def test_P2_is_checked_through_TLS(reactor, transport, warned):
+    transport.startTLS(server_hostname="name")
+    transport.registerProducer(Push(), True)
+    for _ in range(4):
+        transport.write(b"x" * 101)
+    assert [rule for rule, _ in warned()] == ["P2"]
+
+
 # P3: resuming what a consumer has paused.
 
 

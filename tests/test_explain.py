@@ -9,7 +9,7 @@ import signal
 import pytest
 from scripted import PEER
 from serve_support import Command
-from support import HalfCloseable, Recorder, pump, served
+from support import HalfCloseable, Recorder, iterations, pump, served
 
 from minireactor.cli import commands
 from minireactor.core.slices import SLICE_SECONDS
@@ -281,6 +281,21 @@ def test_P1_a_producer_that_may_write_and_does_not(made, sentence):
 def test_a_connection_without_input_waits_for_its_peer(made, sentence):
     transport, _ = made()
     assert sentence(transport) == IDLE
+
+
+def test_TLS4_a_peer_that_sends_nothing_delays_the_handshake(reactor, closing):
+    protocol, client = served(reactor)
+    closing(client)
+    transport = protocol.transport
+    transport.startTLS(server_hostname="name")
+    iterations(reactor)
+    sentence = "waits for its peer in the handshake of TLS (TLS4)"
+    assert reactor.explain() == {transport: sentence}
+    transport.write(b"x" * 50)
+    iterations(reactor)
+    assert reactor.explain() == {
+        transport: f"{sentence}; 50 bytes pending can be sent after it (TLS2)"
+    }
 
 
 # It moves.

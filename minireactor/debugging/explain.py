@@ -80,6 +80,10 @@ def why(
         is its own consumer or a leg of a proxy."""
     if connection.state in ("ending", "closed"):
         return None  # the next iteration ends it
+    if getattr(connection, "handshaking", False) and connection.blocked_since is None:
+        size = connection.pending
+        waiting = f"; {_size(size)} pending can be sent after it (TLS2)" if size else ""
+        return f"waits for its peer in the handshake of TLS (TLS4){waiting}"
     if connection.finishing:
         return _why_not_closed(connection, now)
     if connection.blocked_since is not None:

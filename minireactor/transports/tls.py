@@ -83,6 +83,11 @@ class TLSConnection(Connection):
         return session.ssl.getpeercert(binary_form) if session.established else None
 
     @property
+    def handshaking(self) -> bool:
+        """Whether the handshake is not complete yet."""
+        return not self._session.established
+
+    @property
     def negotiatedProtocol(self) -> bytes | None:
         """The protocol that both sides have chosen by ALPN, such as b"h2"; None without one."""
         chosen = self._session.ssl.selected_alpn_protocol()
