@@ -11,7 +11,6 @@ kernel last refused bytes, and the lengths of the kernel's queues. Nothing is co
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import format_address
@@ -36,16 +35,12 @@ class Explanation(dict[Connection, str]):
     The text only counts the connections that wait for input, and those after MAX_LINES lines."""
 
     def __str__(self) -> str:
-        counts = Counter(sentence == IDLE for sentence in self.values())
-        lines = [
-            f"{format_address(connection.getPeer())}: {sentence}"
-            for connection, sentence in self.items()
-            if sentence != IDLE
-        ]
-        if len(lines) > MAX_LINES:
-            lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
-        if counts[True]:
-            lines.append(f"connections that wait for input: {counts[True]}")
+        stuck = [each for each, sentence in self.items() if sentence != IDLE]
+        lines = [f"{format_address(each.getPeer())}: {self[each]}" for each in stuck[:MAX_LINES]]
+        if len(stuck) > MAX_LINES:
+            lines.append(f"and {len(stuck) - MAX_LINES} more")
+        if len(stuck) < len(self):
+            lines.append(f"connections that wait for input: {len(self) - len(stuck)}")
         return "\n".join(lines or ["every connection moves"])
 
 

@@ -38,7 +38,7 @@ class _Report:
     def __init__(self, reactor: Loop, write: Callable[[str], object]) -> None:
         self._reactor = reactor
         self._write = write
-        self._before: dict[Connection, tuple[int, int]] = {}
+        self._before: dict[Connection, int] = {}
         self._consumers: dict[object, Connection] = {}
         self._found = Explanation()
 
@@ -57,7 +57,9 @@ class _Report:
         self._reactor.call_later_internal(SECONDS, self._look_again)
 
     def _look_again(self) -> None:
-        Walk(self._reactor, list(self._before), self._explain, self._print).start()
+        # Without a copy as a list: 10,000 connections that have not been used for a second are in
+        # no cache, and touching all of them at once takes 10 ms.
+        Walk(self._reactor, self._before, self._explain, self._print).start()
 
     def _explain(self, connection: Connection) -> bool:
         if _moved(connection) == self._before[connection]:
@@ -74,6 +76,7 @@ class _Report:
             self._write(f"  {line}")
 
 
-def _moved(connection: Connection) -> tuple[int, int]:
-    """Return the bytes that have come in, and those that the peer has taken."""
-    return connection.bytes_in, connection.bytes_out - (send_queue(connection.socket) or 0)
+def _moved(connection: Connection) -> int:
+    """Return how many bytes have come in, plus how many the peer has taken: both only grow."""
+    unacknowledged = send_queue(connection.socket) or 0
+    return connection.bytes_in + connection.bytes_out - unacknowledged
