@@ -50,7 +50,7 @@ import pytest
 from minireactor import Reactor
 from minireactor.address import IPv4Address
 from minireactor.protocol import Protocol
-from minireactor.transports.tcp import Connection
+from minireactor.transports.connection import Connection
 
 try:
     import resource

@@ -11,7 +11,7 @@ from itertools import repeat
 import pytest
 
 from minireactor.core.buffer import LARGE, WriteBuffer
-from minireactor.transports.tcp import LARGEST_SEND
+from minireactor.transports.connection import LARGEST_SEND
 
 SMALL = b"1234567890\r\n"
 MANY = 1000

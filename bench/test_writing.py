@@ -1,4 +1,4 @@
-"""`transport.write()` by itself, and the flush: `minireactor.transports.tcp`.
+"""`transport.write()` by itself, and the flush: `minireactor.transports.connection`.
 
 `write()` only appends. So these benchmarks call it, and the set-up of the next round sends. They
 guard the short way through `write()`, which all small writes take but the first before a flush.

@@ -286,7 +286,7 @@ class ITCPTransport(ITransport, IConsumer, IPushProducer, Protocol):
         loop iteration, with ConnectionAborted. No producer is resumed."""
 
     def getTcpNoDelay(self) -> bool:
-        """Return whether TCP_NODELAY is set, as it is by default: see `transports.tcp`."""
+        """Return whether TCP_NODELAY is set, as it is by default: see `transports.connection`."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set or clear TCP_NODELAY."""

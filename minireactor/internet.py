@@ -19,14 +19,14 @@ from minireactor.error import (
     ReactorNotRestartable,
     ReactorNotRunning,
 )
-from minireactor.transports.inet import TCPConnector, TCPPort
 from minireactor.transports.resolver import Resolver
+from minireactor.transports.tcp import TCPConnector, TCPPort
 
 if TYPE_CHECKING:
     from minireactor.core.poller import Poller
     from minireactor.debugging.explain import Explanation
+    from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
-    from minireactor.transports.tcp import Connection
     from minireactor.transports.unix import UNIXConnector, UNIXPort
 
 MAX_THREADS = 10  # of callInThread()

@@ -31,7 +31,7 @@ from minireactor.core.handler import Handler
 from minireactor.core.threads import start_daemon
 from minireactor.error import ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
-from minireactor.transports.tcp import Connection
+from minireactor.transports.connection import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop

@@ -9,7 +9,7 @@ from support import PATIENCE, connect, iterations, pump
 
 from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.legs import CAN_SPLICE
-from minireactor.transports.tcp import LARGEST_READ
+from minireactor.transports.connection import LARGEST_READ
 
 # The ways to move bytes: name -> (options of a ProxyFactory, arguments of the command). Each test
 # on real sockets runs for each of them.

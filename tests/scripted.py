@@ -13,7 +13,7 @@ from minireactor.address import IPv4Address
 from minireactor.core import waker
 from minireactor.core.poller import HANGUP, READ, WRITE
 from minireactor.transports import sockets as endpoint
-from minireactor.transports import tcp
+from minireactor.transports.connection import Connection
 
 PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
@@ -136,7 +136,7 @@ class Wire:
         """Return (transport, scripted socket) of a new connection with this protocol."""
         sock = ScriptedSocket(room)
         self.poller.sockets[sock.number] = sock
-        transport = tcp.Connection(self.reactor, sock, PEER)
+        transport = Connection(self.reactor, sock, PEER)
         transport.start(protocol)
         return transport, sock
 

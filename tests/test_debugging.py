@@ -24,7 +24,7 @@ from minireactor.debugging.mode import DebugLoop
 from minireactor.debugging.warnings import WARN_SECONDS, Warnings, place_of
 from minireactor.defer import Deferred, fail
 from minireactor.proxy import join
-from minireactor.transports.inet import TCPConnection
+from minireactor.transports.tcp import TCPConnection
 
 HERE = re.escape(__file__)
 

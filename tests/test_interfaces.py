@@ -36,10 +36,10 @@ from minireactor.testing import (
     StringTransport,
     connected,
 )
+from minireactor.transports.connection import Connection
 from minireactor.transports.connector import Connector
-from minireactor.transports.inet import TCPConnection
 from minireactor.transports.port import Port
-from minireactor.transports.tcp import Connection
+from minireactor.transports.tcp import TCPConnection
 from minireactor.transports.unix import UNIXConnection
 
 # fmt: off

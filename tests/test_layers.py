@@ -186,7 +186,7 @@ def test_reading_the_heart_needs_nothing_outside_but_error_and_failure():
         file for n in reading_order.HEART_STEPS for file in reading_order.places_of_step(steps[n])
     ]
     modules = [name_of(file) for file in files]
-    assert {"core.loop", "core.flow", "transports.tcp"} <= set(modules)
+    assert {"core.loop", "core.flow", "transports.connection"} <= set(modules)
     needed = {each for name in modules for each in outside(name, "core", "transports")}
     assert needed <= TO_READ | NAMED_ONLY
 

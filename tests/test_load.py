@@ -13,7 +13,7 @@ from serve_support import Command, read_line
 from support import Recorder, connect, iterations, pump, reset
 
 from minireactor.protocol import Factory
-from minireactor.transports import tcp
+from minireactor.transports.connection import Connection
 
 ROUNDS, CROWD = 200, 50  # 10,000 connections
 STALLED = 1000
@@ -52,7 +52,7 @@ def descriptors():
 
 def objects():
     gc.collect()
-    return sum(isinstance(thing, (tcp.Connection, Served)) for thing in gc.get_objects())
+    return sum(isinstance(thing, (Connection, Served)) for thing in gc.get_objects())
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import system
 from minireactor.error import CannotListenError, ConnectionDone
 from minireactor.testing import Clock
-from minireactor.transports import inet, port
+from minireactor.transports import port, tcp
 
 try:
     import resource
@@ -320,7 +320,7 @@ def test_T3_a_chosen_port_number_in_use_on_another_address_is_chosen_anew(
     assert len(tried) == 3
     assert len(reactor.getReaders()) == 2
     own.stopListening()
-    monkeypatch.setattr(inet, "MAX_TRIES", 1)
+    monkeypatch.setattr(tcp, "MAX_TRIES", 1)
     tried.clear()
     with pytest.raises(CannotListenError):
         own.startListening()
@@ -624,7 +624,7 @@ def test_a_port_may_be_started_again_by_its_factorys_stopFactory(reactor, closin
 
 def test_getHost_before_it_ever_listened_is_a_clear_error(reactor):
     with pytest.raises(RuntimeError, match="no address yet"):
-        inet.TCPPort(0, OneFactory(), 50, LOCAL, reactor).getHost()
+        tcp.TCPPort(0, OneFactory(), 50, LOCAL, reactor).getHost()
 
 
 def test_the_port_that_is_closed_has_no_descriptor_but_still_an_address(reactor):

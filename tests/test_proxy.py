@@ -50,8 +50,8 @@ from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.proxy import Proxy, ProxyFactory, join
 from minireactor.proxy.legs import Leg
 from minireactor.transports import connector
+from minireactor.transports.connection import LARGEST_READ
 from minireactor.transports.kernel import send_queue
-from minireactor.transports.tcp import LARGEST_READ
 
 MEGABYTE = 1024 * 1024
 PLENTY = bytes(range(256)) * 4096 * 32  # 32 MiB: more than all kernel buffers on the way take

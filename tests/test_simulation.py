@@ -21,9 +21,9 @@ from minireactor.proxy.factory import ProxyFactory
 from minireactor.proxy.legs import CAN_SPLICE, Leg
 from minireactor.testing import Network, SimulationError, simulate
 from minireactor.transports.closing import Lingering
+from minireactor.transports.connection import Connection
 from minireactor.transports.port import Port
 from minireactor.transports.sockets import Endpoint
-from minireactor.transports.tcp import Connection
 
 STEPS = 15_000  # of the usual run
 BLOCKS = 10  # of a long run, of which each has BLOCK_STEPS: a million together

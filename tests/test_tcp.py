@@ -35,7 +35,12 @@ from minireactor.basic import LineReceiver
 from minireactor.core import flow
 from minireactor.core.buffer import LARGE
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from minireactor.transports import tcp
+from minireactor.transports.connection import (
+    LARGEST_READ,
+    LARGEST_SEND,
+    SMALLEST_READ,
+    SMALLEST_SHARE,
+)
 
 K = 1024
 
@@ -824,7 +829,7 @@ def test_R1_a_pause_inside_a_callback_holds(reactor, closing, where):
     client.sendall(b"a" * 100_000)
     iterations(reactor, 20)
     first = len(protocol.received)
-    assert first <= (0 if where == "connectionMade" else tcp.SMALLEST_READ)
+    assert first <= (0 if where == "connectionMade" else SMALLEST_READ)
     assert protocol.calls.count("data") == (0 if where == "connectionMade" else 1)
 
 
@@ -909,7 +914,7 @@ def test_R1_nothing_is_read_while_buffered_lines_wait_for_their_turn(wire):
         wire.run(2)
         assert len(protocol.lines) >= count / 2
         buffered = transport.bytes_in - len(protocol.lines) * len("line\n")
-        assert buffered <= tcp.LARGEST_READ  # that of one read
+        assert buffered <= LARGEST_READ  # that of one read
 
 
 def test_R1_an_exception_in_a_buffered_line_ends_its_own_connection(reactor, closing):
@@ -1048,9 +1053,9 @@ def test_R4_one_connection_gets_a_bounded_share_of_an_iteration(wire):
     for _ in range(12):
         before_in, before_out = transport.bytes_in, transport.bytes_out
         wire.run(1)
-        assert 0 < transport.bytes_in - before_in <= tcp.LARGEST_READ
+        assert 0 < transport.bytes_in - before_in <= LARGEST_READ
         # One send in the flush, and one for being writable.
-        assert 0 < transport.bytes_out - before_out <= 2 * tcp.LARGEST_SEND
+        assert 0 < transport.bytes_out - before_out <= 2 * LARGEST_SEND
 
 
 def test_R4_the_read_size_grows_with_full_reads_and_shrinks_with_small_ones(wire):
@@ -1062,7 +1067,7 @@ def test_R4_the_read_size_grows_with_full_reads_and_shrinks_with_small_ones(wire
         before = transport.bytes_in
         wire.run(1)
         sizes.append(transport.bytes_in - before)
-    assert sizes[0] == tcp.SMALLEST_READ and sizes[-1] == tcp.LARGEST_READ
+    assert sizes[0] == SMALLEST_READ and sizes[-1] == LARGEST_READ
     assert sizes == sorted(sizes)
     sock.inbox = []
     for _ in range(20):
@@ -1071,7 +1076,7 @@ def test_R4_the_read_size_grows_with_full_reads_and_shrinks_with_small_ones(wire
     sock.inbox = [b"i" * (1 << 20)]
     before = transport.bytes_in
     wire.run(1)
-    assert transport.bytes_in - before == tcp.SMALLEST_READ
+    assert transport.bytes_in - before == SMALLEST_READ
 
 
 def test_E7_what_an_answer_adds_after_the_write_side_has_ended_is_dropped(wire):
@@ -1655,9 +1660,9 @@ def test_T5_while_a_timer_is_due_a_connection_reads_less(wire):
     before = transport.bytes_in
     wire.reactor.callLater(0, lambda: None)
     wire.run(1)
-    assert transport.bytes_in - before == tcp.SMALLEST_READ
+    assert transport.bytes_in - before == SMALLEST_READ
     wire.run(1)
-    assert transport.bytes_in - before == tcp.SMALLEST_READ + tcp.LARGEST_READ
+    assert transport.bytes_in - before == SMALLEST_READ + LARGEST_READ
 
 
 def test_T5_flushes_of_many_connections_share_an_iteration(wire):
@@ -1666,7 +1671,7 @@ def test_T5_flushes_of_many_connections_share_an_iteration(wire):
         transport.write(bytes(1 << 20))
     wire.run(1)
     # Once in the flush and once more as the socket is writable.
-    assert {len(sock.taken) for _, sock in pairs} == {2 * tcp.SMALLEST_SHARE}
+    assert {len(sock.taken) for _, sock in pairs} == {2 * SMALLEST_SHARE}
 
 
 def test_a_connection_has_its_marks_and_the_state_of_its_flow_control(wire):

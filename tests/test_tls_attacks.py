@@ -16,7 +16,7 @@ from support import PATIENCE, OneFactory, Recorder, connect, iterations, next_ti
 from tls_support import Peer, tls_served
 
 from minireactor.error import ConnectionLost
-from minireactor.transports import tcp
+from minireactor.transports.connection import Connection
 from minireactor.transports.tls_session import Session
 from minireactor.transports.tls_start import start_tls
 
@@ -163,7 +163,7 @@ class TLSWire:
     def connect(self):
         protocol, sock = Recorder(), ScriptedSocket(room=1 << 30)
         self.wire.poller.sockets[sock.number] = sock
-        transport = tcp.Connection(self.wire.reactor, sock, PEER)
+        transport = Connection(self.wire.reactor, sock, PEER)
         start_tls(transport, self.server, None, True)
         transport.start(protocol)
         return protocol, sock

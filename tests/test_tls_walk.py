@@ -20,7 +20,7 @@ from tls_support import Peer
 
 from minireactor.error import ConnectionDone
 from minireactor.testing import StrictPullProducer, StrictPushProducer
-from minireactor.transports import tcp
+from minireactor.transports.connection import Connection
 from minireactor.transports.tls_start import start_tls
 
 SIZES = (0, 1, 10, 1000, 8192, 30_000, 100_000)
@@ -37,7 +37,7 @@ class Walk:
         self.protocol.dataReceived = self.received
         self.sock = ScriptedSocket()
         wire.poller.sockets[self.sock.number] = self.sock
-        self.transport = tcp.Connection(wire.reactor, self.sock, PEER)
+        self.transport = Connection(wire.reactor, self.sock, PEER)
         self.transport.write = self.note
         self.peer = None
         self.plain = 0  # bytes that were written before startTLS()

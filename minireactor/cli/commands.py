@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from minireactor.address import Address
     from minireactor.internet import Reactor
     from minireactor.serve.server import Server
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
     IPAddress = _IPv4 | _IPv6
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.core import flow
 from minireactor.failure import safe_repr
-from minireactor.transports.tcp import Connection
+from minireactor.transports.connection import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.flow import Producer, ProducerCall

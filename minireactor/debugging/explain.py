@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import format_address
 from minireactor.core import flow
+from minireactor.transports.connection import Connection
 from minireactor.transports.kernel import receive_queue, send_queue
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -23,7 +23,7 @@ from minireactor.debugging.checks import begin_checks
 from minireactor.debugging.warnings import Warnings, file_of, is_ours, place_of
 from minireactor.defer import Deferred
 from minireactor.failure import safe_repr
-from minireactor.transports.tcp import Connection
+from minireactor.transports.connection import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.handler import Handler

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Callable
 
 from minireactor.core.slices import Walk
 from minireactor.debugging.explain import Explanation, connections_of, why
+from minireactor.transports.connection import Connection
 from minireactor.transports.kernel import send_queue
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from minireactor.address import Address
     from minireactor.interfaces import IConnector
     from minireactor.internet import Reactor
+    from minireactor.transports.connection import Connection
     from minireactor.transports.connector import Connector
-    from minireactor.transports.tcp import Connection
     from minireactor.transports.tls_start import SecureConnector
 
 LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back

@@ -32,8 +32,8 @@ from minireactor.error import ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
 from minireactor.protocol import Protocol
 from minireactor.streams import RateLimiter, pipe
+from minireactor.transports.connection import Connection
 from minireactor.transports.kernel import send_queue
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.buffer import Source

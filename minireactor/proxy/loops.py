@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import socket
 
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 
 class Origin(Protocol):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
     from minireactor.proxy.balance import Place
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
     from minireactor.transports.tls_start import SecureConnector
 
 _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

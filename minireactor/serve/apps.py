@@ -30,7 +30,7 @@ from minireactor.transports.sendfile import has_true_size
 if TYPE_CHECKING:
     from minireactor.defer import Deferred
     from minireactor.failure import Failure
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 RECLAIMED = 64  # lingering sockets that are closed when no descriptor is left to open a file

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.interfaces import IProtocol, IProtocolFactory
     from minireactor.internet import Reactor
+    from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
-    from minireactor.transports.tcp import Connection
     from minireactor.transports.tls_start import SecurePort
 
 WARN_SECONDS = 10.0  # between two warnings that clients are rejected

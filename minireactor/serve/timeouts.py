@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from minireactor.core.timers import DelayedCall
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 MIN_SWEEP_SECONDS = 0.01  # between two sweeps, so that a short timeout does not use up the CPU
 

@@ -24,8 +24,8 @@ from minireactor.core.buffer import as_bytes
 from minireactor.core.poller import WRITE
 from minireactor.error import ConnectionDone
 from minireactor.simulation.pipes import MemoryPipe
+from minireactor.transports.connection import Connection
 from minireactor.transports.sendfile import FileSource
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.core.buffer import Source

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import UNIXAddress, from_sockaddr
 from minireactor.error import UnsupportedAddressFamily, UnsupportedSocketType
-from minireactor.transports.inet import TCPConnection, TCPPort
+from minireactor.transports.tcp import TCPConnection, TCPPort
 from minireactor.transports.unix import UNIXConnection, UNIXPort
 
 if TYPE_CHECKING:
     from minireactor.core.loop import Loop
+    from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
-    from minireactor.transports.tcp import Connection
 
 _UNIX = getattr(socket, "AF_UNIX", None)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, _UNIX)

@@ -1,6 +1,6 @@
 """The connector, which a program gets for each connectTCP(): connects once or repeatedly.
 
-What is the same for all kinds of sockets stands here. `inet` and `unix` have the rest.
+What is the same for all kinds of sockets stands here. `tcp` and `unix` have the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from minireactor.error import NotConnectingError, TimeoutError, UserError
 from minireactor.failure import Failure
 from minireactor.protocol import Protocol
 from minireactor.transports.attempt import Attempt
+from minireactor.transports.connection import Connection
 from minireactor.transports.limits import Limits
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.address import Address

@@ -5,15 +5,15 @@ The program may close the write side alone, or the whole connection. The peer's 
 `read_ended` of the connection, which is set once. The peer's end of the stream is an event of the
 table only if the connection ends with it.
 
-This module neither reads nor writes. `tcp` fires the events, and acts when the state has changed.
-`README.md` in this folder has the table as a drawing.
+This module neither reads nor writes. `connection` fires the events, and acts when the state has
+changed. `README.md` in this folder has the table as a drawing.
 """
 
 from __future__ import annotations
 
 
 class State:
-    """One state. Its attributes are all that `tcp` asks of it.
+    """One state. Its attributes are all that `connection` asks of it.
 
     name: its name in the drawing of the table.
     public_name: the word for programs and views: "open", "closing", "ending" or "closed".

@@ -1,6 +1,6 @@
 """A listening port: accepts connections, and has a factory build their protocols.
 
-What is the same for all kinds of sockets stands here. `inet` has the ports of TCP, and `unix` those
+What is the same for all kinds of sockets stands here. `tcp` has the ports of TCP, and `unix` those
 of UNIX sockets.
 """
 
@@ -18,9 +18,9 @@ from minireactor.error import CannotListenError
 from minireactor.failure import Failure
 from minireactor.log import logger
 from minireactor.transports.closing import Lingering
+from minireactor.transports.connection import Connection
 from minireactor.transports.limits import Limits
 from minireactor.transports.resolver import OUT_OF_DESCRIPTORS
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.address import Address

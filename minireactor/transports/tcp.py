@@ -1,398 +1,226 @@
-"""A TCP connection: the transport through which a protocol reads and writes.
+"""What only TCP has: port numbers, options of sockets, and limits on unsent bytes.
 
-A connection is a consumer of what the application writes, see `flow`. It is also a push producer
-of what it reads. Its lifecycle is a table of states and events, see `lifecycle`.
-
-`write()` only appends. The flush sends, once for each connection, just before the loop sleeps. So
-a thousand small writes cost one system call. If the kernel takes only a part, the connection waits
-until the socket is writable. Data that a protocol writes while it handles its own input is sent
-right after that, without waiting for the flush.
-
-The flush gathers small writes already, so TCP_NODELAY keeps TCP from waiting for more. Without that
-option, the last bytes of each send wait until the peer has acknowledged the bytes before them.
-Benchmark `stream-back`: twice the CPU without TCP_NODELAY.
+`port`, `connector` and `connection` have what all stream sockets share.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
-from minireactor.address import format_address
-from minireactor.core import flow
-from minireactor.core.buffer import Source
-from minireactor.core.events import LOST, MADE
-from minireactor.core.poller import READ, WRITE
-from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from minireactor.failure import Failure
-from minireactor.transports import lifecycle
-from minireactor.transports.consumer import Consumer
-from minireactor.transports.kernel import UnsentLimit
-from minireactor.transports.lifecycle import CLOSED, CLOSING, CLOSING_SILENT, WRITE_CLOSED
+from minireactor.address import Address, IPv4Address, IPv6Address, from_sockaddr
+from minireactor.core.waker import close_socket
+from minireactor.error import CannotListenError, DNSLookupError
+from minireactor.transports.attempt import Attempt
+from minireactor.transports.connection import Connection
+from minireactor.transports.connector import Connector
+from minireactor.transports.kernel import limit_unsent
+from minireactor.transports.port import Port
+from minireactor.transports.resolver import checked_host, lack_of_descriptors
 
 if TYPE_CHECKING:
-    from minireactor.address import Address
     from minireactor.core.loop import Loop
+    from minireactor.core.system import System
 
-# A connection's share of one loop iteration, in bytes, so that a fast peer starves nobody. The read
-# size starts at 4 KiB and grows while reads fill it, so a connection with 64-byte messages never
-# allocates 256 KiB.
-SMALLEST_READ = 4 * 1024
-LARGEST_READ = 256 * 1024
-LARGEST_SEND = 1024 * 1024
-# Bytes that a read and a send of the same data move on loopback, about. Converts time into bytes.
-BYTES_PER_SECOND = 1_000_000_000
-SMALLEST_SHARE = 16 * 1024  # with less, the system calls cost more than moving the bytes
+MAX_TRIES = 10  # how many free numbers are tried on all addresses of a name
 
-_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
+# This machine lacks the address, or does not support its family.
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-class Connection(Consumer):
-    """The transport of one protocol. A Port or a Connector makes it: see `interfaces.ITransport`.
+class TCPConnection(Connection):
+    """A connection over TCP."""
 
-    `on_lost(reason)` is called last of all, after the protocol's connectionLost. `state` is "open",
-    "closing", "ending" or "closed". `read_ended` and `write_ended` are about one direction each.
+    __slots__ = ()
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
+
+
+class TCPPort(Port):
+    """Listens on a port number; made by `listenTCP`.
+
+    An interface that is given by name may have several addresses. The port listens on each address
+    that this machine has, with the same port number for all.
     """
 
-    __slots__ = (
-        "_input_due",
-        "_on_lost",
-        "_read_hook",
-        "_read_size",
-        "_reason",
-        "bytes_in",
-        "bytes_out",
-        "disconnecting",
-        "read_ended",
-    )
+    connection_class = TCPConnection
 
-    # Whether the bytes on the socket are not those of the program: see `tls`.
-    encrypted = False
+    def __init__(
+        self, port: int, factory: Any, backlog: int, interface: str | bytes, reactor: Loop
+    ) -> None:
+        super().__init__(factory, backlog, reactor)
+        self.port = port
+        self.interface = (
+            interface.decode("utf-8", "replace") if isinstance(interface, bytes) else interface
+        )
+
+    def bound_sockets(self) -> list[socket.socket]:
+        check_number(self.port)
+        try:
+            return bound_sockets(self.reactor.system, self.interface, self.port, self.backlog)
+        except (OSError, OverflowError, ValueError) as error:
+            raise self.cannot_listen(error) from None
+
+    def cannot_listen(self, error: Exception) -> CannotListenError:
+        return CannotListenError(self.interface, self.port, error)
+
+    def own_host(self, sock: socket.socket) -> Address | None:
+        # To know the address in advance saves a getsockname() for each connection in benchmark
+        # `churn`. A socket that is bound to all addresses has connections of different addresses.
+        host = from_sockaddr(sock.getsockname())
+        return None if host.host in ("0.0.0.0", "::") else host
+
+    def _apply_limits(self) -> None:
+        for sock in self.sockets():
+            limit_unsent(sock, self.unsent_limit())
+
+    def shown_address(self) -> str:
+        number = self.port if self._host is None else self._host.port
+        return f"{self.interface or '*'}:{number}"
+
+
+class TCPConnector(Connector):
+    """Connects to a port number of a host; made by `connectTCP`."""
+
+    connection_class = TCPConnection
 
     def __init__(
         self,
+        host: str | bytes,
+        port: Any,
+        factory: Any,
+        timeout: float | None,
+        bindAddress: tuple[str, int] | None,
         reactor: Loop,
-        sock: socket.socket,
-        peer: Address,
-        marks: tuple[int, int] = (flow.HIGH, flow.LOW),
-        on_lost: Callable[[Failure], None] | None = None,
-        host: Address | None = None,
     ) -> None:
-        super().__init__(reactor, sock, peer, marks, host)
-        self._on_lost = on_lost
-        self.disconnecting = False  # for programs: whether they have closed or aborted
-        self._reason: Failure | None = None  # why the state is ENDING
-        self.read_ended = False  # the peer has sent its end of the stream
-        self._read_size = SMALLEST_READ
-        self._input_due = False  # a line receiver gets its buffered input before the next read
-        self._read_hook: Callable[[], bool] | None = None  # see set_read_hook()
-        self.bytes_in = 0
-        self.bytes_out = 0
+        super().__init__(factory, timeout, reactor)
+        self.host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
+        self.port = port
+        self.bindAddress = bindAddress
 
-    def start(self, protocol: Any) -> None:
-        """Connect `protocol` to this transport, then begin to read."""
-        self.protocol = protocol
-        self.reading = True
-        self.reactor.attach(self)
-        self.reactor.notify(MADE, self)
-        self.reactor.guard(self, protocol.makeConnection, self)
-        if self.reactor.knows(self):
-            self.reactor.guard(self, self.reactor.update_interest, self)
+    def new_attempt(self) -> Attempt:
+        return Attempt(
+            self.reactor,
+            self.host,
+            self.port,
+            self.timeout,
+            self.bindAddress,
+            self.connected,
+            self.connectionFailed,
+            lambda sock, address: self.connect_socket(sock, address),
+        )
 
-    def startTLS(self, context: Any = None, server_hostname: str | None = None) -> None:
-        """Speak TLS from now on, after all that has been written before.
+    def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
+        limit_unsent(sock, self.unsent_limit())
+        super().connected(sock, peer_address, own_address)
 
-        context: an ssl.SSLContext for a client or a server. None: for a client that verifies.
-        server_hostname: for a client, the name that the server's certificate must have. Only a
-            context with check_hostname=False needs none.
+    def getDestination(self) -> IPv4Address | IPv6Address:
+        """Return the destination as the program gave it: its `host` may be a name."""
+        kind = IPv6Address if ":" in str(self.host) else IPv4Address
+        return kind("TCP", self.host, self.port)
 
-        The protocol's handshakeCompleted() is called at the end of the handshake, if it has that
-        method. Does nothing after the end of the connection. Raises RuntimeError if one direction
-        has ended or TLS has started already, and TypeError or ValueError if `context` or
-        `server_hostname` is not valid."""
-        reactor: Any = self.reactor  # a bare Loop knows neither TCP nor TLS
-        reactor.start_tls(self, context, server_hostname)
+    def shown_address(self) -> str:
+        return f"{self.host}:{self.port}"
 
-    # Writing.
 
-    def doWrite(self) -> None:
-        """Flush: send once, then do what waits for the flush, such as resuming the producer."""
-        if not self._flush_due:
-            return
-        tail = self._tail
-        before = len(tail) + self._buffer.sealed
-        had_to_wait = self.writing
-        if before > self.highest_pending:
-            self.highest_pending = before
+def check_number(port: Any) -> None:
+    """Raise TypeError unless `port` is an int. A bool is not accepted."""
+    if not isinstance(port, int) or isinstance(port, bool):
+        raise TypeError(f"listenTCP() needs a port number from 0 to 65535 as int, not {port!r}")
+
+
+def bound_sockets(system: System, interface: Any, port: int, backlog: int) -> list[socket.socket]:
+    """Return listening sockets on all addresses of `interface`, all with the same port number.
+
+    Addresses that this machine does not have are left out, if at least one other remains.
+    Raises OSError, OverflowError or ValueError if no address remains, or if the number cannot be
+    bound on one of them."""
+    addresses = _addresses(system, interface)
+    for _ in range(MAX_TRIES):
         try:
-            if self._buffer.sealed or before > LARGEST_SEND:
-                sent = self._send_chunks()
+            return _bind_all(system, addresses, port, backlog)
+        except OSError as error:
+            # The system chose a free number for the first address. Another address may have it in
+            # use: try again with another number.
+            if error.errno != errno.EADDRINUSE or port != 0:
+                raise
+    return _bind_all(system, addresses, port, backlog)
+
+
+def _addresses(system: System, interface: Any) -> list[Any]:
+    if interface is None or interface == "":
+        interface = "0.0.0.0"
+    if not isinstance(interface, str):
+        raise TypeError(f"interface={interface!r} is not valid; give a name or an address as str")
+    try:
+        checked_host(interface)
+    except DNSLookupError as error:
+        raise ValueError(*error.args) from None
+    try:
+        found = system.local_addresses(interface)
+    except socket.gaierror as error:
+        raise lack_of_descriptors() or error from None
+    addresses = ((family, kind, proto, place) for family, kind, proto, _, place in found)
+    return list(dict.fromkeys(addresses))  # /etc/hosts may list an address twice
+
+
+def _bind_all(system: System, addresses: list[Any], port: int, backlog: int) -> list[socket.socket]:
+    socks: list[socket.socket] = []
+    error = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    try:
+        for address in addresses:
+            try:
+                sock = _bound_socket(system, address, port, backlog, len(addresses) == 1)
+            except OSError as reason:
+                if reason.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                error = reason
             else:
-                sent = self.socket.send(tail) if before else 0
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(error)))
-            return
-        except ConnectionAborted as error:  # a source has fewer bytes than its `left` says
-            self._end_soon(Failure(error))
-            return
-        self.bytes_out += sent
-        if sent == before and not self._buffer.sealed:
-            pending = 0
-            tail.clear()
-        else:
-            pending = self._buffer.advance(sent)
-            self._tail_limit = self._flow.high - self._buffer.sealed
-        self._flush_due = self.writing = pending > 0
-        if had_to_wait and self._unsent is not None:
-            self._unsent.emptied(self.reactor.seconds())
-        if pending:
-            if self._unsent is None:
-                self._unsent = UnsentLimit(self.socket)
-            self._unsent.filled(self.reactor.seconds())
-            if self.registered is None or not self.registered & WRITE:
-                self.reactor.update_interest(self)
-            if self._state is CLOSING:
-                self._drop_input()
-        if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
-            self._resume_in_turn()
-        if self._state.finishes:
-            self._end_of_writing()
+                socks.append(sock)
+                port = sock.getsockname()[1]
+        if not socks:
+            raise error
+    except BaseException:
+        _close_all(socks)
+        raise
+    return socks
 
-    def _send_chunks(self) -> int:
-        limit = min(LARGEST_SEND, self.share_in_bytes())
-        first, *others = chunks = self._buffer.peek(limit)
-        if isinstance(first, Source):
-            return first.send_to(self.socket, limit)
-        return self.socket.sendmsg(chunks) if others and _HAS_SENDMSG else self.socket.send(first)
 
-    def _end_of_writing(self) -> None:
-        if len(self._buffer) or self._flow.producer is not None:
-            return
-        if self._fire(lifecycle.FLUSHED):
-            if self._state is CLOSED:
-                self._close(Failure(ConnectionDone()))
-            else:
-                self._end_write_side()
+def _bound_socket(
+    system: System, address: Any, port: int, backlog: int, is_only: bool
+) -> socket.socket:
+    family, kind, proto, (host, _, *scope) = address
+    sock = system.listening_socket(family, kind, proto)
+    try:
+        if os.name == "posix":
+            # The number can be bound again while old connections are in TIME_WAIT.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not is_only:
+            # IPv4 has a socket of its own here. "::" as the only address accepts IPv4 too, if the
+            # system allows that.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        sock.bind((host, port, *scope))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
-    def _end_write_side(self) -> None:
-        self._flush_due = False
-        self._flow.fire(flow.ENDED)
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(error)))
-            return
-        if self.is_half_closeable():
-            self.protocol.writeConnectionLost()
-        self._close_if_both_ended()
 
-    # Reading.
-
-    def doRead(self) -> None:
-        if self._input_due and not self._deliver_buffered():
-            return
-        if self._read_hook is not None and not self._read_hook():
-            return
-        size = self._read_size
-        if size > SMALLEST_READ:
-            size = min(size, self.share_in_bytes())
-        try:
-            data = self.socket.recv(size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(error)))
-            return
-        count = len(data)
-        if count == size or size > SMALLEST_READ:
-            self._adapt(count, size)
-        if not data:
-            if not self.read_ended:
-                self._end_of_reading()
-            return
-        self.bytes_in += count
-        if self._flush_due or self._state.write_ended:
-            self.protocol.dataReceived(data)
-            return
-        # Data written during dataReceived is sent at once, while it is in the processor's caches.
-        # Benchmark `echo`: 10 % less CPU than waiting for the flush; `stream-back`: 40 % less.
-        # The connection is not in `loop.flushes`: the call of doWrite() below is its flush.
-        self._flush_due = True
-        try:
-            self.protocol.dataReceived(data)
-        except BaseException:
-            self.reactor.flushes.append(self)
-            raise
-        if self._tail or self._buffer.sealed or self._state.finishes:
-            self.doWrite()
-        else:
-            self._flush_due = False
-
-    def _adapt(self, count: int, size: int) -> None:
-        if count == size:
-            self._read_size = min(self._read_size * 4, LARGEST_READ)
-        elif count * 4 < size:
-            self._read_size = max(self._read_size // 2, SMALLEST_READ)
-
-    def share_in_bytes(self) -> int:
-        """Return how many bytes this connection may move in this iteration: see Loop.share."""
-        share = self.reactor.share
-        return max(SMALLEST_SHARE, int(share * BYTES_PER_SECOND)) if share else SMALLEST_READ
-
-    def interest(self) -> int:
-        # After the peer's end, `reading` only means that a line receiver may deliver what it has
-        # buffered.
-        reads = self.reading and not self.read_ended
-        return (READ if reads else 0) | (WRITE if self.writing else 0)
-
-    def _drop_input(self) -> None:
-        """Read and drop what the peer sends, while loseConnection() waits for the kernel.
-
-        The peer may write before it reads. If nobody took its bytes, both sides would wait."""
-        if self._state is not CLOSING or self.reading or self.read_ended:
-            return
-        self.reading = True
-        self._input_due = False
-        self._read_hook = self._read_and_drop
-        self.reactor.update_interest(self)
-
-    def _read_and_drop(self) -> bool:
-        try:
-            self.read_ended = not self.socket.recv(min(LARGEST_READ, self.share_in_bytes()))
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(error)))
-            return False
-        if self.read_ended:
-            self.reactor.update_interest(self)
-        return False
-
-    def _end_of_reading(self) -> None:
-        self.read_ended = True
-        if self.is_half_closeable():
-            self.reactor.update_interest(self)
-            self.protocol.readConnectionLost()
-            self._close_if_both_ended()
-        elif self._fire(lifecycle.END_OF_INPUT):
-            self._close(Failure(ConnectionDone()))
-
-    def _close_if_both_ended(self) -> None:
-        ended = self.read_ended and self._state is WRITE_CLOSED
-        if ended and self._fire(lifecycle.END_OF_INPUT):
-            self._close(Failure(ConnectionDone()))
-
-    def pauseProducing(self) -> None:
-        """Stop reading at once, until `resumeProducing()`.
-
-        The peer's end of the stream waits like the bytes before it. A reset does not wait."""
-        self.reading = False
-
-    def resumeProducing(self) -> None:
-        """Read again. Does nothing if the connection reads already, or `state` is not "open"."""
-        if self.reading or not self._state.reads:
-            return
-        self.reading = True
-        if self.registered is None or not self.registered & READ:
-            self.reactor.update_interest(self)
-        # If a line receiver still buffers input from before the pause, deliver that first. Reading
-        # more before would let its buffer grow without bound.
-        if getattr(self.protocol, "has_buffered_input", False):
-            self._input_due = True
-            self.reactor.call_soon(self.reactor.guard, self, self._deliver_buffered)
-
-    def _deliver_buffered(self) -> bool:
-        """Deliver what a line receiver has buffered; return whether a read may follow."""
-        if self._input_due and self.reading:
-            self._input_due = False
-            self.protocol.dataReceived(b"")
-        return self.reading
-
-    def set_read_hook(self, hook: Callable[[], bool] | None) -> None:
-        """Set the read hook, which doRead() calls before each read. None removes the hook.
-
-        A read follows only if the hook returns true. The hook must return true at the end of the
-        stream and on an error. The hook itself adds to `bytes_in` the bytes that it takes."""
-        self._read_hook = hook
-
-    startReading = resumeProducing
-    stopReading = pauseProducing
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    # Endings: see `lifecycle`.
-
-    def loseConnection(self) -> None:
-        """Close once all written data has been sent and no producer is registered.
-
-        The protocol gets no more calls but connectionLost, in a later loop iteration."""
-        if self._fire(lifecycle.LOSE):
-            self.disconnecting = True
-            self.reading = False
-            self._finish_soon()
-            if self.writing:  # later: a line receiver looks at `reading` after this call
-                self.reactor.call_soon(self._drop_input)
-
-    def loseWriteConnection(self) -> None:
-        """Close the write side under the same conditions as loseConnection(); reading goes on."""
-        if self._fire(lifecycle.LOSE_WRITE):
-            self._finish_soon()
-
-    def _finish_soon(self) -> None:
-        if self._state is CLOSING_SILENT:
-            self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
-        elif self._state.finishes and not self._flush_due:
-            self._flush_due = True
-            self.reactor.flushes.append(self)
-
-    def abortConnection(self) -> None:
-        """Close in the next loop iteration, with a reset; pending data is dropped."""
-        if self._state is not CLOSED:
-            self.disconnecting = True
-        self._end_soon(Failure(ConnectionAborted()))
-
-    def _end_soon(self, failure: Failure) -> None:
-        if self._fire(lifecycle.ABORT):
-            self._reason = failure
-            self.reading = self.writing = self._flush_due = False
-            self._buffer.clear()
-            self.reactor.call_soon(self.connectionLost, failure)
-
-    failed = _end_soon
-
-    def hungUp(self) -> None:
-        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self.connectionLost(Failure(ConnectionLost(OSError(error, os.strerror(error)))))
-        else:
-            # Both directions have ended without an error. Only input that waits is still to come.
-            self.reactor.unregister(self)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close at once. The reason is `reason`, or that of an earlier abort or failure."""
-        if self._fire(lifecycle.ERROR):
-            self._close(reason)
-
-    def _close(self, reason: Failure) -> None:
-        """Close the socket, then notify the protocol. The state has just become CLOSED."""
-        reason, self._reason = self._reason or reason, None
-        self._flush_due = False
-        self._input_due = False
-        self._read_hook = None
-        self._buffer.clear()
-        self.reactor.detach(self)
-        self.close_socket(bool(reason.check(ConnectionAborted)), linger=not self.read_ended)
-        protocol, self.protocol = self.protocol, None
-        on_lost, self._on_lost = self._on_lost, None
-        self._call_producer(self._flow.fire(flow.ENDED))
-        self.reactor.notify(LOST, self, reason)
-        self.reactor.guard(self, protocol.connectionLost, reason)
-        if on_lost is not None:
-            self.reactor.guard(self, on_lost, reason)
-
-    def __repr__(self) -> str:
-        return f"<{self.logPrefix()} with {format_address(self._peer)}, {self.state}>"
+def _close_all(socks: list[socket.socket]) -> None:
+    for sock in socks:
+        close_socket(sock)

@@ -18,9 +18,9 @@ from minireactor.core import flow
 from minireactor.core.buffer import Source
 from minireactor.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from minireactor.failure import Failure
+from minireactor.transports.connection import LARGEST_SEND, SMALLEST_READ, Connection
 from minireactor.transports.lifecycle import CLOSING
 from minireactor.transports.sendfile import FileSource
-from minireactor.transports.tcp import LARGEST_SEND, SMALLEST_READ, Connection
 from minireactor.transports.tls_session import EncryptedFile, Session
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from minireactor.error import ConnectionLost
 from minireactor.failure import Failure
-from minireactor.transports.tcp import Connection
+from minireactor.transports.connection import Connection
 from minireactor.transports.tls import TLSConnection
 from minireactor.transports.tls_session import (
     Session,

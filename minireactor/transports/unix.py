@@ -1,7 +1,7 @@
 """What only UNIX sockets have: paths and their files, and descriptors that travel with the bytes.
 
 A path is str or bytes. A path that begins with a zero byte is an abstract name of Linux, which has
-no file. `port`, `connector` and `tcp` have what all stream sockets share.
+no file. `port`, `connector` and `connection` have what all stream sockets share.
 
     transport.sendFileDescriptor(fd)           the next byte that is sent carries a copy of `fd`
     protocol.fileDescriptorReceived(fd)        called before the dataReceived() of that byte
@@ -30,9 +30,9 @@ from minireactor.error import (
 )
 from minireactor.failure import Failure
 from minireactor.transports.attempt import Attempt
+from minireactor.transports.connection import Connection
 from minireactor.transports.connector import Connector
 from minireactor.transports.port import Port
-from minireactor.transports.tcp import Connection
 
 try:
     import fcntl

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from minireactor.internet import Reactor
     from minireactor.serve.server import Server
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
     Label = Union[Callable[[Connection], str], None]
 

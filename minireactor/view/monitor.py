@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
 from minireactor.core import events, flow
-from minireactor.transports import tcp
+from minireactor.transports.connection import Connection
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
 from minireactor.view.watched import Totals, WatchedConnection
 
@@ -86,7 +86,7 @@ class Monitor:
         self,
         reactor: Reactor,
         limit: int = LIMIT,
-        label: Callable[[tcp.Connection], str] | None = None,
+        label: Callable[[Connection], str] | None = None,
         order: str = BUSIEST,
     ) -> None:
         self.reactor = reactor
@@ -94,9 +94,9 @@ class Monitor:
         self.order = order
         self._label = label or label_of
         self._began = reactor.seconds()
-        self._watched: dict[tcp.Connection, WatchedConnection] = {}
+        self._watched: dict[Connection, WatchedConnection] = {}
         # Connections that were open before this monitor and are not in `_watched` yet: their ids.
-        self._earlier: dict[tcp.Connection, int] = {}
+        self._earlier: dict[Connection, int] = {}
         self._lost: deque[dict[str, Any]] = deque(maxlen=LIMIT)  # rows, since the last sample
         self._totals = Totals(reactor)
         self._ranking = Ranking(reactor, self._totals)
@@ -106,7 +106,7 @@ class Monitor:
         reactor.add_observer(self._on_event)
         # Watching thousands at once would take long: each timer call and each sample adds some.
         for handler in reactor.application_handlers():
-            if isinstance(handler, tcp.Connection) and not _is_unwatched(handler):
+            if isinstance(handler, Connection) and not _is_unwatched(handler):
                 self._totals.connections += 1
                 self._earlier[handler] = self._totals.connections
         # The first call measures no lag: a reactor that does not run yet is not late.
@@ -126,11 +126,11 @@ class Monitor:
         """Return the number of open connections."""
         return len(self._watched) + len(self._earlier)
 
-    def connections(self) -> list[tcp.Connection]:
+    def connections(self) -> list[Connection]:
         """Return the open connections."""
         return [*self._watched, *self._earlier]
 
-    def connection(self, number: int) -> tcp.Connection | None:
+    def connection(self, number: int) -> Connection | None:
         """Return the open connection with that id, or None."""
         self._watch_earlier(float("inf"))
         return next((each.connection for each in self._watched.values() if each.id == number), None)
@@ -150,7 +150,7 @@ class Monitor:
 
         return unsubscribe
 
-    def _on_event(self, event: str, connection: tcp.Connection, reason: Failure | None) -> None:
+    def _on_event(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == events.MADE:
             if _is_unwatched(connection):
                 return
@@ -174,12 +174,12 @@ class Monitor:
         if event in _EVENTS:
             self._notify(_EVENTS[event], watched)
 
-    def _watch(self, connection: tcp.Connection, number: int) -> WatchedConnection:
+    def _watch(self, connection: Connection, number: int) -> WatchedConnection:
         watched = self._watched[connection] = WatchedConnection(number, connection)
         watched.label = self._label(connection) or label_of(connection)
         return watched
 
-    def _watch_earlier_one(self, connection: tcp.Connection, event: str = "") -> WatchedConnection:
+    def _watch_earlier_one(self, connection: Connection, event: str = "") -> WatchedConnection:
         """Watch a connection that was open before this monitor.
 
         event: the event of the connection that is being handled, if there is one."""
@@ -292,7 +292,7 @@ class Monitor:
         return round(lag, 6)
 
 
-def label_of(connection: tcp.Connection) -> str:
+def label_of(connection: Connection) -> str:
     """Return the name of the protocol's class, or "" without a protocol."""
     protocol = connection.protocol
     return "" if protocol is None else type(protocol).__name__
@@ -307,5 +307,5 @@ def resident_memory() -> int | None:
         return None
 
 
-def _is_unwatched(connection: tcp.Connection) -> bool:
+def _is_unwatched(connection: Connection) -> bool:
     return getattr(connection.protocol, "unwatched", False)

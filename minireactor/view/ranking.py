@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
     from minireactor.view.watched import Totals, WatchedConnection
 
 BATCH = 50  # connections between two readings of the clock

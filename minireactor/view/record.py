@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 VERSION = 1
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC

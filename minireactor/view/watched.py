@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from minireactor.address import format_address
 from minireactor.core import flow
 from minireactor.debugging.explain import why
+from minireactor.transports.connection import Connection
 from minireactor.transports.kernel import receive_queue, send_queue, unsent_limit
-from minireactor.transports.tcp import Connection
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor

@@ -27,7 +27,7 @@ from minireactor.view.terminal.terminal import Capture, Terminal, find_terminal
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
     Label = Callable[[Connection], str]
 

@@ -35,7 +35,7 @@ from minireactor.view.web.request import HTTPError, Request, is_local
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
     Handler = Callable[[Request, Response], object]
 

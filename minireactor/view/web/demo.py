@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
     from minireactor.proxy import Proxy
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 # These give a saw-tooth whose teeth one can count: a tooth takes from one to ten seconds. The marks
 # are larger than usual, so that the kernel's steps are small beside them.

@@ -10,7 +10,7 @@ from minireactor.view.web.demo_sockets import KIB, limit_sending
 if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
-    from minireactor.transports.tcp import Connection
+    from minireactor.transports.connection import Connection
 
 MADE = 768 * KIB  # bytes a second that a producer makes at first
 PIECE = 16 * KIB  # bytes that a pull producer writes for each call
