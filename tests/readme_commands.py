@@ -34,6 +34,9 @@ NOT_RUN = {
     r"-m pytest bench": "takes a minute; the micro-benchmarks are no tests",
     r"-m bench\b(?! --list)": "takes minutes; test_bench.py measures in small",
     r"learn( \w+)? --check": "takes minutes; test_lessons.py does the same",
+    r"learn build check": "judges what the reader has written; test_build.py runs it",
+    r"--engine my-reactor": "runs what the reader has written; test_engine.py runs tiny",
+    r"MINIREACTOR_DEBUG=1 python3 program\.py": "program.py is the reader's own",
 }
 FIRST = r"(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?(?:python3?|pip|printf|pytest|ruff|mypy|minireactor)\b"
 # A command in a block of its own, or in a sentence. One in a sentence has to name the program.

@@ -41,6 +41,7 @@ from minireactor.serve.server import Server
 STEPS = steps()
 TINY = Path(minireactor.__file__).parent / "tiny.py"
 # Wrong answers that are refused at once, and so are tried by default.
+LONG = [pytest.mark.slow, pytest.mark.newest]
 QUICK = {"1-one-client", "1-empty-data", "1-lost-twice", "3-nothing-deleted"}
 
 
@@ -227,10 +228,7 @@ def verdicts(tmp_path_factory, request):
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        pytest.param(answer, marks=[] if str(answer) in QUICK else [pytest.mark.slow])
-        for answer in ANSWERS
-    ],
+    [pytest.param(answer, marks=[] if str(answer) in QUICK else LONG) for answer in ANSWERS],
     ids=str,
 )
 def test_a_natural_wrong_answer_is_refused_and_what_was_seen_is_named(answer, verdicts):

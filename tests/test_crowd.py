@@ -12,6 +12,7 @@ from bench import crowd  # noqa: E402
 
 
 @pytest.mark.slow
+@pytest.mark.newest
 def test_many_connections_are_measured_while_watched_and_while_they_end(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["crowd", "100", "metrics", "abort"])
     printed = []

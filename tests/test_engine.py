@@ -295,7 +295,7 @@ class Reactor:
     def stopListening(self):
         pass
 
-    getHost = socket = stopListening
+    getHost = socket = stop = stopListening
 """
 
 
@@ -313,6 +313,13 @@ def test_an_exception_of_a_reactor_is_one_line_with_its_place(tmp_path, listen, 
     with pytest.raises(EngineError, match=message):
         engine.listenTCP(0, OneFactory())
         engine.run()
+
+
+def test_a_reactor_that_lacks_names_is_refused_by_their_names(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Reactor:\n    run = listenTCP = None\n")
+    with pytest.raises(EngineError, match="mine.py: a Reactor lacks callLater, stop"):
+        Engine(load(str(path)), str(path))
 
 
 def test_a_port_that_lacks_names_is_refused_by_their_names(tmp_path):

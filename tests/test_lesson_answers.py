@@ -713,6 +713,7 @@ def answer(lesson, old, new):
 
 
 @pytest.mark.slow
+@pytest.mark.newest
 @pytest.mark.parametrize(
     "name, what, old, new, said", WRONG, ids=[f"{w[0]}: {w[1]}" for w in WRONG]
 )

@@ -266,6 +266,7 @@ def test_mutated_records_end_the_connection_with_a_reason(wire, certificates, ca
 
 
 @pytest.mark.slow
+@pytest.mark.newest
 @pytest.mark.parametrize("part", range(10))
 def test_a_hundred_thousand_mutated_records(wire, certificates, caplog, part):
     check_mutants(wire, certificates, caplog, MUTANTS // 10)

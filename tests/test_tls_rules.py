@@ -45,7 +45,7 @@ def _tls(monkeypatch, certificates):
         return tls_served(reactor, certificates, protocol)
 
     monkeypatch.setattr(test_tcp, "served", served)
-    monkeypatch.setattr(scripted.tcp, "Connection", ClearConnection)
+    monkeypatch.setattr(scripted, "Connection", ClearConnection)
 
 
 def test_the_rules_are_all_there():

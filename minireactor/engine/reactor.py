@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from minireactor.core.handler import Handler
 
+REACTOR = ("listenTCP", "callLater", "run", "stop")
 PORT = ("getHost", "stopListening", "socket")
 BEAT = 0.02  # seconds between two looks at calls of signal handlers, and at readers
 
@@ -32,6 +33,7 @@ class Engine(Reactor):
             raise EngineError(located(reason, file)) from reason
         super().__init__(seconds=getattr(self._inner, "seconds", time.monotonic))
         self._file = file
+        self.check("Reactor", self._inner, REACTOR)
         self._readers: list[Any] = []
         self._reason: EngineError | None = None
 
