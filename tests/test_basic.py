@@ -291,6 +291,7 @@ def test_R1_the_whole_of_a_string_that_was_completed_while_paused_is_buffered(re
     assert protocol.got == [b"abc"]
 
 
+@pytest.mark.slow
 @every_large_receiver
 def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, frame):
     """The rest of a 500 KB read copied at each of 80,000 pauses would be 20 GB."""
@@ -691,6 +692,7 @@ def test_setLineMode_outside_a_callback_delivers_the_extra_bytes_at_once():
     assert protocol.got == [b"a"]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_switches_of_mode_in_one_read():
     """twisted #3050"""
 

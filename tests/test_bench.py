@@ -705,6 +705,7 @@ def test_a_proxy_between_a_load_and_itself(name, session):
     assert figures["cpu"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("socat"), reason="socat is what forks")
 def test_a_forked_process_counts_also_when_it_has_ended(session):
     socat = next(engine for engine in ENGINES if engine.name == "socat")
@@ -743,6 +744,7 @@ def main():
 """
 
 
+@pytest.mark.slow
 def test_a_proxy_that_passes_on_something_else_fails(session):
     (session.folder / "failing.py").write_text(PROXY_THAT_FAILS)
     failing = ENGINES[0]._replace(proxy="import failing; failing.main()")

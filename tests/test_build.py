@@ -113,6 +113,7 @@ def test_a_solution_passes_all_checks_up_to_its_step(step):
     assert faults(step) == []
 
 
+@pytest.mark.slow
 def test_the_first_step_holds_what_it_says():
     assert faults(STEPS[0]) == []
 
@@ -268,6 +269,7 @@ def test_what_is_said_fits_and_names_the_line(learner, capsys):
 # --- Files that are no answers at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source, seen, line",
     [
@@ -305,6 +307,7 @@ def test_a_file_that_takes_huge_memory_gets_one_clear_message(tmp_path, monkeypa
     assert "MemoryError" in judge(path, 1).fault.seen[0]
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_shows_where_it_stood(tmp_path):
     path = tmp_path / "reactor.py"
     path.write_text("import time\n\ntime.sleep(99)\n")

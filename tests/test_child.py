@@ -59,6 +59,7 @@ def test_a_traceback_shows_no_frame_of_ours(program, source):
     assert "<string>" not in shown
 
 
+@pytest.mark.slow
 def test_a_program_that_hangs_is_stopped_and_shows_where_its_main_thread_stood(program):
     path = program(
         "import threading, time\n"

@@ -248,6 +248,7 @@ def test_random_is_what_it_serves_by_default(serve, client):
     assert read_all(peer).count(b"\r\n") == 1000
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_the_integers_in_another_process(serve, client):
     answers = []
     for _ in range(2):
@@ -324,6 +325,7 @@ def test_a_further_client_is_rejected_with_a_warning(serve, client):
     assert "at the limit of 1 connections" in process.error_line()
 
 
+@pytest.mark.slow
 def test_an_idle_client_is_closed(serve, client):
     assert read_all(client(serve("--idle-timeout", "0.05"))) == QUESTION
 
@@ -405,6 +407,7 @@ def test_a_signal_ends_an_idle_server_with_a_summary(name, serve, client):
     )
 
 
+@pytest.mark.slow
 def test_a_signal_lets_a_transfer_finish(serve, client):
     process = serve("-v", "--grace", "600")
     peer = client(process)
@@ -738,6 +741,7 @@ def test_T2_a_terminal_that_takes_nothing_stops_nothing(shell, closing, how):
             os.close(master)
 
 
+@pytest.mark.slow
 def test_T2_all_lines_and_the_totals_come_out_in_order_for_a_slow_reader(serve, client):
     process = serve("echo", "-v")
     for _ in range(100):
@@ -781,6 +785,7 @@ def test_what_was_typed_is_quoted_with_its_escapes_visible(arguments, elsewhere,
     assert errors.endswith("\n") and errors[:-1].isprintable()
 
 
+@pytest.mark.slow
 def test_the_name_of_a_file_is_quoted_with_its_escapes_visible(command):
     status, _, errors = command("serve", "--port", "0", "--record", "no/ev\x1b[31m\nx").end()
     assert status == 2

@@ -169,10 +169,12 @@ def silent(closing):
     return server.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_a_timeout_is_reported_in_one_line_with_status_1(run, silent):
     assert_fails(run(silent, "--timeout", "0.1"), f"{silent}: ", "0.1 seconds")
 
 
+@pytest.mark.slow
 @posix
 def test_without_a_connection_no_input_is_taken(run, peer):
     peer.server.close()
@@ -248,6 +250,7 @@ def test_a_pipe_is_sent_on_after_the_peer_has_ended(run, peer):
     assert result(process)[0] == 0
 
 
+@pytest.mark.slow
 def test_verbose_prints_what_happens_on_standard_error_alone(run, peer):
     process = run(peer.port, "-v")
     connection = peer.accept()
@@ -334,6 +337,7 @@ def test_ctrl_c_while_it_connects_ends_with_status_130(run, silent):
 # Descriptors: never left non-blocking, and used also if they are.
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("blocking", [True, False])
 def test_the_mode_of_its_descriptors_stays_as_it_is(blocking, run, peer):
@@ -421,6 +425,7 @@ def test_at_a_terminal_ctrl_c_leaves_it_as_it_was(run, peer, tty):
     assert readable(master) and os.read(master, 100) == b"^C"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_stopped_pauses_the_peer_and_loses_nothing(run, peer, tty):
     master, slave = tty
     os.write(master, b"\x13")  # Ctrl-S
@@ -438,6 +443,7 @@ def test_a_terminal_that_is_stopped_pauses_the_peer_and_loses_nothing(run, peer,
     assert process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_what_waits_for_the_terminal_is_written_before_the_end(run, peer, tty):
     master, slave = tty
     os.write(master, b"\x13")
@@ -472,6 +478,7 @@ def test_ctrl_c_ends_it_while_its_terminal_is_stopped(run, peer, tty):
 # Slow clients.
 
 
+@pytest.mark.slow
 def test_rate_reads_slowly_and_loses_nothing(run, peer):
     size = 3000
     process = run(peer.port, "--rate", "10K")
@@ -483,6 +490,7 @@ def test_rate_reads_slowly_and_loses_nothing(run, peer):
     assert time.monotonic() - began >= (size - 1024) / 10_240  # a tenth of a second's at once
 
 
+@pytest.mark.slow
 @posix
 def test_stall_reads_nothing_but_sends_until_ctrl_c(run, peer):
     process = run(peer.port, "--stall", stdin=subprocess.PIPE)

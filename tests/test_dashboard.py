@@ -652,6 +652,7 @@ def talk(page, data):
             received += data
 
 
+@pytest.mark.slow
 def test_serve_has_a_dashboard_and_its_marks_are_those_of_its_port(command):
     server = command("serve", "echo", "--port", "0", "--dashboard", "0")
     server.listening()

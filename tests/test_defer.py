@@ -336,6 +336,7 @@ def test_chain_of_a_callback_to_its_own_deferred_is_a_failure() -> None:
     assert seen[0].check(RuntimeError)
 
 
+@pytest.mark.slow
 def test_chain_of_100_000_fired_deferreds_needs_no_recursion() -> None:
     deferred: Deferred[int] = Deferred()
     for _ in range(100_000):
@@ -344,6 +345,7 @@ def test_chain_of_100_000_fired_deferreds_needs_no_recursion() -> None:
     assert deferred.result == 100_000
 
 
+@pytest.mark.slow
 def test_chain_of_100_000_waiting_deferreds_needs_no_recursion() -> None:
     first: Deferred[int] = Deferred()
     last: Deferred[int] = first

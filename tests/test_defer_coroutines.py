@@ -73,6 +73,7 @@ def test_an_exception_of_a_coroutine_is_the_failure_of_its_deferred():
     assert isinstance(result_of(ensureDeferred(explode())), KeyError)
 
 
+@pytest.mark.slow
 def test_awaiting_100_000_fired_deferreds_needs_no_recursion():
     async def count():
         total = 0

@@ -240,6 +240,7 @@ def test_a_reset_sets_everything_as_at_the_start(reactor, demo):
     assert demo._marks == (HIGH, LOW)  # of connections to come
 
 
+@pytest.mark.slow
 def test_the_page_knows_what_waits_in_the_kernel_of_the_other_end(reactor, demo):
     def queues(name):
         return [leg["queue"] for leg in client_of(demo, name)["legs"]]
@@ -439,6 +440,7 @@ def command(tmp_path, closing):
     return start
 
 
+@pytest.mark.slow
 def test_the_demo_prints_an_address_serves_its_page_and_ends_at_a_signal(command):
     process = command("demo", "--no-browser")
     page = Printed(process.line())

@@ -233,6 +233,7 @@ def test_a_rate_limits_a_proxy_on_a_small_reactor_too(engine, closing):
     assert engine.seconds() - began >= 0.14  # a tenth of a second's bytes come at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 def test_the_demo_draws_its_saw_tooth(engine, monkeypatch, way):
     monkeypatch.setattr(demo_producer, "MADE", 16 << 20)

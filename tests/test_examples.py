@@ -188,6 +188,7 @@ def test_every_example_has_a_test_and_a_line_in_the_README():
     assert names == set(re.findall(r"\[`(\w+)`\]\(\w+\.py\)", readme))
 
 
+@pytest.mark.slow
 def test_a_server_and_a_client_run(tmp_path):
     """The one test of this file that the default suite runs."""
     with starting("minireactor", tmp_path) as start:

@@ -191,6 +191,7 @@ def test_reading_the_heart_needs_nothing_outside_but_error_and_failure():
     assert needed <= TO_READ | NAMED_ONLY
 
 
+@pytest.mark.slow
 def test_only_the_command_knows_of_the_lessons():
     others = [name for name in MODULES if not name.startswith("lessons")]
     knowing = {name for name in others if any("lessons" in each for each in own(Imports(name).all))}
@@ -229,6 +230,7 @@ def descriptors():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["minireactor", "every module"])
 def test_importing_opens_no_descriptor_and_starts_no_thread(module):
     names = ["minireactor"]

@@ -613,6 +613,7 @@ def test_reading_a_solved_lesson_again_leaves_it_solved(english, tmp_path, capsy
     assert "in 40 lines  (done)\n" in listed(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state_home", ["a-file", "a-file/below"])
 def test_progress_that_cannot_be_kept_is_no_failure(
     state_home, english, tmp_path, monkeypatch, capsys

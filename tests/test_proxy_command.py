@@ -640,6 +640,7 @@ def test_a_target_that_does_not_answer_fails_after_the_connect_timeout(proxy, cl
 # Signals.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", ["interrupt", "terminate"])
 def test_a_signal_ends_an_idle_proxy_with_a_summary(signal, proxy, served, client):
     process = proxy(served(Echo))
@@ -704,6 +705,7 @@ def test_transfers_that_go_on_after_the_grace_are_aborted(proxy, target, client)
             read_all(sock)
 
 
+@pytest.mark.slow
 def test_a_second_signal_aborts_at_once(proxy, target, client):
     process = proxy(target.port, "--grace", "600")
     joined(client(process), target)

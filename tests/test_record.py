@@ -338,6 +338,7 @@ def test_a_line_longer_than_MAX_LINE_is_rejected(path, monkeypatch):
         list(read(written(path, HEAD, "x" * 5000)))
 
 
+@pytest.mark.slow
 def test_a_line_of_63_megabytes_is_rejected_after_4(path):
     with open(path, "wb") as file:
         file.write(json.dumps(HEAD).encode() + b"\n[" + b"1," * (63 * 1024 * 1024 // 2))

@@ -309,6 +309,7 @@ def test_bytes_in_either_direction_keep_both(timed, time, start, meet, busy):
     assert relay.connections
 
 
+@pytest.mark.slow
 def test_a_long_drain_outlives_the_idle_timeout_and_its_source(timed, time, start, meet):
     relay = start(on=timed, idle_timeout=10, high=2 * len(PLENTY))
     client, target = meet(relay)

@@ -161,6 +161,7 @@ def test_the_picture_has_the_size_of_the_window(size, unicode):
     assert unicode or all(line.isascii() for line in lines)
 
 
+@pytest.mark.slow
 def test_random_samples_give_printable_pictures_of_the_right_size():
     chance = random.Random(1)
 

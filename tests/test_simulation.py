@@ -48,6 +48,7 @@ def test_conversations_through_two_proxies_keep_all_rules(tmp_path):
     run_for(STEPS, range(BLOCK_SEEDS), conversations_in(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAN_SPLICE, reason="this system has no splice()")
 def test_conversations_through_proxies_that_splice_keep_all_rules(tmp_path, monkeypatch):
     splices = []
@@ -110,6 +111,7 @@ HALF, LOSE, ABORT, RESET = ENDS = (
 EVENTS = [(end, which) for end in range(len(ENDS)) for which in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_ends_in_every_order_leave_nothing_and_pass_no_part_for_a_whole(size):
     ended = 0

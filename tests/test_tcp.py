@@ -1367,6 +1367,7 @@ def test_a_hundred_thousand_small_chunks_go_out_in_few_sends(open_wire, wire):
     assert (len(sock.taken), sock.sends) == (1_000_000, 1)
 
 
+@pytest.mark.slow
 def test_a_hundred_megabytes_in_one_write_arrive(reactor, closing):
     protocol, client = served(reactor)
     closing(client)

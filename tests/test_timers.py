@@ -528,6 +528,7 @@ def test_the_dead_that_have_been_met_are_not_counted_any_more(at, monkeypatch, p
     assert len(at.queue.heap) == 1000
 
 
+@pytest.mark.slow
 def test_calls_cancelled_while_they_were_due_are_accounted_for(at):
     def cancel_all():
         for call in due:

@@ -99,6 +99,7 @@ def test_TLS1_bytes_that_wait_for_the_handshake_are_pending(reactor, port, closi
     assert protocol.transport.pending == 64 * K + 1
 
 
+@pytest.mark.slow
 def test_TLS1_pending_is_the_sum_of_plain_and_encrypted_bytes(reactor, certificates, closing):
     protocol, peer = tls_served(reactor, certificates)
     closing(peer)
@@ -809,6 +810,7 @@ def test_TLS14_a_plain_connection_has_no_field_for_TLS(reactor, closing):
 # --- TLS15: files
 
 
+@pytest.mark.slow
 def test_TLS15_a_file_is_encrypted_in_its_place(reactor, certificates, closing, tmp_path):
     path = tmp_path / "data"
     path.write_bytes(b"f" * 1_000_000)
@@ -827,6 +829,7 @@ def test_TLS15_a_file_is_encrypted_in_its_place(reactor, certificates, closing, 
     assert protocol.transport.bytes_out == len(expected)
 
 
+@pytest.mark.slow
 def test_TLS15_a_file_that_becomes_shorter_aborts_the_connection(
     reactor,
     certificates,

@@ -39,6 +39,7 @@ def _everywhere(monkeypatch, certificates):
     monkeypatch.setattr(Reactor, "connectTCP", connectTCP)
 
 
+@pytest.mark.slow
 def test_conversations_over_TLS_keep_the_rules(tmp_path, monkeypatch):
     over = []
     shake = Session.handshake

@@ -140,6 +140,7 @@ def test_a_real_client_talks_to_serve(echo):
     assert done.stdout == b"d" * 300_000
 
 
+@pytest.mark.slow
 def test_connect_reaches_a_path(echo, folder):
     done = subprocess.run(
         [sys.executable, "-m", "minireactor", "connect", "unix:echo.sock", "-v"],

@@ -197,6 +197,7 @@ def test_printed_and_logged_lines_are_at_the_bottom_and_errors_remain_after_the_
 # Keys.
 
 
+@pytest.mark.slow
 @tmux
 def test_q_stops_the_program_and_restores_the_terminal(window):
     term = window()
