@@ -35,7 +35,9 @@ class System:
 
     def moved(self, sock: socket.socket) -> socket.socket:
         """Return a new socket with the descriptor of `sock`. After that, `sock` is closed."""
-        return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        moved = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        moved.setblocking(False)  # PyPy makes the descriptor blocking when it makes the object
+        return moved
 
     def socketpair(self) -> tuple[socket.socket, socket.socket]:
         """Return two sockets that are connected to each other, for a waker."""

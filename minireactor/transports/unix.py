@@ -87,6 +87,7 @@ class DescriptorSocket(socket.socket):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self.setblocking(False)  # PyPy makes the descriptor blocking when it makes the object
         self.outgoing: deque[int] = deque()
         self.deliver: Callable[[list[int], bytes], bytes] | None = None
 
