@@ -299,7 +299,10 @@ def test_a_file_that_cannot_be_judged_gets_one_clear_message(source, seen, line,
     assert fault.line in (line if isinstance(line, tuple) else (line,))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits memory so")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or sys.implementation.name == "pypy",
+    reason="only Linux limits memory so, and PyPy starts no thread within the limit",
+)
 def test_a_file_that_takes_huge_memory_gets_one_clear_message(tmp_path, monkeypatch):
     path = tmp_path / "reactor.py"
     monkeypatch.setattr(build_steps, "MEMORY", 200 << 20)

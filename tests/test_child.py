@@ -37,7 +37,7 @@ def test_a_program_gets_its_arguments_and_is_the_main_module(program):
     [
         ("import sys; sys.exit('fault: 1')", 1, "fault: 1"),
         ("import sys; sys.exit(7)", 7, None),
-        ("input()", 1, "EOFError: EOF when reading a line"),
+        ("raise EOFError('no line')", 1, "EOFError: no line"),
         ("x = (", 1, None),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
         ("print('no line end', end='')", 0, "no line end"),

@@ -500,7 +500,7 @@ def test_a_place_is_found_through_partial_and_call():
     assert place_of(functools.partial(line_of)) == line_of(line_of)
     line = Callable.__call__.__code__.co_firstlineno
     assert place_of(Callable()).endswith(f"({__file__}:{line})")
-    assert place_of(print) == "print"
+    assert place_of(print).startswith("print")  # in PyPy, it has a place of its own
 
 
 # On and off.

@@ -437,7 +437,7 @@ def test_TLS_endpoints_talk_and_verify(reactor, tmp_path):
     listening = serverFromString(reactor, f"tls:0:{key}:{certificate}:127.0.0.1")
     number = listening.listen(StreamFactory(answer)).result.getHost().port
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(certificate)
+    context.load_verify_locations(str(certificate))
     through = endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", number)
     for endpoint in (
         endpoints.SSL4ClientEndpoint(reactor, "localhost", number, context),

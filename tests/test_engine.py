@@ -264,7 +264,7 @@ def test_load_takes_tiny_and_a_file(tmp_path):
     [
         (None, "there is no such file; give core, tiny or a Python file"),
         ("x = 1\n", "it defines no class Reactor"),
-        ("x = 1\ndef broken(:\n", "line 2: invalid syntax"),
+        ("x = 1\nx y\n", "line 2: invalid syntax"),
         ("x = 1\n\nnone_such\n", "line 3: NameError: name 'none_such' is not defined"),
     ],
 )

@@ -145,6 +145,7 @@ def shake_hands(reactor, client, sock):
     pump(reactor, step, "the handshake")
 
 
+@pytest.mark.skipif(not hasattr(ssl, "OP_NO_RENEGOTIATION"), reason="this Python has no option")
 def test_TLS12_renegotiation_is_refused(certificates):
     context = certificates.server()
     Session(context, True, None)

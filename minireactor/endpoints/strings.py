@@ -251,7 +251,7 @@ def _load_roots(context: ssl.SSLContext, roots: str) -> None:
         files = [entry.path for entry in os.scandir(roots) if entry.name.endswith(".pem")]
     for file in files:
         try:
-            context.load_verify_locations(file)
+            context.load_verify_locations(str(file))  # PyPy takes no Path
         except OSError as error:
             raise ValueError(f"the authorities in {file!r} cannot be used: {error}") from None
 
