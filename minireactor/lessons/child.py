@@ -204,7 +204,7 @@ def main() -> None:
     dump, limit, memory, path, *arguments = sys.argv[1:]
     sys.argv[:] = [path, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(path))
-    if memory != "0":
+    if memory != "0" and sys.implementation.name != "pypy":  # PyPy crashes at the limit
         _limit_memory(int(memory))
     with contextlib.suppress(AttributeError, RuntimeError):  # an interpreter that cannot
         import faulthandler
