@@ -188,6 +188,7 @@ def test_a_huge_string_in_small_reads_is_not_copied_for_each(receiver, frame):
     assert_linear(receive, Huge.MAX_LENGTH // 4)
 
 
+@pytest.mark.slow
 @every_large_receiver
 def test_one_read_of_many_strings_is_not_copied_for_each(receiver, frame):
     """The remaining tail of a 500 KB read copied for each of 80,000 strings would be 20 GB."""
@@ -308,6 +309,7 @@ def test_R1_pausing_at_each_string_does_not_copy_the_rest_each_time(receiver, fr
     assert_linear(receive, 20_000)
 
 
+@pytest.mark.slow
 @every_large_receiver
 def test_R1_buffered_input_of_a_slow_receiver_is_not_copied_each_time(receiver, frame):
     string = b"xyz" * 300

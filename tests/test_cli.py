@@ -159,6 +159,7 @@ def test_a_factory_that_raises_more_than_an_exception_is_named_too(error, elsewh
     )
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_line_with_status_2(command, closing):
     taken = closing(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
 
@@ -170,6 +171,7 @@ def test_a_port_that_is_taken_is_one_line_with_status_2(command, closing):
     assert errors.endswith("; give another --port, or stop what listens there\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "999.1.1.1", "x" * 300, "192.0.2.1"])
 def test_a_host_that_is_not_ours_is_one_line_with_status_2(host, command):
     status, output, errors = command("serve", "--host", host, "--port", "0").end()
@@ -180,6 +182,7 @@ def test_a_host_that_is_not_ours_is_one_line_with_status_2(host, command):
     assert "stop what listens there" not in errors
 
 
+@pytest.mark.slow
 def test_a_factory_that_does_not_start_is_one_line_with_status_2(command, tmp_path):
     (tmp_path / "app.py").write_text(
         "from minireactor.protocol import Factory\n"
@@ -222,6 +225,7 @@ def test_the_first_level_names_the_commands(capsys):
 # A server that runs.
 
 
+@pytest.mark.slow
 def test_the_first_line_says_where_it_listens(command):
     process = command("serve", "--port", "0")
     line = process.listening()
@@ -230,6 +234,7 @@ def test_the_first_line_says_where_it_listens(command):
     assert process.connect().close() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address_is_shown_in_brackets_and_may_have_them(command, host):
     try:
@@ -241,6 +246,7 @@ def test_an_ipv6_address_is_shown_in_brackets_and_may_have_them(command, host):
     assert line.startswith(f"minireactor: echo listening on [::1]:{process.port}, ")
 
 
+@pytest.mark.slow
 def test_random_is_what_it_serves_by_default(serve, client):
     peer = client(serve())
     assert read_line(peer) == QUESTION
@@ -259,6 +265,7 @@ def test_a_seed_repeats_the_integers_in_another_process(serve, client):
     assert answers[0].count(b"\n") == 101
 
 
+@pytest.mark.slow
 def test_marks_hold_for_its_connections(serve, client):
     process = serve("chargen", "--high", "1K", "--low", "0")
     peer = client(process)
@@ -292,12 +299,14 @@ greeters = Greeters()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greeters", "Greeters", "Greeter"])
 def test_an_app_of_the_users_is_served(name, serve, client, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     assert read_line(client(serve(f"app:{name}"))) == b"hello\n"
 
 
+@pytest.mark.slow
 def test_B3_an_exception_in_an_app_is_logged_and_ends_its_own_connection(serve, client, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     process = serve("app:Greeter")
@@ -314,6 +323,7 @@ def test_B3_an_exception_in_an_app_is_logged_and_ends_its_own_connection(serve, 
     assert "RuntimeError: what is b'x'?" in errors
 
 
+@pytest.mark.slow
 def test_a_further_client_is_rejected_with_a_warning(serve, client):
     process = serve("echo", "--max-connections", "1")
     inside = client(process)
@@ -337,6 +347,7 @@ def test_a_stalled_client_is_aborted(serve, client):
     assert process.line_with("connection lost").endswith("This side aborted the connection.")
 
 
+@pytest.mark.slow
 def test_verbose_prints_connections_pauses_and_resumes(serve, client):
     process = serve("-v")
     peer = client(process)
@@ -352,6 +363,7 @@ def test_verbose_prints_connections_pauses_and_resumes(serve, client):
     assert last == f"connection lost from {address}: The connection was closed in good order."
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(command, tmp_path, closing):
     (tmp_path / "app.py").write_text(
         "import sys\n"
@@ -373,6 +385,7 @@ def test_quiet_prints_nothing(command, tmp_path, closing):
     assert process.end() == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_server_goes_on_when_nobody_reads_its_output_any_more(serve, client):
     process = serve("echo", "-v")
     process.close_stdout()
@@ -390,6 +403,7 @@ def test_the_server_goes_on_when_nobody_reads_its_output_any_more(serve, client)
 # Signals.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["interrupt", "terminate"])
 def test_a_signal_ends_an_idle_server_with_a_summary(name, serve, client):
     process = serve("echo")
@@ -440,6 +454,7 @@ def test_a_client_that_never_reads_is_aborted_after_the_grace(serve, client):
         read_all(peer)
 
 
+@pytest.mark.slow
 def test_a_second_signal_aborts_at_once(serve, client):
     process = serve("-v", "--grace", "600")
     client(process).sendall(b"1000000000000000\n")
@@ -455,6 +470,7 @@ def test_a_second_signal_aborts_at_once(serve, client):
     assert output.endswith(", transfers aborted 1\n")
 
 
+@pytest.mark.slow
 def test_many_signals_are_no_more_than_two(serve, client):
     process = serve("-v", "--grace", "600")
     client(process).sendall(b"1000000000000000\n")
@@ -479,6 +495,7 @@ def test_a_signal_while_it_starts_is_an_end_without_a_traceback(command, tmp_pat
     assert (output, errors) == ("", "")
 
 
+@pytest.mark.slow
 def test_an_app_that_stops_the_reactor_ends_the_server(serve, client, tmp_path):
     (tmp_path / "app.py").write_text(
         "from minireactor import reactor\n"
@@ -565,6 +582,7 @@ def test_a_program_that_calls_main_keeps_its_ignored_signals(capsys):
 # Its own surroundings.
 
 
+@pytest.mark.slow
 def test_standard_descriptors_that_are_closed_lead_nowhere(shell, tmp_path, closing):
     port = free_port()
     process = shell(f"{{run}} serve echo -v --port {port} 0<&- 1>&- 2>&-")
@@ -577,6 +595,7 @@ def test_standard_descriptors_that_are_closed_lead_nowhere(shell, tmp_path, clos
     assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_the_soft_limit_of_descriptors_is_raised_and_the_first_line_says_for_how_many(shell):
     process = shell("ulimit -Sn 200; ulimit -Hn 300; {run} serve echo --port 0")
     line, _ = first_line(process)
@@ -585,6 +604,7 @@ def test_the_soft_limit_of_descriptors_is_raised_and_the_first_line_says_for_how
         assert re.search(r"Max open files +300 +300 ", limits.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, most",
     [
@@ -793,6 +813,7 @@ def test_the_name_of_a_file_is_quoted_with_its_escapes_visible(command):
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_a_peer_has_sent_makes_no_line_of_the_log(serve, client, tmp_path):
     (tmp_path / "app.py").write_text(
         "from minireactor.protocol import Protocol\n"

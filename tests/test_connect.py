@@ -145,11 +145,13 @@ def assert_fails(process, *named):
         assert text in errors
 
 
+@pytest.mark.slow
 def test_a_refused_connection_is_reported_in_one_line_with_status_1(run, peer):
     peer.server.close()
     assert_fails(run(peer.port), f"cannot connect to 127.0.0.1:{peer.port}: ", "refused")
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_reported_in_one_line_with_status_1(run):
     assert_fails(run("no..such:80"), "cannot connect to no..such:80: ", "looked up")
 
@@ -191,6 +193,7 @@ def test_without_a_connection_no_input_is_taken(run, peer):
 # Both directions.
 
 
+@pytest.mark.slow
 def test_an_ipv6_address_is_given_in_brackets(run, closing):
     try:
         server = closing(socket.create_server(("::1", 0), family=socket.AF_INET6))
@@ -202,6 +205,7 @@ def test_an_ipv6_address_is_given_in_brackets(run, closing):
     assert result(process) == (0, b"", "")
 
 
+@pytest.mark.slow
 def test_binary_data_passes_untouched_in_both_directions(run, peer, tmp_path):
     (tmp_path / "in").write_bytes(ALL_BYTES)
     process = run(peer.port, shell="< in > out")
@@ -213,6 +217,7 @@ def test_binary_data_passes_untouched_in_both_directions(run, peer, tmp_path):
     assert (tmp_path / "out").read_bytes() == ALL_BYTES[::-1]
 
 
+@pytest.mark.slow
 def test_the_end_of_input_closes_one_half_and_reading_goes_on(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
     connection = peer.accept()
@@ -226,6 +231,7 @@ def test_the_end_of_input_closes_one_half_and_reading_goes_on(run, peer):
     assert result(process) == (0, b"", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["< /dev/null", "< empty", "<&-", "< /dev/null >&-"])
 @posix
 def test_an_empty_input_is_an_end_at_once(shell, run, peer, tmp_path):
@@ -237,6 +243,7 @@ def test_an_empty_input_is_an_end_at_once(shell, run, peer, tmp_path):
     assert result(process) == (0, b"", "")
 
 
+@pytest.mark.slow
 def test_a_pipe_is_sent_on_after_the_peer_has_ended(run, peer):
     process = run(peer.port, "-v", stdin=subprocess.PIPE)
     connection = peer.accept()
@@ -270,6 +277,7 @@ def test_verbose_prints_what_happens_on_standard_error_alone(run, peer):
 # Endings that are out of order.
 
 
+@pytest.mark.slow
 def test_a_reset_is_reported_after_what_was_received(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
     connection = peer.accept()
@@ -279,6 +287,7 @@ def test_a_reset_is_reported_after_what_was_received(run, peer):
     assert_fails(process, f"127.0.0.1:{peer.port}: ", "reset")
 
 
+@pytest.mark.slow
 @posix
 def test_an_input_that_cannot_be_read_resets_the_connection(run, peer, tmp_path):
     process = run(peer.port, shell="0> unreadable")
@@ -288,6 +297,7 @@ def test_an_input_that_cannot_be_read_resets_the_connection(run, peer, tmp_path)
     assert_fails(process, "cannot read standard input: Bad file descriptor")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_disk_is_reported_in_one_line_with_status_1(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE, shell="> /dev/full")
@@ -295,6 +305,7 @@ def test_a_full_disk_is_reported_in_one_line_with_status_1(run, peer):
     assert_fails(process, "cannot write standard output: No space left on device")
 
 
+@pytest.mark.slow
 def test_a_closed_output_ends_quietly(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
     connection = peer.accept()
@@ -304,6 +315,7 @@ def test_a_closed_output_ends_quietly(run, peer):
     assert result(process) == (0, None, "")
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_ends_with_status_130(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
@@ -316,6 +328,7 @@ def test_ctrl_c_ends_with_status_130(run, peer):
         connection.recv(1)
 
 
+@pytest.mark.slow
 @posix
 def test_sigterm_ends_with_status_143(run, peer):
     process = run(peer.port, stdin=subprocess.PIPE)
@@ -385,6 +398,7 @@ def on_terminal(run, tty, port, *options):
     return run(port, *options, shell=redirected, start_new_session=True, stdout=None, stderr=None)
 
 
+@pytest.mark.slow
 def test_at_a_terminal_ctrl_d_ends_the_input(run, peer, tty):
     master, slave = tty
     process = on_terminal(run, tty, peer.port)
@@ -399,6 +413,7 @@ def test_at_a_terminal_ctrl_d_ends_the_input(run, peer, tty):
     assert process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_at_a_terminal_the_end_of_the_peer_is_the_end(run, peer, tty):
     master, slave = tty
     process = on_terminal(run, tty, peer.port)
@@ -409,6 +424,7 @@ def test_at_a_terminal_the_end_of_the_peer_is_the_end(run, peer, tty):
     assert read_until(master, b"bye\r\n") == b"bye\r\n"
 
 
+@pytest.mark.slow
 def test_at_a_terminal_ctrl_c_leaves_it_as_it_was(run, peer, tty):
     import termios
 
@@ -463,6 +479,7 @@ def test_what_waits_for_the_terminal_is_written_before_the_end(run, peer, tty):
     assert process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_while_its_terminal_is_stopped(run, peer, tty):
     master, slave = tty
     os.write(master, b"\x13")
@@ -506,6 +523,7 @@ def test_stall_reads_nothing_but_sends_until_ctrl_c(run, peer):
     assert result(process) == (130, b"", "")
 
 
+@pytest.mark.slow
 def test_stall_notices_a_reset(run, peer):
     process = run(peer.port, "--stall", stdin=subprocess.PIPE)
     reset(peer.accept())

@@ -242,6 +242,7 @@ def test_a_lesson_without_a_fault_has_none(tiny):
     assert tiny.faults() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, old, new, said",
     [
@@ -787,6 +788,7 @@ def test_a_bad_command_line_is_reported_in_one_line_with_status_2(
     assert named in errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_the_program_that_it_runs(shell, tmp_path):
     exercise = LESSONS[1].exercise.read_text(encoding="utf-8")
     endless = "import os, time\nprint(os.getpid())\ntime.sleep(99)\n"

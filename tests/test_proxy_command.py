@@ -179,6 +179,7 @@ def test_a_bad_command_line_is_reported_in_one_line_with_status_2(arguments, nam
     assert named in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
 def test_where_it_cannot_listen_is_one_line_with_status_2(host, command):
     status, output, errors = command(f"{host}:0", "80").end()
@@ -187,6 +188,7 @@ def test_where_it_cannot_listen_is_one_line_with_status_2(host, command):
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_line_that_names_the_fix(command, closing):
     taken = closing(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
     status, output, errors = command(str(taken), "80").end()
@@ -235,6 +237,7 @@ def test_the_first_level_names_it(capsys):
 # Where it listens, and what it says.
 
 
+@pytest.mark.slow
 def test_the_first_line_says_where_it_listens_and_where_it_leads(command):
     line = command("0", "example.internal:80", "[::1]:81", "82").line()
     assert re.fullmatch(
@@ -264,6 +267,7 @@ def test_ipv6_on_both_sides(command, closing):
     assert closing(listener.accept()[0]).recv(1) == b"x"
 
 
+@pytest.mark.slow
 def test_the_line_at_the_end_of_a_connection(proxy, target, client):
     process = proxy(f"localhost:{target.port}")
     peer = client(process)
@@ -301,6 +305,7 @@ def test_verbose_prints_connections_and_pauses(proxy, target, client):
     assert process.line_with("resuming") == f"resuming {source}: {sink} has taken them"
 
 
+@pytest.mark.slow
 def test_verbose_prints_attempts_that_failed(proxy, target, client):
     bad = unused_number()
     process = proxy(bad, target.port, "-v")
@@ -331,6 +336,7 @@ def test_quiet_prints_nothing(command, target, closing):
     assert process.end() == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_server_goes_on_when_nobody_reads_its_output_any_more(proxy, served, client):
     process = proxy(served(Echo), "-v")
     process.close_stdout()
@@ -469,6 +475,7 @@ def test_round_robin_takes_turns(proxy, served, client):
         assert ended(process)["target"] == f"127.0.0.1:{targets[number % 2]}"
 
 
+@pytest.mark.slow
 def test_a_target_that_resets_is_named(proxy, target, client):
     process = proxy(target.port)
     peer = client(process)
@@ -603,6 +610,7 @@ def test_at_a_rate_everything_arrives(proxy, served, client):
     assert read_all(peer) == content
 
 
+@pytest.mark.slow
 def test_a_further_client_is_rejected_with_a_warning(proxy, served, client):
     process = proxy(served(Echo), "--max-connections", "1")
     inside = client(process)

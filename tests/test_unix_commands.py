@@ -61,6 +61,7 @@ def send(sock, data):
     sock.shutdown(socket.SHUT_WR)
 
 
+@pytest.mark.slow
 def test_serve_listens_on_a_path_and_removes_its_file(echo, closing):
     process, line = echo
     assert line.startswith("minireactor: echo listening on unix:echo.sock, up to ")
@@ -73,6 +74,7 @@ def test_serve_listens_on_a_path_and_removes_its_file(echo, closing):
     assert not os.path.exists("echo.sock")
 
 
+@pytest.mark.slow
 def test_a_second_server_reports_the_path_as_in_use_in_one_line(echo, capsys):
     assert main(["serve", "echo", "--port", "unix:echo.sock"]) == 2
     errors = capsys.readouterr().err
