@@ -16,6 +16,8 @@ from test_random_walk import test_a_random_walk_finds_no_difference_from_the_mod
 from test_tcp import open_wire  # noqa: F401
 from tls_support import ClearConnection, tls_served
 
+pytestmark = pytest.mark.slow  # the same rules as in test_tcp.py, with a handshake each
+
 # These count reads or sends of a size that records do not have, or take long. B2's counts one send,
 # where TLS tries once more after the kernel has taken a part.
 LEFT_OUT = {
