@@ -10,6 +10,9 @@ import pytest
 from minireactor.lessons import child
 from minireactor.lessons.child import run
 
+# What Python prints last if there is no line to read. PyPy gives no reason.
+NO_LINE = "EOFError" + ("" if sys.implementation.name == "pypy" else ": EOF when reading a line")
+
 
 @pytest.fixture
 def program(tmp_path):
@@ -37,7 +40,7 @@ def test_a_program_gets_its_arguments_and_is_the_main_module(program):
     [
         ("import sys; sys.exit('fault: 1')", 1, "fault: 1"),
         ("import sys; sys.exit(7)", 7, None),
-        ("raise EOFError('no line')", 1, "EOFError: no line"),
+        ("input()", 1, NO_LINE),
         ("x = (", 1, None),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
         ("print('no line end', end='')", 0, "no line end"),

@@ -500,7 +500,9 @@ def test_a_place_is_found_through_partial_and_call():
     assert place_of(functools.partial(line_of)) == line_of(line_of)
     line = Callable.__call__.__code__.co_firstlineno
     assert place_of(Callable()).endswith(f"({__file__}:{line})")
-    assert place_of(print).startswith("print")  # in PyPy, it has a place of its own
+    # In PyPy, print() is written in Python, and has a place of its own.
+    place = place_of(print)
+    assert (place.partition(" ")[0] if sys.implementation.name == "pypy" else place) == "print"
 
 
 # On and off.

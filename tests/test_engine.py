@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 from serve_support import Command
@@ -32,6 +33,8 @@ from minireactor.view.web import demo_producer
 from minireactor.view.web.demo import HIGH, LOW, Demo
 
 LOOPBACK = "127.0.0.1"
+
+BROKEN = "parenthesis is never closed" if sys.implementation.name == "pypy" else "invalid syntax"
 
 
 @pytest.fixture
@@ -265,6 +268,7 @@ def test_load_takes_tiny_and_a_file(tmp_path):
         (None, "there is no such file; give core, tiny or a Python file"),
         ("x = 1\n", "it defines no class Reactor"),
         ("x = 1\nx y\n", "line 2: invalid syntax"),
+        ("x = 1\ndef broken(:\n", f"line 2: {BROKEN}"),
         ("x = 1\n\nnone_such\n", "line 3: NameError: name 'none_such' is not defined"),
     ],
 )
