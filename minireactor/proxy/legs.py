@@ -58,6 +58,13 @@ SMALL = 16 * 1024
 TURN_SECONDS = 0.000025
 
 
+def _can_splice(near: Connection, far: Connection) -> bool:
+    """Return whether the kernel can move the bytes of `near` to `far`."""
+    if not CAN_SPLICE or near.encrypted or far.encrypted:
+        return False
+    return isinstance(near, Connection) and near.reactor.system.has_splice
+
+
 def join(
     a: Connection,
     b: Connection,
@@ -88,12 +95,8 @@ def join(
             return
     for near, far in ((a, b), (b, a)):
         sink = far if rate is None else pipe(RateLimiter(rate, reactor=near.reactor), far)
-        can_splice = splice and CAN_SPLICE and rate is None and isinstance(near, Connection)
-        if can_splice and not near.reactor.system.has_splice:
-            can_splice = False
-        if a.encrypted or b.encrypted:
-            can_splice = False
-        kind = SplicingLeg if can_splice else Leg
+        splices = splice and rate is None and _can_splice(near, far)
+        kind = SplicingLeg if splices else Leg
         near.protocol = kind(near, sink, far, on_lost)
         keep_urgent_bytes(near.socket)
         near.resumeProducing()
