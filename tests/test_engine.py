@@ -136,7 +136,7 @@ def test_pauses_are_counted_and_shown_by_the_monitor(engine, ask):
 
 def test_a_client_above_the_limit_is_closed(engine, ask, closing):
     server, _ = ask(Factory.forProtocol(Echo), max_connections=1)
-    second = closing(connect(server.port))
+    second = closing(connect(server.ports[0]))
     assert drain(engine, second) == b""
     assert server.rejected == 1
 

@@ -493,7 +493,7 @@ def test_a_fork_of_the_process_changes_nothing_in_a_simulation(network, monkeypa
     server = echo(network)
     client = call(network, send=b"x").protocol
     network.run(1)
-    server.port.stopListening()
+    server.ports[0].stopListening()
     client.transport.abortConnection()
     network.finish()
     assert not network.host("server").listeners

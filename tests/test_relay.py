@@ -109,7 +109,7 @@ def come(closing):
 
     def come(relay):
         before = relay.events.count("connectionMade")
-        client = closing(connect(relay.port))
+        client = closing(connect(relay.ports[0]))
         pump(relay.reactor, lambda: relay.events.count("connectionMade") > before, "the client")
         return client
 
@@ -194,7 +194,7 @@ def test_a_pause_names_the_slow_side(reactor, target, come, source):
     relay = Relay(reactor, [target.place], on_event=note)
     relay.events = ["connectionMade"]
     relay.listen("127.0.0.1", 0)
-    with connect(relay.port) as client:
+    with connect(relay.ports[0]) as client:
         pump(reactor, lambda: len(relay._proxies) == 2, "both")
         send_until_it_sticks(reactor, ends((client, target.accept()), source)[0], PLENTY)
     assert set(details) == {other(source)}
@@ -237,7 +237,7 @@ def test_totals_are_those_of_the_clients_and_the_pauses_of_both_sides(start, mee
 def test_marks_hold_for_both_connections(reactor, target, closing):
     relay = Relay(reactor, [target.place])
     relay.listen("127.0.0.1", 0, 5000, 100)
-    closing(connect(relay.port))
+    closing(connect(relay.ports[0]))
     pump(reactor, lambda: len(relay._proxies) == 2, "both")
     assert [transport.bufferSize for transport in relay._proxies] == [5000, 5000]
 
@@ -289,7 +289,7 @@ def test_stopping_waits_for_bytes_that_only_the_target_still_has_to_get(start, m
 def test_clients_beyond_the_limit_are_closed_at_once(start, meet, reactor, closing):
     relay = start(max_connections=1)
     inside, target = meet(relay)
-    assert drain(reactor, closing(connect(relay.port))) == b""
+    assert drain(reactor, closing(connect(relay.ports[0]))) == b""
     inside.sendall(b"x")
     assert receive(reactor, target, 1) == b"x"
 
@@ -449,7 +449,7 @@ def test_all_targets_down_closes_the_client_at_once(reactor, start, come):
     assert drain(reactor, come(relay)) == b""
     assert relay.events == ["connectionMade", *["failed"] * 3, "connectionLost"]
     assert relay.ends[0].startswith("no target: The peer refused the connection")
-    assert reactor.getDelayedCalls() == [] and reactor.getReaders() == [relay.port]
+    assert reactor.getDelayedCalls() == [] and reactor.getReaders() == [relay.ports[0]]
 
 
 def test_a_single_target_that_is_down_is_no_news_besides_the_line(reactor, start, come, caplog):
@@ -547,7 +547,7 @@ def test_B3_what_an_observer_raises_ends_one_conversation_and_leaves_the_counts_
     whole = relay.ended
     monkeypatch.setattr(relay, "ended", lambda given: (ended.append(given), whole(given)))
     relay.listen("127.0.0.1", 0)
-    client = closing(connect(relay.port))
+    client = closing(connect(relay.ports[0]))
     if event == "connectionLost":
         pump(reactor, lambda: len(relay._proxies) == 2, "the target")
         client.close()
@@ -561,8 +561,8 @@ def test_B3_what_an_observer_raises_ends_one_conversation_and_leaves_the_counts_
     assert relay._proxies == {} and relay.paused == set()
     assert relay.totals().connections == 1
     assert not any(each.clients or each.attempts for each in relay.balancer._targets.values())
-    assert reactor.getReaders() == [relay.port]
-    other = closing(connect(relay.port))
+    assert reactor.getReaders() == [relay.ports[0]]
+    other = closing(connect(relay.ports[0]))
     pump(reactor, lambda: len(relay._proxies) == 2, "another client's target")
     other.close()
 
@@ -587,7 +587,7 @@ def test_an_end_of_the_client_while_the_join_fails_is_reported_once(
 
     monkeypatch.setattr(factory, "join", half)
     relay.listen("127.0.0.1", 0)
-    end_of(reactor, closing(connect(relay.port)))
+    end_of(reactor, closing(connect(relay.ports[0])))
     pump(reactor, lambda: not relay.connections, "the end")
     iterations(reactor, 5)
     assert ended.count("connectionLost") == 1
@@ -649,11 +649,11 @@ def test_a_proxy_that_detects_its_own_connection_late_closes_it(reactor, start, 
     number = unused_number()
     relay = start(("127.0.0.1", number), listen=("127.0.0.1", number))
     client = come(relay)
-    relay.port.reading = False
+    relay.ports[0].reading = False
     pump(reactor, lambda: "connected" in relay.events, "the connection to itself")
-    relay.port.reading = True
-    reactor.unregister(relay.port)
-    reactor.update_interest(relay.port)
+    relay.ports[0].reading = True
+    reactor.unregister(relay.ports[0])
+    reactor.update_interest(relay.ports[0])
     assert drain(reactor, client) == b""
     client.close()
     pump(reactor, lambda: not relay.connections, "the end of both")
@@ -669,7 +669,7 @@ def test_B3_an_exception_about_a_target_that_leads_back_ends_its_client(reactor,
     number = unused_number()
     relay = Relay(reactor, [("127.0.0.1", number)], on_event=fail)
     relay.listen("127.0.0.1", number)
-    end_of(reactor, closing(connect(relay.port)))
+    end_of(reactor, closing(connect(relay.ports[0])))
     pump(reactor, lambda: not relay.connections, "the end of both")
     assert relay.totals().connections == 2
 
@@ -735,7 +735,7 @@ def test_one_client_of_a_ring_of_proxies_becomes_few_connections(
 def test_a_few_proxies_in_a_row_are_no_ring(reactor, closing, start, target):
     place = target.place
     for _ in range(5):
-        place = "127.0.0.1", start(place).port.getHost().port
+        place = "127.0.0.1", start(place).ports[0].getHost().port
     client = closing(socket.create_connection(place))
     client.sendall(b"x")
     server = []
@@ -753,7 +753,7 @@ def test_stopping_lets_transfers_finish_each_way(start, meet, reactor, source):
     near, far = ends(meet(relay), source)
     sent = send_until_it_sticks(reactor, near, PLENTY)
     relay.stop(60)
-    assert not relay.port.connected
+    assert not relay.ports[0].connected
     near.shutdown(socket.SHUT_WR)
     assert len(drain(reactor, far)) == sent
     far.close()
@@ -790,7 +790,7 @@ def test_T6_both_sides_have_the_limit_of_the_kernel(reactor, closing, unsent, ex
     target = reactor.listenTCP(0, OneFactory(), interface="127.0.0.1")
     relay = Relay(reactor, [("127.0.0.1", target.getHost().port)], unsent=unsent)
     relay.listen("127.0.0.1", 0, 16 * 1024)
-    closing(connect(relay.port))
+    closing(connect(relay.ports[0]))
     pump(reactor, lambda: relay.connections and len(relay._parts(*relay.connections)) == 2)
     parts = relay._parts(*relay.connections)
     assert [queues.unsent_limit(part.socket) for part in parts] == [expected] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import sys
 import weakref
 
@@ -75,7 +76,7 @@ def join(closing):
 
     def join(server):
         before = server.totals().connections
-        client = closing(connect(server.port))
+        client = closing(connect(server.ports[0]))
         pump(server.reactor, lambda: server.totals().connections > before, "the connection")
         return client
 
@@ -135,13 +136,13 @@ def let_pass(time, reactor, seconds, step):
 
 def test_listening_reports_the_address_with_the_real_port_number(start):
     server = start(Factory.forProtocol(Echo))
-    address = server.port.getHost()
+    address = server.ports[0].getHost()
     assert address.host == "127.0.0.1"
     assert address.port != 0
 
 
 def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
-    taken = start(Factory.forProtocol(Echo)).port.getHost().port
+    taken = start(Factory.forProtocol(Echo)).ports[0].getHost().port
     with pytest.raises(CannotListenError):
         Server(reactor, Factory.forProtocol(Echo)).listen("127.0.0.1", taken)
 
@@ -149,7 +150,7 @@ def test_a_port_that_is_taken_is_refused_as_by_listenTCP(reactor, start):
 def test_after_a_failed_listen_nobody_is_notified_and_another_port_can_be_tried(
     reactor, start, join
 ):
-    taken = start(Factory.forProtocol(Echo)).port.getHost().port
+    taken = start(Factory.forProtocol(Echo)).ports[0].getHost().port
     before = reactor.observers
     events = []
     server = Server(reactor, RandomFactory(), on_event=lambda *event: events.append(event[0]))
@@ -174,17 +175,48 @@ def test_a_factory_that_fails_to_start_leaves_no_observer(reactor):
     assert reactor.observers == ()
 
 
-def test_a_server_has_one_port(start):
+def test_a_server_serves_at_several_places(start, reactor, closing):
     server = start(Factory.forProtocol(Echo))
-    with pytest.raises(RuntimeError, match="listens already"):
-        server.listen("127.0.0.1", 0)
+    server.listen("127.0.0.1", 0)
+
+    for port in server.ports:
+        client = closing(connect(port))
+        client.sendall(b"hello")
+        assert receive(reactor, client, 5) == b"hello"
+
+    assert len(server.connections) == 2
+
+
+def test_a_place_that_is_taken_leaves_the_other_places_as_they_are(start, reactor, closing):
+    server = start(Factory.forProtocol(Echo))
+    with pytest.raises(CannotListenError):
+        server.listen("127.0.0.1", server.ports[0].getHost().port)
+
+    client = closing(connect(server.ports[0]))
+    client.sendall(b"hello")
+    assert receive(reactor, client, 5) == b"hello"
+    assert len(server.connections) == 1
+
+
+def test_a_server_accepts_from_sockets_that_listen_already(start, reactor, closing):
+    server = start(Factory.forProtocol(Echo))
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    numbers = [sock.getsockname()[1] for sock in socks]
+
+    server.listen("127.0.0.1", 0, sockets=socks)
+
+    for number in numbers:
+        client = closing(socket.create_connection(("127.0.0.1", number)))
+        client.sendall(b"hello")
+        assert receive(reactor, client, 5) == b"hello"
+    assert len(server.connections) == 2
 
 
 def test_M1_marks_that_will_not_do_are_refused_before_listening(reactor):
     server = Server(reactor, Factory.forProtocol(Echo))
     with pytest.raises(ValueError, match="high=100 and low=100"):
         server.listen("127.0.0.1", 0, 100, 100)
-    assert server.port is None
+    assert server.ports == []
 
 
 def test_M1_marks_hold_for_each_connection(reactor, join):
@@ -308,7 +340,7 @@ def test_connections_that_the_app_makes_are_not_the_servers(start, join, reactor
     server = start(Factory.forProtocol(Echo))
     client = Recorder()
     factory = ClientFactory.forProtocol(lambda: client)
-    reactor.connectTCP("127.0.0.1", server.port.getHost().port, factory)
+    reactor.connectTCP("127.0.0.1", server.ports[0].getHost().port, factory)
     pump(reactor, lambda: server.connections and client.transport, "both ends")
 
     assert client.transport not in server.connections
@@ -324,7 +356,7 @@ def test_an_app_that_rejects_a_client_leaves_nothing_behind(start, reactor, clos
             return None
 
     server = start(Closed())
-    assert drain(reactor, closing(connect(server.port))) == b""
+    assert drain(reactor, closing(connect(server.ports[0]))) == b""
     assert server.totals().connections == 0
 
 
@@ -354,7 +386,7 @@ def test_clients_beyond_the_limit_are_closed_at_once(start, join, reactor, closi
     server = start(Factory.forProtocol(Echo), max_connections=1)
     inside = join(server)
 
-    assert drain(reactor, closing(connect(server.port))) == b""
+    assert drain(reactor, closing(connect(server.ports[0]))) == b""
 
     inside.sendall(b"still here")
     assert receive(reactor, inside, 10) == b"still here"
@@ -379,7 +411,7 @@ def test_the_warning_names_the_limit_and_comes_at_most_every_ten_seconds(
     join(server)
 
     def connect_one():
-        drain(timed, closing(connect(server.port)))
+        drain(timed, closing(connect(server.ports[0])))
 
     with caplog.at_level(logging.WARNING, "minireactor"):
         for _ in range(5):
@@ -399,13 +431,13 @@ def test_the_log_names_the_factory_of_the_application(start, reactor, closing, c
             raise LookupError("no protocol")
 
     server = start(Failing())
-    assert server.port.logPrefix() == "Failing (port)"
+    assert server.ports[0].logPrefix() == "Failing (port)"
 
-    drain(reactor, closing(connect(server.port)))
+    drain(reactor, closing(connect(server.ports[0])))
 
     (record,) = caplog.records
     assert record.exc_info[1].args == ("no protocol",)
-    assert f":{server.port.getHost().port} of Failing>" in record.getMessage()
+    assert f":{server.ports[0].getHost().port} of Failing>" in record.getMessage()
 
 
 def test_an_idle_connection_is_closed_after_the_timeout(start, join, time, timed):
@@ -713,7 +745,7 @@ def test_stopping_with_no_connections_is_done_at_once(start):
     server = start(RandomFactory())
     server.stop(5)
     assert names(server) == ["stopped"]
-    assert not server.port.connected
+    assert not server.ports[0].connected
     assert server.reactor.observers == ()
 
 

@@ -22,6 +22,7 @@ from minireactor.proxy.balance import FIRST, Balancer
 from minireactor.serve.server import Server
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Sequence
 
     from minireactor.address import Address
@@ -35,7 +36,7 @@ _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Relay(Server):
-    """Serve a proxy on one port of `reactor`.
+    """Serve a proxy on ports of `reactor`.
 
     places: the targets, one or more, each as (host, port).
     balance: the order in which the targets are tried for a client, see Balancer.
@@ -78,11 +79,16 @@ class Relay(Server):
         self._report = on_event or _ignore
 
     def listen(
-        self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
+        self,
+        host: str,
+        port: int,
+        high: int = flow.HIGH,
+        low: int | None = None,
+        sockets: list[socket.socket] | None = None,
     ) -> Address:
         """Listen as Server does; the watermarks also apply to the connections to the targets."""
         self._relay_factory.marks = flow.checked_marks(high, low)
-        return super().listen(host, port, high, low)
+        return super().listen(host, port, high, low, sockets)
 
     def set_marks(self, high: int, low: int | None = None) -> None:
         """Set the watermarks as Server does, and those of new connections to targets too."""

@@ -11,13 +11,28 @@ from typing import TYPE_CHECKING, Any
 from minireactor.address import unix_path
 
 if TYPE_CHECKING:
+    import socket
+
     from minireactor.internet import Reactor
     from minireactor.transports.connector import Connector
     from minireactor.transports.port import Port
 
 
-def listen_at(reactor: Reactor, host: str, port: int, factory: Any, backlog: int) -> Port:
-    """Return the port of listenTCP() or listenUNIX(). Raises CannotListenError."""
+def listen_at(
+    reactor: Reactor,
+    host: str,
+    port: int,
+    factory: Any,
+    backlog: int,
+    sockets: list[socket.socket] | None = None,
+) -> Port:
+    """Return the port of listenTCP() or listenUNIX(). Raises CannotListenError.
+
+    sockets: sockets that listen at this place already. The port accepts from them instead."""
+    if sockets:
+        from minireactor.transports.adopt import adopt_sockets
+
+        return adopt_sockets(reactor, sockets, factory)
     path = unix_path(host)
     if path is None:
         return reactor.listenTCP(port, factory, backlog, host)

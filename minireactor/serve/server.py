@@ -1,4 +1,4 @@
-"""The server of `minireactor serve`: one port, its connections, their limits, an orderly end.
+"""The server of `minireactor serve`: its ports, its connections, their limits, an orderly end.
 
     server = Server(reactor, factory, idle_timeout=60)
     server.listen("127.0.0.1", 1234)
@@ -117,7 +117,7 @@ class Admission(Factory):
 
 
 class Server:
-    """Serves a factory on one port of `reactor`, and observes the connections of that port.
+    """Serves a factory on ports of `reactor`, and observes the connections of these ports.
 
     max_connections: how many clients may be connected at a time. A further client is closed at
         once. A warning is logged, at most every 10 s.
@@ -153,11 +153,11 @@ class Server:
         self.reactor = reactor
         self.connections: set[Connection] = set()
         self.paused: set[Connection] = set()
-        self.port: Port | None = None
+        self.ports: list[Port] = []
         self.stopping = False
         self.rejected = 0
         self.aborted = 0  # connections that abort() has ended after stop()
-        self.expected: IProtocol | None = None  # the protocol of the next connection to this port
+        self.expected: IProtocol | None = None  # the protocol of the next connection to a port
         self._admission = Admission(self, factory)
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
@@ -175,40 +175,46 @@ class Server:
         self._unreported = 0
 
     def listen(
-        self, host: str, port: int, high: int = flow.HIGH, low: int | None = None
+        self,
+        host: str,
+        port: int,
+        high: int = flow.HIGH,
+        low: int | None = None,
+        sockets: list[socket.socket] | None = None,
     ) -> Address:
-        """Begin to serve. Return the address, with the real port number if `port` is 0.
+        """Serve at one more place. Return the address, with the real port number if `port` is 0.
 
         `host` may be the address of a UNIX socket, with 0 as its port: see `places`.
         `high` and `low` are the high and low watermark of each connection, in bytes, as in
         setWriteBufferLimits().
-        Raises CannotListenError if the system refuses the address; a second call may then try
-        another one. Raises ValueError unless 0 <= low < high, and RuntimeError if this server
-        listens already."""
+        `sockets` are sockets that listen there already; the server accepts from them instead.
+        Raises CannotListenError if the system refuses the address; a further call may then try
+        another one. Raises ValueError unless 0 <= low < high."""
         marks = flow.checked_marks(high, low)
-        if self.port is not None:
-            raise RuntimeError("this Server listens already; make another one for another port")
-        self.reactor.add_observer(self._observe)
+        if not self.ports:
+            self.reactor.add_observer(self._observe)
         try:
-            self.port = listen_at(self.reactor, host, port, self._admission, BACKLOG)
+            opened = listen_at(self.reactor, host, port, self._admission, BACKLOG, sockets)
         except BaseException:
-            self.reactor.remove_observer(self._observe)
+            if not self.ports:
+                self.reactor.remove_observer(self._observe)
             raise
-        self.port.setWriteBufferLimits(*marks)
-        self.port.setUnsentLimit(self._unsent)
+        self.ports.append(opened)
+        opened.setWriteBufferLimits(*marks)
+        opened.setUnsentLimit(self._unsent)
         if self.tls is not None:
-            self.tls.secure(self.port)
+            self.tls.secure(opened)
         if self._keepalive is not None:
-            for sock in self.port.sockets():
+            for sock in opened.sockets():
                 set_keepalive(sock, self._keepalive)
-        return self.port.getHost()
+        return opened.getHost()
 
     def set_marks(self, high: int, low: int | None = None) -> None:
-        """Set the marks of future connections; call this after `listen()`.
+        """Set the marks of future connections to the ports that listen now.
 
         Raises ValueError unless 0 <= low < high."""
-        assert self.port is not None
-        self.port.setWriteBufferLimits(high, low)
+        for port in self.ports:
+            port.setWriteBufferLimits(high, low)
 
     def totals(self) -> Totals:
         """Return the totals up to now, including the open connections."""
@@ -318,8 +324,8 @@ class Server:
             self.abort()
             return
         self.stopping = True
-        if self.port is not None:
-            self.port.stopListening()
+        for port in self.ports:
+            port.stopListening()
         if not self.connections:
             self._empty()
             return

@@ -26,17 +26,26 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, _UNIX)
 
 def adopt_port(reactor: Loop, fd: int, family: int, factory: Any) -> Port:
     """Return a Port that accepts from a listening socket; see Reactor.adoptStreamPort()."""
-    sock = _adopted(fd, family, listens=True)
-    address = from_sockaddr(sock.getsockname())
+    return adopt_sockets(reactor, [_adopted(fd, family, listens=True)], factory)
+
+
+def adopt_sockets(reactor: Loop, socks: list[socket.socket], factory: Any) -> Port:
+    """Return a Port that accepts from these listening sockets, which the port closes at its end.
+
+    Raises any exception of the factory's startFactory. The sockets are then closed."""
+    address = from_sockaddr(socks[0].getsockname())
     port: Port
     if isinstance(address, UNIXAddress):
         port = UNIXPort(address.name or b"", factory, 50, 0o666, False, reactor)
     else:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        for sock in socks:
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # accepted sockets inherit it
         port = TCPPort(address.port, factory, 50, address.host, reactor)
     port.is_adopted = True
     reactor.open()
-    port.listen_on([sock])
+    port.listen_on(socks)
     return port
 
 

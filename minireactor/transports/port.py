@@ -79,7 +79,7 @@ class Port(Limits, Listener):
     """
 
     connection_class = Connection
-    is_adopted = False  # whether another process may listen on the same sockets
+    is_adopted = False  # whether another process listens on the same sockets
 
     def __init__(self, factory: Any, backlog: int, reactor: Loop) -> None:
         super().__init__(reactor, None)
@@ -341,7 +341,7 @@ class FurtherSocket(Listener):
         sock, self.socket = self.socket, None
         if sock is not None:
             self.reactor.detach(self)
-            close_socket(sock)
+            self._port.close_listening(sock)
 
     def logPrefix(self) -> str:
         return self._port.logPrefix()

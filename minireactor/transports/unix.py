@@ -268,7 +268,7 @@ class UNIXPort(Port):
     def about_to_close(self) -> None:
         """Remove the file, unless another port or another process has made the present one."""
         file, self._file = self._file, None
-        if file is None or self._pid != os.getpid():
+        if file is None or self.is_adopted or self._pid != os.getpid():
             return
         path = os.fsencode(self.port)
         # The port still listens. So between these two calls, no other process takes the file for a

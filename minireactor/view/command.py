@@ -167,7 +167,7 @@ def _run_page(url: str, options: argparse.Namespace) -> None:
 
 def _nc_arguments(server: Server) -> str:
     """Return the arguments with which `nc` connects to the server from this machine."""
-    address = server.port.getHost()  # type: ignore[union-attr]
+    address = server.ports[0].getHost()
     path = unix_path(address.host)
     if path is not None:
         return f"-U {shlex.quote(path)}"

@@ -126,8 +126,7 @@ class Demo:
         )
         self.relay.listen(LOOPBACK, 0, HIGH, LOW)
         for server in (self.server, self.relay):
-            assert server.port is not None
-            demo_sockets.limit_segments(server.port.getHandle())
+            demo_sockets.limit_segments(server.ports[0].getHandle())
         self._connect_all()
 
     def change(self, wanted: dict[str, Any]) -> None:
@@ -204,7 +203,7 @@ class Demo:
     def _connect(self, client: SlowReader) -> None:
         if client.rate and not client.gone:
             server = self.relay if self.way == "proxy" else self.server
-            client.connect(server.port.getHost().port)  # type: ignore[union-attr]
+            client.connect(server.ports[0].getHost().port)
 
     def _of_server(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == events.LOST:
