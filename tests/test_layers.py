@@ -37,6 +37,7 @@ LEVELS = [
     {"serve"},
     {"proxy"},
     {"lessons", "view"},
+    {"operation"},
     {"__main__", "cli"},
 ]
 
