@@ -204,15 +204,49 @@ def test_the_version_is_printed_at_both_levels(arguments, capsys):
     assert capsys.readouterr().out == f"minireactor {minireactor.__version__}\n"
 
 
+def options_in_usage(text):
+    """Return the options that a text of help names in its first paragraph."""
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text.partition("\n\n")[0]))
+
+
 def test_each_option_has_help_with_its_default(capsys):
     assert main(["serve", "--help"]) == 0
 
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-|APP)", text)[1:]
-    assert len(entries) == 23
+    assert {entry.split()[0].strip(",") for entry in entries} == {*options_in_usage(text), "APP"}
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words
+
+
+def test_serve_listens_at_several_places(command, tmp_path):
+    path = tmp_path / "x.sock"
+    process = command("serve", "echo", "--listen", "0", "--listen", f"unix:{path}")
+    assert f" and unix:{path}, up to " in process.line()
+
+
+def test_listen_and_port_exclude_each_other(capsys):
+    assert main(["serve", "--listen", "0", "--port", "1234"]) == 2
+    assert capsys.readouterr().err == (
+        "minireactor serve: --listen and --port exclude each other; give one\n"
+    )
+
+
+def test_sockets_of_systemd_that_are_not_there_are_an_error(capsys):
+    assert main(["serve", "--listen", "systemd:web"]) == 2
+    assert capsys.readouterr().err == (
+        "minireactor serve: systemd:web: systemd has passed no such socket (LISTEN_FDS)\n"
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_SIGHUP_ends_a_server_in_order_if_there_is_nothing_to_read_again(serve):
+    process = serve("echo")
+    os.kill(process.pid, signal.SIGHUP)
+    status, output, errors = process.end()
+    assert (status, errors) == (0, "")
+    assert output.startswith("minireactor: connections 0,")
 
 
 def test_the_first_level_names_the_commands(capsys):

@@ -11,7 +11,7 @@ from scripted import PEER
 from serve_support import Command
 from support import HalfCloseable, Recorder, iterations, pump, served
 
-from minireactor.cli import commands
+from minireactor.cli import running
 from minireactor.core.slices import SLICE_SECONDS
 from minireactor.debugging import report as reports
 from minireactor.debugging.explain import IDLE, MAX_LINES, Explanation, why
@@ -446,7 +446,7 @@ def test_a_second_report_waits_for_the_first(made, wire, clock):
 
 
 def test_a_report_needs_our_own_engine(wire, capsys):
-    commands._report(wire.reactor, argparse.Namespace(engine="tiny"))
+    running._report(wire.reactor, argparse.Namespace(engine="tiny"))
     assert capsys.readouterr().err == "minireactor: no report: leave out --engine tiny\n"
 
 

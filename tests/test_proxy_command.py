@@ -202,7 +202,9 @@ def test_each_option_has_help_with_its_default(capsys):
     assert main(["proxy", "--help"]) == 0
     text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     entries = re.split("\n  (?=-)", text)[1:]
-    assert len(entries) == 26
+    assert {"-h", "--listen", "--rate", "--target-ca", "-q"} <= {
+        e.split()[0].strip(",") for e in entries
+    }
     for entry in entries:
         words = " ".join(entry.split())
         assert "(default: " in words or words.endswith("and exit"), words

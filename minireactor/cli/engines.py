@@ -36,10 +36,14 @@ def engine(options: argparse.Namespace) -> Iterator[None]:
     for attribute, option in _CORE_ONLY:
         if getattr(options, attribute, None):
             raise UsageError(f"{command}: {option} needs --engine {CORE}; leave one of them out")
-    places = (options.targets, [options.listen]) if options.command == "proxy" else ()
-    hosts = [getattr(options, "port", ""), *(host for each in places for host, _ in each)]
-    if any(isinstance(host, str) and host.startswith("unix:") for host in hosts):
-        raise UsageError(f"{command}: UNIX sockets need --engine {CORE}; give HOST:PORT instead")
+    places = [*getattr(options, "targets", ()), *getattr(options, "listen", ())]
+    if options.command == "proxy":
+        places.append(options.place)
+    hosts = [str(getattr(options, "port", "")), *(host for host, _ in places)]
+    if any(host.startswith(("unix:", "systemd")) for host in hosts):
+        raise UsageError(
+            f"{command}: systemd and UNIX sockets need --engine {CORE}; give HOST:PORT instead"
+        )
     before = vars(minireactor).get("reactor")
     try:
         minireactor.reactor = Engine(load(name), name)

@@ -28,6 +28,11 @@ from minireactor.view.output import UsageError
 # They are long, because a terminal session or an idle pool of connections must not be cut off.
 PROXY_IDLE = 3600.0
 PROXY_STALL = 300.0
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 1234  # of `serve`
+LISTEN = (
+    "PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, :PORT (of all IPv4 addresses of this machine) or "
+    "unix:PATH; port 0: any free one; systemd or systemd:NAME: the sockets that systemd passes"
+)
 UNTIL_STOPPED_AND_REPORTS = (
     f"{UNTIL_STOPPED}. SIGUSR1 reports on standard error which connections do not move, and why"
 )
@@ -97,19 +102,23 @@ def _add_serve(commands: Any) -> None:
     add(
         "--host",
         type=values.host,
-        default="127.0.0.1",
         help="address or name to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all addresses of this "
-        "machine (default: %(default)s)",
+        f"machine (default: {DEFAULT_HOST})",
     )
     add(
         "--port",
         type=values.port_or_unix,
-        default=1234,
         help="port number to listen on; 0: any free one; unix:PATH: a UNIX socket instead "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_PORT})",
     )
-    _add_limits(add, None, None)
-    add_tls(add)
+    add(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="LISTEN",
+        type=values.listening_place,
+        help=f"in place of --host and --port, and may be given several times: {LISTEN}",
+    )
     add(
         "--seed",
         type=values.integer,
@@ -117,8 +126,11 @@ def _add_serve(commands: Any) -> None:
         help="for random only: start the random numbers from this integer; every client then gets "
         "the same ones, in each run (default: none)",
     )
-    add_views(add)
     add_engine(add)
+    _add_flow_control(parser)
+    _add_limits(parser, None, None)
+    add_tls(parser.add_argument_group("TLS").add_argument)
+    add_views(parser.add_argument_group("what shows the connections").add_argument)
     _add_loudness(
         parser,
         "print a line for each connection made or lost, each pause and each resume (default: no)",
@@ -134,11 +146,10 @@ def _add_proxy(commands: Any) -> None:
     )
     add = parser.add_argument
     add(
-        "listen",
+        "place",
         metavar="LISTEN",
         type=values.listening_place,
-        help="where to listen: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT, :PORT (of all IPv4 "
-        "addresses of this machine) or unix:PATH; port 0: any free one",
+        help=f"where to listen: {LISTEN}",
     )
     add(
         "targets",
@@ -150,39 +161,34 @@ def _add_proxy(commands: Any) -> None:
         f"tried last for {FAILURE_COOLDOWN:g} s",
     )
     add(
-        "--balance",
-        choices=BALANCES,
-        default=FIRST,
-        help="which target a client gets: first: the first one that can be connected, in the given "
-        "order; round-robin: each one in turn; least: the one with the fewest connections "
-        "(default: %(default)s)",
+        "--listen",
+        action="append",
+        default=[],
+        metavar="LISTEN",
+        type=values.listening_place,
+        help="listen at one more place; may be given several times (default: none)",
     )
-    add(
-        "--connect-timeout",
-        type=values.timeout,
-        metavar="SECONDS",
-        default=10.0,
-        help="give up an attempt to connect to a target after this many seconds; 0: no limit "
-        "(default: 10)",
-    )
-    add(
+    add_engine(add)
+    _add_targets(parser)
+    flow_control = _add_flow_control(parser)
+    flow_control(
         "--rate",
         type=values.rate,
         metavar="BYTES",
         help="pass at most this many bytes a second for each connection and direction; with K or "
         "M: KiB or MiB (default: no limit)",
     )
-    add(
+    flow_control(
         "--copy",
         action="store_true",
         help="copy all bytes through this process, even where the kernel could move them with "
         "splice() (default: no)",
     )
-    _add_limits(add, PROXY_IDLE, PROXY_STALL)
-    add_tls(add)
-    add_target_tls(add)
-    add_views(add)
-    add_engine(add)
+    _add_limits(parser, PROXY_IDLE, PROXY_STALL)
+    tls = parser.add_argument_group("TLS").add_argument
+    add_tls(tls)
+    add_target_tls(tls)
+    add_views(parser.add_argument_group("what shows the connections").add_argument)
     _add_loudness(
         parser,
         "also print a line for each connection made or not made, each pause and each resume "
@@ -240,8 +246,29 @@ def _add_connect(commands: Any) -> None:
     add_version(parser)
 
 
-def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None) -> None:
-    """Add the limits that `serve` and `proxy` share; `idle` and `stall` are default timeouts."""
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("targets").add_argument
+    add(
+        "--balance",
+        choices=BALANCES,
+        default=FIRST,
+        help="which target a client gets: first: the first one that can be connected, in the given "
+        "order; round-robin: each one in turn; least: the one with the fewest connections "
+        "(default: %(default)s)",
+    )
+    add(
+        "--connect-timeout",
+        type=values.timeout,
+        metavar="SECONDS",
+        default=10.0,
+        help="give up an attempt to connect to a target after this many seconds; 0: no limit "
+        "(default: 10)",
+    )
+
+
+def _add_flow_control(parser: argparse.ArgumentParser) -> Callable[..., Any]:
+    """Add the options that `serve` and `proxy` share. Return what adds more to their group."""
+    add = parser.add_argument_group("flow control").add_argument
     add(
         "--high",
         type=values.size,
@@ -264,6 +291,12 @@ def _add_limits(add: Callable[..., Any], idle: float | None, stall: float | None
         help="let the kernel buffer about this many unsent bytes for a peer that does not read, if "
         "the system has such a limit; 0: no limit (default: twice --high)",
     )
+    return add
+
+
+def _add_limits(parser: argparse.ArgumentParser, idle: float | None, stall: float | None) -> None:
+    """Add the limits that `serve` and `proxy` share; `idle` and `stall` are default timeouts."""
+    add = parser.add_argument_group("limits").add_argument
     add(
         "--max-connections",
         type=values.count,
@@ -311,6 +344,6 @@ def _default_of(seconds: float | None) -> str:
 
 
 def _add_loudness(parser: argparse.ArgumentParser, verbose: str, quiet: str) -> None:
-    loudness = parser.add_mutually_exclusive_group()
+    loudness = parser.add_argument_group("what is printed").add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help=verbose)
     loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)

@@ -1,4 +1,4 @@
-"""Set up the process of a command: its signal handlers and descriptors."""
+"""Set up the process of a command: its signal handlers, its descriptors and its log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+    from minireactor.internet import Reactor
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _existing(*names: str) -> tuple[signal.Signals, ...]:
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+# Windows has none of the following.
+RELOAD_SIGNALS = _existing("SIGHUP")  # reads files again
+REPORT_SIGNALS = _existing("SIGUSR1")  # reports on the connections that do not move
 MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
 OPEN_MAX = 10_240  # what macOS allows at least, even if it reports no limit
 # Descriptors for the loop, ports, files, views and name look-ups; at most half of a small limit.
@@ -66,3 +78,20 @@ def max_connections(options: argparse.Namespace, descriptors: int | None) -> int
         # A client and its target take two sockets. Pipes of splice() may take another quarter.
         left = (left if options.copy else left - descriptors // 4) // 2
     return min(left, asked or left)
+
+
+def set_up_logging() -> None:
+    """Print the records of `logging`, unless the app that has been loaded has set up logging."""
+    import logging
+
+    from minireactor.view.output import LogHandler
+
+    logging.basicConfig(handlers=[LogHandler()])
+
+
+def stop(reactor: Reactor) -> None:
+    """Stop the reactor, unless the app or an earlier signal has stopped it."""
+    from minireactor.error import ReactorNotRunning
+
+    with contextlib.suppress(ReactorNotRunning):
+        reactor.stop()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     import argparse
-    import contextlib
     import ssl
 
-    from minireactor.internet import Reactor
+    from minireactor.cli.reload import Reloads
     from minireactor.transports.tls_start import SecureConnector, SecurePort
 
 # Reasons of OpenSSL: another key of the same kind, or a key of another kind.
@@ -82,33 +80,14 @@ def client_tls(options: argparse.Namespace) -> SecurePort | None:
         raise UsageError(f"minireactor {options.command}: --tls-cert: {error}") from error
 
 
-def reload_on_hangup(
-    views: contextlib.ExitStack,
-    reactor: Reactor,
-    options: argparse.Namespace,
-    tls: SecurePort,
-    report: Callable[[str], object],
-) -> None:
-    """Read the certificate again on SIGHUP, until `views` ends.
+def reload_certificate(reloads: Reloads, options: argparse.Namespace, tls: SecurePort) -> None:
+    """Have the certificate read again with the other files."""
 
-    If a file is bad, the old certificate stays in use, and `report(text)` says so."""
-
-    def read() -> None:  # in a thread: a disk may be slow
-        try:
-            context = _server_context(options)
-        except ValueError as error:
-            reactor.callFromThread(report, f"the old certificate stays in use: {error}")
-        else:
-            reactor.callFromThread(use, context)
-
-    def use(context: ssl.SSLContext) -> None:
+    def use(context: ssl.SSLContext) -> str:
         tls.context = context
-        report(f"read the certificate in {options.tls_cert} again")
+        return f"read the certificate in {options.tls_cert} again"
 
-    if hasattr(signal, "SIGHUP"):  # Windows has none
-        before = signal.getsignal(signal.SIGHUP)
-        views.callback(signal.signal, signal.SIGHUP, before)
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.callInThread, read))
+    reloads.add("the old certificate", lambda: _server_context(options), use)
 
 
 def target_tls(options: argparse.Namespace) -> SecureConnector | None:

@@ -104,7 +104,11 @@ def listening_address(text: str) -> tuple[str, int]:
 
 
 def listening_place(text: str) -> tuple[str, int]:
-    """Return what listening_address() returns, or (text, 0) for the address of a UNIX socket."""
+    """Return what listening_address() returns, or (text, 0) for another kind of place.
+
+    The other kinds are `unix:PATH`, `systemd` and `systemd:NAME`."""
+    if text.partition(":")[0] == "systemd":
+        return text, 0
     return unix_place(text) or listening_address(text)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from minireactor.transports.connector import Connector
     from minireactor.transports.port import Port
 
+    Place = tuple[str, int]  # host, port number
+
 
 def listen_at(
     reactor: Reactor,

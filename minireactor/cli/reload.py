@@ -1,0 +1,57 @@
+"""Read files again while a server runs: what SIGHUP does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+if TYPE_CHECKING:
+    from minireactor.internet import Reactor
+
+
+class _Reload(NamedTuple):
+    old: str
+    read: Callable[[], Any]
+    use: Callable[[Any], str]
+
+
+class Reloads:
+    """What a signal reads again, each time in a thread, because a disk may be slow.
+
+    report: called with a line of text about each result."""
+
+    def __init__(self, reactor: Reactor, report: Callable[[str], object]) -> None:
+        self._reactor = reactor
+        self._report = report
+        self._reloads: list[_Reload] = []
+
+    def add(self, old: str, read: Callable[[], Any], use: Callable[[Any], str]) -> None:
+        """Add a file to read again.
+
+        old: what is in use until then, such as "the old certificate".
+        read: called in a thread. Raises ValueError, which says why the file is bad; `old` then
+            stays in use.
+        use: called in the loop's thread with the result of `read`. Returns a line for `report`."""
+        self._reloads.append(_Reload(old, read, use))
+
+    def __len__(self) -> int:
+        return len(self._reloads)
+
+    def on_signal(self, *_: Any) -> None:
+        """Read all files again; this is a signal handler."""
+        self._reactor.callFromThread(self._begin)
+
+    def _begin(self) -> None:
+        for reload in self._reloads:
+            self._reactor.callInThread(self._read, reload)
+
+    def _read(self, reload: _Reload) -> None:
+        try:
+            found = reload.read()
+        except ValueError as error:
+            text = f"{reload.old} stays in use: {error}"
+            self._reactor.callFromThread(self._report, text)
+        else:
+            self._reactor.callFromThread(self._use, reload, found)
+
+    def _use(self, reload: _Reload, found: Any) -> None:
+        self._report(reload.use(found))

@@ -1,0 +1,106 @@
+"""The commands `serve` and `proxy`: they make a server from the options, and run it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minireactor import reactor  # the default one, because an app imports that one
+from minireactor.address import host_port
+from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
+from minireactor.cli.own_address import is_same_address
+from minireactor.cli.printer import Printer
+from minireactor.cli.process import set_up_logging, stop
+from minireactor.cli.running import listen, run_server
+from minireactor.cli.tls import client_tls, target_tls
+from minireactor.core import flow
+from minireactor.view.output import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from minireactor.serve.places import Place
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Run the command `serve`. Return the exit status. Raises UsageError."""
+    from minireactor.serve.loading import LoadError, load_app
+    from minireactor.serve.server import Server
+
+    places = _places_of_serve(options)
+    try:
+        flow.checked_marks(options.high, options.low)
+        if options.seed is not None and options.app != "random":
+            raise LoadError(f"--seed is for random only; leave it out for {options.app}")
+        factory = load_app(options.app, options.seed, options.path)
+    except (ValueError, LoadError) as error:
+        raise UsageError(f"minireactor serve: {error}") from error
+    set_up_logging()
+    output = Printer(quiet=options.quiet)
+    server = Server(
+        reactor,
+        factory,
+        on_event=output.event if options.verbose else None,
+        **_common_arguments(options),
+    )
+    addresses = listen(server, options, places, options.app)
+    return run_server(server, options, output, f"{options.app} listening on {addresses}")
+
+
+def _places_of_serve(options: argparse.Namespace) -> list[Place]:
+    """Return where `serve` listens. Raises UsageError if the options contradict each other."""
+    if options.listen and not (options.host is options.port is None):
+        option = "--host" if options.port is None else "--port"
+        raise UsageError(f"minireactor serve: --listen and {option} exclude each other; give one")
+    if options.listen:
+        return list(options.listen)
+    if isinstance(options.port, str):  # a UNIX socket
+        return [(options.port, 0)]
+    return [(options.host or DEFAULT_HOST, DEFAULT_PORT if options.port is None else options.port)]
+
+
+def proxy(options: argparse.Namespace) -> int:
+    """Run the command `proxy`. Return the exit status. Raises UsageError."""
+    from minireactor.proxy.relay import Relay
+
+    try:
+        flow.checked_marks(options.high, options.low)
+    except ValueError as error:
+        raise UsageError(f"minireactor proxy: {error}") from error
+    secure_targets = target_tls(options)
+    places = [options.place, *options.listen]
+    for target in options.targets:
+        if any(is_same_address(place, target) for place in places):
+            raise UsageError(
+                f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
+                "give another TARGET, or another LISTEN"
+            )
+    set_up_logging()
+    output = Printer(quiet=options.quiet)
+    relay = Relay(
+        reactor,
+        options.targets,
+        balance=options.balance,
+        timeout=options.connect_timeout,
+        rate=options.rate,
+        splice=not options.copy,
+        target_tls=secure_targets,
+        on_event=output.proxy_event if options.verbose else output.proxy_end,
+        **_common_arguments(options),
+    )
+    addresses = listen(relay, options, places, "the proxy")
+    targets = ", ".join(host_port(*target) for target in options.targets)
+    what = f"proxy listening on {addresses}, to {targets}"
+    return run_server(relay, options, output, what, relay.label)
+
+
+def _common_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that Server and Relay have in common."""
+    return {
+        "max_connections": options.max_connections,
+        "idle_timeout": options.idle_timeout,
+        "stall_timeout": options.stall_timeout,
+        "keepalive": options.keepalive,
+        "unsent": options.kernel_limit,
+        "tls": client_tls(options),
+        "on_stopped": lambda: stop(reactor),
+    }
