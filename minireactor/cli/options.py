@@ -117,7 +117,8 @@ def _add_serve(commands: Any) -> None:
         default=[],
         metavar="LISTEN",
         type=values.listening_place,
-        help=f"in place of --host and --port, and may be given several times: {LISTEN}",
+        help=f"in place of --host and --port, and may be given several times: {LISTEN} (default: "
+        "none)",
     )
     add(
         "--seed",
