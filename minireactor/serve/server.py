@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from minireactor.failure import Failure
     from minireactor.interfaces import IProtocol, IProtocolFactory
     from minireactor.internet import Reactor
+    from minireactor.serve.accept_proxy import HeaderReader
     from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
     from minireactor.transports.tls_start import SecurePort
@@ -128,6 +129,7 @@ class Server:
     unsent: about how many unsent bytes the kernel may buffer for a peer that does not read. 0 means
         no limit, None means twice the high watermark. See Port.setUnsentLimit().
     tls: speaks TLS to the clients; None for none.
+    headers: reads a PROXY header before each connection, see `accept_proxy`; None for none.
     on_event: called as `on_event(event, connection, reason)`. The event is one of `core.events`:
         MADE, PAUSE, RESUME (only after a pause) or LOST. The reason is a Failure for LOST, and None
         otherwise. An exception from on_event is logged.
@@ -147,6 +149,7 @@ class Server:
         keepalive: int | None = None,
         unsent: int | None = None,
         tls: SecurePort | None = None,
+        headers: HeaderReader | None = None,
         on_event: Callable[[str, Connection, Failure | None], None] | None = None,
         on_stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -165,6 +168,7 @@ class Server:
         self._keepalive = keepalive
         self._unsent = unsent
         self.tls = tls
+        self.headers = headers
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of connections that have ended
@@ -204,6 +208,8 @@ class Server:
         opened.setUnsentLimit(self._unsent)
         if self.tls is not None:
             self.tls.secure(opened)
+        if self.headers is not None:
+            self.headers.read_before(opened, self)
         if self._keepalive is not None:
             for sock in opened.sockets():
                 set_keepalive(sock, self._keepalive)
@@ -231,7 +237,10 @@ class Server:
 
     def is_full(self) -> bool:
         """Return whether the limit of connections is reached."""
-        return self._max_connections is not None and len(self.connections) >= self._max_connections
+        if self._max_connections is None:
+            return False
+        waiting = 0 if self.headers is None else len(self.headers.waiting)
+        return len(self.connections) + waiting >= self._max_connections
 
     def reject(self) -> None:
         """Count a client that is closed because of the limit, and log a warning if one is due."""
@@ -326,6 +335,8 @@ class Server:
         self.stopping = True
         for port in self.ports:
             port.stopListening()
+        if self.headers is not None:
+            self.headers.stop()
         if not self.connections:
             self._empty()
             return

@@ -223,12 +223,17 @@ class Port(Limits, Listener):
                 else:
                     self._rest(listener, error)
                 return
-            self._serve(sock, address, listener.own_address)
+            self.serve(sock, address, listener.own_address)
             if seconds() >= until:
                 return
         listener.batch = min(listener.batch * 2, MAX_ACCEPTED)
 
-    def _serve(self, sock: socket.socket, address: Any, host: Address | None) -> None:
+    def serve(self, sock: socket.socket, address: Any, host: Address | None) -> None:
+        """Build a protocol for an accepted socket, and start it on a new connection.
+
+        address: of the peer, as accept() returns it. host: of our end, None for the socket's own.
+
+        A program may replace this method on a port, to do something with the socket before."""
         try:
             sock.setblocking(False)
             peer = from_sockaddr(address)
