@@ -8,6 +8,7 @@ import pytest
 
 from minireactor.address import IPv4Address, IPv6Address, UNIXAddress, from_sockaddr
 from minireactor.serve.proxy_header import (
+    FOR_CHECKS,
     MAX_BLOCK,
     MAX_LINE,
     SIGNATURE,
@@ -181,7 +182,11 @@ def test_the_headers_are_those_of_the_specification():
     assert header_v1(*V6) == GOOD["v1 TCP6"][0]
     assert header_v2(*V4) == GOOD["v2 TCP4"][0]
     assert header_v2(*V6) == GOOD["v2 TCP6"][0]
-    assert local_v2() == GOOD["v2 LOCAL"][0]
+
+
+def test_a_health_check_speaks_for_no_client():
+    assert FOR_CHECKS[header_v1](*V4) == header_v1(*V4)
+    assert FOR_CHECKS[header_v2](*V4) == local_v2() == GOOD["v2 LOCAL"][0]
 
 
 @pytest.mark.parametrize("ends", [PATHS, (V4[0], V6[1]), (V6[0], PATHS[1])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Callable, cast
 
 from minireactor.address import format_address, host_port
 from minireactor.core import flow
@@ -47,6 +47,9 @@ class ProxyFactory(Factory):
     target_tls: speaks TLS to the targets; None for none. A client is joined to a target only when
         their handshake is complete: if it fails, the next target is tried.
 
+    header: called as `header(source, destination)` with the addresses of a client. What it returns
+        is sent to the target before all else: see `serve.proxy_header`. None for none.
+
     Nothing is read from a client before it has a target. A client is closed at once if no target
     accepts it. A client that is reset while it waits is removed at once. Small packets are sent
     without delay (TCP_NODELAY).
@@ -70,6 +73,7 @@ class ProxyFactory(Factory):
         keepalive: int | None = None,
         unsent: int | None = None,
         target_tls: SecureConnector | None = None,
+        header: Callable[[Address, Address], bytes] | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -82,6 +86,7 @@ class ProxyFactory(Factory):
         self.keepalive = keepalive
         self.unsent = unsent
         self.target_tls = target_tls
+        self.header = header
         self.loops = LoopDetector()
         self._next_warning = -1.0
 
@@ -212,6 +217,9 @@ class Proxy(Protocol):
         self._connector.setWriteBufferLimits(*self.factory.marks)
         self._connector.setUnsentLimit(self.factory.unsent)
         self._connector.connect_socket = self._connect_socket
+        if self.factory.header is not None:
+            header = self.factory.header(self.client.getPeer(), self.client.getHost())
+            self._connector.first_bytes = lambda *_: header
         if self.factory.target_tls is not None:
             self.factory.target_tls.secure(self._connector)
 

@@ -44,6 +44,7 @@ class Relay(Server):
     rate: bytes a second in each direction of each client; None for no limit.
     splice: allow splice() for bulk data, where the system has it.
     target_tls: speaks TLS to the targets, see ProxyFactory; None for none.
+    header: makes a PROXY header for each connection to a target, see ProxyFactory; None for none.
     on_event: called as `on_event(event, proxy, detail)` with the `Proxy` of a client. The events
         are those of `core.events`, and CONNECTED and FAILED:
         MADE: the client has connected.
@@ -65,6 +66,7 @@ class Relay(Server):
         rate: float | None = None,
         splice: bool = True,
         target_tls: SecureConnector | None = None,
+        header: Callable[[Address, Address], bytes] | None = None,
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
@@ -74,6 +76,8 @@ class Relay(Server):
         self._relay_factory.keepalive = self._keepalive
         self._relay_factory.unsent = self._unsent
         self._relay_factory.target_tls = target_tls
+        self._relay_factory.header = header
+        self._relay_factory.loops.asks_sockets = self.headers is not None
         self.balancer = Balancer(places, balance, reactor.seconds)
         self._proxies: dict[Connection, Proxy] = {}  # keys: both transports of each proxy
         self._report = on_event or _ignore

@@ -7,7 +7,8 @@ which address the client has connected to.
     header.length              the bytes after these are the client's
     header.source              as accept() returns addresses; None: use the socket's own addresses
 
-    header_v1(source, destination), header_v2(source, destination), local_v2()
+    header_v1(source, destination), header_v2(source, destination)
+    FOR_CHECKS[header_v1]      the same for a health check, which has no client
 
 This module uses no socket. The specification is `proxy-protocol.txt`, which HAProxy publishes.
 """
@@ -181,11 +182,16 @@ def header_v2(source: Address, destination: Address) -> bytes:
     return _v2(_PROXY, family << 4 | _STREAM, block)
 
 
-def local_v2() -> bytes:
+def local_v2(*ends: Address) -> bytes:
     """Return a header of version 2 for a connection without a client, such as a health check.
 
-    Version 1 has no such header. A sender then gives both addresses of its own connection."""
+    The two addresses are left out: the receiver takes those of the connection itself."""
     return _v2(_LOCAL, 0, b"")
+
+
+# What a health check sends in place of the header of a client. Some receivers reject the UNKNOWN of
+# version 1, so the specification wants the addresses of the check's own connection there.
+FOR_CHECKS = {header_v1: header_v1, header_v2: local_v2}
 
 
 def _v2(command: int, kind: int, block: bytes) -> bytes:

@@ -12,7 +12,13 @@ from minireactor import log
 from minireactor.address import from_sockaddr
 from minireactor.core.timers import DelayedCall, checked_delay
 from minireactor.core.waker import close_socket
-from minireactor.error import NotConnectingError, TimeoutError, UserError
+from minireactor.error import (
+    ConnectError,
+    NotConnectingError,
+    TimeoutError,
+    UserError,
+    getConnectError,
+)
 from minireactor.failure import Failure
 from minireactor.protocol import Protocol
 from minireactor.transports.attempt import Attempt
@@ -28,6 +34,16 @@ def _connect_ex(sock: socket.socket, address: Any) -> int:
     return sock.connect_ex(address)
 
 
+def _send_at_once(sock: socket.socket, data: bytes) -> None:
+    """Send a few bytes on a new socket. Raises ConnectError unless the kernel takes them all."""
+    try:
+        sent = sock.send(data)
+    except OSError as error:
+        raise getConnectError(error) from None
+    if sent < len(data):
+        raise ConnectError(string=f"the system took {sent} of the first {len(data)} bytes")
+
+
 class Connector(Limits):
     """Connects to one address, and keeps the state of the connection.
 
@@ -37,6 +53,10 @@ class Connector(Limits):
     transport: the connection while there is one, from buildProtocol on; else None.
     connect_socket: called as `connect_socket(sock, address)` to start connecting a socket, like
         socket.connect_ex(). A program may replace it, to set options of each socket before.
+    first_bytes: called as `first_bytes(own_address, peer_address)` when a socket is connected, with
+        addresses of the kind that getHost() returns. What it returns is sent at once, before all
+        else, also before TLS. If the kernel does not take all of it, the attempt has failed. Keep
+        it under 1 KiB. `bytes_out` does not count these bytes. None: there are no first bytes.
     connection_class: makes the transport of a connected socket.
     """
 
@@ -49,6 +69,7 @@ class Connector(Limits):
         self.state = "disconnected"
         self.transport: Connection | None = None
         self.connect_socket: Callable[[socket.socket, Any], int] = _connect_ex
+        self.first_bytes: Callable[[Address, Address], bytes] | None = None
         self._factory_started = False
         self._attempt: Attempt | None = None
         self._timer: DelayedCall | None = None
@@ -108,9 +129,16 @@ class Connector(Limits):
     def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
         """Build the protocol for `sock`, which the attempt has connected, and start it."""
         self._end_attempt()
-        self.state = "connected"
         peer = from_sockaddr(peer_address)
         host = from_sockaddr(own_address)
+        if self.first_bytes is not None:
+            try:
+                _send_at_once(sock, self.first_bytes(host, peer))
+            except Exception as error:
+                close_socket(sock)
+                self.connectionFailed(Failure(error))
+                return
+        self.state = "connected"
         connection = self.connection_class(
             self.reactor, sock, peer, self._marks, self.connectionLost, host
         )
