@@ -19,7 +19,7 @@ import re
 import socket
 from typing import Any, NamedTuple
 
-from minireactor.address import Address, IPv4Address, IPv6Address, UNIXAddress
+from minireactor.address import Address, IPv4Address, IPv6Address
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 MAX_LINE = 107  # bytes of a header of version 1, with CRLF
@@ -161,25 +161,25 @@ def _sockaddr(host: str, port: int) -> tuple[Any, ...]:
 def header_v1(source: Address, destination: Address) -> bytes:
     """Return a header of version 1 for a client at `source` that has connected to `destination`.
 
-    Version 1 has only TCP. For other addresses the header says UNKNOWN."""
+    If these are not two addresses of TCP of one family, the header says UNKNOWN."""
     (family, host, port), (other, there, number) = _packed(source), _packed(destination)
-    if family != other or family not in _V2_FAMILIES:
+    if family != other or not family:
         return b"PROXY UNKNOWN\r\n"
     kind = _V2_FAMILIES[family][0]
-    word = "TCP4" if kind == socket.AF_INET else "TCP6"
     hosts = f"{socket.inet_ntop(kind, host)} {socket.inet_ntop(kind, there)}"
-    return f"PROXY {word} {hosts} {port} {number}\r\n".encode("ascii")
+    return f"PROXY TCP{4 if family == 1 else 6} {hosts} {port} {number}\r\n".encode("ascii")
 
 
 def header_v2(source: Address, destination: Address) -> bytes:
-    """Return a header of version 2 for a client at `source` that has connected to `destination`."""
+    """Return a header of version 2 for a client at `source` that has connected to `destination`.
+
+    If these are not two addresses of TCP of one family, it is local_v2(), which every receiver must
+    accept. HAProxy 2.6 does the same, and resets a connection whose header has a path."""
     (family, host, port), (other, there, number) = _packed(source), _packed(destination)
-    if family != other:
-        return _v2(_PROXY, 0, b"")
-    block = host + there
-    if family != _UNIX:
-        block += port.to_bytes(2, "big") + number.to_bytes(2, "big")
-    return _v2(_PROXY, family << 4 | _STREAM, block)
+    if family != other or not family:
+        return local_v2()
+    ports = port.to_bytes(2, "big") + number.to_bytes(2, "big")
+    return _v2(_PROXY, family << 4 | _STREAM, host + there + ports)
 
 
 def local_v2(*ends: Address) -> bytes:
@@ -199,12 +199,11 @@ def _v2(command: int, kind: int, block: bytes) -> bytes:
 
 
 def _packed(address: Address) -> tuple[int, bytes, int]:
-    """Return the family of version 2, the address as bytes, and the port."""
-    if isinstance(address, UNIXAddress):
-        return _UNIX, (address.name or b"")[:_UNIX_PATH].ljust(_UNIX_PATH, b"\0"), 0
+    """Return the family in version 2, the address as bytes, and the port. 0: no address of TCP."""
     if isinstance(address, IPv4Address):
         return 1, socket.inet_pton(socket.AF_INET, address.host), address.port
-    assert isinstance(address, IPv6Address)
+    if not isinstance(address, IPv6Address):
+        return 0, b"", 0
     packed = socket.inet_pton(socket.AF_INET6, address.host)
     if packed.startswith(_MAPPED):  # a client with IPv4, at a port that serves both families
         return 1, packed[len(_MAPPED) :], address.port
