@@ -19,6 +19,9 @@ _CORE_ONLY = (
     ("copy", "--copy"),
     ("tls_cert", "--tls-cert"),
     ("target_tls", "--target-tls"),
+    ("accept_proxy", "--accept-proxy"),
+    ("send_proxy", "--send-proxy"),
+    ("send_proxy_v2", "--send-proxy-v2"),
 )
 
 

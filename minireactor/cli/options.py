@@ -11,6 +11,7 @@ from typing import Any, Callable
 from minireactor.cli import values
 from minireactor.cli.learn_options import add_build, add_learn
 from minireactor.cli.parser import Parser, add_command, add_version
+from minireactor.cli.proxy_header_options import add_proxy_header
 from minireactor.cli.tls import add_client_tls, add_target_tls, add_tls
 from minireactor.cli.view_options import (
     UNTIL_STOPPED,
@@ -130,6 +131,7 @@ def _add_serve(commands: Any) -> None:
     add_engine(add)
     _add_flow_control(parser)
     _add_limits(parser, None, None)
+    add_proxy_header(parser)
     add_tls(parser.add_argument_group("TLS").add_argument)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
     _add_loudness(
@@ -186,6 +188,7 @@ def _add_proxy(commands: Any) -> None:
         "splice() (default: no)",
     )
     _add_limits(parser, PROXY_IDLE, PROXY_STALL)
+    add_proxy_header(parser, sends=True)
     tls = parser.add_argument_group("TLS").add_argument
     add_tls(tls)
     add_target_tls(tls)

@@ -10,6 +10,7 @@ from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from minireactor.cli.own_address import is_same_address
 from minireactor.cli.printer import Printer
 from minireactor.cli.process import set_up_logging, stop
+from minireactor.cli.proxy_header_options import header_reader, header_writer
 from minireactor.cli.running import listen, run_server
 from minireactor.cli.tls import client_tls, target_tls
 from minireactor.core import flow
@@ -40,7 +41,7 @@ def serve(options: argparse.Namespace) -> int:
         reactor,
         factory,
         on_event=output.event if options.verbose else None,
-        **_common_arguments(options),
+        **_common_arguments(options, places),
     )
     addresses = listen(server, options, places, options.app)
     return run_server(server, options, output, f"{options.app} listening on {addresses}")
@@ -84,8 +85,9 @@ def proxy(options: argparse.Namespace) -> int:
         rate=options.rate,
         splice=not options.copy,
         target_tls=secure_targets,
+        header=header_writer(options),
         on_event=output.proxy_event if options.verbose else output.proxy_end,
-        **_common_arguments(options),
+        **_common_arguments(options, places),
     )
     addresses = listen(relay, options, places, "the proxy")
     targets = ", ".join(host_port(*target) for target in options.targets)
@@ -93,7 +95,7 @@ def proxy(options: argparse.Namespace) -> int:
     return run_server(relay, options, output, what, relay.label)
 
 
-def _common_arguments(options: argparse.Namespace) -> dict[str, Any]:
+def _common_arguments(options: argparse.Namespace, places: list[Place]) -> dict[str, Any]:
     """Return the arguments that Server and Relay have in common."""
     return {
         "max_connections": options.max_connections,
@@ -102,5 +104,6 @@ def _common_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "keepalive": options.keepalive,
         "unsent": options.kernel_limit,
         "tls": client_tls(options),
+        "headers": header_reader(options, places),
         "on_stopped": lambda: stop(reactor),
     }

@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from typing import TYPE_CHECKING
 
 from minireactor.address import unix_path
 from minireactor.transports.keepalive import MAX_SECONDS
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 _UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
@@ -116,6 +120,21 @@ def port_or_unix(text: str) -> int | str:
     """Return a port number, or the address of a UNIX socket as it is."""
     place = unix_place(text)
     return port(text) if place is None else place[0]
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """Return the addresses that an ADDRESS/BITS stands for. Without /BITS, it is one address."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        fix = "give ADDRESS/BITS, such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32"
+    try:
+        fix = f"{text} has other bits set; give {ipaddress.ip_network(text, strict=False)}"
+    except ValueError:
+        pass  # it is no address at all
+    raise _wrong(text, fix)
 
 
 def unix_place(text: str) -> tuple[str, int] | None:
