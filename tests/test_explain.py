@@ -12,6 +12,7 @@ from serve_support import Command
 from support import HalfCloseable, Recorder, iterations, pump, served
 
 from minireactor.cli import running
+from minireactor.cli.printer import Printer
 from minireactor.core.slices import SLICE_SECONDS
 from minireactor.debugging import report as reports
 from minireactor.debugging.explain import IDLE, MAX_LINES, Explanation, why
@@ -446,7 +447,7 @@ def test_a_second_report_waits_for_the_first(made, wire, clock):
 
 
 def test_a_report_needs_our_own_engine(wire, capsys):
-    running._report(wire.reactor, argparse.Namespace(engine="tiny"))
+    running._report(wire.reactor, argparse.Namespace(engine="tiny"), Printer(quiet=True))
     assert capsys.readouterr().err == "minireactor: no report: leave out --engine tiny\n"
 
 

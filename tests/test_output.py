@@ -1,9 +1,8 @@
-"""Output that never blocks the loop: the writer, the standard streams, the log handler."""
+"""Output that never blocks the loop: the writer and the standard streams."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import pytest
 from support import PATIENCE
 
 from minireactor.view import output
-from minireactor.view.output import LogHandler, Writer, standard_streams, visible
+from minireactor.view.output import Writer, standard_streams, visible
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the descriptors of POSIX")
 
@@ -370,113 +369,3 @@ def test_a_stream_without_a_descriptor_stays_as_it_is(monkeypatch, capsys):
     with standard_streams():
         assert sys.stdout is stream
         assert sys.stderr is None
-
-
-# The log.
-
-
-@pytest.fixture
-def log(clock):
-    """log(text, *args) logs a warning with our handler alone."""
-    logger = logging.Logger("own")
-    logger.addHandler(LogHandler(clock.seconds))
-    yield logger.warning
-    logger.handlers[0].close()
-
-
-def raised(error):
-    try:
-        raise error
-    except BaseException as caught:
-        return caught
-
-
-def test_a_record_is_one_line_with_its_level(log, capsys):
-    log("%s of %d", "one", 2)
-    assert capsys.readouterr().err == "WARNING: one of 2\n"
-
-
-def test_no_text_makes_a_line_of_the_log(log, capsys):
-    log("from %s", "peer\r\nERROR: forged \x1b[2J\u2028ERROR: too")
-    assert capsys.readouterr().err == (
-        "WARNING: from peer\\r\\nERROR: forged \\x1b[2J\\u2028ERROR: too\n"
-    )
-
-
-def test_a_traceback_is_indented_and_no_text_in_it_makes_a_line_of_the_log(log, capsys):
-    log("it failed", exc_info=raised(ValueError("one\nERROR: forged\r\x1b[2J")))
-    first, *rest = capsys.readouterr().err.splitlines()
-    assert first == "WARNING: it failed"
-    assert rest[-2:] == ["  ValueError: one", "  ERROR: forged\\r\\x1b[2J"]
-    assert all(line.startswith("  ") for line in rest)
-
-
-def test_repeated_records_are_counted(log, clock, capsys):
-    for _ in range(1300):
-        log("no descriptor left")
-    log("something else")
-    assert capsys.readouterr().err == "WARNING: no descriptor left\nWARNING: something else\n"
-    clock.advance(output.REPEAT_SECONDS)
-    log("no descriptor left")
-    assert capsys.readouterr().err == (
-        "WARNING: no descriptor left (repeated 1,299 times)\nWARNING: no descriptor left\n"
-    )
-
-
-def test_the_end_reports_what_was_only_counted(clock, capsys):
-    handler = LogHandler(clock.seconds)
-    logger = logging.Logger("own")
-    logger.addHandler(handler)
-    for _ in range(3):
-        logger.error("the same")
-    handler.close()
-    assert capsys.readouterr().err == "ERROR: the same\nERROR: the same (repeated 2 times)\n"
-
-
-def test_no_more_records_are_remembered_than_a_bound(log, capsys):
-    for number in range(3 * output.MAX_REPEATED):
-        log("number %d", number)
-    assert capsys.readouterr().err.count("\n") == 3 * output.MAX_REPEATED
-
-
-class Bad:
-    def __str__(self):
-        raise GeneratorExit
-
-    __repr__ = __str__
-
-
-@pytest.mark.parametrize("message, arguments", [("%d", ("x",)), ("%s", (Bad(),)), (Bad(), ())])
-def test_B3_a_record_that_cannot_be_formatted_raises_nothing(log, capsys, message, arguments):
-    log(message, *arguments)
-    log("and on")
-    assert capsys.readouterr().err.endswith("WARNING: and on\n")
-
-
-def test_B3_an_exception_that_cannot_be_printed_raises_nothing(log, capsys):
-    class Worse(ValueError):
-        __str__ = Bad.__str__
-
-    log("it failed", exc_info=raised(Worse()))
-    log("and on")
-    assert capsys.readouterr().err.endswith("WARNING: and on\n")
-
-
-@pytest.mark.parametrize("error", [OSError, ValueError, RecursionError, MemoryError])
-def test_B3_a_standard_error_that_raises_is_not_heard_of(log, monkeypatch, error):
-    class Broken:
-        written = 0
-
-        def write(self, text):
-            self.written += 1
-            raise error
-
-    monkeypatch.setattr(sys, "stderr", Broken())
-    log("one")
-    log("two")
-    assert sys.stderr.written == 2
-
-
-def test_without_a_standard_error_a_record_is_dropped(log, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
-    log("one")

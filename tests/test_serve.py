@@ -420,8 +420,8 @@ def test_the_warning_names_the_limit_and_comes_at_most_every_ten_seconds(
         connect_one()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "at the limit of 1 connections (--max-connections): clients rejected: 1",
-        "at the limit of 1 connections (--max-connections): clients rejected: 5",
+        "at the limit of 1 connections (--max-connections): clients rejected so far: 1",
+        "at the limit of 1 connections (--max-connections): clients rejected so far: 6",
     ]
 
 

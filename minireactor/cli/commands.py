@@ -78,21 +78,17 @@ def _run_loop_command(
     command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
 ) -> int:
     """Run a command with a loop, which must never wait for its own output. Return the status."""
-    import logging
-
     from minireactor.cli.engines import engine
-    from minireactor.view.output import LogHandler, standard_streams
+    from minireactor.cli.log_printer import close_log, dropped_note
+    from minireactor.view.output import standard_streams
 
     options.descriptors = raise_descriptor_limit()
-    with standard_streams() as options.flush:
+    with standard_streams(dropped_note(options)) as options.flush:
         try:
             with engine(options):
                 return command(options) or 0
         finally:
-            for handler in list(logging.root.handlers):
-                if isinstance(handler, LogHandler):
-                    logging.root.removeHandler(handler)
-                    handler.close()
+            close_log(options)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from minireactor.cli import values
 from minireactor.cli.learn_options import add_build, add_learn
+from minireactor.cli.log_options import add_log
 from minireactor.cli.parser import Parser, add_command, add_version
 from minireactor.cli.proxy_header_options import add_proxy_header
 from minireactor.cli.tls import add_client_tls, add_target_tls, add_tls
@@ -35,7 +36,8 @@ LISTEN = (
     "unix:PATH; port 0: any free one; systemd or systemd:NAME: the sockets that systemd passes"
 )
 UNTIL_STOPPED_AND_REPORTS = (
-    f"{UNTIL_STOPPED}. SIGUSR1 reports on standard error which connections do not move, and why"
+    f"{UNTIL_STOPPED}. SIGUSR1 reports on standard error which connections do not move, and why, "
+    "and opens the file of --log again"
 )
 KEEPALIVE = 60  # seconds; routers with address translation remember idle connections for longer
 
@@ -134,6 +136,7 @@ def _add_serve(commands: Any) -> None:
     add_proxy_header(parser)
     add_tls(parser.add_argument_group("TLS").add_argument)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
+    add_log(parser)
     _add_loudness(
         parser,
         "print a line for each connection made or lost, each pause and each resume (default: no)",
@@ -193,6 +196,7 @@ def _add_proxy(commands: Any) -> None:
     add_tls(tls)
     add_target_tls(tls)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
+    add_log(parser)
     _add_loudness(
         parser,
         "also print a line for each connection made or not made, each pause and each resume "

@@ -45,13 +45,20 @@ class Printer:
             self._open = flush(sys.stdout) and self._open
         return self._open
 
+    def announce(self, text: str) -> None:
+        """Print what the command itself has to say."""
+        self.line(f"minireactor: {text}")
+
+    def report(self, text: str) -> None:
+        """Print a line that was asked for by a signal, on standard error, even if `quiet`."""
+        print_error(f"minireactor: {text}")
+
+    def reopen(self) -> None:
+        """Do nothing: there is no file to open again."""
+
     def event(self, event: str, connection: Any, reason: Any) -> None:
         """Print an event of a Server; this is its `on_event`."""
-        peer = format_address(connection.getPeer())
-        if event == events.LOST:
-            self.line(f"connection lost from {peer}: {reason.getErrorMessage()}")
-        else:
-            self.line(f"{_EVENTS[event]} {peer}")
+        self.line(event_text(event, connection, reason))
 
     def proxy_end(self, event: str, proxy: Any, detail: Any) -> None:
         """Print the end of a proxied connection; an `on_event` of a Relay. Ignore other events."""
@@ -60,18 +67,28 @@ class Printer:
 
     def proxy_event(self, event: str, proxy: Any, detail: Any) -> None:
         """Print any event of a Relay; this is its `on_event`."""
-        client, target = format_address(proxy.client.getPeer()), host_port(*proxy.place)
-        if event == CONNECTED:
-            self.line(f"connected {client} to {target}")
-        elif event == FAILED:
-            self.line(f"not connected {client} to {target}: {detail.getErrorMessage()}")
-        elif event in _FLOW:
-            slow, fast = (client, target) if detail is proxy.client else (target, client)
-            self.line(_FLOW[event].format(fast=fast, slow=slow))
-        elif event == events.MADE:
-            self.line(f"{_EVENTS[event]} {client}")
-        else:
-            self.proxy_end(event, proxy, detail)
+        self.line(proxy_text(event, proxy, detail))
+
+
+def event_text(event: str, connection: Any, reason: Any) -> str:
+    """Return an event of a Server as text."""
+    peer = format_address(connection.getPeer())
+    if event == events.LOST:
+        return f"connection lost from {peer}: {reason.getErrorMessage()}"
+    return f"{_EVENTS[event]} {peer}"
+
+
+def proxy_text(event: str, proxy: Any, detail: Any) -> str:
+    """Return an event of a Relay as text."""
+    client, target = format_address(proxy.client.getPeer()), host_port(*proxy.place)
+    if event == CONNECTED:
+        return f"connected {client} to {target}"
+    if event == FAILED:
+        return f"not connected {client} to {target}: {detail.getErrorMessage()}"
+    if event in _FLOW:
+        slow, fast = (client, target) if detail is proxy.client else (target, client)
+        return _FLOW[event].format(fast=fast, slow=slow)
+    return f"{_EVENTS[event]} {client}" if event == events.MADE else str(proxy)
 
 
 def print_error(text: str) -> None:
@@ -83,7 +100,7 @@ def print_error(text: str) -> None:
 
 def visible_line(text: str) -> str:
     """Return `text` with control characters escaped, so that it is one line."""
-    # Imported late: `output` imports logging, which takes a while, see `commands`.
+    # Imported late: `output` imports threading and more, which takes a while, see `commands`.
     from minireactor.view.output import visible
 
     return visible(text)

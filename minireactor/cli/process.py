@@ -84,7 +84,7 @@ def set_up_logging() -> None:
     """Print the records of `logging`, unless the app that has been loaded has set up logging."""
     import logging
 
-    from minireactor.view.output import LogHandler
+    from minireactor.operation.logs import LogHandler
 
     logging.basicConfig(handlers=[LogHandler()])
 

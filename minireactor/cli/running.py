@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import format_address, host_port
-from minireactor.cli.printer import Printer, print_error
+from minireactor.cli.printer import Printer
 from minireactor.cli.process import (
     RELOAD_SIGNALS,
     REPORT_SIGNALS,
@@ -85,10 +85,11 @@ def run_server(
     def stop(*_: Any) -> None:
         reactor.callFromThread(server.stop, options.grace)
 
-    def report(text: str) -> None:
-        output.line(f"minireactor: {text}")
+    def look() -> None:
+        output.reopen()  # first, so that the report is in the new file
+        _report(reactor, options, output)
 
-    reloads = Reloads(reactor, report)
+    reloads = Reloads(reactor, output.announce)
     if server.tls is not None:
         reload_certificate(reloads, options, server.tls)
     with contextlib.ExitStack() as views:
@@ -107,9 +108,9 @@ def run_server(
         for number in RELOAD_SIGNALS:
             set_handler(number, reloads.on_signal if reloads else stop)
         for number in REPORT_SIGNALS:
-            set_handler(number, lambda *_: reactor.callFromThread(_report, reactor, options))
+            set_handler(number, lambda *_: reactor.callFromThread(look))
         for message in messages:
-            report(message)
+            output.announce(message)
         if options.watch:
             from minireactor.view.command import watch
 
@@ -117,17 +118,17 @@ def run_server(
             watch(views, server, stop, f"minireactor: {what_it_does}", label)
         reactor.run(installSignalHandlers=False)
     aborted = f", transfers aborted {server.aborted}" if server.aborted else ""
-    report(f"{server.totals()}{aborted}")
+    output.announce(f"{server.totals()}{aborted}")
     return ABORTED if server.aborted else 0
 
 
-def _report(reactor: Reactor, options: argparse.Namespace) -> None:
-    """Begin to report on standard error which connections do not move, and why."""
+def _report(reactor: Reactor, options: argparse.Namespace, output: Printer) -> None:
+    """Begin to report which connections do not move, and why."""
     from minireactor.cli.view_options import CORE
 
     if options.engine != CORE:
-        print_error(f"minireactor: no report: leave out --engine {options.engine}")
+        output.report(f"no report: leave out --engine {options.engine}")
         return
     from minireactor.debugging.report import report
 
-    report(reactor, lambda line: print_error(f"minireactor: {line}"))
+    report(reactor, output.report)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import reactor  # the default one, because an app imports that one
 from minireactor.address import host_port
+from minireactor.cli.log_printer import open_log
 from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from minireactor.cli.own_address import is_same_address
-from minireactor.cli.printer import Printer
-from minireactor.cli.process import set_up_logging, stop
+from minireactor.cli.process import stop
 from minireactor.cli.proxy_header_options import header_reader, header_writer
 from minireactor.cli.running import listen, run_server
 from minireactor.cli.tls import client_tls, target_tls
@@ -35,8 +35,7 @@ def serve(options: argparse.Namespace) -> int:
         factory = load_app(options.app, options.seed, options.path)
     except (ValueError, LoadError) as error:
         raise UsageError(f"minireactor serve: {error}") from error
-    set_up_logging()
-    output = Printer(quiet=options.quiet)
+    output = open_log(options, reactor)
     server = Server(
         reactor,
         factory,
@@ -75,8 +74,7 @@ def proxy(options: argparse.Namespace) -> int:
                 f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
                 "give another TARGET, or another LISTEN"
             )
-    set_up_logging()
-    output = Printer(quiet=options.quiet)
+    output = open_log(options, reactor)
     relay = Relay(
         reactor,
         options.targets,

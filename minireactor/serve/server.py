@@ -176,7 +176,6 @@ class Server:
         self._ending: Walk[Connection] | None = None
         self._aborting: DelayedCall | None = None
         self._next_warning = -1.0
-        self._unreported = 0
 
     def listen(
         self,
@@ -245,16 +244,14 @@ class Server:
     def reject(self) -> None:
         """Count a client that is closed because of the limit, and log a warning if one is due."""
         self.rejected += 1
-        self._unreported += 1
         now = self.reactor.seconds()
         if now >= self._next_warning:
             self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "at the limit of %d connections (--max-connections): clients rejected: %d",
+                "at the limit of %d connections (--max-connections): clients rejected so far: %d",
                 self._max_connections,
-                self._unreported,
+                self.rejected,
             )
-            self._unreported = 0
 
     def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
         # An observer gets the events of all connections of the reactor, also of other ports.

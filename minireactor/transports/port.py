@@ -91,7 +91,7 @@ class Port(Limits, Listener):
         self._further: list[FurtherSocket] = []
         self._spare = -1
         self._next_warning = -1.0
-        self._rejected = 0  # peers since the last warning
+        self._rejected = 0  # peers, for want of descriptors
 
     def bound_sockets(self) -> list[socket.socket]:
         """Return new listening sockets, one per address. Raises CannotListenError."""
@@ -287,12 +287,11 @@ class Port(Limits, Listener):
         if rejected and now >= self._next_warning:
             self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "no descriptor left for connections to %s; peers rejected: %d; "
+                "no descriptor left for connections to %s; peers rejected so far: %d; "
                 "raise the limit (ulimit -n)",
                 format_address(self._host),
                 self._rejected,
             )
-            self._rejected = 0
 
     def _rest(self, listener: Listener, error: OSError) -> None:
         """Stop accepting for REST_SECONDS: to try again at once would keep the CPU busy."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import os
 import signal
 import sys
@@ -34,10 +33,9 @@ FLUSH_SECONDS = 1.0  # how long a flush waits for queued bytes while writing mak
 MIN_FLUSH_SECONDS = 0.1  # how long a flush waits even if nothing was written for a long time
 BUSY_SECONDS = 0.05  # between attempts on a descriptor that another program has made non-blocking
 RETRY_SECONDS = 1.0  # between attempts after an error such as "no space left"
-REPEAT_SECONDS = 10.0  # for which repetitions of a log message are counted and not printed
-MAX_REPEATED = 100  # different messages that are remembered for this count
 
-_PERMANENT = (errno.EPIPE, errno.EBADF)  # after these errors no later write can succeed
+# After these errors no later write can succeed on a descriptor that somebody else has opened.
+_PERMANENT = (errno.EPIPE, errno.EBADF)
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -61,12 +59,14 @@ class Writer:
     """Writes bytes to a descriptor from a thread of its own, in order.
 
     target: a descriptor, or a callable that opens one and returns it. The thread calls the callable
-        first, and closes the descriptor at the end. Opening a FIFO that nobody reads then blocks
-        the thread only.
+        first and after reopen(), and closes the descriptor at the end. Opening a FIFO that nobody
+        reads then blocks the thread only.
     limit: bytes that may wait in the queue. When the queue is full, further lines are dropped and
         counted until the whole queue has been written. Then `note(count)` is written.
-    retry: whether to continue after an error that may be temporary, such as a full disk. Lines that
-        could not be written are counted as dropped.
+    retry: whether to continue after an error that may be temporary, such as a full disk, or a FIFO
+        that has lost its reader. Lines that could not be written are counted as dropped.
+    on_error: called in the thread with each OSError, and with whether opening raised it. Errors of
+        a write that repeat the one before are left out.
 
     error: the latest OSError, which may have ended writing. dropped: lines not yet reported.
     """
@@ -78,12 +78,14 @@ class Writer:
         limit: int = MAX_QUEUED,
         note: Callable[[int], bytes] = lines_dropped,
         retry: bool = True,
+        on_error: Callable[[OSError, bool], object] | None = None,
     ) -> None:
         self._fd = target if isinstance(target, int) else -1
         self._open = None if isinstance(target, int) else target
         self._limit = limit
         self._note = note
         self._retry = retry
+        self._on_error = on_error
         self.error: OSError | None = None
         self.dropped = 0
         self._queue: deque[bytes] = deque()
@@ -97,6 +99,9 @@ class Writer:
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._idle = True
+        self._reopen_due = False
+        self._write_error: int | None = None  # the errno of a write, until one succeeds
+        self._torn = b""  # a line feed, after an error in the middle of a line
         self._lines_in_write = 0  # lines that the thread is writing now
         self._progress = time.monotonic()
 
@@ -131,6 +136,12 @@ class Writer:
                 raise self.error
             return self._fd >= 0
 
+    def reopen(self) -> None:
+        """Open the target again before the next write. If that fails, keep what is open."""
+        with self._changed:
+            self._reopen_due = True
+            self._wake()
+
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait up to `seconds` until everything is written. Return whether everything is.
 
@@ -143,7 +154,10 @@ class Writer:
             return self._is_done()
 
     def _is_done(self) -> bool:
-        return self._ended or (self._idle and not self._queue and not self.dropped)
+        return self._ended or (self._idle and not self._is_work_due())
+
+    def _is_work_due(self) -> bool:
+        return bool(self._queue or self.dropped or self._reopen_due)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> int:
         """Flush, then end writing. Return how many lines were not written. Idempotent."""
@@ -184,6 +198,7 @@ class Writer:
                 fd = self._open()
             except OSError as error:
                 self._failed(error, is_permanent=True)
+                self._notify(error, True)
                 return
             with changed:
                 self._fd = fd
@@ -193,11 +208,16 @@ class Writer:
                 with changed:
                     if not self._has_work():
                         return
-                    reported = 0 if self._queue else self.dropped
-                    batch = self._note(reported) if reported else self._next_batch()
-                    self._lines_in_write = 0 if reported else _count_lines(batch)
                     self._idle = False
                     self._progress = time.monotonic()
+                    reopening, self._reopen_due = self._reopen_due, False
+                    if not reopening:
+                        reported = 0 if self._queue else self.dropped
+                        batch = self._note(reported) if reported else self._next_batch()
+                        self._lines_in_write = 0 if reported else _count_lines(batch)
+                if reopening:
+                    self._open_again()
+                    continue
                 rest = self._write(batch)
                 with changed:
                     self._lines_in_write = 0
@@ -206,16 +226,34 @@ class Writer:
                     elif not reported:
                         self.dropped += _count_lines(rest)
                     if rest:
-                        changed.wait_for(lambda: self._ended, RETRY_SECONDS)
+                        changed.wait_for(lambda: self._ended or self._reopen_due, RETRY_SECONDS)
         finally:
             if self._open is not None:
                 with contextlib.suppress(OSError):
                     os.close(self._fd)
 
+    def _open_again(self) -> None:
+        """Replace the descriptor by one that the target returns, unless opening fails."""
+        assert self._open is not None
+        try:
+            fd = self._open()
+        except OSError as error:
+            self._failed(error, is_permanent=False)
+            self._notify(error, True)
+            return
+        old, self._fd = self._fd, fd
+        self._torn = b""
+        with contextlib.suppress(OSError):
+            os.close(old)
+
+    def _notify(self, error: OSError, is_from_open: bool) -> None:
+        if self._on_error is not None:
+            self._on_error(error, is_from_open)
+
     def _has_work(self) -> bool:
-        """Wait for something to write. Return False if writing has ended."""
+        """Wait for something to write or to open. Return False if writing has ended."""
         while not self._ended:
-            if self._queue or self.dropped:
+            if self._is_work_due():
                 return True
             self._idle = True
             self._changed.notify_all()
@@ -236,7 +274,8 @@ class Writer:
 
     def _write(self, batch: bytes) -> bytes:
         """Write `batch`. Return the bytes that an error has kept from being written."""
-        rest = memoryview(batch)
+        data = self._torn + batch
+        rest = memoryview(data)
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
@@ -247,9 +286,21 @@ class Writer:
                 if self._ended:
                     break
             except OSError as error:
-                self._failed(error, is_permanent=not self._retry or error.errno in _PERMANENT)
+                is_lost = self._open is None and error.errno in _PERMANENT
+                self._failed(error, is_permanent=not self._retry or is_lost)
+                if error.errno != self._write_error:
+                    self._write_error = error.errno
+                    self._notify(error, False)
                 break
-        return bytes(rest)
+        else:
+            self._write_error = None
+        written = len(data) - len(rest)
+        left = data[max(written, len(self._torn)) :]
+        if not rest:
+            self._torn = b""
+        elif written:
+            self._torn = b"" if data[written - 1 : written] == b"\n" else b"\n"
+        return left
 
     def _failed(self, error: OSError, is_permanent: bool) -> None:
         with self._changed:
@@ -302,12 +353,14 @@ class _Stream(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def standard_streams() -> Iterator[Callable[[], object]]:
+def standard_streams(
+    note: Callable[[int], bytes] = lines_dropped,
+) -> Iterator[Callable[[], object]]:
     """Replace sys.stdout and sys.stderr by streams that never wait, until the block ends.
 
-    Yields a callable that waits up to FLUSH_SECONDS until the printed text is written. A stream
-    without a descriptor, such as a test's, stays as it is. On Windows all streams stay, because
-    its terminals accept no bytes."""
+    Yields a callable that waits up to FLUSH_SECONDS until the printed text is written. `note` makes
+    the line in place of dropped lines. A stream without a descriptor, such as a test's, stays as it
+    is. On Windows all streams stay, because its terminals accept no bytes."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     writers: dict[Any, Writer] = {}  # by file: one for both streams keeps their lines in order
     for name, stream in before.items():
@@ -319,7 +372,7 @@ def standard_streams() -> Iterator[Callable[[], object]]:
             continue
         if os.name != "posix":
             continue
-        writer = writers.setdefault((found.st_dev, found.st_ino), Writer(fd))
+        writer = writers.setdefault((found.st_dev, found.st_ino), Writer(fd, note=note))
         raw: Any = _Stream(writer, fd)
         new = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
         setattr(sys, name, new)
@@ -339,73 +392,6 @@ def standard_streams() -> Iterator[Callable[[], object]]:
         flush()
         for writer in writers.values():
             writer.close(0)
-
-
-class LogHandler(logging.Handler):
-    """Prints log records, one line each, on the sys.stderr of that moment; never raises.
-
-    A traceback follows its line and is indented, so that no text of a peer can look like a line of
-    the log. A record that repeats an earlier one within REPEAT_SECONDS is only counted. The count
-    is printed before the next record after that time, or by close()."""
-
-    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._repeated: dict[str, list[float]] = {}  # text: [end of counting, count]
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-            now = self._seconds()
-            self._report(now)
-            if text in self._repeated:
-                self._repeated[text][1] += 1
-                return
-            if len(self._repeated) < MAX_REPEATED:
-                self._repeated[text] = [now + REPEAT_SECONDS, 0]
-            self._print(text)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            # A logging handler has nowhere to report its own failure.
-            return
-
-    def format(self, record: logging.LogRecord) -> str:
-        try:
-            message = record.getMessage()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            message = f"{record.msg!r} cannot be formatted: {type(error).__name__}"
-        lines = [f"{record.levelname}: {visible(message)}"]
-        if record.exc_info and record.exc_info[1] is not None:
-            text = logging.Formatter().formatException(record.exc_info)
-            lines += _indented(text)
-        if record.stack_info:
-            lines += _indented(record.stack_info)
-        return "\n".join(lines)
-
-    def _report(self, now: float) -> None:
-        """Print the counts of repeated messages whose REPEAT_SECONDS are over."""
-        for text in [text for text, (end, _) in self._repeated.items() if end <= now]:
-            count = int(self._repeated.pop(text)[1])
-            if count:
-                first = text.partition("\n")[0]
-                self._print(f"{first} (repeated {count:,} times)")
-
-    def _print(self, text: str) -> None:
-        if sys.stderr is not None:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._report(float("inf"))
-        super().close()
-
-
-def _indented(text: str) -> list[str]:
-    return ["  " + visible(line, keep="\t") for line in text.split("\n")]
 
 
 def cannot_listen(error: CannotListenError, option: str) -> str:
