@@ -113,10 +113,10 @@ def _bounded(text: str, limit: int) -> str:
 class LogHandler(logging.Handler):
     """Writes the records of `logging` as lines of the log; never raises.
 
-    A record that repeats an earlier one within REPEAT_SECONDS is only counted. The count is written
-    after that time, with the next record, by write_counts(), or by close(). Then the time doubles, up to
-    MAX_REPEAT_SECONDS, until the record has stayed away for that long. Two records are the same if
-    only numbers among their arguments differ, or if one exception has come from one place.
+    A record that repeats an earlier one within REPEAT_SECONDS is only counted. After that time, the
+    count is written with the next record, by write_counts(), or by close(). Then the time doubles,
+    up to MAX_REPEAT_SECONDS, until the record has stayed away for that long. Two records are the
+    same if only numbers among their arguments differ, or if one exception came from one place.
 
     lines: makes a line of each record.
     write: called with each line; without it, lines go to the sys.stderr of that moment.
