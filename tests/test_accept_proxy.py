@@ -338,12 +338,12 @@ def test_connections_without_a_header_count_for_the_limit(start, join):
     late = [join(server, V1[:10]) for _ in range(2)]
     waiting(server, 2)
     assert end_of(server.reactor, join(server, V1)) == (b"", "end")
-    assert server.rejected == 1
+    assert server.rejected == {"--max-connections": 1}
     for client in late:
         client.sendall(V1[10:])
     served(server, 3)
     assert len(server.connections) == 3
-    assert server.rejected == 1
+    assert server.rejected == {"--max-connections": 1}
 
 
 def test_stop_ends_connections_without_a_header(start, join):

@@ -138,7 +138,7 @@ def test_a_client_above_the_limit_is_closed(engine, ask, closing):
     server, _ = ask(Factory.forProtocol(Echo), max_connections=1)
     second = closing(connect(server.ports[0]))
     assert drain(engine, second) == b""
-    assert server.rejected == 1
+    assert server.rejected == {"--max-connections": 1}
 
 
 def test_a_stalled_client_is_aborted(engine, ask):

@@ -390,7 +390,7 @@ def test_clients_beyond_the_limit_are_closed_at_once(start, join, reactor, closi
 
     inside.sendall(b"still here")
     assert receive(reactor, inside, 10) == b"still here"
-    assert (server.rejected, server.totals().connections) == (1, 1)
+    assert (server.rejected, server.totals().connections) == ({"--max-connections": 1}, 1)
 
 
 def test_the_place_of_a_client_that_has_left_is_free_again(start, join, reactor):

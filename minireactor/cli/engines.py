@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Options that need more than a small reactor has: attribute, option.
 _CORE_ONLY = (
     ("kernel_limit", "--kernel-limit"),
+    ("accept_rate", "--accept-rate"),
     ("watch", "--watch"),
     ("copy", "--copy"),
     ("tls_cert", "--tls-cert"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from minireactor.cli import values
+from minireactor.cli.client_options import add_clients
 from minireactor.cli.learn_options import add_build, add_learn
 from minireactor.cli.log_options import add_log
 from minireactor.cli.parser import Parser, add_command, add_version
@@ -133,6 +134,7 @@ def _add_serve(commands: Any) -> None:
     add_engine(add)
     _add_flow_control(parser)
     _add_limits(parser, None, None)
+    add_clients(parser)
     add_proxy_header(parser)
     add_tls(parser.add_argument_group("TLS").add_argument)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
@@ -191,6 +193,7 @@ def _add_proxy(commands: Any) -> None:
         "splice() (default: no)",
     )
     _add_limits(parser, PROXY_IDLE, PROXY_STALL)
+    add_clients(parser)
     add_proxy_header(parser, sends=True)
     tls = parser.add_argument_group("TLS").add_argument
     add_tls(tls)

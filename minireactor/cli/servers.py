@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import reactor  # the default one, because an app imports that one
 from minireactor.address import host_port
+from minireactor.cli.client_options import client_limits
 from minireactor.cli.log_printer import open_log
 from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from minireactor.cli.own_address import is_same_address
@@ -103,5 +104,6 @@ def _common_arguments(options: argparse.Namespace, places: list[Place]) -> dict[
         "unsent": options.kernel_limit,
         "tls": client_tls(options),
         "headers": header_reader(options, places),
+        "clients": client_limits(options),
         "on_stopped": lambda: stop(reactor),
     }

@@ -42,6 +42,10 @@ def count(text: str) -> int:
     return _integer_between(text, 1, math.inf, "give a number of connections, 1 or more")
 
 
+def clients_per_second(text: str) -> int:
+    return _integer_between(text, 1, math.inf, "give a number of clients a second, 1 or more")
+
+
 def port(text: str) -> int:
     fix = "give a port number from 1 to 65535, or 0 for any free one"
     return _integer_between(text, 0, 65535, fix)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from operator import attrgetter
 from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
@@ -18,6 +19,7 @@ from minireactor.core import events, flow
 from minireactor.core.slices import Walk
 from minireactor.log import logger
 from minireactor.protocol import Factory
+from minireactor.serve.clients import Refusal
 from minireactor.serve.places import listen_at
 from minireactor.serve.timeouts import Timeouts, still_in
 from minireactor.transports.keepalive import set_keepalive
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from minireactor.interfaces import IProtocol, IProtocolFactory
     from minireactor.internet import Reactor
     from minireactor.serve.accept_proxy import HeaderReader
+    from minireactor.serve.clients import ClientLimits
     from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
     from minireactor.transports.tls_start import SecurePort
@@ -109,6 +112,11 @@ class Admission(Factory):
         if self._server.is_full():
             self._server.reject()
             return None
+        if self._server.clients is not None and addr is not None:
+            refusal = self._server.clients.refusal(addr.host)
+            if refusal is not None:
+                self._server.refuse(refusal)
+                return None
         self._server.expected = self._factory.buildProtocol(addr)
         return self._server.expected
 
@@ -130,6 +138,7 @@ class Server:
         no limit, None means twice the high watermark. See Port.setUnsentLimit().
     tls: speaks TLS to the clients; None for none.
     headers: reads a PROXY header before each connection, see `accept_proxy`; None for none.
+    clients: limits for single clients; None for none. A client that they refuse is closed at once.
     on_event: called as `on_event(event, connection, reason)`. The event is one of `core.events`:
         MADE, PAUSE, RESUME (only after a pause) or LOST. The reason is a Failure for LOST, and None
         otherwise. An exception from on_event is logged.
@@ -150,6 +159,7 @@ class Server:
         unsent: int | None = None,
         tls: SecurePort | None = None,
         headers: HeaderReader | None = None,
+        clients: ClientLimits | None = None,
         on_event: Callable[[str, Connection, Failure | None], None] | None = None,
         on_stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -158,7 +168,7 @@ class Server:
         self.paused: set[Connection] = set()
         self.ports: list[Port] = []
         self.stopping = False
-        self.rejected = 0
+        self.rejected: Counter[str] = Counter()  # clients, by the option that did not allow them
         self.aborted = 0  # connections that abort() has ended after stop()
         self.expected: IProtocol | None = None  # the protocol of the next connection to a port
         self._admission = Admission(self, factory)
@@ -169,13 +179,15 @@ class Server:
         self._unsent = unsent
         self.tls = tls
         self.headers = headers
+        self.clients = clients
         self._on_event = on_event
         self._on_stopped = on_stopped
         self._ended = Totals()  # of connections that have ended
         self._timeouts = Timeouts(reactor, idle_timeout, stall_timeout, self._idle, self._stalled)
         self._ending: Walk[Connection] | None = None
         self._aborting: DelayedCall | None = None
-        self._next_warning = -1.0
+        self._resuming: DelayedCall | None = None  # accepts again, after a pause for the rate
+        self._next_warning: dict[str, float] = {}  # by option
 
     def listen(
         self,
@@ -242,15 +254,19 @@ class Server:
         return len(self.connections) + waiting >= self._max_connections
 
     def reject(self) -> None:
-        """Count a client that is closed because of the limit, and log a warning if one is due."""
-        self.rejected += 1
+        """Count a client that is closed because the server is full; see refuse()."""
+        why = f"at the limit of {self._max_connections} connections"
+        self.refuse(Refusal("--max-connections", why))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a client that is closed at once, and log a warning if one is due."""
+        option, why = refusal
+        self.rejected[option] += 1
         now = self.reactor.seconds()
-        if now >= self._next_warning:
-            self._next_warning = now + WARN_SECONDS
+        if now >= self._next_warning.get(option, now):
+            self._next_warning[option] = now + WARN_SECONDS
             logger.warning(
-                "at the limit of %d connections (--max-connections): clients rejected so far: %d",
-                self._max_connections,
-                self.rejected,
+                "%s (%s): clients rejected so far: %d", why, option, self.rejected[option]
             )
 
     def _observe(self, event: str, connection: Connection, reason: Failure | None) -> None:
@@ -272,18 +288,36 @@ class Server:
     def _arrived(self, connection: Connection) -> None:
         self.expected = None
         self.connections.add(connection)
+        if self.clients is not None:
+            self.clients.joined(connection.getPeer().host)
+            pause = self.clients.pause(self.reactor.seconds())
+            if pause:
+                self._pause_accepting(pause)
         self._watch(connection, connection)
         self._notify(events.MADE, connection)
 
     def _gone(self, connection: Connection, reason: Failure | None) -> None:
         parts = self._parts(connection)
         self.connections.discard(connection)
+        if self.clients is not None:
+            self.clients.left(connection.getPeer().host)
         self.paused.difference_update(parts)
         self._timeouts.forget(connection)
         self._ended.add(*parts)
         self._notify(events.LOST, connection, reason)
         if not self.connections:
             self._empty()
+
+    def _pause_accepting(self, seconds: float) -> None:
+        """Leave further clients in the kernel's queue for some time."""
+        for port in self.ports:
+            port.pause_accepting()
+        if self._resuming is None or not self._resuming.active():
+            self._resuming = self.reactor.call_later_internal(seconds, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        for port in self.ports:
+            port.resume_accepting()
 
     def _notify(self, event: str, connection: Connection, reason: Failure | None = None) -> None:
         if self._on_event is not None:
@@ -332,6 +366,8 @@ class Server:
         self.stopping = True
         for port in self.ports:
             port.stopListening()
+        if self._resuming is not None and self._resuming.active():
+            self._resuming.cancel()
         if self.headers is not None:
             self.headers.stop()
         if not self.connections:

@@ -115,6 +115,17 @@ class Port(Limits, Listener):
         else:
             close_socket(sock)
 
+    def pause_accepting(self) -> None:
+        """Leave new clients in the kernel's queue, until resume_accepting()."""
+        for listener in (self, *self._further):
+            listener.reading = False
+            self.reactor.unregister(listener)
+
+    def resume_accepting(self) -> None:
+        super().resume_accepting()
+        for listener in self._further:
+            listener.resume_accepting()
+
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets, one per address. Accepted sockets inherit their options."""
         listeners = (self, *self._further)
