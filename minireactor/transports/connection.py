@@ -274,9 +274,11 @@ class Connection(Consumer):
     def _end_of_reading(self) -> None:
         self.read_ended = True
         if self.is_half_closeable():
-            self.reactor.update_interest(self)
             self.protocol.readConnectionLost()
             self._close_if_both_ended()
+            # Only now: a connection that has closed needs no change of its interest.
+            if self._state is not CLOSED:
+                self.reactor.update_interest(self)
         elif self._fire(lifecycle.END_OF_INPUT):
             self._close(Failure(ConnectionDone()))
 
