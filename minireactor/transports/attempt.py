@@ -55,10 +55,7 @@ class AddressAttempt(Handler):
         sock = self._socket
         assert sock is not None
         try:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-            peer = sock.getpeername()
+            peer = _peer_of(sock)
             # A socket can be connected to itself, if the socket connects to an ephemeral port
             # without a listener, and the system binds the socket to that same port: TCP accepts two
             # ends that connect to each other at once. Treat it as a refused connection.
@@ -175,8 +172,10 @@ class Attempt(Handler):
         if isinstance(found, Exception):
             self._fail(found)
             return
-        self._addresses = interleaved(found)
-        if len(self._addresses) != 1:
+        if len(found) == 1:
+            self._addresses = list(found)
+        else:
+            self._addresses = interleaved(found)
             self._share_time()
         self._try_next()
 
@@ -331,6 +330,17 @@ def _weight(error: BaseException) -> int:
     if code is None or code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return 0  # often only a family that this machine lacks
     return 1 if isinstance(error, (NoRouteError, ConnectBindError)) else 2
+
+
+def _peer_of(sock: socket.socket) -> Any:
+    """Return the address of the peer. Raises OSError, with the reason, if there is none."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code)) from None
+        raise
 
 
 def _discard(sock: socket.socket) -> None:
