@@ -26,7 +26,7 @@ from support import (
 
 from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
-from minireactor.core.poller import WRITE
+from minireactor.core.poller import READ, WRITE
 from minireactor.error import (
     ConnectBindError,
     ConnectError,
@@ -429,6 +429,11 @@ class Slow(ScriptedPoller):
     def __init__(self):
         super().__init__()
         self.answer = set()
+        self.calls = []  # of watch()
+
+    def watch(self, fd, events, before):
+        super().watch(fd, events, before)
+        self.calls.append((fd, events, before))
 
     def poll(self, timeout, most):
         ready = super().poll(timeout, most)
@@ -502,6 +507,31 @@ def test_T3_the_first_of_two_answers_is_taken_and_the_other_is_closed(several):
     assert second.fileno() == -1
     assert factory.connection.transport.connected
     assert factory.calls.count("build") == 1
+
+
+def test_a_connection_changes_the_registration_of_its_attempt(several):
+    reactor, _, poller, numbers = several
+    factory = RecordingClientFactory()
+    reactor.resolver = Answers([(LOCAL, numbers[0])])
+    reactor.connectTCP("server.example", 80, factory)
+    poller.answer = {numbers[0]}
+    fd = connected(reactor, factory).transport.fileno()
+    assert [call for call in poller.calls if call[0] == fd] == [(fd, WRITE, None), (fd, READ, WRITE)]
+
+
+def test_buildProtocol_that_raises_leaves_nothing_registered(several):
+    class Raising(RecordingClientFactory):
+        def buildProtocol(self, addr):
+            raise ZeroDivisionError("in buildProtocol")
+
+    reactor, _, poller, numbers = several
+    factory = Raising()
+    reactor.iterate()
+    before = set(poller.masks)
+    reactor.connectTCP("server.example", 80, factory)
+    poller.answer = set(numbers)
+    assert failure(reactor, factory).check(ZeroDivisionError)
+    assert set(poller.masks) == before
 
 
 def test_T3_every_address_gets_its_share_of_a_short_timeout(several):

@@ -252,6 +252,13 @@ class Loop:
         if self.knows(handler):
             del self._handlers[handler.fd]
 
+    def hand_over(self, handler: Handler, successor: Handler) -> None:
+        """Detach a handler, but leave its registration to the next handler of its descriptor.
+
+        The first update_interest() of the successor then changes that registration."""
+        successor.registered, handler.registered = handler.registered, None
+        self.detach(handler)
+
     def knows(self, handler: Handler) -> bool:
         """Return whether the handler is in the table."""
         return self._handlers.get(handler.fd) is handler

@@ -65,9 +65,11 @@ class AddressAttempt(Handler):
         except OSError as error:
             self._fail(getConnectError(error))
             return
-        self._reactor.detach(self)
         self._socket = None
-        self._attempt.succeeded(self, sock, peer, own)
+        try:
+            self._attempt.succeeded(self, sock, peer, own)
+        finally:
+            self._reactor.detach(self)  # usually done: a connection has taken over
 
     def _fail(self, error: BaseException) -> None:
         self.abandon()
@@ -98,9 +100,9 @@ class Attempt(Handler):
     address that answers ends the tries of the others. The families of the addresses alternate (RFC
     8305, section 4).
 
-    At the end the attempt calls `connected(sock, peer, own)` or `failed_with(failure)`, unless
-    `abandon()` was called before. `sock` is a connected socket, `peer` and `own` are the socket
-    addresses of its two ends.
+    At the end the attempt calls `connected(sock, peer, own, handler)` or `failed_with(failure)`,
+    unless `abandon()` was called before. `sock` is a connected socket, `peer` and `own` are the
+    socket addresses of its two ends. `handler` hands its registration over, see Loop.hand_over().
 
     timeout: seconds after which the caller ends the attempt, or None. The attempt only divides this
         time, so that each address gets a share.
@@ -115,7 +117,7 @@ class Attempt(Handler):
         port: Any,
         timeout: float | None,
         local: tuple[str, int] | None,
-        connected: Callable[[socket.socket, Any, Any], object],
+        connected: Callable[[socket.socket, Any, Any, Handler], object],
         failed_with: Callable[[Failure], object],
         connect_socket: Callable[[socket.socket, Any], int],
     ) -> None:
@@ -263,7 +265,7 @@ class Attempt(Handler):
         """End the attempt with success: `sock` is connected from `own` to `peer`."""
         self._attempts.remove(attempt)
         self.abandon()
-        self._connected(sock, peer, own)
+        self._connected(sock, peer, own, attempt)
 
     def _fail(self, error: BaseException) -> None:
         if not self.is_over():

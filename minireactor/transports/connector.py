@@ -27,6 +27,7 @@ from minireactor.transports.limits import Limits
 
 if TYPE_CHECKING:
     from minireactor.address import Address
+    from minireactor.core.handler import Handler
     from minireactor.core.loop import Loop
 
 
@@ -126,8 +127,12 @@ class Connector(Limits):
         error = TimeoutError(string=f"no connection within {self.timeout} seconds")
         self.connectionFailed(Failure(error))
 
-    def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
-        """Build the protocol for `sock`, which the attempt has connected, and start it."""
+    def connected(
+        self, sock: socket.socket, peer_address: Any, own_address: Any, attempt: Handler
+    ) -> None:
+        """Build the protocol for `sock`, and start it.
+
+        attempt: the handler that has connected `sock`, and is still registered with the poller."""
         self._end_attempt()
         peer = from_sockaddr(peer_address)
         host = from_sockaddr(own_address)
@@ -135,6 +140,7 @@ class Connector(Limits):
             try:
                 _send_at_once(sock, self.first_bytes(host, peer))
             except Exception as error:
+                self.reactor.detach(attempt)
                 close_socket(sock)
                 self.connectionFailed(Failure(error))
                 return
@@ -147,6 +153,7 @@ class Connector(Limits):
             protocol = self.factory.buildProtocol(peer)
         except BaseException as error:
             self.transport = None
+            self.reactor.detach(attempt)
             close_socket(sock)
             failure = Failure(error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -155,6 +162,7 @@ class Connector(Limits):
             log.err(failure, f"in buildProtocol of {type(self.factory).__name__}")
             self.connectionFailed(failure)
             return
+        self.reactor.hand_over(attempt, connection)
         connection.start(Protocol() if protocol is None else protocol)
         if protocol is None:
             connection.loseConnection()

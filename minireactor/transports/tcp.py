@@ -21,6 +21,7 @@ from minireactor.transports.port import Port
 from minireactor.transports.resolver import checked_host, lack_of_descriptors
 
 if TYPE_CHECKING:
+    from minireactor.core.handler import Handler
     from minireactor.core.loop import Loop
     from minireactor.core.system import System
 
@@ -122,9 +123,11 @@ class TCPConnector(Connector):
             lambda sock, address: self.connect_socket(sock, address),
         )
 
-    def connected(self, sock: socket.socket, peer_address: Any, own_address: Any) -> None:
+    def connected(
+        self, sock: socket.socket, peer_address: Any, own_address: Any, attempt: Handler
+    ) -> None:
         limit_unsent(sock, self.unsent_limit())
-        super().connected(sock, peer_address, own_address)
+        super().connected(sock, peer_address, own_address, attempt)
 
     def getDestination(self) -> IPv4Address | IPv6Address:
         """Return the destination as the program gave it: its `host` may be a name."""
