@@ -193,7 +193,7 @@ class Reactor(Loop):
         self.disconnect_all()
 
     def attach(self, handler: Handler) -> None:
-        other = self.handler_of(handler.fd)
+        other = self._handlers.get(handler.fd)
         if other is not None:
             # The program has closed that descriptor by itself, and its number is in use again.
             self.unregister(other)

@@ -226,7 +226,8 @@ class Loop:
 
     def attach(self, handler: Handler) -> None:
         """Add a handler to the table. The handler gets no events until `update_interest()`."""
-        self.open()
+        if self._waker is None:
+            self.open()
         self._handlers[handler.fd] = handler
         self._attached_this_tick.add(handler.fd)
 

@@ -174,7 +174,9 @@ class TimerQueue:
         if `func` is not callable."""
         if not callable(func):
             raise TypeError(f"callLater() takes a callable, not {safe_repr(func)}")
-        call = DelayedCall(self, self.seconds() + checked_delay(delay), func, args, kw)
+        if delay.__class__ not in _PLAIN or not 0 <= delay <= _PLAIN_DELAY:
+            delay = checked_delay(delay)
+        call = DelayedCall(self, self.seconds() + delay, func, args, kw)
         self.serial = call.serial = self.serial + 1
         heappush(self.heap, _entry_of(call))
         return call
