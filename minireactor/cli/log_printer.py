@@ -139,9 +139,9 @@ def _open_file(options: argparse.Namespace, lines: TextFormat, reactor: Reactor)
     try:
         is_open = file.open()
     except OSError as error:
-        command = f"minireactor {options.command}"
+        why = f"{error.strerror}; give another --log FILE"
         raise UsageError(
-            f"{command}: cannot open the log {options.log}: {error.strerror}"
+            f"minireactor {options.command}: cannot open the log {options.log}: {why}"
         ) from error
     if not is_open:
         warn(f"nobody reads the log {file.path} yet")
