@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     reactor: Reactor
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Reactor", "__version__", "reactor"]
 
 
