@@ -257,7 +257,7 @@ def test_a_connection_without_a_header_ends_after_some_seconds(time, timed, star
     assert end_of(timed, client) == (b"", "end")
     assert warnings(caplog) == [
         f"no PROXY header accepted from 127.0.0.1:{client.getsockname()[1]}: it was not complete "
-        "after 5 s, with 20 bytes; connections closed: 1"
+        "after 5 s, with 20 bytes; connections closed so far: 1"
     ]
     assert not server.headers.waiting
     assert next_timer(timed) is None
@@ -323,8 +323,8 @@ def test_warnings_are_counted_and_not_repeated(time, timed, start, join, caplog)
     time.advance(WARN_SECONDS)
     end_of(timed, join(server, b"x"))
     first, second = warnings(caplog)
-    assert first.endswith("; connections closed: 1")
-    assert second.endswith("; connections closed: 20")
+    assert first.endswith("; connections closed so far: 1")
+    assert second.endswith("; connections closed so far: 21")
     assert server.headers.refused == 21
 
 

@@ -69,7 +69,6 @@ class HeaderReader:
         self.waiting: set[PendingHeader] = set()
         self.refused = 0
         self._next_warning = -1.0
-        self._unreported = 0
 
     def read_before(self, port: Port, server: Limited) -> None:
         """Let `port` serve each connection only after its header, with the addresses in it."""
@@ -106,17 +105,15 @@ class HeaderReader:
     def refuse(self, reactor: Loop, address: Any, why: str) -> None:
         """Count a connection that is closed for its header, and log a warning if one is due."""
         self.refused += 1
-        self._unreported += 1
         now = reactor.seconds()
         if now >= self._next_warning:
             self._next_warning = now + WARN_SECONDS
             logger.warning(
-                "no PROXY header accepted from %s: %s; connections closed: %d",
+                "no PROXY header accepted from %s: %s; connections closed so far: %d",
                 format_address(from_sockaddr(address)),
                 why,
-                self._unreported,
+                self.refused,
             )
-            self._unreported = 0
 
     def stop(self) -> None:
         """Close all connections whose header is not complete."""
