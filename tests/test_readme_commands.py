@@ -122,7 +122,7 @@ def test_each_use_names_a_command_and_options_that_there_are(name, capsys):
 @pytest.mark.parametrize("name", READMES)
 def test_each_option_in_a_sentence_is_one_of_a_command(name, capsys, bench_help):
     helps = [bench_help, *(help_of(each, capsys) for each in readme_commands.SUBCOMMANDS)]
-    for option in re.findall(r"(?<!`)`(--[a-z-]+)[^`]*`", TEXTS[name]):
+    for option in re.findall(r"(?<!`)`(--[a-z0-9-]+)[^`]*`", TEXTS[name]):
         assert any(re.search(rf"(?<![\w-]){option}(?![\w-])", found) for found in helps), option
 
 
