@@ -59,26 +59,35 @@ def veth() -> Iterator[Network]:
     """Make two namespaces that a veth pair joins, and release them at the end.
 
     Raises Unavailable if this system or this user cannot make them."""
+    with namespaces(2, "--veth") as (server, clients):
+        path = f"/proc/{os.getpid()}/fd/{clients}"
+        run_ip(server, SERVER_COMMANDS.format(clients=path), "--veth")
+        run_ip(clients, CLIENT_COMMANDS, "--veth")
+        yield Network("veth", SERVER, SOURCES, server, clients, MTU)
+
+
+@contextmanager
+def namespaces(count: int, what: str) -> Iterator[list[int]]:
+    """Make network namespaces without names, and release them at the end.
+
+    what: what needs them, for the message. Raises Unavailable if this system or this user cannot
+    make them."""
     if sys.platform != "linux":
-        raise Unavailable("--veth needs Linux; leave it out to measure on loopback")
+        raise Unavailable(f"{what} needs Linux; leave it out to measure on loopback")
     if shutil.which("ip") is None:
-        raise Unavailable("--veth needs the program ip; install iproute2")
-    namespaces: list[int] = []
+        raise Unavailable(f"{what} needs the program ip; install iproute2")
+    made: list[int] = []
     try:
         try:
-            for _ in range(2):
-                namespaces.append(_new_namespace())
+            for _ in range(count):
+                made.append(_new_namespace())
         except OSError as error:
             raise Unavailable(
-                f"--veth needs root to make network namespaces ({error.strerror})"
+                f"{what} needs root to make network namespaces ({error.strerror})"
             ) from None
-        server, clients = namespaces
-        path = f"/proc/{os.getpid()}/fd/{clients}"
-        _run_ip(server, SERVER_COMMANDS.format(clients=path))
-        _run_ip(clients, CLIENT_COMMANDS)
-        yield Network("veth", SERVER, SOURCES, server, clients, MTU)
+        yield made
     finally:
-        for namespace in namespaces:
+        for namespace in made:
             os.close(namespace)
 
 
@@ -118,7 +127,8 @@ def _call(name: str, *arguments: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _run_ip(namespace: int, commands: str) -> None:
+def run_ip(namespace: int, commands: str, what: str) -> None:
+    """Run commands of the program ip in a namespace. Raises Unavailable, for `what`."""
     with inside(namespace):
         done = subprocess.run(
             ["ip", "-batch", "-"],
@@ -130,4 +140,4 @@ def _run_ip(namespace: int, commands: str) -> None:
         )
     if done.returncode:
         reason = " ".join(done.stderr.split())
-        raise Unavailable(f"--veth: ip cannot make the veth pair: {reason}")
+        raise Unavailable(f"{what}: ip cannot make the veth pair: {reason}")
