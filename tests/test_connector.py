@@ -516,7 +516,10 @@ def test_a_connection_changes_the_registration_of_its_attempt(several):
     reactor.connectTCP("server.example", 80, factory)
     poller.answer = {numbers[0]}
     fd = connected(reactor, factory).transport.fileno()
-    assert [call for call in poller.calls if call[0] == fd] == [(fd, WRITE, None), (fd, READ, WRITE)]
+    assert [call for call in poller.calls if call[0] == fd] == [
+        (fd, WRITE, None),
+        (fd, READ, WRITE),
+    ]
 
 
 def test_buildProtocol_that_raises_leaves_nothing_registered(several):
