@@ -20,12 +20,12 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 class Command:
     """`python -m minireactor ...` in a process of its own, in directory `cwd`."""
 
-    def __init__(self, *arguments, cwd):
+    def __init__(self, *arguments, cwd, stdout=subprocess.PIPE):
         environment = {**os.environ, "PYTHONPATH": ROOT}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "minireactor", *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             bufsize=0,
             cwd=cwd,
@@ -122,7 +122,8 @@ class Command:
     def close(self):
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._process.stderr.close()
 
 

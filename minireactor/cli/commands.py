@@ -14,6 +14,7 @@ from minireactor.cli.printer import Printer, flush, print_error
 from minireactor.cli.process import (
     RELOAD_SIGNALS,
     REPORT_SIGNALS,
+    RESTART_SIGNALS,
     STOP_SIGNALS,
     open_standard_descriptors,
     raise_descriptor_limit,
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` does not contain the program's name. Without `argv`, the arguments are the process's own,
     and the process must end after this call."""
-    signals = STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS
+    signals = STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS
     before = {number: signal.getsignal(number) for number in signals}
     if argv is None:
         open_standard_descriptors()
@@ -70,7 +71,10 @@ def _run(argv: Sequence[str]) -> int:
             return command(options) or 0
         return _run_loop_command(command, options)
     except UsageError as error:
+        from minireactor.operation.child import parent
+
         print_error(str(error))
+        parent().failed(str(error))
         return USAGE_ERROR
 
 

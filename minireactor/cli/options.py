@@ -11,6 +11,7 @@ from typing import Any, Callable
 from minireactor.cli import values
 from minireactor.cli.client_options import add_clients
 from minireactor.cli.learn_options import add_build, add_learn
+from minireactor.cli.life_options import add_life
 from minireactor.cli.log_options import add_log
 from minireactor.cli.parser import Parser, add_command, add_version
 from minireactor.cli.proxy_header_options import add_proxy_header
@@ -137,6 +138,7 @@ def _add_serve(commands: Any) -> None:
     add_clients(parser)
     add_proxy_header(parser)
     add_tls(parser.add_argument_group("TLS").add_argument)
+    add_life(parser)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
     add_log(parser)
     _add_loudness(
@@ -198,6 +200,7 @@ def _add_proxy(commands: Any) -> None:
     tls = parser.add_argument_group("TLS").add_argument
     add_tls(tls)
     add_target_tls(tls)
+    add_life(parser)
     add_views(parser.add_argument_group("what shows the connections").add_argument)
     add_log(parser)
     _add_loudness(
@@ -339,14 +342,6 @@ def _add_limits(parser: argparse.ArgumentParser, idle: float | None, stall: floa
         help="after this many seconds of silence, the system asks a peer whether it is still "
         "there; a connection without an answer ends after about twice that time; 0: never ask "
         "(default: %(default)s)",
-    )
-    add(
-        "--grace",
-        type=values.grace,
-        default=5.0,
-        metavar="SECONDS",
-        help="after SIGINT or SIGTERM, let transfers go on for this many seconds before they are "
-        "aborted; a second signal aborts them at once (default: 5)",
     )
 
 

@@ -17,11 +17,20 @@ class _Reload(NamedTuple):
 class Reloads:
     """What a signal reads again, each time in a thread, because a disk may be slow.
 
-    report: called with a line of text about each result."""
+    report: called with a line of text about each result.
+    on_begin, on_end: called before the first file is read, and after the last one."""
 
-    def __init__(self, reactor: Reactor, report: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        report: Callable[[str], object],
+        on_begin: Callable[[], object] = lambda: None,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._reactor = reactor
         self._report = report
+        self._on_begin, self._on_end = on_begin, on_end
+        self._left = 0  # files that are being read
         self._reloads: list[_Reload] = []
 
     def add(self, old: str, read: Callable[[], Any], use: Callable[[Any], str]) -> None:
@@ -41,6 +50,9 @@ class Reloads:
         self._reactor.callFromThread(self._begin)
 
     def _begin(self) -> None:
+        if not self._left:
+            self._on_begin()
+        self._left += len(self._reloads)
         for reload in self._reloads:
             self._reactor.callInThread(self._read, reload)
 
@@ -49,9 +61,14 @@ class Reloads:
             found = reload.read()
         except ValueError as error:
             text = f"{reload.old} stays in use: {error}"
-            self._reactor.callFromThread(self._report, text)
+            self._reactor.callFromThread(self._end, lambda: text)
         else:
-            self._reactor.callFromThread(self._use, reload, found)
+            self._reactor.callFromThread(self._end, lambda: reload.use(found))
 
-    def _use(self, reload: _Reload, found: Any) -> None:
-        self._report(reload.use(found))
+    def _end(self, use: Callable[[], str]) -> None:
+        self._left -= 1
+        try:
+            self._report(use())
+        finally:
+            if not self._left:
+                self._on_end()

@@ -6,28 +6,28 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import format_address, host_port
+from minireactor.address import format_address
 from minireactor.cli.printer import Printer
 from minireactor.cli.process import (
     RELOAD_SIGNALS,
     REPORT_SIGNALS,
-    STOP_SIGNALS,
     max_connections,
     set_handler,
 )
 from minireactor.cli.reload import Reloads
 from minireactor.cli.tls import reload_certificate
-from minireactor.operation.handover import SYSTEMD, HandoverError, Inherited
 from minireactor.view.output import UsageError, cannot_listen
 
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import Callable
 
     from minireactor.internet import Reactor
     from minireactor.serve.places import Place
     from minireactor.serve.server import Server
     from minireactor.transports.connection import Connection
+    from minireactor.transports.port import Port
 
 ABORTED = 1  # the exit status if transfers were aborted at the end
 
@@ -37,37 +37,27 @@ def listen(server: Server, options: argparse.Namespace, places: list[Place], wha
 
     Sockets that this process has inherited for a place are used. Raises UsageError if the server
     cannot start; the ports that are open by then stay open."""
-    command = f"minireactor {options.command}"
-    try:
-        inherited = Inherited(os.environ)
-    except HandoverError as error:
-        raise UsageError(f"{command}: {error}") from error
-    try:
-        addresses = [_listen_at(server, options, place, inherited, what) for place in places]
-    finally:
-        inherited.close()
-    return " and ".join(addresses)
+    return " and ".join(_listen_at(server, options, place, what) for place in places)
 
 
-def _listen_at(
-    server: Server, options: argparse.Namespace, place: Place, inherited: Inherited, what: str
-) -> str:
+def _listen_at(server: Server, options: argparse.Namespace, place: Place, what: str) -> str:
     from minireactor.error import CannotListenError
 
     command = f"minireactor {options.command}"
     option = "LISTEN" if options.command == "proxy" or options.listen else "--port"
-    is_from_systemd = place[0].partition(":")[0] == SYSTEMD
-    name = place[0] if is_from_systemd else host_port(*place)
-    sockets = inherited.take(name)
-    if sockets is None and is_from_systemd:
-        raise UsageError(f"{command}: {name}: systemd has passed no such socket (LISTEN_FDS)")
+
+    def open_port(sockets: list[socket.socket] | None) -> Port:
+        server.listen(*place, options.high, options.low, sockets)
+        return server.ports[-1]
+
     try:
-        address = server.listen(*place, options.high, options.low, sockets)
+        return format_address(options.life.open_port(place, open_port).getHost())
+    except UsageError:
+        raise
     except CannotListenError as error:
         raise UsageError(f"{command}: {cannot_listen(error, option)}") from error
     except Exception as error:  # from the app's startFactory(), or the app has run the reactor
         raise UsageError(f"{command}: starting {what} raised {error!r}") from error
-    return format_address(address)
 
 
 def run_server(
@@ -81,34 +71,44 @@ def run_server(
 
     `label` returns a short text about a connection, for the views."""
     reactor = server.reactor
+    life = options.life
 
     def stop(*_: Any) -> None:
-        reactor.callFromThread(server.stop, options.grace)
+        reactor.callFromThread(life.stop)
 
     def look() -> None:
         output.reopen()  # first, so that the report is in the new file
         _report(reactor, options, output)
 
-    reloads = Reloads(reactor, output.announce)
+    reloads = Reloads(reactor, output.announce, life.notifier.reloading, life.notifier.ready)
     if server.tls is not None:
         reload_certificate(reloads, options, server.tls)
     with contextlib.ExitStack() as views:
+        pages = views.enter_context(contextlib.ExitStack())
         most = max_connections(options, options.descriptors)
         messages = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
         if options.dashboard:
             from minireactor.view.command import open_dashboard
 
-            messages.append(open_dashboard(views, server, options, what_it_does, label))
-        if options.metrics or options.record is not None:
-            from minireactor.view.command import open_views
+            message, life.secret = open_dashboard(
+                pages, server, options, what_it_does, label, life.open_port, life.secret
+            )
+            messages.append(message)
+        if options.metrics:
+            from minireactor.view.command import open_metrics
 
-            messages += open_views(views, reactor, options, label)
-        for number in STOP_SIGNALS:
-            set_handler(number, stop)
+            messages.append(open_metrics(pages, reactor, options, life.open_port, life.is_draining))
+        if options.record is not None:
+            from minireactor.view.command import open_recording
+
+            if life.listening.is_successor:
+                _keep_recording(options.record)
+            messages.append(open_recording(views, reactor, options, label))
         for number in RELOAD_SIGNALS:
             set_handler(number, reloads.on_signal if reloads else stop)
         for number in REPORT_SIGNALS:
             set_handler(number, lambda *_: reactor.callFromThread(look))
+        life.begin(server, output, pages.close)
         for message in messages:
             output.announce(message)
         if options.watch:
@@ -117,9 +117,19 @@ def run_server(
             options.flush()  # before the view takes over the screen
             watch(views, server, stop, f"minireactor: {what_it_does}", label)
         reactor.run(installSignalHandlers=False)
+    life.notifier.close()
     aborted = f", transfers aborted {server.aborted}" if server.aborted else ""
     output.announce(f"{server.totals()}{aborted}")
     return ABORTED if server.aborted else 0
+
+
+def _keep_recording(path: str) -> None:
+    """Give the recording of the process before this one another name: it is still written.
+
+    A file that cannot be renamed is left: opening it will report why."""
+    if os.path.isfile(path):
+        with contextlib.suppress(OSError):
+            os.replace(path, f"{path}.old")
 
 
 def _report(reactor: Reactor, options: argparse.Namespace, output: Printer) -> None:

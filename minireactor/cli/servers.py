@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minireactor import reactor  # the default one, because an app imports that one
 from minireactor.address import host_port
 from minireactor.cli.client_options import client_limits
+from minireactor.cli.life import Life
 from minireactor.cli.log_printer import open_log
 from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from minireactor.cli.own_address import is_same_address
@@ -29,6 +30,7 @@ def serve(options: argparse.Namespace) -> int:
     from minireactor.serve.server import Server
 
     places = _places_of_serve(options)
+    options.life = Life(options, places)
     try:
         flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
@@ -75,6 +77,7 @@ def proxy(options: argparse.Namespace) -> int:
                 f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
                 "give another TARGET, or another LISTEN"
             )
+    options.life = Life(options, places)
     output = open_log(options, reactor)
     relay = Relay(
         reactor,

@@ -120,6 +120,11 @@ def listening_place(text: str) -> tuple[str, int]:
     return unix_place(text) or listening_address(text)
 
 
+def dashboard_place(text: str) -> tuple[str, int]:
+    """Return what listening_address() returns, or (text, 0) for `systemd` and `systemd:NAME`."""
+    return (text, 0) if text.partition(":")[0] == "systemd" else listening_address(text)
+
+
 def port_or_unix(text: str) -> int | str:
     """Return a port number, or the address of a UNIX socket as it is."""
     place = unix_place(text)

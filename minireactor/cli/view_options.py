@@ -23,18 +23,19 @@ def add_views(add: Callable[..., Any]) -> None:
     )
     add(
         "--dashboard",
-        type=values.listening_address,
+        type=values.dashboard_place,
         metavar="[HOST:]PORT",
         help="serve a web page on this port that draws the connections and can change their "
         "marks; only someone who has the full printed address can open it; without HOST: on "
-        "127.0.0.1 (default: no)",
+        "127.0.0.1; or on systemd:NAME (default: no)",
     )
     add(
         "--metrics",
         type=values.listening_place,
         metavar="[HOST:]PORT",
-        help="serve metrics for Prometheus on this port, at /metrics; without HOST: on 127.0.0.1; "
-        "or on unix:PATH (default: no)",
+        help="serve metrics for Prometheus on this port, at /metrics, and at /healthz whether "
+        "this process is draining; without HOST: on 127.0.0.1; or on unix:PATH or systemd:NAME "
+        "(default: no)",
     )
     add(
         "--record",

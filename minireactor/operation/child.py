@@ -137,7 +137,7 @@ class Child(Handler):
         self._on_ready, self._on_failed, self._on_ended = on_ready, on_failed, on_ended
         self._delay = CHECK_SECONDS
         self._deadline = reactor.call_later_internal(
-            seconds, functools.partial(self._late, seconds)
+            seconds, functools.partial(self.kill, f"it was not ready within {seconds:g} s")
         )
         self._timer = reactor.call_later_internal(self._delay, self._check)
         self.reading = True
@@ -197,8 +197,9 @@ class Child(Handler):
             self._deadline.cancel()
         self._on_failed(self._error or _how_it_ended(status))
 
-    def _late(self, seconds: float) -> None:
-        self._error = self._error or f"it was not ready within {seconds:g} s"
+    def kill(self, reason: str) -> None:
+        """End the process at once. If it was not ready, on_failed gets the reason."""
+        self._error = self._error or reason
         self._process.kill()
 
     def _disconnect(self) -> None:

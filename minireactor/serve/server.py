@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from operator import attrgetter
 from reprlib import repr
 from typing import TYPE_CHECKING, Any, Callable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
     from minireactor.transports.tls_start import SecurePort
 
+HEADER_CHECK_SECONDS = 0.5  # between checks whether a retired server still waits for a header
 WARN_SECONDS = 10.0  # between two warnings that clients are rejected
 
 
@@ -169,6 +171,7 @@ class Server:
         self.ports: list[Port] = []
         self.stopping = False
         self.rejected: Counter[str] = Counter()  # clients, by the option that did not allow them
+        self.retired = False  # whether another process serves the clients to come
         self.aborted = 0  # connections that abort() has ended after stop()
         self.expected: IProtocol | None = None  # the protocol of the next connection to a port
         self._admission = Admission(self, factory)
@@ -188,6 +191,7 @@ class Server:
         self._aborting: DelayedCall | None = None
         self._resuming: DelayedCall | None = None  # accepts again, after a pause for the rate
         self._next_warning: dict[str, float] = {}  # by option
+        self._retiring: DelayedCall | None = None
 
     def listen(
         self,
@@ -239,6 +243,10 @@ class Server:
         for connection in self.connections:
             totals.add(*self._parts(connection))
         return totals
+
+    def count(self) -> int:
+        """Return how many clients have connected up to now. Unlike totals(), this is fast."""
+        return self._ended.connections + len(self.connections)
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         """Return a client's connection, followed by the connections that end together with it."""
@@ -355,6 +363,24 @@ class Server:
 
     # The end.
 
+    def retire(self, grace: float) -> None:
+        """Stop accepting, and let the connections go on until their peers end them.
+
+        After `grace` seconds, stop(grace) ends those that are left."""
+        self.retired = True
+        self._close_ports()
+        self._retiring = self.reactor.call_later_internal(grace, partial(self.stop, grace))
+        self._stop_if_retired()
+
+    def _stop_if_retired(self) -> None:
+        """Stop a retired server that has no client left, nor one whose header is incomplete."""
+        if not self.retired or self.stopping or self.connections:
+            return
+        if self.headers is not None and self.headers.waiting:
+            self.reactor.call_later_internal(HEADER_CHECK_SECONDS, self._stop_if_retired)
+        else:
+            self.stop(0)
+
     def stop(self, grace: float) -> None:
         """Stop accepting, and close each connection once its transfer has finished.
 
@@ -364,10 +390,11 @@ class Server:
             self.abort()
             return
         self.stopping = True
-        for port in self.ports:
-            port.stopListening()
         if self._resuming is not None and self._resuming.active():
             self._resuming.cancel()
+        if self._retiring is not None and self._retiring.active():
+            self._retiring.cancel()
+        self._close_ports()
         if self.headers is not None:
             self.headers.stop()
         if not self.connections:
@@ -375,6 +402,10 @@ class Server:
             return
         self._aborting = self.reactor.call_later_internal(grace, self.abort)
         self._end_all(self._let_finish)
+
+    def _close_ports(self) -> None:
+        for port in self.ports:
+            port.stopListening()
 
     def _let_finish(self, connection: Connection) -> bool:
         """Close a connection once its transfer has finished. Return whether that was started."""
@@ -403,6 +434,7 @@ class Server:
         """Stop the timers, as no connection is left. After stop(), call on_stopped."""
         self._timeouts.stop()
         if not self.stopping:
+            self._stop_if_retired()
             return
         if self._aborting is not None and self._aborting.active():
             self._aborting.cancel()

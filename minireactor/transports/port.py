@@ -108,6 +108,10 @@ class Port(Limits, Listener):
     def about_to_close(self) -> None:
         """Remove what a listening socket leaves behind, while it still listens."""
 
+    def own_sockets(self) -> None:
+        """Own the adopted sockets from now on: the other process listens no more."""
+        self.is_adopted = False
+
     def close_listening(self, sock: socket.socket) -> None:
         """Close a listening socket: for all processes, or for this one alone if it is adopted."""
         if self.is_adopted:

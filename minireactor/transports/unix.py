@@ -265,6 +265,13 @@ class UNIXPort(Port):
     def cannot_listen(self, error: Exception) -> CannotListenError:
         return CannotListenError(None, self.port, error)
 
+    def own_sockets(self) -> None:
+        super().own_sockets()
+        path = checked_path(self.port)
+        if not path.startswith(b"\0"):
+            with contextlib.suppress(OSError):  # somebody has removed the file
+                self._file, self._pid = _identity(path), os.getpid()
+
     def about_to_close(self) -> None:
         """Remove the file, unless another port or another process has made the present one."""
         file, self._file = self._file, None

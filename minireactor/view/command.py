@@ -15,53 +15,82 @@ from minireactor.view.output import UsageError, cannot_listen
 
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import Iterator
     from contextlib import ExitStack
 
     from minireactor.internet import Reactor
+    from minireactor.serve.places import Place
     from minireactor.serve.server import Server
     from minireactor.transports.connection import Connection
+    from minireactor.transports.port import Port
 
     Label = Union[Callable[[Connection], str], None]
+    Sockets = Union[list[socket.socket], None]
+    OpenPort = Callable[[Place, Callable[[Sockets], Port]], Port]
 
 
-def open_views(
+def open_metrics(
+    stack: ExitStack,
+    reactor: Reactor,
+    options: argparse.Namespace,
+    open_port: OpenPort,
+    is_draining: Callable[[], bool],
+) -> str:
+    """Serve --metrics until `stack` is closed; return the line to print.
+
+    open_port: called as `open_port(place, listen)`. Returns what `listen(sockets)` returns, with
+        the sockets that listen at the place already, or None.
+    is_draining: see Metrics.
+
+    Raises UsageError if the port cannot be opened."""
+    from minireactor.view.metrics import Metrics
+
+    metrics = Metrics(reactor, is_draining)
+    stack.callback(metrics.close)
+    place: Place = options.metrics
+    with _usage_errors(f"minireactor {options.command}: --metrics"):
+        port = open_port(place, lambda sockets: metrics.listen(*place, sockets))
+    address = port.getHost()
+    shown = format_address(address)
+    is_url = unix_path(address.host) is None
+    return f"metrics on http://{shown}/metrics" if is_url else f"metrics on {shown}"
+
+
+def open_recording(
     stack: ExitStack, reactor: Reactor, options: argparse.Namespace, label: Label
-) -> list[str]:
-    """Open --metrics and --record if `options` contain them; return a line to print for each.
+) -> str:
+    """Record to the file of --record until `stack` is closed; return the line to print.
 
-    Closing `stack` closes them. Raises UsageError if one cannot be opened."""
-    lines = []
-    if options.metrics:
-        from minireactor.view.metrics import Metrics
+    The recorder empties its file, so it should open last: an error of another option must not cost
+    an existing recording. Raises UsageError if the file cannot be opened."""
+    from minireactor.view.record import Recorder
 
-        metrics = Metrics(reactor)
-        stack.callback(metrics.close)
-        with _usage_errors(f"minireactor {options.command}: --metrics"):
-            address = metrics.listen(*options.metrics).getHost()
-        shown = format_address(address)
-        is_url = unix_path(address.host) is None
-        lines.append(f"metrics on http://{shown}/metrics" if is_url else f"metrics on {shown}")
-    # The recorder empties its file, so it opens last: an error of another option must not cost an
-    # existing recording.
-    if options.record is not None:
-        from minireactor.view.record import Recorder
-
-        command = shlex.join(["minireactor", *options.argv])
-        try:
-            recorder = Recorder(reactor, options.record, command, label)
-        except OSError as error:
-            reason = f"--record {options.record}: {error.strerror}"
-            raise UsageError(f"minireactor {options.command}: {reason}") from error
-        stack.callback(recorder.close)
-        lines.append(f"recording to {options.record}")
-    return lines
+    command = shlex.join(["minireactor", *options.argv])
+    try:
+        recorder = Recorder(reactor, options.record, command, label)
+    except OSError as error:
+        reason = f"--record {options.record}: {error.strerror}"
+        raise UsageError(f"minireactor {options.command}: {reason}") from error
+    stack.callback(recorder.close)
+    return f"recording to {options.record}"
 
 
 def open_dashboard(
-    stack: ExitStack, server: Server, options: argparse.Namespace, title: str, label: Label
-) -> str:
-    """Serve the page about `server` until `stack` is closed; return the line to print.
+    stack: ExitStack,
+    server: Server,
+    options: argparse.Namespace,
+    title: str,
+    label: Label,
+    open_port: OpenPort,
+    token: str,
+) -> tuple[str, str]:
+    """Serve the page about `server` until `stack` is closed.
+
+    Returns the line to print, and the secret of the page's address.
+
+    open_port: see open_metrics().
+    token: the secret that an earlier process has used; "" for a new one.
 
     Raises UsageError if its port cannot be opened, or if --quiet would hide its address."""
     from minireactor.view.web.dashboard import Dashboard
@@ -76,10 +105,12 @@ def open_dashboard(
         label=label,
         set_marks=server.set_marks,
     )
+    page.token = token or page.token
     stack.callback(page.close)
+    place: Place = options.dashboard
     with _usage_errors(f"{command}: --dashboard"):
-        page.listen(server.reactor, *options.dashboard)
-    return f"dashboard on {page.url}"
+        open_port(place, lambda sockets: page.listen(server.reactor, *place, sockets))
+    return f"dashboard on {page.url}", page.token
 
 
 def demo(options: argparse.Namespace, print_line: Callable[[str], object]) -> None:

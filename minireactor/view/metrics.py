@@ -2,6 +2,9 @@
 
     Metrics(reactor).listen("127.0.0.1", 9100)
 
+`GET /healthz` answers 200 with "ok", or 503 with "draining" once the process is about to end. A
+balancer in front of several processes then sends no more clients.
+
 There is no series for a single connection: each client would leave its series behind for ever.
 """
 
@@ -14,6 +17,8 @@ from minireactor.view.monitor import Monitor
 from minireactor.view.web.http import Site
 
 if TYPE_CHECKING:
+    import socket
+
     from minireactor.internet import Reactor
     from minireactor.transports.port import Port
     from minireactor.view.web.http import Response
@@ -76,18 +81,22 @@ def exposition(sample: dict[str, Any]) -> str:
 
 
 class Metrics:
-    """Serves the figures of its own monitor, for Prometheus: listen()* close()"""
+    """Serves the figures of its own monitor, for Prometheus: listen()* close()
 
-    def __init__(self, reactor: Reactor) -> None:
+    is_draining: returns whether the process is about to end."""
+
+    def __init__(self, reactor: Reactor, is_draining: Callable[[], bool] = lambda: False) -> None:
         self._monitor = Monitor(reactor, limit=0)
         self._reactor = reactor
         self._site = Site()
         self._site.add("GET", "/metrics", self._scrape)
+        self._site.add("GET", "/healthz", self._show_health)
         self._site.add("GET", "/", self._point_to_metrics)
+        self._is_draining = is_draining
 
-    def listen(self, host: str, port: int) -> Port:
+    def listen(self, host: str, port: int, sockets: list[socket.socket] | None = None) -> Port:
         """Start to serve; return the port. Raises CannotListenError. See http.Site.listen()."""
-        return self._site.listen(self._reactor, host, port)
+        return self._site.listen(self._reactor, host, port, sockets)
 
     def close(self) -> None:
         """Stop listening and counting. Idempotent; allowed after a failed listen()."""
@@ -98,5 +107,11 @@ class Metrics:
         # Examining 20,000 connections takes some milliseconds: too long for one loop iteration.
         self._monitor.sample_soon(lambda sample: response.send(exposition(sample), CONTENT_TYPE))
 
+    def _show_health(self, request: Request, response: Response) -> None:
+        if self._is_draining():
+            response.send("draining\n", status=503)
+        else:
+            response.send("ok\n")
+
     def _point_to_metrics(self, request: Request, response: Response) -> None:
-        response.send("minireactor: see /metrics\n")
+        response.send("minireactor: see /metrics and /healthz\n")

@@ -34,8 +34,11 @@ from minireactor.view.web.http import Response, Site
 from minireactor.view.web.request import HTTPError, Request, is_local
 
 if TYPE_CHECKING:
+    import socket
+
     from minireactor.internet import Reactor
     from minireactor.transports.connection import Connection
+    from minireactor.transports.port import Port
 
     Handler = Callable[[Request, Response], object]
 
@@ -70,16 +73,25 @@ class Page:
         self._page, self._page_headers = compose(mode)
         self._site.add("GET", "/", self._show)
 
-    def listen(self, reactor: Reactor, host: str, port: int) -> None:
-        """Serve the page, and set `url`. Raises CannotListenError."""
-        self._port = self._site.listen(reactor, host, port)
-        address = self._port.getHost()
+    def listen(
+        self,
+        reactor: Reactor,
+        host: str,
+        port: int,
+        sockets: list[socket.socket] | None = None,
+    ) -> Port:
+        """Serve the page, set `url`, and return the port. Raises CannotListenError.
+
+        See http.Site.listen()."""
+        opened = self._port = self._site.listen(reactor, host, port, sockets)
+        address = opened.getHost()
         self._is_everywhere = address.host in _WILDCARDS
         self._names = {bracketed(host.lower()), bracketed(address.host)}
         if self._is_everywhere or address.host == "::1" or address.host.startswith("127."):
             self._names.add("localhost")
         name = "localhost" if self._is_everywhere else bracketed(address.host)
         self.url = f"http://{name}:{address.port}/#{self.token}"
+        return opened
 
     def close(self) -> None:
         """Accept no new connections. Idempotent; works before `listen()` and after its failure."""

@@ -44,6 +44,7 @@ from minireactor.view.web.request import (
 )
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from minireactor.failure import Failure
@@ -186,13 +187,21 @@ class Site(Factory):
         """Add a route: `handler(request, response)` answers its requests."""
         self._routes.setdefault(path, {})[method] = handler
 
-    def listen(self, reactor: Reactor, host: str, port: int) -> Port:
+    def listen(
+        self,
+        reactor: Reactor,
+        host: str,
+        port: int,
+        sockets: list[socket.socket] | None = None,
+    ) -> Port:
         """Start to serve; return the port. Raises CannotListenError as listenTCP().
+
+        `sockets` are sockets that listen there already; the site accepts from them instead.
 
         On a loopback address and without `hosts`, the site answers requests for localhost, for a
         numeric address, or without a Host. Another web site could let its own name resolve to this
         address. Browsers then send that name, and this site rejects the request."""
-        listening = listen_at(reactor, host, port, self, BACKLOG)
+        listening = listen_at(reactor, host, port, self, BACKLOG, sockets)
         self._ports.append(listening)
         own = listening.getHost().host
         if self.hosts is None and (own.startswith(("127.", "unix:")) or own == "::1"):

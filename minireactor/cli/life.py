@@ -1,0 +1,168 @@
+"""The life of a server's process: where it listens, how it ends, and what replaces it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Callable
+
+from minireactor.address import host_port
+from minireactor.cli.process import RESTART_SIGNALS, STOP_SIGNALS, set_handler
+from minireactor.cli.view_options import CORE
+from minireactor.operation.child import parent, same_command
+from minireactor.operation.handover import SYSTEMD, HandoverError
+from minireactor.operation.listening import Listening
+from minireactor.operation.restart import Restart
+from minireactor.operation.systemd import Notifier
+from minireactor.view.output import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    import socket
+    from collections.abc import Iterable
+
+    from minireactor.cli.printer import Printer
+    from minireactor.core.timers import DelayedCall
+    from minireactor.serve.places import Place
+    from minireactor.serve.server import Server
+    from minireactor.transports.port import Port
+
+_SECRET = "MINIREACTOR_SECRET"  # of the dashboard's address
+
+
+class Life:
+    """The life of a server's process.
+
+    Makes all that the process has inherited its own, and removes it from the environment. So make
+    this object before any code of the application runs.
+
+    places: where the server is going to listen.
+
+    Raises UsageError if what has been inherited is not valid."""
+
+    def __init__(self, options: argparse.Namespace, places: Iterable[Place]) -> None:
+        self._options = options
+        self._command = same_command(options.argv)
+        self._folder = os.getcwd()
+        # A view on the terminal replaces sys.stdout later.
+        self._has_screen = options.watch and sys.stdout is not None and sys.stdout.isatty()
+        self._parent = parent()
+        self.notifier = Notifier(os.environ)
+        self.secret = os.environ.pop(_SECRET, "")
+        views = (place for place in (options.metrics, options.dashboard) if place)
+        try:
+            self.listening = Listening(os.environ, map(place_name, [*places, *views]))
+        except HandoverError as error:
+            raise UsageError(f"minireactor {options.command}: {error}") from error
+        self._is_draining = False
+        self._delayed: DelayedCall | None = None  # the end, after --drain-delay
+
+    def open_port(self, place: Place, listen: Callable[[list[socket.socket] | None], Port]) -> Port:
+        """Call `listen` with the sockets that this process has inherited for a place, or None.
+
+        Returns its port. Raises UsageError if systemd should have passed a socket and has not."""
+        try:
+            return self.listening.open(place_name(place), listen)
+        except HandoverError as error:
+            raise UsageError(f"minireactor {self._options.command}: {error}") from error
+
+    def is_draining(self) -> bool:
+        """Return whether a signal has asked for the end."""
+        return self._is_draining
+
+    def begin(self, server: Server, output: Printer, close_views: Callable[[], object]) -> None:
+        """Handle the signals that end or replace the process, once everything listens.
+
+        output: prints what happens.
+        close_views: called once a successor serves. The ports of the views must close."""
+        self._server, self._output, self._close_views = server, output, close_views
+        self._restart = Restart(
+            server.reactor,
+            self._command,
+            self.listening,
+            cwd=self._folder,
+            on_begin=self._begin_restart,
+            on_replaced=self._replaced,
+            on_failed=self._not_replaced,
+        )
+        self.listening.close_rest()
+        call = server.reactor.callFromThread
+        for number in STOP_SIGNALS:
+            set_handler(number, lambda *_: call(self.stop))
+        for number in RESTART_SIGNALS:
+            set_handler(number, lambda *_: call(self.restart))
+        self.notifier.start(server.reactor, self._status)
+        call(self._serves)
+
+    def _serves(self) -> None:
+        self.listening.own()
+        self._parent.ready()
+        self.notifier.ready()
+
+    def _status(self) -> str:
+        count = len(self._server.connections)
+        return f"{count} connections, {self._server.count()} so far"
+
+    # The end.
+
+    def stop(self, *_: Any) -> None:
+        """End in an orderly way. The second call skips --drain-delay, and the next one aborts."""
+        self._restart.cancel()
+        delay = self._options.drain_delay
+        if not self._is_draining:
+            self._is_draining = True
+            self.notifier.stopping()
+            if delay and not self._server.retired:
+                self._output.announce(f"draining: clients are accepted for {delay:g} s more")
+                self._delayed = self._server.reactor.call_later_internal(delay, self._stop)
+                return
+        if self._delayed is not None and self._delayed.active():
+            self._delayed.cancel()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._server.stop(self._options.grace)
+
+    # The successor.
+
+    def restart(self) -> None:
+        """Start a successor, unless something stands against it: then say what."""
+        reason = self._why_no_restart()
+        if reason:
+            self._output.report(f"no restart: {reason}")
+        else:
+            self._restart.begin()
+
+    def _why_no_restart(self) -> str:
+        options = self._options
+        if options.engine != CORE:
+            return f"--engine {options.engine} cannot hand its sockets over; leave it out"
+        if self._has_screen:
+            return "two processes cannot share a terminal for --watch; leave it out"
+        if self._is_draining or self._server.stopping or self._server.retired:
+            return "this process is about to end"
+        if self._restart.is_starting():
+            return "a successor is starting already"
+        return ""
+
+    def _begin_restart(self) -> dict[str, str]:
+        self.notifier.reloading()
+        return {_SECRET: self.secret, **self.notifier.variables()}
+
+    def _replaced(self, pid: int) -> None:
+        self._output.announce(
+            f"process {pid} serves from now on; this one ends with its last connection"
+        )
+        self.notifier.replaced(pid)
+        self._close_views()
+        self._server.retire(self._options.grace)
+
+    def _not_replaced(self, reason: str) -> None:
+        if not self._is_draining:
+            self._output.report(f"no restart, this process goes on: {reason}")
+            self.notifier.ready()
+
+
+def place_name(place: Place) -> str:
+    """Return the text that names a place where a process listens."""
+    return place[0] if place[0].partition(":")[0] == SYSTEMD else host_port(*place)

@@ -1,0 +1,36 @@
+"""The options about the life of a server's process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minireactor.cli import values
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_life(parser: argparse.ArgumentParser) -> None:
+    """Add the options about how a process listens and ends."""
+    add = parser.add_argument_group(
+        "the process",
+        "SIGINT and SIGTERM end it. SIGUSR2 starts a process that replaces it.",
+    ).add_argument
+    add(
+        "--grace",
+        type=values.grace,
+        default=5.0,
+        metavar="SECONDS",
+        help="after SIGINT or SIGTERM, let transfers go on for this many seconds before they are "
+        "aborted; a second signal aborts them at once; after SIGUSR2, let connections go on for "
+        "this many seconds before that (default: 5)",
+    )
+    add(
+        "--drain-delay",
+        type=values.grace,
+        default=0.0,
+        metavar="SECONDS",
+        help="after SIGINT or SIGTERM, go on accepting for this many seconds, while /healthz of "
+        "--metrics answers 503; a balancer notices that; a second signal skips the rest of this "
+        "time (default: 0)",
+    )
