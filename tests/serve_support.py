@@ -110,6 +110,10 @@ class Command:
             (unread[1] + errors).decode(),
         )
 
+    def wait(self):
+        """Return the exit status at the end. Other processes may still have its output."""
+        return self._process.wait(timeout=PATIENCE)
+
     def close_stdout(self):
         self._process.stdout.close()
 
