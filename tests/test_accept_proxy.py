@@ -13,6 +13,8 @@ from proxy_support import end_of
 from serve_support import FakeTime
 from support import (
     OneFactory,
+    Recorder,
+    RecordingClientFactory,
     Watched,
     connect,
     iterations,
@@ -33,6 +35,7 @@ from minireactor.serve import accept_proxy
 from minireactor.serve.accept_proxy import HEADER_SECONDS, WARN_SECONDS, HeaderReader
 from minireactor.serve.apps import Echo
 from minireactor.serve.server import Server
+from minireactor.testing import Network
 from minireactor.transports.tls_start import SecurePort
 
 LOOPBACK = ip_network("127.0.0.0/8")
@@ -219,6 +222,28 @@ def test_everybody_at_a_unix_socket_is_trusted(reactor, tmp_path, monkeypatch):
         client.connect("x.sock")
         client.sendall(GOOD["v2 LOCAL"][0])
         assert served(server, 2).transport.getPeer() == UNIXAddress(None)
+
+
+@pytest.mark.parametrize("data", [V1, V2])
+def test_a_header_arrives_over_a_network_that_splits_every_read(data):
+    """The kernel may give less than it has shown before: only what it gives has left the socket."""
+
+    class Sender(Recorder):
+        def connectionMade(self):
+            self.transport.write(data + b"hello")
+
+    for seed in range(20):
+        network = Network(seed)
+        network.faults.set(short_send=0.8, short_read=0.8, again=0.3)
+        factory = OneFactory()
+        headers = HeaderReader([ip_network("0.0.0.0/0")])
+        Server(network.host("server"), factory, headers=headers).listen("0.0.0.0", 80)
+        network.host("client").connectTCP("server", 80, RecordingClientFactory(Sender()))
+        network.run(3)
+        (protocol,) = factory.built
+        assert protocol.received == b"hello"
+        assert protocol.transport.getPeer() == V4[0]
+        network.close()
 
 
 # The header does not arrive, or is wrong.

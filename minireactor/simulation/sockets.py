@@ -104,7 +104,8 @@ class VirtualSocket:
         end.queue(data)
         return size
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Return received bytes. `flags` is 0, or MSG_PEEK to leave these bytes in the socket."""
         end = self._open_end()
         host = self._system.host
         faults = host.network.faults
@@ -115,7 +116,7 @@ class VirtualSocket:
                 raise BlockingIOError(errno.EAGAIN, "nothing to read, by an injected fault")
             size = faults.part(min(size, len(end.received)), faults.short_read)
             host.spend_bytes(size)
-            return end.take(size)
+            return bytes(end.received[:size]) if flags & socket.MSG_PEEK else end.take(size)
         if end.error:
             raise self._take_error(end)
         if end.eof or end.over:
