@@ -88,6 +88,7 @@ class ProxyFactory(Factory):
         self.target_tls = target_tls
         self.header = header
         self.loops = LoopDetector()
+        self.has_prepared = False  # whether the clients' sockets inherit their options
         self._next_warning = -1.0
 
     def prepare_listening(self, sock: socket.socket) -> None:
@@ -96,6 +97,7 @@ class ProxyFactory(Factory):
         Both options must be set before the first bytes of a client arrive."""
         hops.save_first_packets(sock)
         keep_urgent_bytes(sock)
+        self.has_prepared = True
 
     def buildProtocol(self, addr: Address | None) -> Proxy:
         return Proxy(self)
@@ -248,9 +250,11 @@ class Proxy(Protocol):
 
     def found(self, target: Connection) -> None:
         """Join the client to the target, which is connected now."""
+        factory = self.factory
         self._connector = None
         self.target = target
-        join(self.client, target, self.factory.rate, self._lost, self.factory.splice)
+        rate, splice, urgent = factory.rate, factory.splice, not factory.has_prepared
+        join(self.client, target, rate, self._lost, splice, urgent)
         self.factory.connected(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]

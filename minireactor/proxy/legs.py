@@ -71,6 +71,7 @@ def join(
     rate: float | None = None,
     on_lost: OnLost | None = None,
     splice: bool = True,
+    urgent: bool = True,
 ) -> None:
     """Pass the bytes and the end of each transport on to the other, from now on.
 
@@ -81,6 +82,7 @@ def join(
     rate: bytes a second in each direction; None for no limit.
     on_lost: called as `on_lost(transport, reason)` when a transport is lost.
     splice: allow splice() for bulk data, where the system has it and there is no rate.
+    urgent: set the option of keep_urgent_bytes(); not needed on sockets that have it.
 
     Raises RuntimeError if one of the two has a producer."""
     for near, far in ((a, b), (b, a)):
@@ -98,7 +100,8 @@ def join(
         splices = splice and rate is None and _can_splice(near, far)
         kind = SplicingLeg if splices else Leg
         near.protocol = kind(near, sink, far, on_lost)
-        keep_urgent_bytes(near.socket)
+        if urgent:
+            keep_urgent_bytes(near.socket)
         near.resumeProducing()
         sink.registerProducer(near, True)
     for near in (a, b):
@@ -234,8 +237,10 @@ class SplicingLeg(Leg):
     _was_small = False
 
     def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
-        if len(data) >= BULK:
+        if len(data) < BULK:
+            self.sink.write(data)
+        else:
+            super().dataReceived(data)
             self._was_small = False
             self._turns = _turns_of(self.transport.reactor)
             self.transport.set_read_hook(self._splice)
