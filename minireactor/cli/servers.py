@@ -79,6 +79,10 @@ def proxy(options: argparse.Namespace) -> int:
             )
     options.life = Life(options, places)
     output = open_log(options, reactor)
+    if options.quiet:
+        on_event = None
+    else:
+        on_event = output.proxy_event if options.verbose else output.proxy_end
     relay = Relay(
         reactor,
         options.targets,
@@ -88,7 +92,7 @@ def proxy(options: argparse.Namespace) -> int:
         splice=not options.copy,
         target_tls=secure_targets,
         header=header_writer(options),
-        on_event=output.proxy_event if options.verbose else output.proxy_end,
+        on_event=on_event,
         **_common_arguments(options, places),
     )
     addresses = listen(relay, options, places, "the proxy")
