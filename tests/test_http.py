@@ -12,6 +12,7 @@ import pytest
 from support import connect, drain, iterations, pump
 
 from minireactor import Reactor
+from minireactor.address import IPv4Address
 from minireactor.view.web import http as http_module
 from minireactor.view.web.http import PARTING_SECONDS, SECONDS, Site
 from minireactor.view.web.request import MAX_BODY, MAX_HEAD, HTTPError, is_local, parse_head
@@ -33,8 +34,8 @@ class Talk:
         self.sock = None
         self.arrive()
 
-    def arrive(self, room=1 << 20):
-        protocol = self.site.buildProtocol(None)
+    def arrive(self, room=1 << 20, host="127.0.0.1"):
+        protocol = self.site.buildProtocol(IPv4Address("TCP", host, 1))
         self.transport, self.sock = self.wire.connect(protocol, room)
 
     def _now(self, request, response):
@@ -488,6 +489,48 @@ def test_if_all_connections_are_being_answered_a_new_one_is_reset(talk, monkeypa
     talk.wire.run()
     talk.arrive()
     assert status(talk.say(GET % b"/now")) == 200
+
+
+@pytest.fixture
+def crowd(talk, monkeypatch):
+    """crowd(*arrivals) returns the sockets of new clients; beyond three, one must go.
+
+    An arrival is a host. With "/later" behind it, the client also asks for an endless answer."""
+    monkeypatch.setattr(http_module, "MAX_CONNECTIONS", 3)
+    talk.site.make_room("nobody")  # resets the connection of `talk`
+
+    def crowd(*arrivals):
+        socks = []
+        for arrival in arrivals:
+            host, slash, path = arrival.partition("/")
+            talk.arrive(host=host)
+            socks.append(talk.sock)
+            if slash:
+                talk.say(GET % (slash + path).encode())
+        talk.wire.run()
+        return socks
+
+    return crowd
+
+
+@pytest.mark.parametrize(
+    "arrivals, reset",
+    [
+        (["a", "a", "b", "a"], 0),  # a client that waits is safe from a crowd of one address
+        (["b", "a", "a", "a"], 1),
+        (["b", "a", "a", "c"], 1),
+        (["b", "a", "a", "b"], 1),
+        (["c", "a", "b", "a"], 1),  # all have as many, and a makes room for itself
+        (["b", "a/later", "a/later", "a"], 3),
+        (["b", "a/later", "a/later", "c"], 0),  # silent connections go first
+        (["a/later", "a/later", "a/later", "b"], 0),
+        (["a/later", "a/later", "b/later", "b"], 3),
+        (["a/later", "b/later", "c/later", "d"], 3),
+    ],
+)
+def test_an_address_with_many_connections_locks_no_other_out(crowd, arrivals, reset):
+    socks = crowd(*arrivals)
+    assert [number for number, sock in enumerate(socks) if sock.was_reset] == [reset]
 
 
 def test_an_answered_connection_counts_until_the_client_closes(talk):

@@ -26,6 +26,7 @@ is one length at most. Anything else gets an error of one line:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Callable
@@ -55,8 +56,8 @@ if TYPE_CHECKING:
     Handler = Callable[["Request", "Response"], object]
 
 # Open connections, including those that are closing. Each takes a descriptor, and the watched
-# service needs descriptors, too. Beyond this number, a new connection replaces the oldest one that
-# is not being answered. Clients that connect and ask nothing therefore lock nobody out.
+# service needs descriptors, too. Beyond this number, a new connection replaces another one: see
+# Site.make_room(). So no client's address can lock the others out.
 MAX_CONNECTIONS = 100
 # The time for a request to arrive. Also the time, within a factor of two, in which a client must
 # take at least one byte of its answer.
@@ -216,18 +217,33 @@ class Site(Factory):
             connection.close_if_idle()
 
     def buildProtocol(self, addr: Any) -> Any:
-        if len(self.connections) >= MAX_CONNECTIONS and not self._drop_oldest():
+        host = "" if addr is None else addr.host
+        if len(self.connections) >= MAX_CONNECTIONS and not self.make_room(host):
             return _Rejected()
-        return _Http(self)
+        return _Http(self, host)
 
-    def _drop_oldest(self) -> bool:
-        """Reset the oldest connection that is not being answered; return whether there was one."""
-        for connection in self.connections:
-            if not connection.is_answering():
-                del self.connections[connection]
-                connection.transport.abortConnection()
-                return True
-        return False
+    def make_room(self, host: str) -> bool:
+        """Reset one connection in favour of a new one from `host`. Return whether there was one.
+
+        It is the oldest connection that is not being answered, of the address that has the most. An
+        address loses nothing to `host` if it has no more connections than `host` has. If all are
+        being answered, an address loses one only if it still has as many as `host` afterwards."""
+        counts = Counter(each.host for each in self.connections)
+
+        def may_go(each: _Http) -> bool:
+            if each.is_answering():
+                return counts[each.host] > counts[host] + 1
+            return each.host == host or counts[each.host] > counts[host]
+
+        def rank(each: _Http) -> tuple[bool, int]:
+            return each.is_answering(), -counts[each.host]
+
+        victim = min(filter(may_go, self.connections), key=rank, default=None)
+        if victim is None:
+            return False
+        del self.connections[victim]
+        victim.transport.abortConnection()
+        return True
 
     def route(self, request: Request) -> Handler:
         """Return the handler of a request. Raises HTTPError if there is none."""
@@ -263,11 +279,12 @@ class _Rejected(Protocol):
 
 
 class _Http(Protocol):
-    """One connection, with one request and its answer."""
+    """One connection, with one request and its answer. `host` is the client's address."""
 
     unwatched = True
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, host: str) -> None:
+        self.host = host
         self._site = site
         self._buffer = bytearray()  # the request, as far as it has arrived
         self._request: Request | None = None  # parsed, but its body is incomplete
