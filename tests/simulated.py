@@ -284,8 +284,10 @@ class World:
             if chance.below(3) == 0:  # one that refuses, and one that does not exist
                 places = [("server", 9), ("nowhere", port), (target, port)]
             balance = chance.choice(BALANCES)
-            limits = self._drawn_limits()
-            relay = Relay(host, places, rate=rate, balance=balance, timeout=5, **limits)
+            options = {"check": chance.choice([None, 2.0]), **self._drawn_limits()}
+            options.update(rate=rate, balance=balance, timeout=5, chance=chance.random)
+            relay = Relay(host, places, **options)
+            self.network.at(10.0, relay.health.stop)  # or its probes go on while the network ends
             relay.listen("0.0.0.0", port, *self._marks())
             self.servers.append(relay)
         else:

@@ -25,7 +25,7 @@ from minireactor.cli.view_options import (
     add_views,
 )
 from minireactor.core import flow
-from minireactor.proxy.balance import BALANCES, FAILURE_COOLDOWN, FIRST
+from minireactor.proxy.balance import BALANCES, FIRST
 from minireactor.view.output import UsageError
 
 # Default timeouts of a proxy, in seconds. Without them it would keep dead connections for ever.
@@ -167,8 +167,8 @@ def _add_proxy(commands: Any) -> None:
         nargs="+",
         type=values.target_address,
         help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT or "
-        "unix:PATH; if one of several targets fails, the next is tried; the failed one is then "
-        f"tried last for {FAILURE_COOLDOWN:g} s",
+        "unix:PATH; if one of several targets fails, the next is tried; the failed one gets no "
+        "client until the proxy itself has connected to it",
     )
     add(
         "--listen",

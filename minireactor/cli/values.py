@@ -12,6 +12,8 @@ import re
 from typing import TYPE_CHECKING
 
 from minireactor.address import unix_path
+from minireactor.proxy.targets import parse_place
+from minireactor.serve.places import split_place
 from minireactor.transports.keepalive import MAX_SECONDS
 
 if TYPE_CHECKING:
@@ -158,22 +160,17 @@ def unix_place(text: str) -> tuple[str, int] | None:
 
 def target_address(text: str) -> tuple[str, int]:
     """Return (host, port), or (text, 0) for the address of a UNIX socket."""
-    place = unix_place(text)
-    if place is not None:
-        return place
-    fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
-    name, number = _address(text, fix)
-    if name and number:
-        return name, number
-    raise _wrong(text, fix)
+    try:
+        return parse_place(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _address(text: str, fix: str) -> tuple[str, int]:
-    # A host has no colon, slash or at sign. This refuses URLs and IPv6 without brackets.
-    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
-    if match and int(match[2]) <= 65535:
-        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
-    raise _wrong(text, fix)
+    found = split_place(text)
+    if found is None:
+        raise _wrong(text, fix)
+    return found
 
 
 def _wrong(text: str, fix: str) -> argparse.ArgumentTypeError:

@@ -11,6 +11,7 @@ from minireactor.failure import Failure
 from minireactor.log import logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
 from minireactor.proxy import hops
+from minireactor.proxy.balance import EARLY_SECONDS
 from minireactor.proxy.legs import is_ending, join, keep_urgent_bytes
 from minireactor.proxy.loops import LoopDetector
 from minireactor.serve.places import connect_to
@@ -123,6 +124,20 @@ class ProxyFactory(Factory):
         """Log a warning: the attempt to connect to `proxy.place` has failed."""
         logger.warning("no connection to %s: %s", host_port(*proxy.place), reason.getErrorMessage())
 
+    def ended_early(self, proxy: Proxy) -> None:
+        """Do nothing: the target has ended first, early, without a byte. Override this."""
+
+    def connect_to_target(
+        self, reactor: Reactor, place: tuple[str, int | str], factory: ClientFactory
+    ) -> Connector:
+        """Return a connector that connects to a target; clients and probes are connected alike."""
+        connector = connect_to(reactor, *place, factory, self.timeout)
+        connector.setWriteBufferLimits(*self.marks)
+        connector.setUnsentLimit(self.unsent)
+        if self.target_tls is not None:
+            self.target_tls.secure(connector)
+        return connector
+
     def leads_back(self, proxy: Proxy, why: str) -> None:
         """Log a warning, at most every 10 s: a target of the proxy leads back to the proxy."""
         now = proxy.client.reactor.seconds()
@@ -155,6 +170,7 @@ class Proxy(Protocol):
         self.outgoing: tuple[tuple[str, int], ...] = ()  # keys of the loop detector's table
         self._has_ended = False
         self._began = 0.0
+        self._joined = 0.0
         self._ttl: int | None = None
         self._places: Iterator[tuple[str, int | str]] = iter(())
         self._connector: Connector | None = None
@@ -215,15 +231,11 @@ class Proxy(Protocol):
         self.factory.trying(self)
         # A transport only knows that it has a Loop. The one with ports also connects.
         reactor = cast("Reactor", self.client.reactor)
-        self._connector = connect_to(reactor, *place, TargetConnector(self), self.factory.timeout)
-        self._connector.setWriteBufferLimits(*self.factory.marks)
-        self._connector.setUnsentLimit(self.factory.unsent)
+        self._connector = self.factory.connect_to_target(reactor, place, TargetConnector(self))
         self._connector.connect_socket = self._connect_socket
         if self.factory.header is not None:
             header = self.factory.header(self.client.getPeer(), self.client.getHost())
             self._connector.first_bytes = lambda *_: header
-        if self.factory.target_tls is not None:
-            self.factory.target_tls.secure(self._connector)
 
     def _connect_socket(self, sock: socket.socket, address: Any) -> int:
         assert self._ttl is not None
@@ -255,7 +267,16 @@ class Proxy(Protocol):
         self.target = target
         rate, splice, urgent = factory.rate, factory.splice, not factory.has_prepared
         join(self.client, target, rate, self._lost, splice, urgent)
+        self._joined = self.client.reactor.seconds()
+        target.protocol.on_silent_end = self._on_silent_end
         self.factory.connected(self)
+
+    def _on_silent_end(self) -> None:
+        # A client that has ended may be why the target ends.
+        if self.client.read_ended or is_ending(self.client):
+            return
+        if self.client.reactor.seconds() - self._joined < EARLY_SECONDS:
+            self.factory.ended_early(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """End the proxy: the client is lost, and has no target yet."""

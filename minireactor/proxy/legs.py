@@ -116,6 +116,8 @@ class Leg(Protocol):
     producer of `far`, so `far` does not close before the limiter has passed on its bytes."""
 
     connected = 1
+    # Called when `near` has ended, or is lost, before its peer has sent a byte.
+    on_silent_end: Callable[[], object] | None = None
 
     def __init__(
         self, near: Connection, sink: IConsumer, far: Connection, on_lost: OnLost | None = None
@@ -160,6 +162,8 @@ class Leg(Protocol):
 
     def readConnectionLost(self) -> None:
         self._has_all_input = True
+        if self.on_silent_end is not None and not self.transport.bytes_in:
+            self.on_silent_end()
         self.sink.unregisterProducer()
         self.far.loseWriteConnection()
 
@@ -168,6 +172,8 @@ class Leg(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         far = self.far
+        if self.on_silent_end is not None and not self.transport.bytes_in:
+            self.on_silent_end()
         self.sink.unregisterProducer()
         if reason.check(ConnectionDone) or (self._has_all_input and _has_bytes_waiting(far)):
             far.loseConnection()

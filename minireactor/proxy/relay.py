@@ -10,15 +10,15 @@ both connections together.
 
 from __future__ import annotations
 
-import errno
+import random
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import format_address, host_port
 from minireactor.core import events, flow
-from minireactor.error import ConnectError, ConnectionLost, DNSLookupError
 from minireactor.log import logger
 from minireactor.proxy import CONNECTED, FAILED, Proxy, ProxyFactory
 from minireactor.proxy.balance import FIRST, Balancer
+from minireactor.proxy.health import Health, is_the_targets_fault
 from minireactor.serve.server import Server
 
 if TYPE_CHECKING:
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
     from minireactor.address import Address
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
-    from minireactor.proxy.balance import Place
+    from minireactor.protocol import ClientFactory
+    from minireactor.proxy.targets import Changes, Place, Target
     from minireactor.transports.connection import Connection
+    from minireactor.transports.connector import Connector
     from minireactor.transports.tls_start import SecureConnector
-
-_OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Relay(Server):
     """Serve a proxy on ports of `reactor`.
 
-    places: the targets, one or more, each as (host, port).
+    targets: one or more, each a Target, or its place as (host, port).
     balance: the order in which the targets are tried for a client, see Balancer.
     timeout: seconds for each attempt to connect.
+    check: seconds between two probes of a target that is up; None to probe only those that are
+        down. See Health, also for `chance`.
     rate: bytes a second in each direction of each client; None for no limit.
     splice: allow splice() for bulk data, where the system has it.
     target_tls: speaks TLS to the targets, see ProxyFactory; None for none.
@@ -59,10 +61,12 @@ class Relay(Server):
     def __init__(
         self,
         reactor: Reactor,
-        places: Sequence[Place],
+        targets: Sequence[Target | Place],
         *,
         balance: str = FIRST,
         timeout: float | None = 30.0,
+        check: float | None = None,
+        chance: Callable[[], float] = random.random,
         rate: float | None = None,
         splice: bool = True,
         target_tls: SecureConnector | None = None,
@@ -70,17 +74,28 @@ class Relay(Server):
         on_event: Callable[[str, Proxy, Any], None] | None = None,
         **limits: Any,
     ) -> None:
-        self._places = places
-        self._relay_factory = RelayFactory(self, places, timeout, rate, splice)
+        self.balancer = Balancer(targets, balance, reactor.seconds)
+        self._relay_factory = RelayFactory(self, timeout, rate, splice)
         super().__init__(reactor, self._relay_factory, **limits)
         self._relay_factory.keepalive = self._keepalive
         self._relay_factory.unsent = self._unsent
         self._relay_factory.target_tls = target_tls
         self._relay_factory.header = header
         self._relay_factory.loops.asks_sockets = self.headers is not None
-        self.balancer = Balancer(places, balance, reactor.seconds)
+        self.health = Health(
+            reactor, self.balancer, self._connect_probe, self._log_state, check, chance
+        )
         self._proxies: dict[Connection, Proxy] = {}  # keys: both transports of each proxy
         self._report = on_event or _ignore
+
+    def _connect_probe(self, place: Place, factory: ClientFactory) -> Connector:
+        relay_factory = self._relay_factory
+        connector = relay_factory.connect_to_target(self.reactor, place, factory)
+        if relay_factory.header is not None:
+            from minireactor.serve.proxy_header import FOR_CHECKS
+
+            connector.first_bytes = FOR_CHECKS[relay_factory.header]
+        return connector
 
     def listen(
         self,
@@ -92,7 +107,9 @@ class Relay(Server):
     ) -> Address:
         """Listen as Server does; the watermarks also apply to the connections to the targets."""
         self._relay_factory.marks = flow.checked_marks(high, low)
-        return super().listen(host, port, high, low, sockets)
+        address = super().listen(host, port, high, low, sockets)
+        self.health.start()
+        return address
 
     def set_marks(self, high: int, low: int | None = None) -> None:
         """Set the watermarks as Server does, and those of new connections to targets too."""
@@ -121,31 +138,37 @@ class Relay(Server):
         for transport in proxy.transports:
             self._proxies[transport] = proxy
         self._watch(proxy.client, proxy.transports[-1])
-        self.balancer.joined(proxy.place, proxy)
+        if self.balancer.joined(proxy.place, proxy):
+            self._has_changed(proxy.place)
         self._report(CONNECTED, proxy, None)
 
     def trying(self, proxy: Proxy) -> None:
         self.balancer.began(proxy.place, proxy)
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
-        if _is_the_targets_fault(reason.value):
-            seconds = self.balancer.failed(proxy.place, proxy)
-            if seconds:
-                logger.warning(
-                    "target %s is tried last for %d s: %s",
-                    host_port(*proxy.place),
-                    seconds,
-                    reason.getErrorMessage(),
-                )
+        place = proxy.place
+        if is_the_targets_fault(reason.value):
+            has_changed = self.balancer.failed(place, proxy, reason.getErrorMessage())
         else:
-            self.balancer.gave_up(proxy.place, proxy)
+            has_changed = self.balancer.gave_up(place, proxy)
+        if has_changed:
+            self._has_changed(place)
         self._report(FAILED, proxy, reason)
+
+    def ended_early(self, proxy: Proxy) -> None:
+        if self.balancer.ended_early(proxy.place):
+            self._has_changed(proxy.place)
+
+    def leads_back(self, proxy: Proxy) -> None:
+        target = self.balancer.find(proxy.place)
+        if target is not None:
+            target.leads_back = True
 
     def ended(self, proxy: Proxy) -> None:
         if proxy.target in self._proxies:  # `joined` was called
-            self.balancer.left(proxy.place)
-        elif proxy.place in self._places:  # an attempt to connect may be under way
-            self.balancer.gave_up(proxy.place, proxy)
+            self.balancer.left(proxy.place, proxy.target.bytes_in > 0)
+        elif self.balancer.gave_up(proxy.place, proxy):  # an attempt to connect was under way
+            self._has_changed(proxy.place)
         try:
             self._report(events.LOST, proxy, None)
         finally:
@@ -164,7 +187,39 @@ class Relay(Server):
             return f"-> {host_port(*proxy.place)}"
         return f"<- {format_address(proxy.client.getPeer())}"
 
+    # The targets.
+
+    def set_targets(self, targets: Iterable[Target]) -> Changes:
+        """Replace the targets, and return what has changed: see Balancer.set_targets()."""
+        changes = self.balancer.set_targets(targets)
+        self.health.update()
+        return changes
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the state of each target, for the views: see Target.row()."""
+        return [target.row() for target in self.balancer.all()]
+
+    def _has_changed(self, place: Place) -> None:
+        """Note that a client has found that a target is up again, or down."""
+        target = self.balancer.find(place)
+        if target is not None:
+            if target.is_down:
+                self.health.went_down(target)
+            self._log_state(target)
+
+    def _log_state(self, target: Target) -> None:
+        if len(self.balancer.all()) == 1:
+            return  # each client's own line says the same
+        if target.is_down:
+            logger.warning("target %s is down: %s", target, target.reason)
+        else:
+            logger.warning("target %s is up again", target)
+
     # Timeouts and shutdown.
+
+    def stop(self, grace: float) -> None:
+        self.health.stop()
+        super().stop(grace)
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         return self._proxies[connection].transports
@@ -199,35 +254,25 @@ class Relay(Server):
         proxy.why = proxy.why or why
 
 
-def _is_the_targets_fault(error: BaseException) -> bool:
-    """Return whether a failure to connect is the target's fault, and not our own."""
-    if not isinstance(error, (ConnectError, DNSLookupError, ConnectionLost)):
-        return False  # for example an exception raised by a factory
-    causes = (error, error.__cause__, *error.args)
-    codes = {getattr(each, name, None) for each in causes for name in ("osError", "errno")}
-    return codes.isdisjoint(_OUR_OWN_FAULT)
-
-
 class RelayFactory(ProxyFactory):
     """Report the events of a ProxyFactory to a Relay, and take the targets from it."""
 
     def __init__(
         self,
         relay: Relay,
-        places: Sequence[Place],
         timeout: float | None,
         rate: float | None,
         splice: bool,
     ) -> None:
-        super().__init__(*places[0], timeout=timeout, rate=rate, splice=splice)
-        self._places = places
+        place = relay.balancer.all()[0].place
+        super().__init__(*place, timeout=timeout, rate=rate, splice=splice)
         self._relay = relay
 
     def targets(self) -> Iterable[Place]:
         return self._relay.balancer.targets()
 
     def all_targets(self) -> Iterable[Place]:
-        return self._places
+        return [target.place for target in self._relay.balancer.all() if not target.is_draining]
 
     def accepted(self, proxy: Proxy) -> None:
         self._relay.accepted(proxy)
@@ -240,6 +285,13 @@ class RelayFactory(ProxyFactory):
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
         self._relay.failed(proxy, reason)
+
+    def ended_early(self, proxy: Proxy) -> None:
+        self._relay.ended_early(proxy)
+
+    def leads_back(self, proxy: Proxy, why: str) -> None:
+        self._relay.leads_back(proxy)
+        super().leads_back(proxy, why)
 
     def ended(self, proxy: Proxy) -> None:
         self._relay.ended(proxy)

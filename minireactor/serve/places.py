@@ -6,6 +6,7 @@ A place is `(host, port)`. The place of a UNIX socket is `("unix:/run/x.sock", 0
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from minireactor.address import unix_path
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
 
     Place = tuple[str, int]  # host, port number
+
+
+def split_place(text: str) -> Place | None:
+    """Return (host, port) of PORT, HOST:PORT, [IPV6]:PORT or :PORT; None for any other text.
+
+    Without a colon, the host is 127.0.0.1."""
+    # A host has no colon, slash or at sign. This refuses URLs and IPv6 without brackets.
+    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
+    if match and int(match[2]) <= 65535:
+        return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
+    return None
 
 
 def listen_at(

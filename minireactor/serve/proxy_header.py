@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from minireactor.address import Address, IPv4Address, IPv6Address
+
+Encode = Callable[[Address, Address], bytes]  # source, destination
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 MAX_LINE = 107  # bytes of a header of version 1, with CRLF
@@ -191,7 +193,7 @@ def local_v2(*ends: Address) -> bytes:
 
 # What a health check sends in place of the header of a client. Some receivers reject the UNKNOWN of
 # version 1, so the specification wants the addresses of the check's own connection there.
-FOR_CHECKS = {header_v1: header_v1, header_v2: local_v2}
+FOR_CHECKS: dict[Encode, Encode] = {header_v1: header_v1, header_v2: local_v2}
 
 
 def _v2(command: int, kind: int, block: bytes) -> bytes:
