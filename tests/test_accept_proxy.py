@@ -32,9 +32,10 @@ from minireactor.address import IPv4Address, UNIXAddress
 from minireactor.error import ConnectionLost
 from minireactor.protocol import Factory
 from minireactor.serve import accept_proxy
-from minireactor.serve.accept_proxy import HEADER_SECONDS, WARN_SECONDS, HeaderReader
+from minireactor.serve.accept_proxy import HEADER_SECONDS, HeaderReader
 from minireactor.serve.apps import Echo
-from minireactor.serve.server import Server
+from minireactor.serve.clients import ClientLimits
+from minireactor.serve.server import WARN_SECONDS, Server
 from minireactor.testing import Network
 from minireactor.transports.tls_start import SecurePort
 
@@ -125,7 +126,7 @@ def test_a_header_may_be_cut_anywhere(start, join, data):
         pump(server.reactor, lambda p=protocol: p.received == b"hello", "the bytes of the client")
         assert protocol.transport.getPeer() == V4[0]
         client.close()
-    assert server.headers.refused == 0
+    assert server.rejected["--accept-proxy"] == 0
 
 
 @pytest.mark.parametrize("data", [V1, V2, GOOD["v2 UNIX"][0]])
@@ -177,7 +178,7 @@ def test_a_client_may_end_its_side_right_after_the_header(start, join):
     protocol = served(server)
     pump(server.reactor, lambda: "lost" in protocol.calls, "the end")
     assert protocol.received == b"all"
-    assert server.headers.refused == 0
+    assert server.rejected["--accept-proxy"] == 0
 
 
 def test_a_reset_after_the_header_reaches_the_protocol(start, join):
@@ -264,7 +265,7 @@ def test_a_wrong_header_ends_the_connection(start, join, caplog, data, why):
     end_of(server.reactor, client)
     assert why in warnings(caplog)[0]
     assert warnings(caplog)[0].startswith(
-        f"no PROXY header accepted from 127.0.0.1:{client.getsockname()[1]}: "
+        f"no PROXY header from 127.0.0.1:{client.getsockname()[1]}: "
     )
     assert server.factory.built == []
     client.close()
@@ -281,8 +282,8 @@ def test_a_connection_without_a_header_ends_after_some_seconds(time, timed, star
     time.advance(0.02)
     assert end_of(timed, client) == (b"", "end")
     assert warnings(caplog) == [
-        f"no PROXY header accepted from 127.0.0.1:{client.getsockname()[1]}: it was not complete "
-        "after 5 s, with 20 bytes; connections closed so far: 1"
+        f"no PROXY header from 127.0.0.1:{client.getsockname()[1]}: it was not complete "
+        "after 5 s, with 20 bytes (--accept-proxy): clients rejected so far: 1"
     ]
     assert not server.headers.waiting
     assert next_timer(timed) is None
@@ -320,7 +321,10 @@ def test_a_sender_that_is_not_trusted_is_closed(start, join, caplog):
     server = start(trusted=[ip_network("192.0.2.0/24"), ip_network("::/0")])
     client = join(server)
     end_of(server.reactor, client)
-    assert "it is not in --trust, so it may send no header" in warnings(caplog)[0]
+    assert warnings(caplog) == [
+        f"127.0.0.1:{client.getsockname()[1]} may send no PROXY header (--trust): "
+        "clients rejected so far: 1"
+    ]
     assert server.factory.built == []
 
 
@@ -348,9 +352,9 @@ def test_warnings_are_counted_and_not_repeated(time, timed, start, join, caplog)
     time.advance(WARN_SECONDS)
     end_of(timed, join(server, b"x"))
     first, second = warnings(caplog)
-    assert first.endswith("; connections closed so far: 1")
-    assert second.endswith("; connections closed so far: 21")
-    assert server.headers.refused == 21
+    assert first.endswith(" (--accept-proxy): clients rejected so far: 1")
+    assert second.endswith(" (--accept-proxy): clients rejected so far: 21")
+    assert server.rejected["--accept-proxy"] == 21
 
 
 # Limits and the end.
@@ -371,6 +375,18 @@ def test_connections_without_a_header_count_for_the_limit(start, join):
     assert server.rejected == {"--max-connections": 1}
 
 
+def test_limits_for_single_clients_hold_for_the_client_in_the_header(start, join):
+    limits = ClientLimits(deny=[ip_network("2001:db8::/32")], most=1)
+    server = start(clients=limits)
+    join(server, V1)
+    served(server)
+    assert end_of(server.reactor, join(server, V1)) == (b"", "end")
+    assert end_of(server.reactor, join(server, GOOD["v1 TCP6"][0])) == (b"", "end")
+    assert server.rejected == {"--max-per-client": 1, "--deny": 1}
+    join(server, V1.replace(b"192.0.2.1 ", b"192.0.2.2 "))
+    assert served(server, 2).calls == ["made"]
+
+
 def test_stop_ends_connections_without_a_header(start, join):
     stopped = []
     server = start(on_stopped=lambda: stopped.append(True))
@@ -379,7 +395,7 @@ def test_stop_ends_connections_without_a_header(start, join):
     server.stop(5)
     assert stopped == [True]
     assert end_of(server.reactor, client) == (b"", "end")
-    assert server.headers.refused == 0
+    assert server.rejected["--accept-proxy"] == 0
     assert next_timer(server.reactor) is None
 
 
@@ -437,7 +453,7 @@ def test_a_thousand_senders_that_never_finish_end_together(time, timed, start, c
     waiting(server, 1000)
     time.advance(HEADER_SECONDS)
     waiting(server, 0)
-    assert server.headers.refused == 1000
+    assert server.rejected["--accept-proxy"] == 1000
     for client in clients:
         client.close()
     iterations(timed)
@@ -474,11 +490,9 @@ def check_damaged(server, caplog, seed, count):
     gc.collect()
     assert open_descriptors() == before
     assert next_timer(server.reactor) is None
-    assert all(
-        text.startswith("no PROXY header accepted from 127.0.0.") for text in warnings(caplog)
-    )
-    assert server.headers.refused + server.totals().connections == count
-    assert min(server.headers.refused, server.totals().connections) > count / 100
+    assert all(text.startswith("no PROXY header from 127.0.0.") for text in warnings(caplog))
+    assert server.rejected["--accept-proxy"] + server.totals().connections == count
+    assert min(server.rejected["--accept-proxy"], server.totals().connections) > count / 100
     assert len(warnings(caplog)) < 20
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Union, cast
 from minireactor.address import format_address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket
-from minireactor.log import logger
+from minireactor.serve.clients import Refusal
 from minireactor.serve.proxy_header import Header, decode
 from minireactor.transports.closing import Lingering
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from minireactor.address import Address
-    from minireactor.core.loop import Loop
     from minireactor.core.timers import DelayedCall
     from minireactor.failure import Failure
     from minireactor.transports.port import Port
@@ -44,12 +43,13 @@ if TYPE_CHECKING:
 
         def reject(self) -> None: ...
 
+        def refuse(self, refusal: Refusal) -> None: ...
+
     Serve = Callable[[socket.socket, Any, Union[Address, None]], None]
 
 # Until a header must be complete. The specification asks for at least 3 s, which leave TCP the time
 # to repeat a lost packet.
 HEADER_SECONDS = 5.0
-WARN_SECONDS = 10.0  # between two warnings about connections without a good header
 _PEEK_SIZE = 512  # bytes; all headers of version 1 and most of version 2 are shorter
 
 
@@ -59,7 +59,6 @@ class HeaderReader:
     trusted: networks of `ipaddress`. Only senders in one of them may say who their client is, and
         other senders are closed. All senders of a UNIX socket are trusted.
     waiting: the connections whose header is not complete. They count as connections of the server.
-    refused: how many connections had no good header, or came from a sender that is not trusted.
     """
 
     def __init__(
@@ -67,8 +66,6 @@ class HeaderReader:
     ) -> None:
         self.trusted = list(trusted)
         self.waiting: set[PendingHeader] = set()
-        self.refused = 0
-        self._next_warning = -1.0
 
     def read_before(self, port: Port, server: Limited) -> None:
         """Let `port` serve each connection only after its header, with the addresses in it."""
@@ -85,13 +82,14 @@ class HeaderReader:
     ) -> None:
         if not self.is_trusted(address):
             close_socket(sock)
-            self.refuse(port.reactor, address, "it is not in --trust, so it may send no header")
+            sender = format_address(from_sockaddr(address))
+            server.refuse(Refusal("--trust", f"{sender} may send no PROXY header"))
         elif server.is_full():
             server.reject()
             Lingering.take_over(port.reactor, sock)
             sock.close()
         else:
-            PendingHeader(self, port, serve, sock, address, host).start()
+            PendingHeader(self, port, server, serve, sock, address, host).start()
 
     def is_trusted(self, address: Any) -> bool:
         """Return whether a sender at `address`, as accept() returns it, is trusted."""
@@ -101,19 +99,6 @@ class HeaderReader:
         # A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1.
         sender = getattr(sender, "ipv4_mapped", None) or sender
         return any(sender in network for network in self.trusted)
-
-    def refuse(self, reactor: Loop, address: Any, why: str) -> None:
-        """Count a connection that is closed for its header, and log a warning if one is due."""
-        self.refused += 1
-        now = reactor.seconds()
-        if now >= self._next_warning:
-            self._next_warning = now + WARN_SECONDS
-            logger.warning(
-                "no PROXY header accepted from %s: %s; connections closed so far: %d",
-                format_address(from_sockaddr(address)),
-                why,
-                self.refused,
-            )
 
     def stop(self) -> None:
         """Close all connections whose header is not complete."""
@@ -131,6 +116,7 @@ class PendingHeader(Handler):
         "_reader",
         "_received",
         "_serve",
+        "_server",
         "_socket",
         "_timer",
     )
@@ -139,6 +125,7 @@ class PendingHeader(Handler):
         self,
         reader: HeaderReader,
         port: Port,
+        server: Limited,
         serve: Serve,
         sock: socket.socket,
         address: Any,
@@ -147,6 +134,7 @@ class PendingHeader(Handler):
         super().__init__(sock.fileno())
         self._reader = reader
         self._port = port
+        self._server = server
         self._serve = serve
         self._socket = sock
         self._address = address
@@ -197,7 +185,8 @@ class PendingHeader(Handler):
 
     def _refuse(self, why: str) -> None:
         self.close()
-        self._reader.refuse(self._port.reactor, self._address, why)
+        sender = format_address(from_sockaddr(self._address))
+        self._server.refuse(Refusal("--accept-proxy", f"no PROXY header from {sender}: {why}"))
 
     def _leave(self) -> socket.socket:
         """Stop watching the socket. Return it."""
