@@ -118,7 +118,7 @@ def test_the_source_distribution_holds_tests_and_benchmarks(tmp_path):
     archive = build("sdist", tmp_path)
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    for folder in ("tests", "bench"):
+    for folder in ("tests", "bench", ".ci"):
         paths = {f"{folder}/{path.as_posix()}" for path in files_in(ROOT / folder)}
         assert paths - names == set()
     assert {"README.md", "pyproject.toml"} <= names
