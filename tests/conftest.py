@@ -8,10 +8,13 @@ import gc
 import os
 import sys
 import tempfile
+import threading
+import time
 
 import pytest
 from proxy_support import MODES
 from scripted import Wire
+from support import PATIENCE
 
 from minireactor import Reactor
 from minireactor.proxy import legs
@@ -61,6 +64,16 @@ def reactor():
     own = Reactor()
     yield own
     own.close()
+
+
+@pytest.fixture
+def no_stdio_thread_is_left():
+    """Wait after the test for the threads of each StandardIO, which close descriptors."""
+    yield
+    deadline = time.monotonic() + PATIENCE
+    while any(thread.name.startswith("minireactor-std") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "a thread is left"
+        time.sleep(0.001)
 
 
 @pytest.fixture

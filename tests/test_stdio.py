@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from serve_support import ROOT
@@ -29,16 +28,10 @@ from minireactor import stdio
 from minireactor.error import ConnectionDone, ConnectionLost
 from minireactor.stdio import BUFFER, CHUNK, StandardIO
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    yield
-    deadline = time.monotonic() + PATIENCE
-    while any(thread.name.startswith("minireactor-std") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "a thread is left"
-        time.sleep(0.001)
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them"),
+    pytest.mark.usefixtures("no_stdio_thread_is_left"),
+]
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from minireactor import Reactor  # noqa: E402
 from minireactor.error import ConnectionAborted  # noqa: E402
 from minireactor.stdio import StandardIO  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no UNIX sockets here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no UNIX sockets here"),
+    pytest.mark.usefixtures("no_stdio_thread_is_left"),
+]
 
 # Not on these transports: the kernel has no reset for them.
 TCP_ONLY = {"test_E6_abort_drops_what_is_pending_and_resets_the_peer"}

@@ -70,7 +70,7 @@ def cannot_listen(reactor, path, **more):
     factory = OneFactory()
     with pytest.raises(CannotListenError) as caught:
         reactor.listenUNIX(path, factory, **more)
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
     assert factory.numPorts == 0
     return caught.value
 
@@ -441,7 +441,7 @@ def test_descriptors_that_nobody_takes_are_closed(reactor, path, closing):
     for _ in range(10):
         send_rights(client, b"x", [mine, mine, mine])
     pump(reactor, lambda: len(protocol.received) == 10)
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 def test_R1_a_pause_at_a_descriptor_holds_its_bytes_and_the_next_descriptors(
@@ -487,7 +487,7 @@ def test_R3_descriptors_that_come_while_a_close_waits_are_closed(reactor, path, 
         iterations(reactor)
     assert taker.transport.state == "closing"
     assert taker.calls == ["made"]
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
     client.close()
     pump(reactor, lambda: taker.reason is not None)
     assert taker.calls == ["made", "lost"]
@@ -662,7 +662,7 @@ def test_a_wrong_descriptor_or_family_is_one_clear_error(reactor, closing, path,
     ):
         with pytest.raises(error, match=named):
             adopt(fd, family, OneFactory())
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 # Real programs.
