@@ -279,6 +279,11 @@ class TLSConnection(Connection):
             session.release_file(True)
         return sent
 
+    def _drop_input(self) -> None:
+        """Drop input, unless the kernel has taken all that was ready: the flush then goes on."""
+        if self._session.ready or not self.pending:
+            super()._drop_input()
+
     def _end_of_writing(self) -> None:
         """Send close_notify once nothing is pending; then end the write side, or close."""
         session = self._session
