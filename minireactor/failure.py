@@ -85,6 +85,8 @@ class Failure:
         Each type is an exception class or its dotted name, such as "builtins.ValueError".
         """
         for wanted in errorTypes:
+            if wanted is self.type:  # before all else: most connections end with ConnectionDone
+                return wanted
             if isinstance(wanted, str):
                 if any(_dotted_name(cls) == wanted for cls in self.type.__mro__):
                     return wanted

@@ -126,10 +126,12 @@ class FlowControl:
         Raises KeyError if the table has no such row."""
         self.state, name = TRANSITIONS[self.state, event]
         producer = self.producer
+        if producer is None:
+            return None
         if self.state is NONE or self.state is CLOSED:
             self.producer = None
             self.streaming = False
-        return (producer, name) if producer is not None and name is not None else None
+        return (producer, name) if name is not None else None
 
 
 def call(producer: Producer, name: str) -> None:

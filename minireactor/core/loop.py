@@ -258,7 +258,8 @@ class Loop:
 
         The first update_interest() of the successor then changes that registration."""
         successor.registered, handler.registered = handler.registered, None
-        self.detach(handler)
+        handler.reading = handler.writing = False
+        del self._handlers[handler.fd]
 
     def knows(self, handler: Handler) -> bool:
         """Return whether the handler is in the table."""

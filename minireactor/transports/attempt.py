@@ -69,7 +69,8 @@ class AddressAttempt(Handler):
         try:
             self._attempt.succeeded(self, sock, peer, own)
         finally:
-            self._reactor.detach(self)  # usually done: a connection has taken over
+            if self.registered is not None:  # no connection has taken over
+                self._reactor.detach(self)
 
     def _fail(self, error: BaseException) -> None:
         self.abandon()

@@ -123,13 +123,18 @@ class Connection(Consumer):
         tail = self._tail
         before = len(tail) + self._buffer.sealed
         had_to_wait = self.writing
+        if not before:
+            self._flush_due = self.writing = False
+            if self._state.finishes:
+                self._end_of_writing()
+            return
         if before > self.highest_pending:
             self.highest_pending = before
         try:
             if self._buffer.sealed or before > LARGEST_SEND:
                 sent = self._send_chunks()
             else:
-                sent = self.socket.send(tail) if before else 0
+                sent = self.socket.send(tail)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -156,7 +161,7 @@ class Connection(Consumer):
                 self.reactor.update_interest(self)
             if self._state is CLOSING:
                 self._drop_input()
-        if before and pending <= self._flow.low and self._flow.state in flow.WAITING:
+        if pending <= self._flow.low and self._flow.state in flow.WAITING:
             self._resume_in_turn()
         if self._state.finishes:
             self._end_of_writing()
@@ -345,9 +350,11 @@ class Connection(Consumer):
             self._finish_soon()
 
     def _finish_soon(self) -> None:
+        if not self._state.finishes:
+            return
         if self._state is CLOSING_SILENT:
             self.reactor.call_soon(self._end_of_writing)  # there is nothing left to flush
-        elif self._state.finishes and not self._flush_due:
+        elif not self._flush_due:
             self._flush_due = True
             self.reactor.flushes.append(self)
 

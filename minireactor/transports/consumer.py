@@ -193,8 +193,9 @@ class Consumer(Endpoint):
 
     def unregisterProducer(self) -> None:
         """Forget the producer, which has finished. Does nothing without a producer."""
-        self._flow.fire(flow.UNREGISTERED)
-        self._finish_soon()
+        if self._flow.producer is not None:
+            self._flow.fire(flow.UNREGISTERED)
+            self._finish_soon()
 
     def stopConsuming(self) -> None:
         self.unregisterProducer()
