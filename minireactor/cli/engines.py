@@ -18,6 +18,7 @@ _CORE_ONLY = (
     ("accept_rate", "--accept-rate"),
     ("watch", "--watch"),
     ("copy", "--copy"),
+    ("reuse_port", "--reuse-port"),
     ("tls_cert", "--tls-cert"),
     ("target_tls", "--target-tls"),
     ("accept_proxy", "--accept-proxy"),
@@ -43,6 +44,7 @@ def engine(options: argparse.Namespace) -> Iterator[None]:
     places = [*getattr(options, "targets", ()), *getattr(options, "listen", ())]
     if options.command == "proxy":
         places.append(options.place)
+    places += [getattr(options, view, None) or ("", 0) for view in ("metrics", "dashboard")]
     hosts = [str(getattr(options, "port", "")), *(host for host, _ in places)]
     if any(host.startswith(("unix:", "systemd")) for host in hosts):
         raise UsageError(

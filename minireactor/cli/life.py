@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable
@@ -13,6 +14,7 @@ from minireactor.operation.child import parent, same_command
 from minireactor.operation.handover import SYSTEMD, HandoverError
 from minireactor.operation.listening import Listening
 from minireactor.operation.restart import Restart
+from minireactor.operation.reuse_port import accept_waiting, is_supported, reusing_sockets
 from minireactor.operation.systemd import Notifier
 from minireactor.view.output import UsageError
 
@@ -43,7 +45,9 @@ class Life:
     def __init__(self, options: argparse.Namespace, places: Iterable[Place]) -> None:
         self._options = options
         self._command = same_command(options.argv)
-        self._folder = os.getcwd()
+        self._folder: str | None = None
+        with contextlib.suppress(OSError):  # somebody has removed the current directory
+            self._folder = os.getcwd()
         # A view on the terminal replaces sys.stdout later.
         self._has_screen = options.watch and sys.stdout is not None and sys.stdout.isatty()
         self._parent = parent()
@@ -54,8 +58,27 @@ class Life:
             self.listening = Listening(os.environ, map(place_name, [*places, *views]))
         except HandoverError as error:
             raise UsageError(f"minireactor {options.command}: {error}") from error
+        if options.reuse_port and not is_supported():
+            raise UsageError(
+                f"minireactor {options.command}: this system has no --reuse-port; leave it out"
+            )
         self._is_draining = False
         self._delayed: DelayedCall | None = None  # the end, after --drain-delay
+
+    def listen(self, place: Place, listen: Callable[[list[socket.socket] | None], Port]) -> Port:
+        """Do what open_port() does for a place of the server itself, for which --reuse-port holds.
+
+        Raises CannotListenError too."""
+        if not self._options.reuse_port or place[0].partition(":")[0] in (SYSTEMD, "unix"):
+            return self.open_port(place, listen)
+
+        def listen_reusing(sockets: list[socket.socket] | None) -> Port:
+            port = listen(sockets or reusing_sockets(*place))
+            if sockets is None:
+                port.own_sockets()
+            return port
+
+        return self.open_port(place, listen_reusing)
 
     def open_port(self, place: Place, listen: Callable[[list[socket.socket] | None], Port]) -> Port:
         """Call `listen` with the sockets that this process has inherited for a place, or None.
@@ -91,7 +114,7 @@ class Life:
             set_handler(number, lambda *_: call(self.stop))
         for number in RESTART_SIGNALS:
             set_handler(number, lambda *_: call(self.restart))
-        self.notifier.start(server.reactor, self._status)
+        self.notifier.start(server.reactor, server.status)
         call(self._serves)
 
     def _serves(self) -> None:
@@ -99,14 +122,10 @@ class Life:
         self._parent.ready()
         self.notifier.ready()
 
-    def _status(self) -> str:
-        count = len(self._server.connections)
-        return f"{count} connections, {self._server.count()} so far"
-
     # The end.
 
     def stop(self, *_: Any) -> None:
-        """End in an orderly way. The second call skips --drain-delay, and the next one aborts."""
+        """End in an orderly way. Each further call shortens that: see the README of `operation`."""
         self._restart.cancel()
         delay = self._options.drain_delay
         if not self._is_draining:
@@ -121,7 +140,14 @@ class Life:
         self._stop()
 
     def _stop(self) -> None:
-        self._server.stop(self._options.grace)
+        server, grace = self._server, self._options.grace
+        if self._options.reuse_port and not server.retired:
+            # Another process serves the clients to come, so these here may go on.
+            for port in server.ports:
+                accept_waiting(port)
+            server.retire(grace)
+        else:
+            server.stop(grace)
 
     # The successor.
 
@@ -139,6 +165,8 @@ class Life:
             return f"--engine {options.engine} cannot hand its sockets over; leave it out"
         if self._has_screen:
             return "two processes cannot share a terminal for --watch; leave it out"
+        if os.getpid() == 1:
+            return "this is the first process of its container, which ends with it"
         if self._is_draining or self._server.stopping or self._server.retired:
             return "this process is about to end"
         if self._restart.is_starting():

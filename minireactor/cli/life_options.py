@@ -17,6 +17,13 @@ def add_life(parser: argparse.ArgumentParser) -> None:
         "SIGINT and SIGTERM end it. SIGUSR2 starts a process that replaces it.",
     ).add_argument
     add(
+        "--reuse-port",
+        action="store_true",
+        help="let other processes listen at the same places, if they have this option too; the "
+        "system distributes the clients; after SIGINT or SIGTERM, connections go on for --grace "
+        "before they are ended (default: no)",
+    )
+    add(
         "--grace",
         type=values.grace,
         default=5.0,

@@ -51,7 +51,7 @@ def _listen_at(server: Server, options: argparse.Namespace, place: Place, what: 
         return server.ports[-1]
 
     try:
-        return format_address(options.life.open_port(place, open_port).getHost())
+        return format_address(options.life.listen(place, open_port).getHost())
     except UsageError:
         raise
     except CannotListenError as error:

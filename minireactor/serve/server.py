@@ -200,9 +200,10 @@ class Server:
             totals.add(*self._parts(connection))
         return totals
 
-    def count(self) -> int:
-        """Return how many clients have connected up to now. Unlike totals(), this is fast."""
-        return self._ended.connections + len(self.connections)
+    def status(self) -> str:
+        """Return how many clients there are and have been. Unlike totals(), this is fast."""
+        count = len(self.connections)
+        return f"{count} connections, {self._ended.connections + count} so far"
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         """Return a client's connection, followed by the connections that end together with it."""

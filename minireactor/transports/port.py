@@ -132,8 +132,11 @@ class Port(Limits, Listener):
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets, one per address. Accepted sockets inherit their options."""
-        listeners = (self, *self._further)
-        return [each.socket for each in listeners if each.socket is not None]
+        return [each.socket for each in self.listeners() if each.socket is not None]
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Return the handlers of the listening sockets, one per address."""
+        return (self, *self._further)
 
     def startListening(self) -> None:
         """Bind and listen. May be called again after `stopListening()`.
