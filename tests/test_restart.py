@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import select
 import signal
 import socket
 import threading
@@ -164,16 +165,19 @@ class Load:
             assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_ten_restarts_under_load_refuse_and_break_no_connection(kind, service, tmp_path):
+@pytest.mark.parametrize("kind", ["tcp", "unix", "proxy"])
+def test_ten_restarts_under_load_refuse_and_break_no_connection(kind, service, tmp_path, closing):
     path = str(tmp_path / "x.sock")
-    busy = service(
-        "echo", "--listen", "0", "--listen", f"unix:{path}", "--grace", "30", "--high", "4K"
-    )
+    options = ("--listen", f"unix:{path}", "--grace", "30", "--high", "4K")
+    if kind == "proxy":
+        target = service("echo", "--port", "0").port()
+        busy = closing(Service("proxy", "0", str(target), *options, cwd=tmp_path))
+    else:
+        busy = service("echo", "--listen", "0", *options)
     port = busy.port()
 
     def open_socket():
-        if kind == "tcp":
+        if kind != "unix":
             return connect(port)
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
@@ -358,7 +362,8 @@ def test_a_restart_that_cannot_work_is_refused_with_the_reason(way, tmp_path, cl
         process = closing(Command(*arguments, "--watch", cwd=tmp_path, stdout=far))
         os.close(far)
         shown = b""
-        while b"no connection yet" not in shown:
+        while b"listening" not in shown:
+            assert select.select([near], [], [], PATIENCE)[0], shown
             shown += os.read(near, 65536)
         os.kill(process.pid, signal.SIGUSR2)
         reason = "two processes cannot share a terminal for --watch; leave it out"
