@@ -169,6 +169,13 @@ def test_without_both_options_nothing_but_the_records_of_logging_changes(own_roo
     assert root.handlers == []
 
 
+def test_the_line_in_place_of_dropped_lines_has_the_format_of_the_others():
+    note = dropped_note(SimpleNamespace(log=None, log_format="json"))
+    assert json.loads(note(3))["message"] == "3 lines dropped"
+    note = dropped_note(SimpleNamespace(log="-", log_format=None))
+    assert LINE.match(note(3).decode())
+
+
 def test_an_app_that_has_set_up_logging_keeps_it_unless_there_is_a_file(own_root, tmp_path):
     theirs = logging.NullHandler()
     root = own_root(theirs)

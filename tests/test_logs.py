@@ -181,6 +181,20 @@ def test_a_record_that_stayed_away_for_long_is_a_new_one(log, clock, capsys):
     assert capsys.readouterr().err == f"{WARNING} no descriptor left\n" * 3
 
 
+def test_after_a_long_silence_the_counting_begins_anew(log, clock, capsys):
+    texts = ["the same", "the same", "another", "the same", "the same"]
+    for text, seconds in zip(texts, (1, logs.REPEAT_SECONDS, 100, logs.REPEAT_SECONDS, 0)):
+        log(text)
+        clock.advance(seconds)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{WARNING} the same",
+        f"{WARNING} the same (repeated 1 time in 11 s)",
+        f"{WARNING} another",
+        f"{WARNING} the same",
+        f"{WARNING} the same",
+    ]
+
+
 def test_records_that_differ_in_numbers_only_are_counted_and_the_latest_is_shown(
     log, clock, capsys
 ):
@@ -458,6 +472,23 @@ def test_a_disk_that_gets_full_in_the_middle_of_a_line_tears_no_other_line(
     assert (one, torn, four) == ("one", "tw", "four")
     assert json.loads(dropped)["dropped"] == 2
     assert len(errors) == 1
+
+
+def test_reopen_ends_a_full_disk_at_once_and_begins_a_clean_file(log_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "RETRY_SECONDS", 10 * PATIENCE)
+    disk = Disk(room=len("one\ntw"))
+    monkeypatch.setattr(os, "write", disk)
+    file = log_file()
+    for word in ("one", "two"):
+        file.write(f"{word}\n")
+    wait_until(lambda: file._writer.dropped == 1)
+    (tmp_path / "log").rename(tmp_path / "old")
+    disk.room = 1000
+    file.reopen()
+    assert file.close(PATIENCE) == ""
+    assert (tmp_path / "old").read_text() == "one\ntw"
+    assert json.loads((tmp_path / "log").read_text())["dropped"] == 1
+    assert (tmp_path / "log").read_text()[0] == "{"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")

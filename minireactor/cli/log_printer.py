@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Callable
@@ -178,5 +179,7 @@ def _to_stderr(line: str) -> None:
 
 def _print(stream: Any, line: str) -> None:
     if stream is not None:
-        stream.write(line)
-        stream.flush()
+        # Only streams of the system raise, on Windows: see standard_streams().
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(line)
+            stream.flush()

@@ -77,6 +77,14 @@ class JsonFormat(TextFormat):
 
     The names are time, level and message, those of the fields, and exception."""
 
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        import json
+
+        super().__init__(now)
+        # ASCII is valid in each encoding that standard output may have. One encoder for all lines:
+        # json.dumps() would make one for each.
+        self._encode = json.JSONEncoder(separators=(",", ":")).encode
+
     def line(
         self,
         level: str,
@@ -84,15 +92,12 @@ class JsonFormat(TextFormat):
         fields: Mapping[str, Any] = _NO_FIELDS,
         exception: str = "",
     ) -> str:
-        import json
-
         line = {"time": self._time(), "level": visible(level), "message": _one_line(message)}
         for name, value in fields.items():
             line[name] = _one_line(value) if isinstance(value, str) else value
         if exception:
             line["exception"] = visible(_bounded(exception, MAX_EXCEPTION), keep=_LINES)
-        # ASCII is valid in each encoding that standard output may have.
-        return json.dumps(line, separators=(",", ":")) + "\n"
+        return self._encode(line) + "\n"
 
 
 FORMATS: dict[str, type[TextFormat]] = {"text": TextFormat, "json": JsonFormat}

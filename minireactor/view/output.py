@@ -141,6 +141,7 @@ class Writer:
         with self._changed:
             self._reopen_due = True
             self._wake()
+            self._changed.notify_all()  # the thread may wait between two attempts to write
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait up to `seconds` until everything is written. Return whether everything is.
