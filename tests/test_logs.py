@@ -211,6 +211,20 @@ def test_records_that_differ_in_numbers_only_are_counted_and_the_latest_is_shown
     )
 
 
+def test_a_change_of_state_is_always_written(log, capsys):
+    for _ in range(2):
+        log("target %s is down", "a:80", extra={"uncounted": True})
+        log("target %s is up again", "a:80", extra={"uncounted": True})
+    assert (
+        capsys.readouterr().err.splitlines()
+        == [
+            f"{WARNING} target a:80 is down",
+            f"{WARNING} target a:80 is up again",
+        ]
+        * 2
+    )
+
+
 def test_an_exception_from_one_place_is_counted_whoever_met_it(log, capsys):
     for peer in ("a", "b", "c"):
         log(f"in a callback of {peer}", exc_info=raised(ValueError("the same")))

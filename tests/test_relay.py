@@ -423,6 +423,7 @@ def test_one_target_of_three_down_is_noticed_by_no_client(reactor, closing, star
         f"target 127.0.0.1:{bad[1]} is down: "
         f"The peer refused the connection: {errno.ECONNREFUSED}: Connection refused."
     ]
+    assert caplog.records[0].uncounted  # a change of state
 
 
 def test_least_gives_each_client_to_the_target_with_the_fewest(reactor, closing, start, come):

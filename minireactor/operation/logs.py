@@ -121,7 +121,8 @@ class LogHandler(logging.Handler):
     A record that repeats an earlier one within REPEAT_SECONDS is only counted. After that time, the
     count is written with the next record, by write_counts(), or by close(). Then the time doubles,
     up to MAX_REPEAT_SECONDS, until the record has stayed away for that long. Two records are the
-    same if only numbers among their arguments differ, or if one exception came from one place.
+    same if only numbers among their arguments differ, or if one exception came from one place. A
+    record whose attribute `uncounted` is true is always written.
 
     lines: makes a line of each record.
     write: called with each line; without it, lines go to the sys.stderr of that moment.
@@ -149,6 +150,9 @@ class LogHandler(logging.Handler):
             fields = _NO_FIELDS if record.name == "minireactor" else {"logger": record.name}
             now = self._seconds()
             self._report(now)
+            if getattr(record, "uncounted", False):
+                self._write(self._lines.line(record.levelname, message, fields))
+                return
             key = _key_of(record, message)
             known = self._repeated.get(key)
             if known is not None and now < known.end:

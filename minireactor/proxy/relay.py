@@ -210,10 +210,12 @@ class Relay(Server):
     def _log_state(self, target: Target) -> None:
         if len(self.balancer.all()) == 1:
             return  # each client's own line says the same
+        # The latest state must stand in the log, even if the same state was logged a moment ago.
+        uncounted = {"uncounted": True}
         if target.is_down:
-            logger.warning("target %s is down: %s", target, target.reason)
+            logger.warning("target %s is down: %s", target, target.reason, extra=uncounted)
         else:
-            logger.warning("target %s is up again", target)
+            logger.warning("target %s is up again", target, extra=uncounted)
 
     # Timeouts and shutdown.
 
