@@ -72,8 +72,10 @@ def _run(argv: Sequence[str]) -> int:
         return _run_loop_command(command, options)
     except UsageError as error:
         from minireactor.operation.child import parent
+        from minireactor.operation.worker import worker_of_this_process
 
-        print_error(str(error))
+        if worker_of_this_process() is None:
+            print_error(str(error))  # otherwise the parent prints it, once for all workers
         parent().failed(str(error))
         return USAGE_ERROR
 

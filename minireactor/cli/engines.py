@@ -19,6 +19,7 @@ _CORE_ONLY = (
     ("watch", "--watch"),
     ("copy", "--copy"),
     ("reuse_port", "--reuse-port"),
+    ("workers", "--workers"),
     ("tls_cert", "--tls-cert"),
     ("target_tls", "--target-tls"),
     ("accept_proxy", "--accept-proxy"),

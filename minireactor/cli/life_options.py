@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minireactor.cli import values
+from minireactor.cli.worker_options import add_workers
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +17,7 @@ def add_life(parser: argparse.ArgumentParser) -> None:
         "the process",
         "SIGINT and SIGTERM end it. SIGUSR2 starts a process that replaces it.",
     ).add_argument
+    add_workers(add)
     add(
         "--reuse-port",
         action="store_true",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minireactor.internet import Reactor
+    from minireactor.operation.workers import Workers
     from minireactor.serve.places import Place
     from minireactor.serve.server import Server
     from minireactor.transports.connection import Connection
@@ -66,10 +68,12 @@ def run_server(
     output: Printer,
     what_it_does: str,
     label: Callable[[Connection], str] | None = None,
+    workers: Workers | None = None,
 ) -> int:
     """Run until a signal stops the server, or its app stops the reactor. Return the exit status.
 
-    `label` returns a short text about a connection, for the views."""
+    `label` returns a short text about a connection, for the views. `workers` is the server itself
+    if it serves with workers."""
     reactor = server.reactor
     life = options.life
 
@@ -78,14 +82,27 @@ def run_server(
 
     def look() -> None:
         output.reopen()  # first, so that the report is in the new file
-        _report(reactor, options, output)
+        if workers is None:
+            _report(reactor, options, output)
+        else:
+            workers.report()
 
     reloads = Reloads(reactor, output.announce, life.notifier.reloading, life.notifier.ready)
     if server.tls is not None:
         reload_certificate(reloads, options, server.tls)
+    reload = reloads.on_signal if reloads else stop
+    most = max_connections(options, options.descriptors)
+    if workers is not None:
+        from minireactor.cli.worker import most_connections, reload_or
+
+        reload = functools.partial(reload_or, workers, stop)
+        most = most_connections(options)
+    elif options.workers is not None:
+        from minireactor.cli.worker import run_worker
+
+        return run_worker(server, options, reload, bool(reloads), look, label)
     with contextlib.ExitStack() as views:
         pages = views.enter_context(contextlib.ExitStack())
-        most = max_connections(options, options.descriptors)
         messages = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
         if options.dashboard:
             from minireactor.view.command import open_dashboard
@@ -105,7 +122,7 @@ def run_server(
                 _keep_recording(options.record)
             messages.append(open_recording(views, reactor, options, label))
         for number in RELOAD_SIGNALS:
-            set_handler(number, reloads.on_signal if reloads else stop)
+            set_handler(number, reload)
         for number in REPORT_SIGNALS:
             set_handler(number, lambda *_: reactor.callFromThread(look))
         life.begin(server, output, pages.close)

@@ -31,6 +31,13 @@ def serve(options: argparse.Namespace) -> int:
 
     places = _places_of_serve(options)
     options.life = Life(options, places)
+    if options.workers is not None:
+        from minireactor.cli.worker import is_worker
+
+        if not is_worker(options):
+            from minireactor.cli.workers import run_workers
+
+            return run_workers(options, places, options.app, f"{options.app} listening on")
     try:
         flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
@@ -78,6 +85,15 @@ def proxy(options: argparse.Namespace) -> int:
                 "give another TARGET, or another LISTEN"
             )
     options.life = Life(options, places)
+    targets = ", ".join(host_port(*target) for target in options.targets)
+    if options.workers is not None:
+        from minireactor.cli.worker import is_worker
+
+        if not is_worker(options):
+            from minireactor.cli.workers import run_workers
+
+            what = "proxy listening on"
+            return run_workers(options, places, "the proxy", what, f", to {targets}")
     output = open_log(options, reactor)
     if options.quiet:
         on_event = None
@@ -96,7 +112,6 @@ def proxy(options: argparse.Namespace) -> int:
         **_common_arguments(options, places),
     )
     addresses = listen(relay, options, places, "the proxy")
-    targets = ", ".join(host_port(*target) for target in options.targets)
     what = f"proxy listening on {addresses}, to {targets}"
     return run_server(relay, options, output, what, relay.label)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import __version__
-from minireactor.view.monitor import Monitor
+from minireactor.view.monitor import open_monitor
 from minireactor.view.web.http import Site
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
         "Longest delay of a timer since the last scrape.",
         lambda sample: sample["lag"],
     ),
+    ("workers", "gauge", "Processes that serve.", lambda sample: sample.get("workers")),
     (
         "resident_memory_bytes",
         "gauge",
@@ -86,7 +87,7 @@ class Metrics:
     is_draining: returns whether the process is about to end."""
 
     def __init__(self, reactor: Reactor, is_draining: Callable[[], bool] = lambda: False) -> None:
-        self._monitor = Monitor(reactor, limit=0)
+        self._monitor = open_monitor(reactor, limit=0)
         self._reactor = reactor
         self._site = Site()
         self._site.add("GET", "/metrics", self._scrape)

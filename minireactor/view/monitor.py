@@ -46,6 +46,7 @@ figures from the scan before. The figures in the rows are always current.
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
@@ -67,6 +68,16 @@ LAG_INTERVAL = 0.05  # seconds between the timer calls whose delay is the lag
 SCAN_SECONDS = 0.001  # of one sample: ten samples a second then take 1 % of a processor
 
 _EVENTS = {events.MADE: "connect", events.PAUSE: "pause", events.RESUME: "resume"}
+
+
+# What makes the monitors of the views of a reactor; without an entry, Monitor does.
+makers: weakref.WeakKeyDictionary[Reactor, Callable[..., Any]] = weakref.WeakKeyDictionary()
+
+
+def open_monitor(reactor: Reactor, *args: Any, **kwargs: Any) -> Monitor:
+    """Return a Monitor for a view of `reactor`, or what stands in for it: see `makers`."""
+    opened: Monitor = makers.get(reactor, Monitor)(reactor, *args, **kwargs)
+    return opened
 
 
 class Monitor:

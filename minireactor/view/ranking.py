@@ -31,7 +31,8 @@ def _by_waiting(watched: WatchedConnection) -> tuple[int, int]:
     return -(int(watched.waiting).bit_length() >> 1), _by_rate(watched)
 
 
-_KEYS: dict[str, Callable[[WatchedConnection], Any]] = {
+# What an order compares.
+KEYS: dict[str, Callable[[WatchedConnection], Any]] = {
     BUSIEST: _by_waiting,
     RATE: _by_rate,
     PAUSES: lambda watched: -watched.connection.pauses,
@@ -79,7 +80,7 @@ class Ranking:
         left = self._left
         ranked = self._ranked
         update = self._totals.update
-        key = _KEYS[order]
+        key = KEYS[order]
         by_pauses = order == PAUSES
         while left:
             for _ in range(min(BATCH, len(left))):
@@ -108,7 +109,7 @@ class Ranking:
 
     def _rank(self, connections: dict[Connection, WatchedConnection], limit: int) -> None:
         """Set `first`: from the ranked connections, and from as many idle ones as may be needed."""
-        key = _KEYS[self._order]
+        key = KEYS[self._order]
         ranked = self._ranked
         known = {number for _, number, _ in ranked}
         everyone = connections.values()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor import __version__
 from minireactor.log import logger
-from minireactor.view.monitor import Monitor
+from minireactor.view.monitor import open_monitor
 from minireactor.view.output import FLUSH_SECONDS, Writer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Recorder:
                 "command": command,
             }
         )
-        self._monitor = Monitor(reactor, label=label)
+        self._monitor = open_monitor(reactor, label=label)
         self._monitor.subscribe(self._on_event)
         self._timer = reactor.call_later_internal(0, self._on_timer)
 

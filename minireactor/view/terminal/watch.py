@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.view.monitor import Monitor
+from minireactor.view.monitor import open_monitor
 from minireactor.view.ranking import ORDERS
 from minireactor.view.terminal import screen
 from minireactor.view.terminal.screen import HISTORY, INTERVAL, Options
@@ -64,7 +64,7 @@ class Lines:
 
     def __init__(self, reactor: Reactor, label: Label | None = None) -> None:
         self._reactor = reactor
-        self._monitor = Monitor(reactor, limit=1, label=label)
+        self._monitor = open_monitor(reactor, limit=1, label=label)
         self._samples: deque[dict[str, Any]] = deque([self._monitor.sample()], maxlen=2)
         self._timer = reactor.call_later_internal(LINE_SECONDS, self._print)
 
@@ -100,7 +100,7 @@ class Screen:
         self._options = options
         self._on_quit = on_quit
         self._is_stopping = is_stopping
-        self._monitor = Monitor(reactor, label=label)
+        self._monitor = open_monitor(reactor, label=label)
         self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._terminal = Terminal(reactor, fd, self._on_key)
         self._capture = Capture()

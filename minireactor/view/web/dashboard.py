@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
-from minireactor.view.monitor import Monitor
+from minireactor.view.monitor import open_monitor
 from minireactor.view.web.document import compose
 from minireactor.view.web.http import Response, Site
 from minireactor.view.web.request import HTTPError, Request, is_local
@@ -184,7 +184,7 @@ class Dashboard(Page):
     ) -> None:
         super().__init__(mode)
         self.reactor = reactor
-        self.monitor = Monitor(reactor, SHOWN, label)
+        self.monitor = open_monitor(reactor, SHOWN, label)
         self._hello = {"type": "hello", "title": title, "hint": hint, "facts": facts or {}}
         self._set_marks = set_marks
         self._highest = highest

@@ -1,0 +1,146 @@
+"""Listening sockets that a parent opens, and that its workers accept from.
+
+On Linux there is one socket for each worker at each address (SO_REUSEPORT), and the kernel
+distributes new clients over them. Elsewhere, and for sockets that exist only once, all workers
+accept from the same socket.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from minireactor.address import from_sockaddr, host_port, unix_path
+from minireactor.core.system import System
+from minireactor.operation.handover import SYSTEMD
+from minireactor.protocol import Factory
+from minireactor.transports.port import BACKLOG
+from minireactor.transports.tcp import TCPPort, bound_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minireactor.address import Address
+    from minireactor.internet import Reactor
+    from minireactor.transports.port import Port
+
+
+class SharedPort:
+    """The listening sockets of one place, which workers accept from. This process does not.
+
+    name: the place, as workers ask for its sockets: see handover.
+    sockets: sockets that listen there already; None to open new ones.
+
+    Raises CannotListenError if the place cannot be opened, or if somebody listens there."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        host: str,
+        port: int,
+        count: int,
+        sockets: list[socket.socket] | None = None,
+    ) -> None:
+        is_from_systemd = host.partition(":")[0] == SYSTEMD
+        self.name = host if is_from_systemd else host_port(host, port)
+        self._count = count
+        self._made: Port | None = None
+        if sockets is None:
+            sockets = self._opened(reactor, host, port)
+        self._sockets = sockets
+        self._host = from_sockaddr(sockets[0].getsockname())
+
+    def _opened(self, reactor: Reactor, host: str, port: int) -> list[socket.socket]:
+        path = unix_path(host)
+        if path is not None:
+            from minireactor.transports.unix import UNIXPort
+
+            self._made = UNIXPort(path, Factory(), BACKLOG, 0o666, False, reactor)
+            return self._made.bound_sockets()
+        self._made = TCPPort(port, Factory(), BACKLOG, host, reactor)
+        if self._count == 1 or not balances():
+            return self._made.bound_sockets()
+        try:
+            return balanced_sockets(host, port, self._count)
+        except (OSError, OverflowError, ValueError) as error:
+            raise self._made.cannot_listen(error) from None
+
+    def getHost(self) -> Address:
+        """Return the address of the first socket, with its real port number."""
+        return self._host
+
+    def sockets(self) -> list[socket.socket]:
+        """Return all sockets of the place."""
+        return list(self._sockets)
+
+    def share(self, number: int) -> list[socket.socket]:
+        """Return the sockets of worker `number`, counted from 0."""
+        return shares(self._sockets, self._count)[number]
+
+    def stopListening(self) -> None:
+        """Close the sockets for this process. They listen until the workers close theirs too."""
+        if self._made is not None:
+            self._made.about_to_close()
+        for sock in self._sockets:
+            sock.close()
+
+
+def shares(sockets: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:
+    """Return the sockets that each of `count` workers accepts from.
+
+    Each worker gets a socket for each address. Each socket is given to one worker at least, because
+    the kernel queues clients in all of them."""
+    by_address: dict[Any, list[socket.socket]] = {}
+    for sock in sockets:
+        by_address.setdefault(sock.getsockname(), []).append(sock)
+    found: list[list[socket.socket]] = [[] for _ in range(count)]
+    for same in by_address.values():
+        for number, share in enumerate(found):
+            share += same[number::count] or [same[number % len(same)]]
+    return found
+
+
+def balances() -> bool:
+    """Return whether the kernel distributes clients over sockets with the same address."""
+    # Elsewhere SO_REUSEPORT exists too, but the newest socket gets all clients.
+    return sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
+
+
+def balanced_sockets(host: str, port: int, count: int) -> list[socket.socket]:
+    """Return `count` listening sockets for each address of a host, all with the same port number.
+
+    Raises what bound_sockets() raises, also if somebody else listens there."""
+    if port != 0:
+        # A socket without SO_REUSEPORT finds out whether anybody listens there.
+        for sock in bound_sockets(_Probing(), host, port, BACKLOG):
+            sock.close()
+    found: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            found += bound_sockets(_ReusingPort(), host, port, BACKLOG)
+            port = found[0].getsockname()[1]
+    except BaseException:
+        for sock in found:
+            sock.close()
+        raise
+    return found
+
+
+class _Probing(System):
+    """Makes sockets that are bound but never listen: no client can be lost in their queue."""
+
+    def listening_socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        return _Silent(family, kind, proto)
+
+
+class _Silent(socket.socket):
+    def listen(self, backlog: int = 0, /) -> None:
+        """Do not listen."""
+
+
+class _ReusingPort(System):
+    def listening_socket(self, family: int, kind: int, proto: int) -> socket.socket:
+        sock = super().listening_socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return sock
