@@ -18,9 +18,11 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class Command:
-    """`python -m minireactor ...` in a process of its own, in directory `cwd`."""
+    """`python -m minireactor ...` in a process of its own, in directory `cwd`.
 
-    def __init__(self, *arguments, cwd, stdout=subprocess.PIPE):
+    own_group: whether it gets a process group of its own, like a command of a terminal."""
+
+    def __init__(self, *arguments, cwd, stdout=subprocess.PIPE, own_group=False):
         environment = {**os.environ, "PYTHONPATH": ROOT}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "minireactor", *arguments],
@@ -30,6 +32,7 @@ class Command:
             bufsize=0,
             cwd=cwd,
             env=environment,
+            start_new_session=own_group,
         )
         self._unread = {self._process.stdout: b"", self._process.stderr: b""}
         self.port = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.cli.process import (
     RELOAD_SIGNALS,
     REPORT_SIGNALS,
+    RESTART_SIGNALS,
     STOP_SIGNALS,
     max_connections,
     set_handler,
@@ -45,7 +46,7 @@ def run_worker(
     worker = worker_of_this_process()
     assert worker is not None
     # A terminal sends these to all processes, and the parent passes on what it gets.
-    for number in STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS:
+    for number in STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS:
         set_handler(number, _ignore)
     set_handler(signal.SIGTERM, lambda *_: server.reactor.callFromThread(worker.stop))
     worker.serve(
@@ -56,6 +57,7 @@ def run_worker(
         can_reload=can_reload,
         label=label,
     )
+    options.life.listening.close_rest()
     parent().ready()
     server.reactor.run(installSignalHandlers=False)
     return 0

@@ -15,6 +15,9 @@ from minireactor.operation.workers import Workers, WorkersFailed
 from minireactor.view.output import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from minireactor.operation.shared import SharedPort
     from minireactor.serve.places import Place
     from minireactor.serve.server import Server
 
@@ -40,7 +43,7 @@ def run_workers(
     server = cast("Server", workers)  # it has the methods that are called here
     addresses = listen(server, options, places, what)
     try:
-        workers.start()
+        workers.start(cast("Mapping[str, SharedPort]", options.life.listening.ports))
     except WorkersFailed as error:
         raise UsageError(str(error)) from error
     text = f"{does} {addresses}{to}, {count} workers"

@@ -7,7 +7,7 @@ The parent sends {"do": ...}, and the worker sends figures:
     {"do": "close", "view": number}
     {"do": "marks", "high", "low"}                  of all connections, and of those to come
     {"do": "marks", "high", "low", "view", "id"}    of one connection of that view
-    {"do": "stop"} {"do": "abort"} {"do": "reload"} {"do": "report"}
+    {"do": "retire"}, "stop", "abort", "reload" or "report"
 
     {"can_reload": whether the worker reads files again for "reload"}
     {"view", "now": by time.monotonic(), "sample": see merge, "events": since the last sample}
@@ -73,4 +73,7 @@ class _Once(Factory):
 def connect(reactor: Reactor, sock: socket.socket, control: Control) -> None:
     """Connect a control to its socket, which this call closes: the transport has a duplicate."""
     with sock:
-        reactor.adoptStreamConnection(sock.fileno(), sock.family, _Once(control))
+        transport = reactor.adoptStreamConnection(sock.fileno(), sock.family, _Once(control))
+    # It is none of the application's connections: removeAll() and reports leave it out.
+    if transport is not None:
+        transport.internal = True

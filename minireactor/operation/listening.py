@@ -33,6 +33,7 @@ class Listening:
         that none of them takes by name.
 
     is_successor: whether this process replaces another one.
+    ports: the results of open(), by place.
 
     Raises HandoverError if the variables are not valid."""
 
@@ -43,7 +44,7 @@ class Listening:
         self._by_name = {
             place: self._inherited.take(place) for place in places if _is_from_systemd(place)
         }
-        self._ports: dict[str, Port] = {}
+        self.ports: dict[str, Port] = {}
         try:
             self._owned = {str(place) for place in json.loads(owned)}
         except (ValueError, TypeError, RecursionError):
@@ -55,13 +56,13 @@ class Listening:
 
         Raises HandoverError if the place is of systemd, which has passed no such socket."""
         key, number = place, 1
-        while key in self._ports:  # several ports may ask for any free number
+        while key in self.ports:  # several ports may ask for any free number
             number += 1
             key = f"{place} ({number})"
         sockets = self._by_name.pop(key, None) or self._inherited.take(key)
         if sockets is None and (place == SYSTEMD or _is_from_systemd(place)):
             raise HandoverError(f"{place}: systemd has passed no such socket (LISTEN_FDS)")
-        port = self._ports[key] = listen(sockets)
+        port = self.ports[key] = listen(sockets)
         return port
 
     def close_rest(self) -> None:
@@ -74,21 +75,21 @@ class Listening:
 
     def sockets(self) -> dict[str, list[socket.socket]]:
         """Return the listening sockets, by place, for handover.passing()."""
-        return {place: port.sockets() for place, port in self._ports.items() if port.sockets()}
+        return {place: port.sockets() for place, port in self.ports.items() if port.sockets()}
 
     def variables(self) -> dict[str, str]:
         """Return the variables with which a successor learns what it owns once it serves."""
-        owned = [place for place, port in self._ports.items() if not port.is_adopted]
+        owned = [place for place, port in self.ports.items() if not port.is_adopted]
         return {_OWNED: json.dumps(owned)}
 
     def own(self) -> None:
         """Own what the process before this one has owned: it listens no more."""
-        for place in self._owned & set(self._ports):
-            self._ports[place].own_sockets()
+        for place in self._owned & set(self.ports):
+            self.ports[place].own_sockets()
 
     def disown(self) -> None:
         """Leave the sockets to the successor: closing them here does not end them."""
-        for port in self._ports.values():
+        for port in self.ports.values():
             port.is_adopted = True
 
 

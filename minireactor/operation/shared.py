@@ -11,9 +11,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minireactor.address import from_sockaddr, host_port, unix_path
+from minireactor.address import from_sockaddr, unix_path
 from minireactor.core.system import System
-from minireactor.operation.handover import SYSTEMD
 from minireactor.protocol import Factory
 from minireactor.transports.port import BACKLOG
 from minireactor.transports.tcp import TCPPort, bound_sockets
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 class SharedPort:
     """The listening sockets of one place, which workers accept from. This process does not.
 
-    name: the place, as workers ask for its sockets: see handover.
+    It has the methods of Port that concern the sockets.
+
     sockets: sockets that listen there already; None to open new ones.
 
     Raises CannotListenError if the place cannot be opened, or if somebody listens there."""
@@ -42,36 +42,47 @@ class SharedPort:
         count: int,
         sockets: list[socket.socket] | None = None,
     ) -> None:
-        is_from_systemd = host.partition(":")[0] == SYSTEMD
-        self.name = host if is_from_systemd else host_port(host, port)
         self._count = count
-        self._made: Port | None = None
-        if sockets is None:
-            sockets = self._opened(reactor, host, port)
-        self._sockets = sockets
-        self._host = from_sockaddr(sockets[0].getsockname())
-
-    def _opened(self, reactor: Reactor, host: str, port: int) -> list[socket.socket]:
         path = unix_path(host)
-        if path is not None:
+        # This port never listens. It opens the sockets, and removes the file of a UNIX socket.
+        self._opener: Port
+        if path is None:
+            self._opener = TCPPort(port, Factory(), BACKLOG, host, reactor)
+        else:
             from minireactor.transports.unix import UNIXPort
 
-            self._made = UNIXPort(path, Factory(), BACKLOG, 0o666, False, reactor)
-            return self._made.bound_sockets()
-        self._made = TCPPort(port, Factory(), BACKLOG, host, reactor)
-        if self._count == 1 or not balances():
-            return self._made.bound_sockets()
-        try:
-            return balanced_sockets(host, port, self._count)
-        except (OSError, OverflowError, ValueError) as error:
-            raise self._made.cannot_listen(error) from None
+            self._opener = UNIXPort(path, Factory(), BACKLOG, 0o666, False, reactor)
+        self.is_adopted = sockets is not None
+        if sockets is not None:
+            self._sockets = sockets
+        elif path is not None or count == 1 or not balances():
+            self._sockets = self._opener.bound_sockets()
+        else:
+            try:
+                self._sockets = balanced_sockets(host, port, count)
+            except (OSError, OverflowError, ValueError) as error:
+                raise self._opener.cannot_listen(error) from None
+        self._host = from_sockaddr(self._sockets[0].getsockname())
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether another process owns the sockets: then stopListening() removes no file."""
+        return self._opener.is_adopted
+
+    @is_adopted.setter
+    def is_adopted(self, adopted: bool) -> None:
+        self._opener.is_adopted = adopted
+
+    def own_sockets(self) -> None:
+        """Own the adopted sockets from now on: the other process listens no more."""
+        self._opener.own_sockets()
 
     def getHost(self) -> Address:
         """Return the address of the first socket, with its real port number."""
         return self._host
 
     def sockets(self) -> list[socket.socket]:
-        """Return all sockets of the place."""
+        """Return all sockets of the place; none after stopListening()."""
         return list(self._sockets)
 
     def share(self, number: int) -> list[socket.socket]:
@@ -80,10 +91,9 @@ class SharedPort:
 
     def stopListening(self) -> None:
         """Close the sockets for this process. They listen until the workers close theirs too."""
-        if self._made is not None:
-            self._made.about_to_close()
-        for sock in self._sockets:
-            sock.close()
+        self._opener.about_to_close()
+        while self._sockets:
+            self._sockets.pop().close()
 
 
 def shares(sockets: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:

@@ -103,6 +103,7 @@ class Worker:
             "sample": self._send_sample,
             "close": self._close,
             "marks": self._set_marks,
+            "retire": lambda: server.retire(grace),
             "stop": self.stop,
             "abort": server.abort,
             "reload": reload,

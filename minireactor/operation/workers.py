@@ -2,7 +2,7 @@
 
     workers = Workers(reactor, command, 2, on_stopped=reactor.stop)
     workers.listen("127.0.0.1", 8080)
-    workers.start()                      # returns once the workers serve
+    workers.start({"127.0.0.1:8080": workers.ports[0]})    # returns once the workers serve
     reactor.run()
 
 `Workers` has the methods of `serve.server.Server` that a command calls: it listens, stops, and
@@ -26,11 +26,11 @@ from minireactor.operation.child import Child
 from minireactor.operation.control import Control, connect
 from minireactor.operation.monitors import WorkersMonitor
 from minireactor.operation.shared import SharedPort
-from minireactor.serve.server import Totals
+from minireactor.serve.totals import Totals
 from minireactor.view.monitor import LIMIT, makers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from minireactor.address import Address
     from minireactor.internet import Reactor
@@ -54,8 +54,9 @@ class Workers:
     count: the number of workers, 1 or more.
     on_stopped: called once, after stop(), when the last worker has ended.
 
-    stopping: whether stop() has been called. aborted: connections that were aborted after it; a
-        worker that had to be killed counts as one.
+    size: the number of workers.
+    stopping, retired: whether stop() or retire() has been called.
+    aborted: connections that were aborted after that. A killed worker counts as one.
     without_figures: workers that have ended without sending their totals."""
 
     def __init__(
@@ -66,10 +67,12 @@ class Workers:
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
         self.reactor = reactor
-        self.count = count
+        self.size = count
         self.ports: list[SharedPort] = []
+        self.places: Mapping[str, SharedPort] = {}
         self.tls = None  # the workers have it
         self.stopping = False
+        self.retired = False
         self.aborted = 0
         self.without_figures = 0
         self.marks: tuple[int, int | None] | None = None  # that set_marks() has set
@@ -79,6 +82,7 @@ class Workers:
         self._slots = [_Slot(self, command, number) for number in range(count)]
         self._killing: Any = None
         self._next_monitor = 0
+        self._counting: WorkersMonitor | None = None  # made by the first count()
         makers[reactor] = self.monitor
 
     def listen(
@@ -94,14 +98,17 @@ class Workers:
         The marks are checked only: workers set them. Raises CannotListenError, also if somebody
         listens there. Raises ValueError unless 0 <= low < high."""
         flow.checked_marks(high, low)
-        opened = SharedPort(self.reactor, host, port, self.count, sockets)
+        opened = SharedPort(self.reactor, host, port, self.size, sockets)
         self.ports.append(opened)
         return opened.getHost()
 
-    def start(self) -> None:
+    def start(self, places: Mapping[str, SharedPort]) -> None:
         """Start the workers, and run the loop until each of them serves or has failed.
 
+        places: the ports, by the names under which workers ask for their sockets: see `handover`.
+
         Raises WorkersFailed if none of them serves."""
+        self.places = places
         for slot in self._slots:
             slot.start()
         while any(slot.is_starting() for slot in self._slots):
@@ -114,6 +121,17 @@ class Workers:
 
     # Orders.
 
+    def retire(self, grace: float) -> None:
+        """Stop listening, and let connections go on, because another process serves: see Server.
+
+        Workers stop by themselves after `grace` seconds."""
+        self.retired = True
+        self._close_ports()
+        for slot in self._slots:
+            slot.stop("retire")
+        self._killing = self.reactor.call_later_internal(2 * grace + KILL_SECONDS, self._kill)
+        self.ended()
+
     def stop(self, grace: float) -> None:
         """Stop listening, and let the workers drain. A second call aborts their connections."""
         if self.stopping:
@@ -122,7 +140,8 @@ class Workers:
         self.stopping = True
         self._close_ports()
         for slot in self._slots:
-            slot.stop()
+            slot.stop("stop")
+        self._cancel_killing()
         self._killing = self.reactor.call_later_internal(grace + KILL_SECONDS, self._kill)
         self.ended()
 
@@ -132,25 +151,31 @@ class Workers:
 
     def _abort(self) -> None:
         self._send(do="abort")
-        if self._killing.active():
-            self._killing.cancel()
+        self._cancel_killing()
         self._killing = self.reactor.call_later_internal(KILL_SECONDS, self._kill)
+
+    def _cancel_killing(self) -> None:
+        if self._killing is not None and self._killing.active():
+            self._killing.cancel()
 
     def _kill(self) -> None:
         for slot in self._slots:
             slot.kill()
 
     def ended(self) -> None:
-        """Notice that a worker has ended. After stop(), the last one's end calls on_stopped."""
-        if self.stopping and not any(slot.is_alive() for slot in self._slots):
-            if self._killing.active():
-                self._killing.cancel()
+        """Notice that a worker has ended. At the end, the last one's end calls on_stopped."""
+        if self.is_ending() and not any(slot.is_alive() for slot in self._slots):
+            self._cancel_killing()
             if self.without_figures:
                 logger.warning(
                     "the totals lack the connections of workers that died: %d", self.without_figures
                 )
             on_stopped, self._on_stopped = self._on_stopped, _do_nothing
             on_stopped()
+
+    def is_ending(self) -> bool:
+        """Return whether workers that end are not started anew."""
+        return self.stopping or self.retired
 
     def can_reload(self) -> bool:
         """Return whether a worker has files to read again."""
@@ -175,6 +200,17 @@ class Workers:
 
     # Figures.
 
+    def status(self) -> str:
+        """Return how many clients there are and have been, as far as workers have said."""
+        figures = self._figures()
+        return f"{figures['open']} connections, {figures['connections']} so far"
+
+    def _figures(self) -> dict[str, Any]:
+        if self._counting is None:
+            self._counting = self.monitor(self.reactor, 0)
+        totals: dict[str, Any] = self._counting.sample()["totals"]
+        return totals
+
     def totals(self) -> Totals:
         """Return the totals of the workers that have ended in order."""
         return self._totals.copy()
@@ -194,7 +230,7 @@ class Workers:
 
         The workers have labels of their own, so `label` has no effect."""
         number, self._next_monitor = self._next_monitor, self._next_monitor + 1
-        found = WorkersMonitor(reactor, number, self.count, self._remove_monitor, limit, **order)
+        found = WorkersMonitor(reactor, number, self.size, self._remove_monitor, limit, **order)
         self.monitors.append(found)
         for slot in self._slots:
             slot.introduce(found)
@@ -240,8 +276,8 @@ class _Slot:
                 self._child = Child(
                     self._reactor,
                     self._command,
-                    {port.name: port.share(self._number) for port in workers.ports},
-                    variables=worker.variables(theirs.fileno(), self._number, workers.count),
+                    {place: port.share(self._number) for place, port in workers.places.items()},
+                    variables=worker.variables(theirs.fileno(), self._number, workers.size),
                     descriptors=[theirs.fileno()],
                     on_ready=self._on_ready,
                     on_failed=self._on_failed,
@@ -304,7 +340,7 @@ class _Slot:
         """Start another process, now or after a delay; the log says which."""
         self._workers.without_figures += self._owes_totals
         self._owes_totals = False
-        if self._workers.stopping:
+        if self._workers.is_ending():
             self._workers.ended()
             return
         if not self._is_kept:
@@ -317,12 +353,13 @@ class _Slot:
         logger.warning("%s; the next one starts %s", self._how_it_ended, when)
         self._timer = self._reactor.call_later_internal(delay, self.start)
 
-    def stop(self) -> None:
+    def stop(self, order: str) -> None:
+        """End the process by an order, or at once if it is still starting."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._child is not None and not self._child.is_ready:
             self._child.send_signal(signal.SIGTERM)
-        self.send(do="stop")
+        self.send(do=order)
 
     def kill(self) -> None:
         if self._child is not None:
