@@ -108,7 +108,7 @@ class Workers:
         places: the ports, by the names under which workers ask for their sockets: see `handover`.
 
         Raises WorkersFailed if none of them serves."""
-        self.places = places
+        self.places = dict(places)
         for slot in self._slots:
             slot.start()
         while any(slot.is_starting() for slot in self._slots):
