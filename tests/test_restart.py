@@ -165,10 +165,16 @@ class Load:
             assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix", "proxy"])
-def test_ten_restarts_under_load_refuse_and_break_no_connection(kind, service, tmp_path, closing):
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [("tcp", 1), ("unix", 1), ("proxy", 1), ("tcp", 2), ("proxy", 2)],
+)
+def test_ten_restarts_under_load_refuse_and_break_no_connection(
+    kind, workers, service, tmp_path, closing
+):
     path = str(tmp_path / "x.sock")
     options = ("--listen", f"unix:{path}", "--grace", "30", "--high", "4K")
+    options += ("--workers", str(workers))
     if kind == "proxy":
         target = service("echo", "--port", "0").port()
         busy = closing(Service("proxy", "0", str(target), *options, cwd=tmp_path))
