@@ -279,8 +279,7 @@ class Command(Server):
     def pids(self) -> list[int]:
         """Return all processes of its session but `timeout`; parents mostly before children."""
         leader = self.process.pid
-        everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-        return sorted(pid for pid in everyone if pid != leader and _session_of(pid) == leader)
+        return [pid for pid in pids_of_session(leader) if pid != leader]
 
     def _clock(self) -> float | None:
         # A parent's times include its children that have ended: read the parent last.
@@ -407,6 +406,12 @@ def _stat(pid: int) -> list[str]:
 
 def _runs(pid: int) -> bool:
     return _stat(pid)[:1] == ["R"]
+
+
+def pids_of_session(leader: int) -> list[int]:
+    """Return all processes of a session; parents mostly before children."""
+    everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return sorted(pid for pid in everyone if _session_of(pid) == leader)
 
 
 def _session_of(pid: int) -> int:

@@ -63,9 +63,11 @@ class ListeningSocket(socket.socket):
     To do so, it uses a private method of `socket.socket`. Benchmark `churn`, median of five runs
     of nine pairs: 33.1 us -> 32.1 us of CPU a connection (3 %)."""
 
-    def __init__(self, family: int, kind: int, proto: int) -> None:
-        super().__init__(family, kind, proto)
-        self._numbers = (int(family), int(kind), int(proto))
+    def __init__(
+        self, family: int = -1, kind: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self._numbers = (int(self.family), int(self.type), int(self.proto))
 
     def accept(self) -> tuple[socket.socket, Any]:
         fd, address = self._accept()  # type: ignore[attr-defined]

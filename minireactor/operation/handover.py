@@ -23,6 +23,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from minireactor.core.system import ListeningSocket
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
@@ -98,7 +100,7 @@ def _listening(fd: object) -> socket.socket:
         raise ValueError(fd)
     try:
         os.set_inheritable(fd, False)
-        sock = socket.socket(fileno=fd)
+        sock = ListeningSocket(fileno=fd)
     except OSError as error:
         raise HandoverError(f"descriptor {fd} is not a socket: {error.strerror}") from None
     try:
