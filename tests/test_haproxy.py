@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from namespaces import FRONT, HOSTS, SOURCES, Conversations, Load, Program, machines, wait_until
-from serve_support import Command, read_all
+from serve_support import Command
 from support import PATIENCE
 
 import minireactor
@@ -24,6 +24,7 @@ CONFIGURATION = Path(minireactor.__file__).parent / "operation" / "haproxy.cfg"
 PORT = 7000  # of HAProxy and of the hosts, in the configuration
 SOCKET = "/run/haproxy/admin.sock"  # for commands, in the configuration
 NAMES = ("one", "two", "three")  # of the hosts, in the configuration
+LISTEN, TIME_WAIT = "0A", "06"  # in /proc/net/tcp
 CLIENTS = range(1, 9)  # the last parts of their addresses
 LATER_CLIENTS = range(101, 109)
 # Seconds that a host serves after SIGTERM, and that transfers may take after that. HAProxy notices
@@ -108,12 +109,14 @@ class Hosts:
         return self._all[-1]
 
     def open_connections(self, host):
-        """Return how many clients a host has, as its metrics say."""
+        """Return how many clients a host has, also those that it has not accepted yet."""
         with network.inside(self.machines.hosts[host]):
-            sock = socket.create_connection((host, 9100), timeout=PATIENCE)
-        with sock:
-            sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            return int(re.search(rb"\nminireactor_connections_open (\d+)", read_all(sock))[1])
+            lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+        ends = [line.split()[1:4] for line in lines]
+        return sum(
+            local.endswith(f":{PORT:04X}") and state not in (LISTEN, TIME_WAIT)
+            for local, _, state in ends
+        )
 
     def send(self, host, number):
         os.kill(self.commands[host].pid, number)
