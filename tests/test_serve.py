@@ -820,6 +820,49 @@ def test_stopping_twice_aborts_at_once(start, join, reactor):
     assert reactor.getDelayedCalls() == []
 
 
+def test_retiring_with_no_connections_is_done_at_once(start):
+    server = start(RandomFactory())
+    server.retire(5)
+    assert names(server) == ["stopped"]
+    assert not server.ports[0].connected
+
+
+def test_retiring_lets_connections_go_on_until_the_last_client_leaves(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    client = join(server)
+
+    server.retire(60)
+
+    assert not server.ports[0].connected
+    client.sendall(b"still there")
+    assert receive(reactor, client, 11) == b"still there"
+    client.close()
+    pump(reactor, lambda: "stopped" in names(server), "the end")
+    assert server.events[-2][1].check(ConnectionDone)
+    assert server.aborted == 0
+
+
+def test_a_retired_server_stops_after_the_grace(start, join, time, timed):
+    server = start(RandomFactory(), on=timed)
+    fill(server, join(server))
+    server.retire(60)
+    let_pass(time, timed, 59, step=1)
+    assert not server.stopping
+    let_pass(time, timed, 59, step=1)
+    assert server.stopping and server.connections  # the transfer has its grace
+    let_pass(time, timed, 4, step=1)
+    assert names(server)[-2:] == ["connectionLost", "stopped"]
+    assert server.aborted == 1
+
+
+def test_the_status_counts_clients_without_walking_over_them(start, join, reactor):
+    server = start(Factory.forProtocol(Echo))
+    join(server)
+    join(server).close()
+    pump(reactor, lambda: "connectionLost" in names(server), "the end of one")
+    assert server.status() == "1 connections, 2 so far"
+
+
 def test_the_end_of_all_connections_is_reported_once(start, join, reactor):
     server = start(RandomFactory())
     join(server)
