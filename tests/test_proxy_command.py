@@ -132,8 +132,12 @@ def run(*arguments, **options):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ("", "required: LISTEN, TARGET"),
-        ("8080", "required: TARGET"),
+        ("", "required: LISTEN"),
+        ("8080", "give a TARGET, or --targets FILE"),
+        ("8080 --targets /nowhere/list", "cannot read '/nowhere/list': No such file"),
+        ("8080 80 --targets /", "cannot read '/': Is a directory"),
+        ("8080 80 --targets /dev/null", "'/dev/null' is no regular file; give a file of targets"),
+        ("8080 80 --check fast", "argument --check: 'fast' is not valid"),
         ("65536 80", "argument LISTEN: '65536' is not valid: give PORT, HOST:PORT, [IPV6]:PORT"),
         ("localhost 80", "argument LISTEN: 'localhost' is not valid"),
         ("localhost: 80", "argument LISTEN: 'localhost:' is not valid"),
@@ -585,7 +589,8 @@ class Found(Exception):
 
 def test_how_it_is_to_proxy_reaches_the_relay(monkeypatch):
     def found(reactor, targets, **options):
-        raise Found(targets, options["rate"], options["balance"], options["timeout"])
+        places = [target.place for target in targets]
+        raise Found(places, options["rate"], options["balance"], options["timeout"])
 
     monkeypatch.setattr(relay, "Relay", found)
     arguments = "proxy 0 a:1 b:2 --rate 20K --balance least --connect-timeout 3.5"

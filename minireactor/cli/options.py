@@ -15,6 +15,7 @@ from minireactor.cli.life_options import add_life
 from minireactor.cli.log_options import add_log
 from minireactor.cli.parser import Parser, add_command, add_version
 from minireactor.cli.proxy_header_options import add_proxy_header
+from minireactor.cli.target_options import add_targets
 from minireactor.cli.tls import add_client_tls, add_target_tls, add_tls
 from minireactor.cli.view_options import (
     UNTIL_STOPPED,
@@ -25,7 +26,6 @@ from minireactor.cli.view_options import (
     add_views,
 )
 from minireactor.core import flow
-from minireactor.proxy.balance import BALANCES, FIRST
 from minireactor.view.output import UsageError
 
 # Default timeouts of a proxy, in seconds. Without them it would keep dead connections for ever.
@@ -164,11 +164,11 @@ def _add_proxy(commands: Any) -> None:
     add(
         "targets",
         metavar="TARGET",
-        nargs="+",
+        nargs="*",
         type=values.target_address,
         help="where to connect for each client: PORT (of 127.0.0.1), HOST:PORT, [IPV6]:PORT or "
-        "unix:PATH; if one of several targets fails, the next is tried; the failed one gets no "
-        "client until the proxy itself has connected to it",
+        "unix:PATH; may be left out with --targets; if one of several targets fails, the next is "
+        "tried; the failed one gets no client until the proxy itself has connected to it",
     )
     add(
         "--listen",
@@ -179,7 +179,7 @@ def _add_proxy(commands: Any) -> None:
         help="listen at one more place; may be given several times (default: none)",
     )
     add_engine(add)
-    _add_targets(parser)
+    add_targets(parser)
     flow_control = _add_flow_control(parser)
     flow_control(
         "--rate",
@@ -258,26 +258,6 @@ def _add_connect(commands: Any) -> None:
         "many bytes were sent and received (default: no)",
     )
     add_version(parser)
-
-
-def _add_targets(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("targets").add_argument
-    add(
-        "--balance",
-        choices=BALANCES,
-        default=FIRST,
-        help="which target a client gets: first: the first one that can be connected, in the given "
-        "order; round-robin: each one in turn; least: the one with the fewest connections "
-        "(default: %(default)s)",
-    )
-    add(
-        "--connect-timeout",
-        type=values.timeout,
-        metavar="SECONDS",
-        default=10.0,
-        help="give up an attempt to connect to a target after this many seconds; 0: no limit "
-        "(default: 10)",
-    )
 
 
 def _add_flow_control(parser: argparse.ArgumentParser) -> Callable[..., Any]:

@@ -69,11 +69,13 @@ def run_server(
     what_it_does: str,
     label: Callable[[Connection], str] | None = None,
     workers: Workers | None = None,
+    add_reloads: Callable[[Reloads], object] = lambda reloads: None,
 ) -> int:
     """Run until a signal stops the server, or its app stops the reactor. Return the exit status.
 
-    `label` returns a short text about a connection, for the views. `workers` is the server itself
-    if it serves with workers."""
+    label: returns a short text about a connection, for the views.
+    workers: the server itself if it serves with workers.
+    add_reloads: called with what reads files again, to add files to it."""
     reactor = server.reactor
     life = options.life
 
@@ -90,6 +92,7 @@ def run_server(
     reloads = Reloads(reactor, output.announce, life.notifier.reloading, life.notifier.ready)
     if server.tls is not None:
         reload_certificate(reloads, options, server.tls)
+    add_reloads(reloads)
     reload = reloads.on_signal if reloads else stop
     most = max_connections(options, options.descriptors)
     if workers is not None:

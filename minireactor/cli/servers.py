@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minireactor import reactor  # the default one, because an app imports that one
-from minireactor.address import host_port
 from minireactor.cli.client_options import client_limits
 from minireactor.cli.life import Life
 from minireactor.cli.log_printer import open_log
 from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
-from minireactor.cli.own_address import is_same_address
 from minireactor.cli.process import stop
 from minireactor.cli.proxy_header_options import header_reader, header_writer
 from minireactor.cli.running import listen, run_server
+from minireactor.cli.target_options import reload_targets, targets_of
 from minireactor.cli.tls import client_tls, target_tls
 from minireactor.core import flow
 from minireactor.view.output import UsageError
@@ -21,6 +20,7 @@ from minireactor.view.output import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from minireactor.cli.reload import Reloads
     from minireactor.serve.places import Place
 
 
@@ -71,6 +71,7 @@ def _places_of_serve(options: argparse.Namespace) -> list[Place]:
 def proxy(options: argparse.Namespace) -> int:
     """Run the command `proxy`. Return the exit status. Raises UsageError."""
     from minireactor.proxy.relay import Relay
+    from minireactor.proxy.targets import names
 
     try:
         flow.checked_marks(options.high, options.low)
@@ -78,14 +79,8 @@ def proxy(options: argparse.Namespace) -> int:
         raise UsageError(f"minireactor proxy: {error}") from error
     secure_targets = target_tls(options)
     places = [options.place, *options.listen]
-    for target in options.targets:
-        if any(is_same_address(place, target) for place in places):
-            raise UsageError(
-                f"minireactor proxy: {host_port(*target)} is where the proxy itself listens; "
-                "give another TARGET, or another LISTEN"
-            )
+    targets = targets_of(options, places)
     options.life = Life(options, places)
-    targets = ", ".join(host_port(*target) for target in options.targets)
     if options.workers is not None:
         from minireactor.cli.worker import is_worker
 
@@ -93,7 +88,7 @@ def proxy(options: argparse.Namespace) -> int:
             from minireactor.cli.workers import run_workers
 
             what = "proxy listening on"
-            return run_workers(options, places, "the proxy", what, f", to {targets}")
+            return run_workers(options, places, "the proxy", what, f", to {names(targets)}")
     output = open_log(options, reactor)
     if options.quiet:
         on_event = None
@@ -101,9 +96,10 @@ def proxy(options: argparse.Namespace) -> int:
         on_event = output.proxy_event if options.verbose else output.proxy_end
     relay = Relay(
         reactor,
-        options.targets,
+        targets,
         balance=options.balance,
         timeout=options.connect_timeout,
+        check=options.check,
         rate=options.rate,
         splice=not options.copy,
         target_tls=secure_targets,
@@ -112,8 +108,12 @@ def proxy(options: argparse.Namespace) -> int:
         **_common_arguments(options, places),
     )
     addresses = listen(relay, options, places, "the proxy")
-    what = f"proxy listening on {addresses}, to {targets}"
-    return run_server(relay, options, output, what, relay.label)
+    what = f"proxy listening on {addresses}, to {names(targets)}"
+
+    def add_reloads(reloads: Reloads) -> None:
+        reload_targets(reloads, options, relay, places)
+
+    return run_server(relay, options, output, what, relay.label, add_reloads=add_reloads)
 
 
 def _common_arguments(options: argparse.Namespace, places: list[Place]) -> dict[str, Any]:

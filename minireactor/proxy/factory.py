@@ -272,8 +272,8 @@ class Proxy(Protocol):
         self.factory.connected(self)
 
     def _on_silent_end(self) -> None:
-        # A client that has ended may be why the target ends.
-        if self.client.read_ended or is_ending(self.client):
+        # A client that has ended, or a timeout, may be why the target ends.
+        if self.client.read_ended or self.client.disconnected or self.why:
             return
         if self.client.reactor.seconds() - self._joined < EARLY_SECONDS:
             self.factory.ended_early(self)

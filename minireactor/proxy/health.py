@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Seconds between two probes of a target that is down: the first pause, which doubles up to the
 # longest one. A target that was up for less than the longest pause goes on with its last pause.
 FIRST_BACKOFF, MAX_BACKOFF = 1.0, 30.0
+MIN_PAUSE = 0.1  # seconds, whatever `check` is: an attempt that is refused takes no time
 JITTER = 0.25  # each pause is longer or shorter by up to this fraction, so that probes spread out
 
 _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -44,7 +45,7 @@ def is_the_targets_fault(error: BaseException) -> bool:
 
 
 class Health:
-    """Probe the targets of a Balancer: start()* went_down()* update()* stop()
+    """Probe the targets of a Balancer: start()* changed()* update()* stop()
 
     connect: called as `connect(place, factory)`; returns a Connector that connects to the target in
         the way in which clients are connected to it.
@@ -99,11 +100,12 @@ class Health:
                 first = None if self._check is None else min(self._check, 1.0) * self._chance()
                 self._schedule(target, first)
 
-    def went_down(self, target: Target) -> None:
-        """Note that a client has found that a target is down: probe it soon."""
-        if self._reactor.seconds() - target.up_since >= MAX_BACKOFF:
-            target.backoff = 0.0
-        self._back_off(target)
+    def changed(self, target: Target) -> None:
+        """Note that a client has found that a target is down, or up again."""
+        if target.is_down:
+            if self._reactor.seconds() - target.up_since >= MAX_BACKOFF:
+                target.backoff = 0.0
+            self._back_off(target)
         timer = self._timers.pop(target, None)
         if timer is not None:
             timer.cancel()
@@ -121,7 +123,7 @@ class Health:
             known = [pause for pause in pauses if pause is not None]
             if not known:
                 return
-            seconds = min(known) * (1 - JITTER + 2 * JITTER * self._chance())
+            seconds = max(min(known), MIN_PAUSE) * (1 - JITTER + 2 * JITTER * self._chance())
         self._timers[target] = self._reactor.call_later_internal(
             seconds, partial(self._start, target)
         )
@@ -157,7 +159,6 @@ class Health:
         if self._probes.get(target) is not probe:
             return
         del self._probes[target]
-        was_down = target.is_down
         if reason is None:
             has_changed = self._balancer.passed(target.place)
         elif is_the_targets_fault(reason.value):
@@ -165,14 +166,13 @@ class Health:
         else:
             has_changed = self._balancer.gave_up(target.place, probe)
         probe.cancel()
-        if target.is_down and has_changed:
-            self.went_down(target)
+        if has_changed:
+            self.changed(target)
+            self._on_change(target)
         else:
-            if target.is_down and was_down:
+            if target.is_down:
                 self._back_off(target)
             self._schedule(target)
-        if has_changed:
-            self._on_change(target)
 
 
 class Probe(ClientFactory):

@@ -203,8 +203,7 @@ class Relay(Server):
         """Note that a client has found that a target is up again, or down."""
         target = self.balancer.find(place)
         if target is not None:
-            if target.is_down:
-                self.health.went_down(target)
+            self.health.changed(target)
             self._log_state(target)
 
     def _log_state(self, target: Target) -> None:
@@ -219,9 +218,9 @@ class Relay(Server):
 
     # Timeouts and shutdown.
 
-    def stop(self, grace: float) -> None:
+    def _close_ports(self) -> None:
         self.health.stop()
-        super().stop(grace)
+        super()._close_ports()
 
     def _parts(self, connection: Connection) -> tuple[Connection, ...]:
         return self._proxies[connection].transports

@@ -115,16 +115,15 @@ class Changes(NamedTuple):
     changed: list[Target]
 
     def __str__(self) -> str:
-        parts = [
-            f"{what} {_names(targets)}" for what, targets in zip(self._fields, self) if targets
-        ]
+        parts = [f"{what} {names(targets)}" for what, targets in zip(self._fields, self) if targets]
         return "; ".join(parts) or "none has changed"
 
 
-def _names(targets: Sequence[Target]) -> str:
-    names = ", ".join(map(str, targets[:_MAX_NAMED]))
+def names(targets: Sequence[Target]) -> str:
+    """Return the names of targets for a message, at most _MAX_NAMED of them."""
+    text = ", ".join(map(str, targets[:_MAX_NAMED]))
     more = len(targets) - _MAX_NAMED
-    return f"{names} and {more} more" if more > 0 else names
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def parse_place(text: str) -> tuple[str, int]:
@@ -134,11 +133,11 @@ def parse_place(text: str) -> tuple[str, int]:
     unix:PATH."""
     path = unix_path(text)
     if path is not None:
-        if path.strip("\0"):
+        if path.strip("\0") and text.isprintable():
             return text, 0
         raise ValueError(f"{_shown(text)} is not valid: give a path too, such as unix:/run/x.sock")
     found = split_place(text)
-    if found is not None and all(found):
+    if found is not None and all(found) and text.isprintable():
         return found
     fix = "give PORT, HOST:PORT or [IPV6]:PORT, such as example.internal:80"
     raise ValueError(f"{_shown(text)} is not valid: {fix}")
@@ -200,7 +199,7 @@ def _key(target: Target) -> Place:
 def _parse_line(line: bytes) -> Target | None:
     """Return the target of a line; None for an empty line or a comment. Raises ValueError."""
     try:
-        words = line.decode().split()
+        words = line.decode("utf-8-sig").split()
     except UnicodeDecodeError:
         raise ValueError(f"{_shown(line)} is not UTF-8; write plain text") from None
     comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))

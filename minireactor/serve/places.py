@@ -26,7 +26,7 @@ def split_place(text: str) -> Place | None:
 
     Without a colon, the host is 127.0.0.1."""
     # A host has no colon, slash or at sign. This refuses URLs and IPv6 without brackets.
-    match = re.fullmatch(r"(?:(\[[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
+    match = re.fullmatch(r"(?:(\[(?!unix:)[^][\s/]+\]|[^][:\s/@]*):)?([0-9]{1,5})", text)
     if match and int(match[2]) <= 65535:
         return "127.0.0.1" if match[1] is None else match[1].strip("[]"), int(match[2])
     return None
