@@ -14,6 +14,7 @@ import time
 import pytest
 from support import PATIENCE
 
+from minireactor.operation import log_file as log_files
 from minireactor.operation import logs
 from minireactor.operation.log_file import LogFile
 from minireactor.operation.logs import JsonFormat, LogHandler, TextFormat
@@ -366,6 +367,27 @@ def test_after_a_rename_reopen_writes_to_a_new_file_and_loses_no_line(log_file, 
     assert text == "".join(f"{number}\n" for number in range(5000))
 
 
+def test_a_file_takes_large_writes_of_whole_lines(log_file, monkeypatch):
+    sizes = []
+    write = os.write
+    begun = threading.Event()
+
+    def slow(fd, data):
+        begun.wait(PATIENCE)
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", slow)
+    file = log_file()
+    for _ in range(3000):
+        file.write("x" * 99 + "\n")
+    begun.set()
+    assert file.close(PATIENCE) == ""
+    assert sum(sizes) == 300_000
+    assert all(size % 100 == 0 for size in sizes)
+    assert max(sizes) == output.MAX_FILE_WRITE // 100 * 100
+
+
 def test_reopen_leaves_no_descriptor_behind(log_file):
     before = len(os.listdir("/dev/fd"))
     file = log_file()
@@ -425,7 +447,7 @@ def test_T2_a_fifo_that_nobody_reads_delays_nobody_and_loses_what_finds_no_room(
     file = LogFile(str(tmp_path / "log"), JsonFormat(at))
     assert not file._writer.open(0.01)
     for _ in range(10):
-        file.write("x" * 99_999 + "\n")
+        file.write("x" * (log_files.MAX_QUEUED // 4) + "\n")
     file.reopen()
     assert file.close(0.01) == f"the log {tmp_path}/log lacks its last lines: 10"
     with open(tmp_path / "log", "rb"):  # lets the thread go

@@ -10,6 +10,9 @@ from minireactor.view.output import Writer
 if TYPE_CHECKING:
     from minireactor.operation.logs import TextFormat
 
+# Bytes that wait for a slow disk. A proxy writes 1 MB/s with 6,000 connections a second.
+MAX_QUEUED = 4 * 1024 * 1024
+
 # Several processes may append to one file: each write is whole lines.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOCTTY", 0)
 
@@ -29,7 +32,9 @@ class LogFile:
     ) -> None:
         self.path = os.path.abspath(path)  # the program may change its folder
         self._on_error = on_error
-        self._writer = Writer(self._opened, note=lines.dropped, on_error=self._failed)
+        self._writer = Writer(
+            self._opened, limit=MAX_QUEUED, note=lines.dropped, on_error=self._failed
+        )
 
     def _opened(self) -> int:
         return os.open(self.path, _FLAGS, 0o640)

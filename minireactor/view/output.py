@@ -15,6 +15,7 @@ import errno
 import io
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 MAX_QUEUED = 256 * 1024  # bytes that wait for a slow reader: some 3,000 lines
 MAX_WRITE = 4096  # bytes of one write: a pipe accepts this many at once (PIPE_BUF on Linux)
+# Bytes of one write to a file, which takes any number at once. A busy loop may let the thread run
+# only every 5 ms (sys.getswitchinterval), so small writes could fall behind.
+MAX_FILE_WRITE = 64 * 1024
 FLUSH_SECONDS = 1.0  # how long a flush waits for queued bytes while writing makes progress
 MIN_FLUSH_SECONDS = 0.1  # how long a flush waits even if nothing was written for a long time
 BUSY_SECONDS = 0.05  # between attempts on a descriptor that another program has made non-blocking
@@ -101,6 +105,7 @@ class Writer:
         self._idle = True
         self._reopen_due = False
         self._write_error: int | None = None  # the errno of a write, until one succeeds
+        self._is_file = False
         self._torn = b""  # a line feed, after an error in the middle of a line
         self._lines_in_write = 0  # lines that the thread is writing now
         self._progress = time.monotonic()
@@ -204,6 +209,7 @@ class Writer:
             with changed:
                 self._fd = fd
                 changed.notify_all()
+        self._is_file = _is_file(self._fd)
         try:
             while True:
                 with changed:
@@ -243,6 +249,7 @@ class Writer:
             self._notify(error, True)
             return
         old, self._fd = self._fd, fd
+        self._is_file = _is_file(fd)
         self._torn = b""
         with contextlib.suppress(OSError):
             os.close(old)
@@ -267,7 +274,8 @@ class Writer:
         """Take from the queue what one write should take: whole lines, at least one."""
         batch = [self._queue.popleft()]
         size = len(batch[0])
-        while self._queue and size + len(self._queue[0]) <= MAX_WRITE:
+        limit = MAX_FILE_WRITE if self._is_file else MAX_WRITE
+        while self._queue and size + len(self._queue[0]) <= limit:
             batch.append(self._queue.popleft())
             size += len(batch[-1])
         self._size -= size
@@ -309,6 +317,13 @@ class Writer:
             self._ended = self._ended or is_permanent
             self._idle = self._idle or is_permanent
             self._changed.notify_all()
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def _count_lines(data: bytes) -> int:
