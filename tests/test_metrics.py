@@ -14,9 +14,12 @@ from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
 from minireactor.view.monitor import SCAN_SECONDS, Monitor
 from minireactor.view.ranking import BATCH
+from minireactor.view.targets import sources
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
-SAMPLE_LINE = re.compile(rf'({NAME})(\{{{NAME}="[^"\\\n]*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)')
+SAMPLE_LINE = re.compile(
+    rf'({NAME})(\{{{NAME}="(?:[^"\\\n]|\\[\\"n])*"\}})? (-?[0-9.]+(?:e[+-][0-9]+)?)'
+)
 
 
 def parse(text):
@@ -99,6 +102,33 @@ def test_a_metric_that_the_system_does_not_know_is_left_out(wire):
     sample = Monitor(wire.reactor).sample()
     sample["memory"] = None
     assert "minireactor_resident_memory_bytes" not in exposition(sample)
+
+
+def test_each_target_has_its_series(wire):
+    row = {"weight": 1, "backup": False, "connect": 0.25, "reason": ""}
+    sources[wire.reactor] = lambda: [
+        {"target": "[::1]:80", "state": "up", "clients": 3, "failures": 1, **row},
+        {"target": 'unix:/a"b\\c', "state": "draining", "clients": 1, "failures": 0, **row},
+        {"target": "a:1", "state": "down", "clients": 0, "failures": 7, **row, "connect": None},
+    ]
+    families = parse(exposition(Monitor(wire.reactor).sample()))
+    found = {
+        name[len("minireactor_target_") :]: list(values.items())
+        for name, (_, _, values) in families.items()
+        if name.startswith("minireactor_target_")
+    }
+    one, path, down = '{target="[::1]:80"}', '{target="unix:/a\\"b\\\\c"}', '{target="a:1"}'
+    assert found == {
+        "up": [(one, 1), (path, 0), (down, 0)],
+        "clients": [(one, 3), (path, 1), (down, 0)],
+        "failures_total": [(one, 1), (path, 0), (down, 7)],
+        "connect_seconds": [(one, 0.25), (path, 0.25)],
+    }
+
+
+def test_a_server_without_targets_has_no_series_of_targets(wire):
+    assert "target" not in Monitor(wire.reactor).sample()
+    assert "minireactor_target" not in exposition(Monitor(wire.reactor).sample())
 
 
 def test_closed_metrics_no_longer_observe_the_reactor(wire):

@@ -13,6 +13,7 @@ from support import Recorder as AnyProtocol
 from minireactor import __version__
 from minireactor.view import record
 from minireactor.view.record import INTERVAL, MAX_PAUSES, Recorder, RecordingError, read
+from minireactor.view.targets import sources
 
 
 @pytest.fixture
@@ -230,6 +231,41 @@ def written(path, *lines):
 def test_read_returns_the_written_lines(path):
     event = {"type": "event", "time": 1, "event": "connect", "id": 1, "peer": "p"}
     assert list(read(written(path, HEAD, sample(), event))) == [HEAD, sample(), event]
+
+
+TARGET = {
+    "target": "a:1",
+    "state": "up",
+    "weight": 1,
+    "backup": False,
+    "clients": 0,
+    "failures": 0,
+    "connect": 0.5,
+    "reason": "",
+}
+
+
+def test_a_sample_may_have_targets(wire, path):
+    sources[wire.reactor] = lambda: [TARGET, {**TARGET, "connect": None, "state": "draining"}]
+    Recorder(wire.reactor, path).close()
+    *_, last = read(path)
+    assert last["targets"] == sources[wire.reactor]()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        None,
+        {},
+        [None],
+        [{**TARGET, "state": "odd"}],
+        [{**TARGET, "connect": "1"}],
+        *([{name: TARGET[name] for name in TARGET if name != left_out}] for left_out in TARGET),
+    ],
+)
+def test_the_error_names_the_line_of_a_sample_with_bad_targets(path, targets):
+    with pytest.raises(RecordingError, match="line 2: no complete sample"):
+        list(read(written(path, HEAD, sample(targets=targets))))
 
 
 def test_a_string_may_have_any_number_of_digits(path):

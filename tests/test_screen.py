@@ -473,3 +473,40 @@ def test_no_field_is_cut_at_any_width():
     assert len(every) == 11
     for width in range(30, 121):
         assert fields(busy(width)) <= every
+
+
+# The targets of a proxy.
+
+
+def target(place="10.0.0.1:80", state="up", **changes):
+    row = {"target": place, "state": state, "weight": 1, "backup": False, "clients": 0}
+    return {**row, "failures": 0, "connect": None, "reason": "", **changes}
+
+
+def with_targets(*rows):
+    return {**sample(row()), "targets": list(rows)}
+
+
+def test_each_target_has_a_line_above_the_connections():
+    up = target(clients=3, failures=1, connect=0.0012, reason="The peer refused")
+    down = target("[::1]:81", "down", backup=True, failures=7, reason="The peer refused")
+    lines = drawn([with_targets(up, down)])
+    assert lines[2] == "10.0.0.1:80  up  clients 3  failures 1  connect 1.2 ms"
+    assert lines[3] == "[::1]:81  down, backup  clients 0  failures 7  The peer refused"
+    assert "PEER" in lines[4]
+
+
+def test_of_many_targets_those_that_are_not_up_are_shown():
+    rows = [target(f"a:{number}") for number in range(1, 20)]
+    rows[11]["state"], rows[15]["state"] = "draining", "down"
+    lines = drawn([with_targets(*rows)], (80, 16))
+    assert [line.split()[0] for line in lines[2:5]] == ["a:16", "a:12", "a:1"]
+    assert lines[5] == "targets 17 of 19 up"
+
+
+def test_a_low_window_shows_no_targets():
+    assert "10.0.0.1" not in "".join(drawn([with_targets(target())], (80, 9)))
+
+
+def test_the_line_without_a_terminal_counts_targets():
+    assert ", targets 1 of 2 up;" in plain([with_targets(target(), target("a:1", "down"))])

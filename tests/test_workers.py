@@ -56,6 +56,24 @@ def test_totals_are_added_up_and_the_highest_pending_is_the_highest():
     assert totals["highest_pending"] == 7
 
 
+def target(place, state="up", clients=0, failures=0, connect=None, reason=""):
+    row = {"target": place, "state": state, "weight": 1, "backup": False, "clients": clients}
+    return {**row, "failures": failures, "connect": connect, "reason": reason}
+
+
+def test_targets_are_added_up_and_the_worst_state_counts():
+    one, other = sample(), sample()
+    one["targets"] = [target("a:1", clients=1, failures=2, connect=0.5), target("b:1")]
+    why = "refused"
+    other["targets"] = [target("a:1", "down", 2, 3, 0.25, why), target("c:1", "draining")]
+    assert merged(one, other)["targets"] == [
+        target("a:1", "down", 3, 5, 0.5, why),
+        target("b:1"),
+        target("c:1", "draining"),
+    ]
+    assert "targets" not in merged(sample())
+
+
 def test_totals_include_workers_that_have_ended():
     ended = {**empty_totals(), "connections": 5}
     assert merged(sample(connections=1), ended=ended)["totals"]["connections"] == 6

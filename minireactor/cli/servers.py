@@ -72,6 +72,7 @@ def proxy(options: argparse.Namespace) -> int:
     """Run the command `proxy`. Return the exit status. Raises UsageError."""
     from minireactor.proxy.relay import Relay
     from minireactor.proxy.targets import names
+    from minireactor.view.targets import sources
 
     try:
         flow.checked_marks(options.high, options.low)
@@ -107,6 +108,7 @@ def proxy(options: argparse.Namespace) -> int:
         on_event=on_event,
         **_common_arguments(options, places),
     )
+    sources[reactor] = relay.targets
     addresses = listen(relay, options, places, "the proxy")
     what = f"proxy listening on {addresses}, to {names(targets)}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minireactor.view.ranking import NEWEST_FIRST, OLDEST_FIRST
+from minireactor.view.targets import merge as merge_targets
 
 Sample = dict[str, Any]
 
@@ -53,13 +54,16 @@ def merge(samples: list[Sample], ended: dict[str, Any], limit: int, order: str) 
             rest[name] += row[name]
     shown = [*rows[:limit], *closed][:limit]
     memory = [sample["memory"] for sample in samples if sample["memory"] is not None]
-    return {
+    merged = {
         "lag": max((sample["lag"] for sample in samples), default=0.0),
         "memory": sum(memory) if memory else None,
         "totals": totals,
         "connections": [{name: row[name] for name in row if name != "key"} for row in shown],
         "rest": rest if rest["count"] else None,
     }
+    if any("targets" in sample for sample in samples):
+        merged["targets"] = merge_targets(samples)
+    return merged
 
 
 def _key_of(order: str) -> Any:

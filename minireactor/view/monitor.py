@@ -21,7 +21,12 @@ Samples and events are dicts that `json` can write. Sizes are bytes, times are s
                       "unsent": the kernel's limit for unsent bytes, 0 for no limit,
                       "why": why the connection does not move, or null: see debugging.explain},
                      ...],
-     "rest": {"count", "pending", "in", "out", "pauses"} of the connections without a row, or null}
+     "rest": {"count", "pending", "in", "out", "pauses"} of the connections without a row, or null,
+     "targets": only of a proxy: [{"target": "10.0.0.1:80", "state": "up" | "down" | "draining",
+                                   "weight", "backup": true or false,
+                                   "clients": now, "failures": all so far,
+                                   "connect": duration of the last attempt that succeeded, or null,
+                                   "reason": of the last failure, or ""}, ...]}
 
 The rows begin with the *busiest* connections. Most bytes wait for these, pending or in the kernel's
 send queue. If this figure is equal, the connections that move the most bytes come first, then the
@@ -55,6 +60,7 @@ from minireactor import log
 from minireactor.core import events, flow
 from minireactor.transports.connection import Connection
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
+from minireactor.view.targets import sources
 from minireactor.view.watched import Totals, WatchedConnection
 
 if TYPE_CHECKING:
@@ -265,7 +271,7 @@ class Monitor:
         while self._lost and len(rows) < self.limit:
             rows.append(self._lost.popleft())
         self._lost.clear()
-        return {
+        sample = {
             "type": "sample",
             "time": self._now(),
             "lag": self._lag_since_last(),
@@ -274,6 +280,10 @@ class Monitor:
             "connections": rows,
             "rest": rest,
         }
+        targets = sources.get(self.reactor)
+        if targets is not None:
+            sample["targets"] = targets()
+        return sample
 
     def _row(self, watched: WatchedConnection, now: float) -> dict[str, Any]:
         watched.label = self._label(watched.connection) or watched.label

@@ -26,6 +26,7 @@ from minireactor import __version__
 from minireactor.log import logger
 from minireactor.view.monitor import open_monitor
 from minireactor.view.output import FLUSH_SECONDS, Writer
+from minireactor.view.targets import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,6 +254,12 @@ _SAMPLE = {
     "connections": list,
     "rest": (dict, type(None)),
 }
+_TARGET = {
+    **dict.fromkeys(("target", "state", "reason"), str),
+    **dict.fromkeys(("weight", "clients", "failures"), int),
+    "backup": bool,
+    "connect": (*_NUMBER, type(None)),
+}
 _EVENT = {"time": _NUMBER, "event": str, "id": int, "peer": str}
 
 
@@ -263,12 +270,18 @@ def _has_fields(found: Any, fields: dict[str, Any]) -> bool:
     return all(name in found and isinstance(found[name], kind) for name, kind in fields.items())
 
 
+def _is_target(row: Any) -> bool:
+    return _has_fields(row, _TARGET) and row["state"] in STATES
+
+
 def _is_sample(found: dict[str, Any]) -> bool:
     return (
         _has_fields(found, _SAMPLE)
         and _has_fields(found["totals"], _TOTALS)
         and (found["rest"] is None or _has_fields(found["rest"], _REST))
         and all(_has_fields(row, _ROW) for row in found["connections"])
+        and isinstance(found.get("targets", []), list)
+        and all(_is_target(row) for row in found.get("targets", []))
     )
 
 

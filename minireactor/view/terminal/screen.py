@@ -15,6 +15,8 @@ from typing import Any
 
 from minireactor.view.output import visible
 from minireactor.view.ranking import BUSIEST
+from minireactor.view.targets import how_many_up
+from minireactor.view.terminal.targets import target_lines
 from minireactor.view.terminal.text import Part, cut, fit, render, width_of
 
 INTERVAL = 0.25  # seconds between two samples; the heading of the sparklines assumes it
@@ -61,6 +63,8 @@ def draw(samples: Sequence[dict[str, Any]], size: tuple[int, int], options: Opti
     above: list[list[Part]] = [_summary(samples, width)]
     if height >= 4:
         above.insert(0, _title(now, options, width))
+    if height >= 10:
+        above += target_lines(now.get("targets", ()), width, height // 4)
     below: list[list[Part]] = [_footer(options)] if height >= 6 else []
     notes = [[(note, "")] for note in options.notes[-(height // 5) :]] if height >= 10 else []
     room = height - len(above) - len(below) - len(notes)
@@ -76,6 +80,8 @@ def plain(samples: Sequence[dict[str, Any]]) -> str:
     parts = _summary(samples, sys.maxsize, ", ")
     summary = "".join(text for text, _ in parts)
     line = f"{now['time']:.0f} s: {summary}, lag {now['lag'] * 1000:.1f} ms"
+    if "targets" in now:
+        line += f", {how_many_up(now['targets'])}"
     busiest = next((row for row in now["connections"] if row["state"] != "closed"), None)
     if busiest is None:
         return line
