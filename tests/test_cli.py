@@ -13,10 +13,12 @@ import time
 import types
 
 import pytest
+from readme_commands import SUBCOMMANDS
 from serve_support import ROOT, Command, read_all, read_line
 from support import IS_PYPY, PATIENCE
 
 import minireactor
+from minireactor.cli import options
 from minireactor.cli.commands import main
 from minireactor.cli.process import (
     MAX_DESCRIPTORS,
@@ -207,6 +209,55 @@ def test_the_version_is_printed_at_both_levels(arguments, capsys):
 def options_in_usage(text):
     """Return the options that a text of help names in its first paragraph."""
     return set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text.partition("\n\n")[0]))
+
+
+COMMANDS = (*SUBCOMMANDS, "learn build", "learn build check")
+
+
+def help_of(capsys, *argv):
+    assert main([*argv, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_one_example(capsys, command):
+    text = " ".join(help_of(capsys, *command.split()).split())
+    assert text.count(f"Example: minireactor {command} ") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_the_options_of_the_command_itself_are_made(command):
+    known = options._parser(command)._subparsers._group_actions[0].choices
+    assert list(known) == [command]
+    every = options._parser("none")._subparsers._group_actions[0].choices
+    assert set(every) == set(COMMANDS)
+    assert known[command].format_help() == every[command].format_help()
+
+
+@pytest.mark.parametrize("columns, width", [("100", 98), ("0", 78), ("-1", 78), ("wide", 78)])
+def test_help_is_as_wide_as_COLUMNS_says(capsys, monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+    lines = help_of(capsys, "serve").splitlines()
+    assert width - 8 < max(map(len, lines)) <= width
+
+
+def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((120, 20)))
+    assert 110 < max(map(len, help_of(capsys, "serve").splitlines())) <= 118
+
+
+def test_help_loads_nothing_that_help_does_not_need():
+    code = (
+        "import sys; before = set(sys.modules); from minireactor.cli import main; "
+        "main(['serve', '--help']); print(*sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stderr.split())
+    assert "minireactor.cli.options" in loaded
+    assert not loaded & {"shutil", "socket", "ssl", "ipaddress", "minireactor.proxy.balance"}
 
 
 def test_each_option_has_help_with_its_default(capsys):

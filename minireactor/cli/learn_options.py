@@ -84,6 +84,9 @@ def add_build(commands: Any) -> None:
     what = "Write a reactor of your own in twelve steps, which learn build check judges"
     parser = add_command(commands, "learn build", what, "my-reactor")
     _add_folder(parser, "start a folder with a reactor.py, or show the current step")
+
+
+def add_build_check(commands: Any) -> None:
     what = "Judge your reactor by the checks of all steps up to the current one"
     parser = add_command(commands, "learn build check", what, "--hint")
     _add_folder(parser, "judge the reactor.py in this folder")

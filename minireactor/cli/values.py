@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from minireactor.address import unix_path
 from minireactor.proxy.targets import parse_place
 from minireactor.serve.places import split_place
-from minireactor.transports.keepalive import MAX_SECONDS
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -55,6 +54,8 @@ def port(text: str) -> int:
 
 def keepalive(text: str) -> int | None:
     """Return a number of seconds, or None for 0."""
+    from minireactor.transports.keepalive import MAX_SECONDS
+
     fix = f"give a whole number of seconds from 1 to {MAX_SECONDS}, or 0 to never ask"
     return _integer_between(text, 0, MAX_SECONDS, fix) or None
 
