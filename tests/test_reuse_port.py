@@ -74,6 +74,12 @@ def test_a_system_without_it_is_an_error(monkeypatch, capsys):
     assert capsys.readouterr().err == expected
 
 
+@needs_it
+def test_it_excludes_workers(capsys):
+    assert main(["serve", "--port", "0", "--reuse-port", "--workers", "2"]) == 2
+    assert "--reuse-port and --workers exclude each other" in capsys.readouterr().err
+
+
 # The command.
 
 APP = """

@@ -58,10 +58,8 @@ class Life:
             self.listening = Listening(os.environ, map(place_name, [*places, *views]))
         except HandoverError as error:
             raise UsageError(f"minireactor {options.command}: {error}") from error
-        if options.reuse_port and not is_supported():
-            raise UsageError(
-                f"minireactor {options.command}: this system has no --reuse-port; leave it out"
-            )
+        if options.reuse_port:
+            _check_reuse_port(options)
         self._is_draining = False
         self._delayed: DelayedCall | None = None  # the end, after --drain-delay
 
@@ -189,6 +187,17 @@ class Life:
         if not self._is_draining:
             self._output.report(f"no restart, this process goes on: {reason}")
             self.notifier.ready()
+
+
+def _check_reuse_port(options: argparse.Namespace) -> None:
+    """Raise UsageError if this process cannot serve with --reuse-port."""
+    command = f"minireactor {options.command}"
+    if not is_supported():
+        raise UsageError(f"{command}: this system has no --reuse-port; leave it out")
+    if options.workers is not None:
+        raise UsageError(
+            f"{command}: --reuse-port and --workers exclude each other; leave one of them out"
+        )
 
 
 def place_name(place: Place) -> str:
