@@ -29,9 +29,8 @@ from bench import network
 FRONT = "192.0.2.1"
 HOSTS = ("192.0.2.11", "192.0.2.12", "192.0.2.13")
 SOURCES = "198.18.1"  # the first three parts of the clients' addresses
-# A host that has gone is given up after some seconds, as a front should be set up: the default is
-# a quarter of an hour.
-RETRIES = "3"
+# How the machine in front should be set up, but that a dead host is given up after some seconds.
+SETTINGS = {"tcp_retries2": "3", "tcp_tw_reuse": "1"}
 
 
 class Machines:
@@ -75,7 +74,8 @@ def machines():
             made = Machines(front, dict(zip(HOSTS, namespaces)))
             _connect(made)
             with network.inside(front):
-                Path("/proc/sys/net/ipv4/tcp_retries2").write_text(RETRIES)
+                for name, value in SETTINGS.items():
+                    Path("/proc/sys/net/ipv4", name).write_text(value)
             try:
                 yield made
             finally:
@@ -105,17 +105,15 @@ def _connect(made):
 
 
 class Program:
-    """Another program than minireactor, in a process of its own."""
+    """Another program than minireactor, in a process of its own. Its messages go to a file."""
 
-    def __init__(self, namespace, *command):
-        with network.inside(namespace):
-            self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    def __init__(self, namespace, log, *command):
+        with network.inside(namespace), open(log, "wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file)
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
 
 
 class Load:

@@ -45,12 +45,12 @@ class Front:
         self.path = str(folder / "admin.sock")
         text = CONFIGURATION.read_text(encoding="utf-8")
         assert text.count(SOCKET) == 1
-        path = folder / "haproxy.cfg"
+        path, log = folder / "haproxy.cfg", folder / "haproxy.log"
         # Silent connections to a dead host end after 5 s, and not after 90 s.
         text = text.replace(SOCKET, self.path).replace("idle 60s", "idle 2s")
         path.write_text(text.replace("intvl 10s", "intvl 1s"), encoding="utf-8")
-        self._program = Program(namespace, "haproxy", "-db", "-f", str(path))
-        wait_until(lambda: os.path.exists(self.path), lambda: "HAProxy does not start")
+        self._program = Program(namespace, log, "haproxy", "-db", "-f", str(path))
+        wait_until(lambda: os.path.exists(self.path), log.read_text)
 
     def ask(self, command):
         """Return the answer to a command on the socket of HAProxy."""

@@ -20,7 +20,7 @@ defaults
     timeout client 1m
     timeout server 1m
 listen echo
-    bind {host}:1234
+    bind {host}:1234 accept-proxy
     server echo 127.0.0.1:1235
 """
 
@@ -45,7 +45,7 @@ class Rig:
             self._start(self.machines.hosts[host], "serve", "echo", "--port", "1235")
             path = self._folder / f"{host}.cfg"
             path.write_text(CONFIGURATION.format(host=host), encoding="utf-8")
-            command = "haproxy", "-db", "-f", str(path)
+            command = self._folder / f"{host}.log", "haproxy", "-db", "-f", str(path)
             self.programs[host] = Program(self.machines.hosts[host], *command)
             wait_for_port(self.machines.front, (host, 1234))
         targets = [f"{host}:1234" for host in HOSTS]
@@ -66,7 +66,7 @@ def rig(tmp_path):
     with machines() as made:
         rig = Rig(made, tmp_path)
         try:
-            rig.start("--balance", "least")
+            rig.start("--balance", "least", "--send-proxy-v2")
             yield rig
         finally:
             rig.close()
