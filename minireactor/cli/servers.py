@@ -12,7 +12,7 @@ from minireactor.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from minireactor.cli.process import stop
 from minireactor.cli.proxy_header_options import header_reader, header_writer
 from minireactor.cli.running import listen, run_server
-from minireactor.cli.target_options import reload_targets, targets_of
+from minireactor.cli.targets import reload_targets, targets_of
 from minireactor.cli.tls import client_tls, target_tls
 from minireactor.core import flow
 from minireactor.view.output import UsageError
