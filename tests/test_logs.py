@@ -466,6 +466,7 @@ def test_a_fifo_that_has_lost_its_reader_is_written_again_for_the_next_one(
     wait_until(lambda: errors)
     with open(os.open(tmp_path / "log", os.O_RDONLY), encoding="ascii") as reader:
         assert json.loads(reader.readline())["dropped"] == 1
+        wait_until(lambda: not file._writer.dropped)  # until then, further lines are dropped too
         file.write("two\n")
         assert reader.readline() == "two\n"
     assert errors == [
