@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import random
@@ -66,6 +67,9 @@ class Service:
         return self.first.error_line()
 
     def wait_until_ended(self, pid):
+        if pid == self.first.pid:
+            self.first.wait()
+            return
         deadline = time.monotonic() + PATIENCE
         while is_alive(pid):
             assert time.monotonic() < deadline, f"process {pid} still runs"
@@ -250,6 +254,9 @@ import os, time
 from minireactor.serve.apps import Echo as App
 if os.path.exists("broken"):
     raise ValueError("no database")
+if os.path.exists("slow"):
+    with open("starting", "w") as file:
+        print(os.getpid(), file=file)
 while os.path.exists("slow"):
     time.sleep(0.01)
 """
@@ -257,10 +264,24 @@ while os.path.exists("slow"):
 
 @pytest.fixture
 def app(service, tmp_path):
-    """A service of an app that starts badly while a file "broken" or "slow" exists."""
+    """A service of an app that starts badly while a file "broken" or "slow" exists.
+
+    While "slow" exists, the app writes its process number into the file "starting"."""
     (tmp_path / "app.py").write_text(APP)
     found = service("app:App", "--port", "0")
     return found, found.port()
+
+
+def starting(folder):
+    """Return the process number of the successor that starts slowly."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            text = (folder / "starting").read_text()
+            if text.endswith("\n"):
+                return int(text)
+        time.sleep(0.01)
+    raise AssertionError("no successor is starting")
 
 
 def test_a_successor_that_cannot_start_leaves_the_old_process_in_service(app, tmp_path):
@@ -280,27 +301,18 @@ def test_a_second_restart_is_refused_while_one_is_under_way(app, tmp_path):
     service, _ = app
     (tmp_path / "slow").touch()
     service.signal(signal.SIGUSR2)
-    while not child_of(service.pid):
-        time.sleep(0.01)
+    starting(tmp_path)
     service.signal(signal.SIGUSR2)
     assert service.error_line() == "minireactor: no restart: a successor is starting already"
     (tmp_path / "slow").unlink()
     service.pids.append(int(REPLACED.match(service.line_with(" serves from now on"))[1]))
 
 
-def child_of(pid):
-    """Return the number of a child of a process, as text, or "" if it has none."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return file.read()
-
-
 def test_the_end_also_ends_a_successor_that_is_starting(app, tmp_path):
     service, port = app
     (tmp_path / "slow").touch()
     service.signal(signal.SIGUSR2)
-    while not child_of(service.pid):
-        time.sleep(0.01)
-    successor = int(child_of(service.pid))
+    successor = starting(tmp_path)
     service.signal(signal.SIGTERM)
     assert service.first.end()[0] == 0
     assert not is_alive(successor)
