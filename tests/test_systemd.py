@@ -147,6 +147,11 @@ def test_the_watchdog_is_fed_at_half_of_its_time(pid, supervisor, notifier, wire
         assert supervisor.all() == [["WATCHDOG=1"]]
 
 
+def test_the_watchdog_is_fed_when_a_successor_takes_over(supervisor, notifier):
+    notifier(supervisor, WATCHDOG_USEC="3000000").replaced(77)
+    assert supervisor.all() == [["MAINPID=77", "READY=1", "WATCHDOG=1"]]
+
+
 @pytest.mark.parametrize(
     "variables",
     [{"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}]
@@ -228,7 +233,7 @@ def test_a_server_notifies_of_its_whole_life(supervisor, command, certificates):
     successor = supervisor.next_with("MAINPID=")
     pid = int(successor[0].partition("=")[2])
     try:
-        assert successor == [f"MAINPID={pid}", "READY=1"]
+        assert successor == [f"MAINPID={pid}", "READY=1", "WATCHDOG=1"]
         assert process.wait() == 0
         supervisor.all()
         assert supervisor.next() == ["WATCHDOG=1"]  # of the successor

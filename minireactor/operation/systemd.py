@@ -92,7 +92,10 @@ class Notifier:
 
     def replaced(self, pid: int) -> None:
         """Notify systemd that process `pid` is the service now. Nothing else is sent after that."""
-        self.send(f"MAINPID={pid}", "READY=1")
+        # The successor has its own clock: without the last line, its first WATCHDOG=1 could come
+        # almost a whole WATCHDOG_USEC after ours.
+        alive = ["WATCHDOG=1"] if self._watchdog else []
+        self.send(f"MAINPID={pid}", "READY=1", *alive)
         self.close()
 
     def _send_status(self) -> None:
