@@ -9,6 +9,7 @@ import socket
 
 import pytest
 from browser import NAMES, Browser, executable
+from proxy_support import unused_number
 from serve_support import Command
 from support import PATIENCE
 from test_dashboard import Printed
@@ -205,6 +206,33 @@ def test_frozen_it_stands_still_and_then_it_has_missed_nothing(demo):
     demo.until(f"whole.t.length > {before + 5}")
 
 
+# Returns the elements whose text is hard to read on its ground.
+POOR_CONTRAST = """(() => {
+    const light = (text) => {
+        const [r, g, b] = text.match(/[\\d.]+/g).map((part) => Number(part) / 255)
+            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (; element; element = element.parentElement) {
+            const own = getComputedStyle(element).backgroundColor;
+            if (!/, 0\\)$|transparent/.test(own)) return own;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const poor = [];
+    for (const element of document.querySelectorAll('body *')) {
+        const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        if (!text || !element.getClientRects().length) continue;
+        if (element.matches('.choice span')) continue; // its ground is a sibling's
+        const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) poor.push(`${element.tagName}.${element.className} ${contrast}`);
+    }
+    return poor;
+})()"""
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_fits_and_can_be_read_at_any_width_light_and_dark(show, width, dark):
@@ -212,31 +240,7 @@ def test_it_fits_and_can_be_read_at_any_width_light_and_dark(show, width, dark):
     page.until("plots.size === 3")
     page.until("document.querySelector('.mark.high b').textContent !== ''")
     assert page.ask("document.documentElement.scrollWidth") <= width
-    poor = page.ask("""(() => {
-        const light = (text) => {
-            const [r, g, b] = text.match(/[\\d.]+/g).map((part) => Number(part) / 255)
-                .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        const ground = (element) => {
-            for (; element; element = element.parentElement) {
-                const own = getComputedStyle(element).backgroundColor;
-                if (!/, 0\\)$|transparent/.test(own)) return own;
-            }
-            return 'rgb(255, 255, 255)';
-        };
-        const poor = [];
-        for (const element of document.querySelectorAll('body *')) {
-            const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-            if (!text || !element.getClientRects().length) continue;
-            if (element.matches('.choice span')) continue; // its ground is a sibling's
-            const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
-            const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-            if (contrast < 4.5) poor.push(`${element.tagName}.${element.className} ${contrast}`);
-        }
-        return poor;
-    })()""")
-    assert poor == []
+    assert page.ask(POOR_CONTRAST) == []
 
 
 def test_everything_that_can_be_worked_has_a_name(demo):
@@ -532,6 +536,40 @@ def test_the_dashboard_of_a_server_with_nobody_says_what_to_do(show):
     page.until("document.title.startsWith('echo listening on 127.0.0.1:')")
 
 
+def table(page):
+    """Return the texts of the cells of the targets' table."""
+    page.until("document.querySelectorAll('#targets tr').length > 0")
+    return page.ask(
+        "[...document.querySelectorAll('#targets tr')].map((row) => [...row.children]"
+        ".map((cell) => cell.textContent))"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_dashboard_of_a_proxy_shows_its_targets(show, closing, width, dark):
+    up, down = closing(socket.create_server(("127.0.0.1", 0))), unused_number()
+    place = f"127.0.0.1:{up.getsockname()[1]}"
+    arguments = ("--check", "0.1", "--dashboard", "0")
+    size = {"width": width, "height": 844, "dark": dark}
+    page = show("proxy", "0", place, f"127.0.0.1:{down}", *arguments, **size)
+    page.until("latest && latest.targets[1].state === 'down' && latest.targets[0].connect")
+    page.until("document.querySelector('#targets .chip.down') !== null")
+    (name, *first, _), (other, *second) = table(page)
+    assert [name, *first] == [place, "up", "0", "0"]
+    assert [other, second[0], second[3]] == [f"127.0.0.1:{down}", "down", "\u2013"]
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    assert page.ask(POOR_CONTRAST) == []
+    page.click("#language")
+    page.until("document.querySelector('#targets .chip').textContent === '可用'")
+
+
+def test_a_server_without_targets_shows_no_table(show):
+    page = show("serve", "echo", "--port", "0", "--dashboard", "0")
+    page.until("latest")
+    assert page.ask("document.getElementById('targets-panel').hidden")
+
+
 def test_of_a_thousand_connections_the_busiest_are_shown_and_the_rest_is_summed(
     browser, show, tmp_path, closing
 ):
@@ -613,6 +651,14 @@ def test_names_from_outside_are_text(show, tmp_path):
 
 
 # Recordings.
+
+
+def test_the_targets_of_a_recording_are_shown_as_text(show, tmp_path):
+    target = {"target": "<b>:1", "state": "draining", "weight": 1, "backup": True, "clients": 2}
+    target.update(failures=3, connect=0.25, reason="<i>")
+    lines = [{**sample(time / 4), "targets": [target]} for time in range(40)]
+    page = show("replay", written(tmp_path / "file", FIRST, *lines), "--no-browser")
+    assert table(page) == [["<b>:1", "draining, backup", "2", "3", "250 ms"]]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from minireactor.address import bracketed
 from minireactor.core import flow
 from minireactor.core.slices import Walk
 from minireactor.view.monitor import open_monitor
+from minireactor.view.targets import worst_first
 from minireactor.view.web.document import compose
 from minireactor.view.web.http import Response, Site
 from minireactor.view.web.request import HTTPError, Request, is_local
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     Handler = Callable[[Request, Response], object]
 
 SHOWN = 12  # connections that the page draws
+SHOWN_TARGETS = 50  # those that need attention come first if a proxy has more
 # Seconds between samples. A saw-tooth of one second needs some twenty points. Among hundreds of
 # connections nobody sees more than ten samples a second, and each sample takes a millisecond.
 OFTEN = 0.05
@@ -227,6 +229,8 @@ class Dashboard(Page):
         pause = RARELY if count >= CROWD else SELDOM if count >= MANY else OFTEN
         self._timer = self.reactor.call_later_internal(pause, self._sample)
         sample = self.monitor.sample()
+        if len(sample.get("targets", ())) > SHOWN_TARGETS:
+            sample["targets"] = worst_first(sample["targets"])[:SHOWN_TARGETS]
         if self._more is not None:
             sample.update(self._more())
         self._send(sample)

@@ -24,6 +24,7 @@ SCRIPTS = (
     "mark.js",
     "demo.js",
     "tour.js",
+    "targets.js",
     "samples.js",
     "picture.js",
     "server.js",

@@ -91,6 +91,7 @@ function tell() {
   if (rest) {
     say($("rest"), t("rest", rest.count, bytes(rest.pending), bytes(rest.out), rest.pauses));
   }
+  tellTargets(latest.targets);
   if (latest.demo) tellDemo(latest.demo);
   sortConnections();
   for (const plot of plots.values()) plot.tell();

@@ -43,6 +43,18 @@ const TEXTS = {
   "open.now": ["{0} open, {1} so far", "当前 {0}，累计 {1}"],
   unknown: ["not known here", "此系统无法得知"],
 
+  // The targets of a proxy.
+  targets: ["Targets", "后端目标"],
+  "target.name": ["target", "目标"],
+  "target.state": ["state", "状态"],
+  "target.clients": ["clients", "客户端"],
+  "target.failures": ["failures", "失败"],
+  "target.connect": ["connect", "连接耗时"],
+  "target.up": ["up", "可用"],
+  "target.down": ["down", "不可用"],
+  "target.draining": ["draining", "排空中"],
+  "target.backup": [", backup", "，备用"],
+
   // The state of the page itself.
   "status.connecting": ["connecting", "正在连接"],
   "status.live": ["live", "实时"],
