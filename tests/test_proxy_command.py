@@ -761,6 +761,6 @@ def test_the_lines_of_the_session_in_the_readme_are_like_ours():
     folder = Path(__file__).parent.parent / "minireactor" / "proxy"
     readme = (folder / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    (.* bytes up, .*)$", readme, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 5
     for line in lines:
         assert re.match(END, line)

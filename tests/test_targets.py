@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -207,6 +209,42 @@ def test_a_mutated_file_is_read_or_refused_with_a_reason():
 @pytest.mark.newest
 def test_a_hundred_thousand_mutated_files_are_read_or_refused_with_a_reason():
     check_mutated(range(1000, 101_000))
+
+
+# The README.
+
+README = Path(__file__).parent.parent / "minireactor" / "proxy" / "README.md"
+
+
+def section():
+    text = README.read_text(encoding="utf-8")
+    return text.partition("## Targets\n")[2].partition("\n## ")[0]
+
+
+def test_the_list_in_the_readme_is_a_list_of_targets():
+    listed = re.search(r"\$ cat targets\n((?:    .+\n)+)", section())[1]
+    assert parsed(listed) == [
+        (("127.0.0.1", 8001), 2, False),
+        (("127.0.0.1", 8002), 1, False),
+        (("127.0.0.1", 8009), 1, True),
+    ]
+
+
+def test_the_complaint_in_the_readme_is_true():
+    with pytest.raises(ValueError) as caught:
+        parse_targets(b"a:1\na:2\na:3\na:4 wieght=3", "'targets'")
+    line = f"    minireactor: the old list of targets stays in use: {caught.value}\n"
+    assert line in section()
+
+
+def test_the_program_in_the_readme_runs(reactor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "targets").write_text("10.0.0.3:80\n")
+    names = {"reactor": reactor}
+    program = re.search("```python\n(.*?)```", section(), re.DOTALL)[1]
+    exec(program.replace("8080", "0"), names)
+    assert [row["target"] for row in names["relay"].targets()] == ["10.0.0.3:80"]
+    names["relay"].stop(0)
 
 
 # Names in messages.
