@@ -242,6 +242,42 @@ def test_a_probe_without_an_answer_makes_clients_avoid_the_target(clock):
     assert next(world.balancer.targets()) == B
 
 
+# When there is no answer.
+
+
+def test_a_target_without_an_answer_is_down_if_another_one_is_usable(world):
+    world.balancer.began(A, "client")
+    world.health.expect_answer(world.balancer.find(A))
+    world.advance(SLOW_SECONDS - 0.1)
+    assert world.changes == []
+    world.advance(0.2)
+    assert world.changes == [(A, DOWN)]
+    assert world.balancer.find(A).reason == "it has not answered for 1.5 s"
+    world.advance(FIRST_BACKOFF)
+    assert [each.place for each in world.connectors] == [A]
+
+
+def test_a_target_without_an_answer_is_not_down_if_no_other_one_is_usable(world):
+    world.balancer.failed(B, "client", "refused")
+    world.balancer.began(A, "client")
+    world.health.expect_answer(world.balancer.find(A))
+    world.advance(10 * SLOW_SECONDS)
+    assert world.changes == []
+    world.balancer.passed(B)
+    world.advance(SLOW_SECONDS)
+    assert world.changes == [(A, DOWN)]
+
+
+def test_a_target_that_answers_in_time_is_looked_at_no_longer(world):
+    world.balancer.began(A, "client")
+    world.health.expect_answer(world.balancer.find(A))
+    world.advance(1)
+    world.balancer.joined(A, "client")
+    world.advance(SLOW_SECONDS)
+    assert world.changes == []
+    assert world.clock.calls == []
+
+
 # The end.
 
 
@@ -266,6 +302,7 @@ def test_the_probe_of_a_target_that_is_removed_ends_and_the_target_is_forgotten(
     world.health.update()
     assert connector.is_over
     assert [target.place for target in world.balancer.all()] == [B]
+    world.advance(SLOW_SECONDS + 0.1)
     assert world.clock.calls == []
 
 
@@ -330,11 +367,32 @@ def black_hole_run(seed, balance, seconds=60):
 @pytest.mark.parametrize(
     "balance", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in BALANCES[1:])]
 )
-def test_only_the_first_clients_wait_for_a_black_hole_and_it_is_used_when_it_is_back(balance):
+def test_no_client_waits_long_for_a_black_hole_and_it_is_used_when_it_is_back(balance):
     waits, states = black_hole_run(1, balance)
     assert len(waits) == 300
-    assert len([wait for wait in waits if wait > 1]) <= 5 * SLOW_SECONDS + 1
+    assert max(waits) < SLOW_SECONDS + 0.1
+    assert len([wait for wait in waits if wait > 0.1]) <= 5 * SLOW_SECONDS + 1
     assert states == [UP, UP]
+
+
+def test_a_client_that_waits_for_a_black_hole_moves_on_when_another_target_comes_up():
+    network = Network(1)
+    for name in ("hole", "good"):
+        network.host(name)
+    places = [("good", 80), ("hole", 80)]
+    relay = Relay(network.host("proxy"), places, timeout=100, chance=network.chance.random)
+    relay.listen("0.0.0.0", 80)
+    network.vanish("hole")
+    waiting = Waiting(network)
+    network.do(0, waiting.come)
+    network.run(2)
+    network.host("good").listenTCP(80, Factory.forProtocol(Echo))
+    network.run(MAX_BACKOFF)
+    relay.health.stop()
+    network.finish()
+    network.close()
+    assert len(waiting.seconds) == 1
+    assert waiting.seconds[0] < 2 + 2 * (1 + JITTER) * FIRST_BACKOFF + EARLY_SECONDS
 
 
 @pytest.mark.slow

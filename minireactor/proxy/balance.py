@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FIRST, ROUND_ROBIN, LEAST_CONNECTIONS = "first", "round-robin", "least"
 BALANCES = (FIRST, ROUND_ROBIN, LEAST_CONNECTIONS)
 
-# Seconds. If an attempt to connect has no answer for this time, further clients avoid the target.
+# Seconds. If an attempt to connect has no answer for this time, clients try another target.
 # TCP repeats a lost packet after one second, so one lost packet alone does not count.
 SLOW_SECONDS = 1.5
 # A target has failed if it ends this many connections in a row within EARLY_SECONDS, before it has
@@ -36,11 +36,12 @@ class Balancer:
 
     In each order, the targets come in groups:
         usable targets; then usable backup targets;
-        targets that have not answered an attempt for SLOW_SECONDS;
+        targets that have not answered an attempt for SLOW_SECONDS, if no other one is usable;
         targets that are down, those that do not answer last, and the least recently failed first.
 
-    A failure brings a target down. It stays down until an attempt succeeds: of a probe, see
-    `health`, or of a client that finds no other target.
+    A failure brings a target down, and so does the lack of an answer if another target is usable.
+    It stays down until an attempt succeeds: of a probe, see `health`, or of a client that finds no
+    other target.
 
     The caller reports each attempt: first `began`, then one of `joined`, `passed`, `failed` and
     `gave_up`. `attempt` is any object that identifies the attempt. Calls about a target that has
@@ -119,7 +120,7 @@ class Balancer:
 
     def _choose(self, targets: list[Target]) -> Target:
         now = self._seconds()
-        usable = [each for each in targets if not each.is_down and not _is_slow(each, now)]
+        usable = [target for target in targets if _is_usable(target, now)]
         best = [target for target in usable if not target.backup] or usable
         if not best:
             return min(targets, key=lambda each: (each.is_down, each.is_silent, each.failed_at))
@@ -190,12 +191,29 @@ class Balancer:
         now = self._seconds()
         began = target.attempts.pop(attempt, now)
         self._forget_if_gone(target)
+        if target.is_down:
+            return False
         if began > target.answered:
             target.waited += now - began
         if target.waited < SLOW_SECONDS:
             return False
         why = f"clients have waited in vain for {target.waited:.1f} s"
         return self._comes_down(target, why, is_silent=True)
+
+    def overdue(self, target: Target) -> bool:
+        """Bring down a target that has not answered for SLOW_SECONDS, if another one is usable.
+
+        Returns whether this was so."""
+        now = self._seconds()
+        if target.is_down or not _is_slow(target, now) or not self.has_usable():
+            return False
+        why = f"it has not answered for {now - next(iter(target.attempts.values())):.1f} s"
+        return self._comes_down(target, why, is_silent=True)
+
+    def has_usable(self) -> bool:
+        """Return whether any target is usable now."""
+        now = self._seconds()
+        return any(_is_usable(target, now) for target in self._targets.values())
 
     # Connections.
 
@@ -243,6 +261,10 @@ class Balancer:
     def _forget_if_gone(self, target: Target) -> None:
         if target.is_draining and not target.clients and not target.attempts:
             self._targets.pop(target.place, None)
+
+
+def _is_usable(target: Target, now: float) -> bool:
+    return not (target.is_down or target.is_draining or _is_slow(target, now))
 
 
 def _is_slow(target: Target, now: float) -> bool:

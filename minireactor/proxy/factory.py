@@ -150,6 +150,10 @@ class ProxyFactory(Factory):
         logger.info("%s", proxy)
 
 
+class MovedOn(Exception):
+    """A client has given up an attempt to connect, because another target is usable."""
+
+
 class Proxy(Protocol):
     """Handle one client of a ProxyFactory, until both of its connections have ended.
 
@@ -259,6 +263,12 @@ class Proxy(Protocol):
         if not is_ending(self.client):
             self.factory.failed(self, reason)
             self._try_next(reason.getErrorMessage())
+
+    def move_on(self) -> None:
+        """Give up the attempt to connect to `place`, and try the targets in their present order."""
+        self._stop_connecting()
+        self._places = iter(self.factory.targets())
+        self.failed(Failure(MovedOn("another target is usable")))
 
     def found(self, target: Connection) -> None:
         """Join the client to the target, which is connected now."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Callable
 from minireactor.error import ConnectError, ConnectionLost, DNSLookupError
 from minireactor.failure import Failure
 from minireactor.protocol import ClientFactory, Protocol
-from minireactor.proxy.balance import EARLY_SECONDS
+from minireactor.proxy.balance import EARLY_SECONDS, SLOW_SECONDS
 
 if TYPE_CHECKING:
     from minireactor.address import Address
@@ -49,7 +49,7 @@ class Health:
 
     connect: called as `connect(place, factory)`; returns a Connector that connects to the target in
         the way in which clients are connected to it.
-    on_change: called with a target that a probe has brought up or down.
+    on_change: called with a target that a probe, or the lack of an answer, has brought up or down.
     check: seconds between two probes of a target that is up, or None to probe only those that are
         down. A target that is down is probed at least that often.
     chance: returns a random number from 0 to 1, for the jitter.
@@ -75,6 +75,7 @@ class Health:
         self._chance = chance
         self._timers: dict[Target, DelayedCall] = {}
         self._probes: dict[Target, Probe] = {}
+        self._answers_due: dict[Target, DelayedCall] = {}
         self._is_running = False
 
     def start(self) -> None:
@@ -87,6 +88,8 @@ class Health:
         self._is_running = False
         for target in {**self._timers, **self._probes}:
             self._drop(target)
+        while self._answers_due:
+            self._answers_due.popitem()[1].cancel()
 
     def update(self) -> None:
         """Probe the targets that the balancer has now, and no others."""
@@ -112,6 +115,23 @@ class Health:
         if target not in self._probes:
             self._schedule(target)
 
+    def expect_answer(self, target: Target) -> None:
+        """Note that an attempt to connect to a target begins, of a client or of a probe.
+
+        One timer for each target finds attempts that get no answer."""
+        if target not in self._answers_due and self._is_running:
+            self._answers_due[target] = self._reactor.call_later_internal(
+                SLOW_SECONDS, partial(self._look_for_answer, target)
+            )
+
+    def _look_for_answer(self, target: Target) -> None:
+        del self._answers_due[target]
+        if self._balancer.overdue(target):
+            self.changed(target)
+            self._on_change(target)
+        elif target.attempts and not target.is_down:
+            self.expect_answer(target)
+
     def _back_off(self, target: Target) -> None:
         target.backoff = min(max(2 * target.backoff, FIRST_BACKOFF), MAX_BACKOFF)
 
@@ -132,6 +152,7 @@ class Health:
         del self._timers[target]
         probe = self._probes[target] = Probe(self, target)
         self._balancer.began(target.place, probe)
+        self.expect_answer(target)
         probe.connector = self._connect(target.place, probe)
 
     def _drop(self, target: Target) -> None:

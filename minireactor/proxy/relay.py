@@ -83,7 +83,7 @@ class Relay(Server):
         self._relay_factory.header = header
         self._relay_factory.loops.asks_sockets = self.headers is not None
         self.health = Health(
-            reactor, self.balancer, self._connect_probe, self._log_state, check, chance
+            reactor, self.balancer, self._connect_probe, self._on_change, check, chance
         )
         self._proxies: dict[Connection, Proxy] = {}  # keys: both transports of each proxy
         self._report = on_event or _ignore
@@ -144,6 +144,9 @@ class Relay(Server):
 
     def trying(self, proxy: Proxy) -> None:
         self.balancer.began(proxy.place, proxy)
+        target = self.balancer.find(proxy.place)
+        if target is not None:
+            self.health.expect_answer(target)
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
         place = proxy.place
@@ -204,7 +207,17 @@ class Relay(Server):
         target = self.balancer.find(place)
         if target is not None:
             self.health.changed(target)
-            self._log_state(target)
+            self._on_change(target)
+
+    def _on_change(self, target: Target) -> None:
+        """Log a new state, and let clients that wait for a target that is down try a usable one."""
+        self._log_state(target)
+        if not self.balancer.has_usable():
+            return
+        for each in self.balancer.all():
+            clients = [client for client in each.attempts if isinstance(client, Proxy)]
+            for proxy in clients if each.is_down else ():
+                self.reactor.guard(proxy.client, proxy.move_on)
 
     def _log_state(self, target: Target) -> None:
         if len(self.balancer.all()) == 1:
