@@ -26,6 +26,7 @@ from minireactor.proxy.health import FIRST_BACKOFF, JITTER, MAX_BACKOFF, Health
 from minireactor.proxy.relay import Relay
 from minireactor.proxy.targets import DOWN, UP, Target
 from minireactor.serve.apps import Echo
+from minireactor.serve.proxy_header import header_v2, local_v2
 from minireactor.testing import Network
 from minireactor.view.monitor import Monitor
 
@@ -550,6 +551,25 @@ def test_views_show_no_probe(timed, time):
     # The server of this test is watched, the proxy is not.
     assert [row["label"] for row in monitor.sample()["connections"]] == ["Protocol"]
     monitor.close()
+
+
+def test_a_probe_sends_a_header_of_our_own_if_clients_are_sent_with_one(timed, time):
+    class Reader(Protocol):
+        def dataReceived(self, data):
+            received.append(data)
+
+    def own(source, destination):
+        return f"{source.host} {destination.port}\n".encode()
+
+    received = []
+    place = serve(timed, Reader)
+    for header in (own, header_v2):
+        relay = Relay(timed, [place], header=header, check=1.0)
+        relay.listen("127.0.0.1", 0)
+        time.advance(1)
+        pump(timed, lambda: received, "the header")
+        relay.stop(0)
+        assert received.pop() == {own: b"127.0.0.1 %d\n" % place[1], header_v2: local_v2()}[header]
 
 
 def test_a_probe_speaks_TLS_where_clients_are_connected_with_TLS(timed, time, certificates):

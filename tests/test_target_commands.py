@@ -210,32 +210,68 @@ defaults
     timeout client 5s
     timeout server 5s
 frontend web
-    bind 127.0.0.1:{number}
+    bind 127.0.0.1:{number} {options}
     http-request return status 200 content-type text/plain string haproxy
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_haproxy_and_curl = pytest.mark.skipif(
     not all(map(shutil.which, ("haproxy", "curl"))), reason="haproxy or curl is not installed"
 )
+
+
+def start_haproxy(folder, number, options=""):
+    config = folder / f"{number}.cfg"
+    config.write_text(HAPROXY.format(number=number, options=options))
+    return subprocess.Popen(["haproxy", "-db", "-q", "-f", str(config)])
+
+
+def curl(url):
+    return subprocess.run(["curl", "-sS", url], capture_output=True, timeout=PATIENCE).stdout
+
+
+@pytest.mark.slow
+@needs_haproxy_and_curl
+@pytest.mark.parametrize("option", ["--send-proxy", "--send-proxy-v2"])
+def test_an_haproxy_that_wants_headers_accepts_those_of_probes(proxy, server, tmp_path, option):
+    number, other = unused_number(), server()
+    haproxy = start_haproxy(tmp_path, number, "accept-proxy")
+    place = f"127.0.0.1:{number}"
+    try:
+        metrics = "127.0.0.1:0"
+        process = proxy(other.place, place, "--check", "0.1", option, "--metrics", metrics)
+        url = re.search(r"http://\S+", process.line())[0]
+        series = re.escape(f'minireactor_target_connect_seconds{{target="{place}"}} ')
+        other.listener.close()
+        while f"target {other.place} is down" not in process.error_line():
+            pass
+        times = set()
+        while len(times) < 3:  # a probe begins when the one before has passed
+            text = curl(url).decode()
+            times.update(re.findall(f"{series}(.*)", text))
+        assert f'minireactor_target_up{{target="{place}"}} 1' in text
+        assert f'minireactor_target_failures_total{{target="{place}"}} 0' in text
+        assert curl(f"http://127.0.0.1:{process.port}/") == b"haproxy"
+    finally:
+        haproxy.kill()
+        haproxy.wait()
+
+
+@pytest.mark.slow
+@needs_haproxy_and_curl
 def test_curl_to_an_haproxy_that_comes_and_goes(proxy, tmp_path):
     numbers = [unused_number(), unused_number()]
     running = {}
 
     def start(number):
-        config = tmp_path / f"{number}.cfg"
-        config.write_text(HAPROXY.format(number=number))
-        running[number] = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(config)])
+        running[number] = start_haproxy(tmp_path, number)
 
     def stop(number):
         running[number].kill()
         running.pop(number).wait()
 
     def get():
-        url = f"http://127.0.0.1:{process.port}/"
-        done = subprocess.run(["curl", "-sS", url], capture_output=True, timeout=PATIENCE)
-        return done.stdout
+        return curl(f"http://127.0.0.1:{process.port}/")
 
     try:
         for number in numbers:

@@ -94,7 +94,8 @@ class Relay(Server):
         if relay_factory.header is not None:
             from minireactor.serve.proxy_header import FOR_CHECKS
 
-            connector.first_bytes = FOR_CHECKS[relay_factory.header]
+            header = relay_factory.header
+            connector.first_bytes = FOR_CHECKS.get(header, header)
         return connector
 
     def listen(
