@@ -24,7 +24,7 @@ import pytest
 pytest.importorskip("resource")
 
 from bench import __main__ as command
-from bench import load, measure, network, page, report, workloads
+from bench import load, measure, network, page, report, workers, workloads
 from bench.engines import ENGINES, from_checkout, minireactor_source, programs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -919,3 +919,27 @@ def test_a_run_gives_the_signals_back():
     with measure.signals.taken():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_capacity_of_workers_counts_the_busiest_one():
+    one = workers.Result(800, 1.0, [0.8])
+    two = workers.Result(800, 0.8, [0.5, 0.3, 0.1])
+    assert workers.row("echo", [(one, two)]) == (
+        "echo",
+        "1.60 (1.60-1.60)",
+        "1.25 (1.25-1.25)",
+        "1,000",
+        "62%",
+        "1.12 (1.12-1.12)",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.newest
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the CPU clock of other processes")
+def test_a_small_run_of_the_workers_prints_a_row_for_each_load(capsys):
+    workers.main(["--rounds", "1", "--bursts", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[3:]] == [
+        f"| {load[0]}" for load in workers.LOADS
+    ]

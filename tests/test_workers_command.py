@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 import urllib.request
 
 import pytest
-from serve_support import Command, read_all
+from serve_support import ROOT, Command, read_all
 from support import PATIENCE
 
 from minireactor.operation.monitors import STUCK_SECONDS
@@ -303,6 +308,34 @@ def test_a_proxy_has_workers_and_their_lines_are_whole(start, echo, clients):
     assert all(re.fullmatch(pattern, line) for line in lines)
     command.terminate()
     assert command.end()[1].startswith("minireactor: connections 20,")
+
+
+def test_lines_of_workers_do_not_disturb_the_screen_of_watch(start, echo, tmp_path, closing):
+    target = echo()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(PYTHONPATH=ROOT, TERM="xterm")
+        command = ["-m", "minireactor", "proxy", "0", str(target.port), "--watch", "--workers", "2"]
+        os.execv(sys.executable, [sys.executable, *command])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    shown = b""
+    try:
+        while not (found := re.search(rb"listening on 127\.0\.0\.1:(\d+)", shown)):
+            shown += os.read(terminal, 65536)
+        with socket.create_connection(("127.0.0.1", int(found[1]))) as sock:
+            assert is_echoed(sock)
+        while b"closed in good order" not in shown:
+            shown += os.read(terminal, 65536)
+        os.write(terminal, b"q")
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := os.read(terminal, 65536):
+                shown += data
+        assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        os.close(terminal)
+    # The screen places its lines. Only a line that is printed as it is ends with a newline.
+    assert b"closed in good order\r\n" not in shown
+    assert b"connections 1," in shown
 
 
 def test_marks_set_on_the_page_reach_all_workers(echo, clients):

@@ -57,6 +57,8 @@ def run_worker(
         can_reload=can_reload,
         label=label,
     )
+    if options.watch:
+        worker.print_by_parent()
     options.life.listening.close_rest()
     parent().ready()
     server.reactor.run(installSignalHandlers=False)

@@ -11,7 +11,8 @@ The parent sends {"do": ...}, and the worker sends figures:
 
     {"can_reload": whether the worker reads files again for "reload"}
     {"view", "now": by time.monotonic(), "sample": see merge, "events": since the last sample}
-    {"totals": [...], "aborted": number}            at its end
+    {"text", "stream": "stdout" or "stderr"}        to be printed, while --watch has the terminal
+    {"totals": {...}, "aborted": number}            at its end
 
 A view is one monitor of the parent, with one monitor in each worker.
 """

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import os
 import socket
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, MutableMapping
 
+    from minireactor.internet import Reactor
     from minireactor.serve.server import Server
     from minireactor.transports.connection import Connection
     from minireactor.view.watched import WatchedConnection
 
-MAX_EVENTS = 1000  # of one view between two samples; further ones are dropped
+MAX_EVENTS = 5000  # of one view between two samples; older ones are dropped
+MAX_TEXT = 1024 * 1024  # bytes that wait for a parent that does not print them
 LAST_SECONDS = 1.0  # how long the last figures may take at the end
 
 _VARIABLE = "MINIREACTOR_WORKER"  # a JSON object: the arguments of Worker
@@ -119,6 +123,13 @@ class Worker:
         for port in self._server.ports:
             accept_waiting(port)  # in case nobody else has the socket
         self._server.retire(self._grace)
+
+    def print_by_parent(self) -> None:
+        """Let the parent print what this process prints on a terminal, where it shows --watch."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is not None and stream.isatty():
+                setattr(sys, name, _PrintedByParent(self._reactor, self._control, name))
 
     def stop(self) -> None:
         """Let the server drain and end. Further calls change nothing."""
@@ -209,6 +220,23 @@ class _View(Monitor):
         events = [{**event, "time": event["time"] + self._began} for event in self._events]
         self._events.clear()
         return events
+
+
+class _PrintedByParent(io.TextIOBase):
+    """A text stream that sends its text to the parent. Any thread may write."""
+
+    def __init__(self, reactor: Reactor, control: Control, name: str) -> None:
+        self._reactor = reactor
+        self._control = control
+        self._name = name
+
+    def write(self, text: str) -> int:
+        self._reactor.callFromThread(self._send, text)
+        return len(text)
+
+    def _send(self, text: str) -> None:
+        if self._control.transport.pending <= MAX_TEXT:
+            self._control.send(text=text, stream=self._name)
 
 
 def share(limit: float, number: int, count: int) -> float:

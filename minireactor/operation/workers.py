@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.core import flow
@@ -383,6 +384,8 @@ class _Slot:
         elif "totals" in message:
             self._owes_totals = False
             self._workers.add_figures(**message)
+        elif "text" in message:
+            getattr(sys, message["stream"]).write(message["text"])
         else:
             number = message.pop("view")
             for monitor in self._workers.monitors:
