@@ -31,6 +31,7 @@ HOSTS = ("192.0.2.11", "192.0.2.12", "192.0.2.13")
 SOURCES = "198.18.1"  # the first three parts of the clients' addresses
 # How the machine in front should be set up, but that a dead host is given up after some seconds.
 SETTINGS = {"tcp_retries2": "3", "tcp_tw_reuse": "1"}
+LISTEN, TIME_WAIT = "0A", "06"  # states in /proc/net/tcp
 
 
 class Machines:
@@ -43,6 +44,15 @@ class Machines:
     def unplug(self, host):
         """Take the link of a host down: its packets, and those for it, get lost."""
         network.run_ip(self.hosts[host], "link set eth0 down", "this test")
+
+    def connections(self, host, port):
+        """Return how many connections to its port a host has, also those not accepted yet."""
+        with network.inside(self.hosts[host]):
+            lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+        return sum(
+            local.endswith(f":{port:04X}") and state not in (LISTEN, TIME_WAIT)
+            for local, _, state in (line.split()[1:4] for line in lines)
+        )
 
     def processes(self, namespace):
         """Return the processes that run in a namespace."""
@@ -148,11 +158,15 @@ class Load:
 
     def stop(self):
         """Let each client finish its conversation, and return (served, refused, broken)."""
-        self._stopping.set()
+        self.close()
         for thread in self._threads:
             thread.join(2 * PATIENCE)
             assert not thread.is_alive()
         return self.served, self.refused, self.broken
+
+    def close(self):
+        """Let the clients stop, and do not wait for it."""
+        self._stopping.set()
 
     def _run(self, source):
         chance = random.Random(source)

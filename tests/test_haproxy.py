@@ -24,7 +24,6 @@ CONFIGURATION = Path(minireactor.__file__).parent / "operation" / "haproxy.cfg"
 PORT = 7000  # of HAProxy and of the hosts, in the configuration
 SOCKET = "/run/haproxy/admin.sock"  # for commands, in the configuration
 NAMES = ("one", "two", "three")  # of the hosts, in the configuration
-LISTEN, TIME_WAIT = "0A", "06"  # in /proc/net/tcp
 CLIENTS = range(1, 9)  # the last parts of their addresses
 LATER_CLIENTS = range(101, 109)
 # Seconds that a host serves after SIGTERM, and that transfers may take after that. HAProxy notices
@@ -108,16 +107,6 @@ class Hosts:
             self._all.append(Command(*command, cwd=self._folder))
         return self._all[-1]
 
-    def open_connections(self, host):
-        """Return how many clients a host has, also those that it has not accepted yet."""
-        with network.inside(self.machines.hosts[host]):
-            lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
-        ends = [line.split()[1:4] for line in lines]
-        return sum(
-            local.endswith(f":{PORT:04X}") and state not in (LISTEN, TIME_WAIT)
-            for local, _, state in ends
-        )
-
     def send(self, host, number):
         os.kill(self.commands[host].pid, number)
 
@@ -145,28 +134,25 @@ def rig(tmp_path):
 
 
 @pytest.fixture
-def open_on(rig):
-    """Open nine connections through HAProxy, and check that each host has three of them."""
-    opened = []
-
-    def open_on(front):
-        held = Conversations(rig[0].machines.front, (FRONT, PORT), 9, source=200)
-        opened.append(held)
-        assert [front.servers()[name]["scur"] for name in NAMES] == ["3", "3", "3"]
-        return held
-
-    yield open_on
-    for held in opened:
-        held.close()
-
-
-def load_on(hosts, clients=CLIENTS):
-    return Load(hosts.machines.front, (FRONT, PORT), clients)
-
-
-def test_a_rolling_restart_refuses_no_client_and_breaks_none(rig):
+def held(rig, closing):
+    """Nine connections through HAProxy, of which each host has three."""
     hosts, front = rig
-    load = load_on(hosts)
+    held = closing(Conversations(hosts.machines.front, (FRONT, PORT), 9, source=200))
+    assert [front.servers()[name]["scur"] for name in NAMES] == ["3", "3", "3"]
+    return held
+
+
+@pytest.fixture
+def start_load(rig, closing):
+    """A function that starts clients, and stops them after the test."""
+    hosts, _ = rig
+    address = FRONT, PORT
+    return lambda clients=CLIENTS: closing(Load(hosts.machines.front, address, clients))
+
+
+def test_a_rolling_restart_refuses_no_client_and_breaks_none(rig, start_load):
+    hosts, front = rig
+    load = start_load()
     load.wait_for(50)
     for place, host in enumerate(HOSTS):
         hosts.send(host, signal.SIGTERM)
@@ -179,10 +165,9 @@ def test_a_rolling_restart_refuses_no_client_and_breaks_none(rig):
     assert load.stop()[1:] == ([], [])
 
 
-def test_a_host_that_is_replaced_is_up_all_the_time(rig, open_on):
+def test_a_host_that_is_replaced_is_up_all_the_time(rig, held, start_load):
     hosts, front = rig
-    held = open_on(front)
-    load = load_on(hosts)
+    load = start_load()
     load.wait_for(50)
     for host in HOSTS:
         hosts.send(host, signal.SIGUSR2)
@@ -196,39 +181,37 @@ def test_a_host_that_is_replaced_is_up_all_the_time(rig, open_on):
     assert [front.servers()[name]["chkfail"] for name in NAMES] == ["0", "0", "0"]
 
 
-def test_a_dead_host_breaks_what_it_had_and_nothing_else(rig, open_on):
+def test_a_dead_host_breaks_what_it_had_and_nothing_else(rig, held, start_load):
     hosts, front = rig
-    held = open_on(front)
-    load = load_on(hosts)
+    load = start_load()
     load.wait_for(50)
 
     hosts.machines.unplug(HOSTS[0])
-    had = hosts.open_connections(HOSTS[0])
+    had = hosts.machines.connections(HOSTS[0], PORT)
     hosts.send(HOSTS[0], signal.SIGKILL)
     held.ask()
     front.wait_for("DOWN", "UP", "UP")
     load.wait_for(50)
-    later = load_on(hosts, LATER_CLIENTS)
+    later = start_load(LATER_CLIENTS)
     later.wait_for(50)
 
     assert later.stop()[1:] == ([], [])
     _, refused, broken = load.stop()
     held.wait_for(answered=6, ended=3)
-    assert "timed out" not in " ".join(broken)
+    assert "timed out" not in " ".join(refused + broken)
     assert len(refused + broken) <= had - 3
 
 
-def test_a_frozen_host_delays_its_own_clients_only(rig, open_on):
+def test_a_frozen_host_delays_its_own_clients_only(rig, held, start_load):
     hosts, front = rig
-    held = open_on(front)
-    load = load_on(hosts)
+    load = start_load()
     load.wait_for(50)
 
     hosts.send(HOSTS[0], signal.SIGSTOP)
     held.ask()
     held.wait_for(answered=6)
     front.wait_for("DOWN", "UP", "UP")
-    later = load_on(hosts, LATER_CLIENTS)
+    later = start_load(LATER_CLIENTS)
     later.wait_for(50)
     assert later.stop()[1:] == ([], [])
     assert held.counts() == (6, 0)
@@ -240,14 +223,13 @@ def test_a_frozen_host_delays_its_own_clients_only(rig, open_on):
     assert load.stop()[1:] == ([], [])
 
 
-def test_a_host_in_maintenance_gets_no_new_client_and_keeps_the_others(rig, open_on):
+def test_a_host_in_maintenance_gets_no_new_client_and_keeps_the_others(rig, held, start_load):
     hosts, front = rig
-    held = open_on(front)
     front.ask("set server hosts/two state maint")
     assert front.states() == ["UP", "MAINT", "UP"]
     before = [int(front.servers()[name]["stot"]) for name in NAMES]
 
-    load = load_on(hosts)
+    load = start_load()
     load.wait_for(50)
     assert load.stop()[1:] == ([], [])
     held.ask()
@@ -262,9 +244,8 @@ def test_a_host_in_maintenance_gets_no_new_client_and_keeps_the_others(rig, open
 @pytest.mark.skipif(
     not (shutil.which("curl") and shutil.which("socat")), reason="needs curl, socat"
 )
-def test_the_session_of_the_readme_is_true(rig, open_on):
+def test_the_session_of_the_readme_is_true(rig, held):
     hosts, front = rig
-    open_on(front)
     text = (CONFIGURATION.parent / "README.md").read_text(encoding="utf-8")
     command, show, expected = re.search(
         r"^    \$ (echo .*)\n    \$ (curl .*)\n((?:    .+\n)+)", text, re.MULTILINE
