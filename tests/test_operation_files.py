@@ -27,6 +27,39 @@ def test_haproxy_accepts_its_configuration_without_a_warning():
     assert done.stderr == ""
 
 
+# What the README tells an operator to watch.
+
+
+@pytest.fixture
+def watched():
+    """The lines of the table in the README, as pairs of the first column's parts."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## What to watch")[2].partition("\n## ")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")][1:]
+    return [part for each in first for part in re.findall(r"`minireactor_\w+`|\"[^\"]+\"", each)]
+
+
+def test_the_lines_of_the_log_that_the_readme_names_are_written(watched):
+    sources = [path.read_text(encoding="utf-8") for path in FOLDER.parent.rglob("*.py")]
+    lines = [part.strip('"') for part in watched if part.startswith('"')]
+    assert len(lines) > 4
+    assert [line for line in lines if not any(line in source for source in sources)] == []
+
+
+@pytest.mark.slow
+def test_the_figures_that_the_readme_names_are_served(watched, tmp_path):
+    command = Command(*["proxy", "0", "1", "--workers", "2", "--metrics", "0"], cwd=tmp_path)
+    try:
+        port = int(re.search(r":(\d+)/metrics", command.line_with("metrics"))[1])
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+            served = set(re.findall(r"^minireactor_\w+", answer.read().decode(), re.MULTILINE))
+    finally:
+        command.close()
+    figures = {part.strip("`") for part in watched if part.startswith("`")}
+    assert len(figures) > 5
+    assert figures - served == set()
+
+
 # A reader of the YAML that the manifest uses.
 
 
