@@ -246,7 +246,7 @@ class Reason:
         return "the reason\n"
 
 
-TIMED = {"time": "1970-01-01T00:00:00.000Z", "level": "INFO"}
+TIMED = {"time": "1970-01-01T00:00:00.000Z", "level": "INFO", "pid": os.getpid()}
 
 
 def test_the_end_of_a_proxied_connection_has_its_fields(printed):

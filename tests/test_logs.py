@@ -53,7 +53,7 @@ def test_the_time_goes_on():
 def test_a_line_of_json_has_time_level_message_and_fields():
     line = JsonFormat(at).line("INFO", "ended", {"client": "a:1", "bytes_up": 3, "why": None})
     assert line == (
-        f'{{"time":"{TIME}","level":"INFO","message":"ended",'
+        f'{{"time":"{TIME}","level":"INFO","pid":{os.getpid()},"message":"ended",'
         '"client":"a:1","bytes_up":3,"why":null}\n'
     )
 
@@ -76,8 +76,8 @@ def test_no_text_makes_json_invalid_or_shows_a_control_character():
     assert line.isascii()
     assert line.count("\n") == 1
     found = json.loads(line)
-    assert set(found) == {"time", "level", "message", "reason", "exception"}
-    assert all(text.isprintable() for name, text in found.items() if name != "exception")
+    assert set(found) == {"time", "level", "pid", "message", "reason", "exception"}
+    assert all(found[name].isprintable() for name in ("time", "level", "message", "reason"))
     assert found["message"] == found["reason"] == output.visible(HOSTILE)
     assert found["exception"].replace("\n", "").replace("\t", "").isprintable()
     found["message"].encode()  # no lone surrogate, which some parsers refuse

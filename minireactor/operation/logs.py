@@ -3,7 +3,7 @@
 A line has a time in UTC, with milliseconds, and a level:
 
     2026-11-26T20:13:03.123Z WARNING target 10.0.0.7:80 is tried last for 10 s: Connection refused
-    {"time":"2026-11-26T20:13:03.123Z","level":"WARNING","message":"target 10.0.0.7:80 is ..."}
+    {"time":"2026-11-26T20:13:03.123Z","level":"WARNING","pid":421,"message":"..."}
 
 A format makes lines, and LogHandler passes the records of `logging` through a format. Only
 `visible()` decides which characters a line contains, so no text of a peer can look like a line.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable
@@ -75,7 +76,8 @@ class TextFormat:
 class JsonFormat(TextFormat):
     """Makes lines for programs: each is one JSON object in ASCII.
 
-    The names are time, level and message, those of the fields, and exception."""
+    The names are time, level, pid and message, those of the fields, and exception. Several
+    processes may share a log; pid is the number of the process."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         import json
@@ -92,7 +94,12 @@ class JsonFormat(TextFormat):
         fields: Mapping[str, Any] = _NO_FIELDS,
         exception: str = "",
     ) -> str:
-        line = {"time": self._time(), "level": visible(level), "message": _one_line(message)}
+        line = {
+            "time": self._time(),
+            "level": visible(level),
+            "pid": os.getpid(),
+            "message": _one_line(message),
+        }
         for name, value in fields.items():
             line[name] = _one_line(value) if isinstance(value, str) else value
         if exception:
