@@ -249,8 +249,9 @@ class Loop:
     def detach(self, handler: Handler) -> None:
         """Unregister a handler from the poller and remove it from the table."""
         handler.reading = handler.writing = False
-        self.unregister(handler)
-        if self.knows(handler):
+        if handler.registered is not None:
+            self.unregister(handler)
+        if self._handlers.get(handler.fd) is handler:
             del self._handlers[handler.fd]
 
     def hand_over(self, handler: Handler, successor: Handler) -> None:

@@ -102,7 +102,8 @@ class DelayedCall:
         """Cancel the call.
 
         Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come."""
-        self._check_active()
+        if self.called or self.cancelled:
+            self._check_active()
         self.cancelled = 1
         self.serial = self.entry_serial = 0
         # The dead entry stays in the heap for a while. Let it not keep these objects alive.

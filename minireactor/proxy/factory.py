@@ -345,6 +345,12 @@ class TargetConnector(ClientFactory):
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
+    def doStart(self) -> None:
+        """Do nothing: this factory has one connector, and nothing to open."""
+
+    def doStop(self) -> None:
+        """Do nothing, as in doStart()."""
+
     def buildProtocol(self, addr: Address | None) -> PendingTarget:
         return PendingTarget(self._proxy)
 

@@ -136,9 +136,9 @@ class Relay(Server):
         self._report(events.MADE, proxy, None)
 
     def joined(self, proxy: Proxy) -> None:
-        for transport in proxy.transports:
-            self._proxies[transport] = proxy
-        self._watch(proxy.client, proxy.transports[-1])
+        client, target = proxy.transports
+        self._proxies[target] = proxy
+        self._watch(client, target)
         if self.balancer.joined(proxy.place, proxy):
             self._has_changed(proxy.place)
         self._report(CONNECTED, proxy, None)

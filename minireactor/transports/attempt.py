@@ -196,7 +196,8 @@ class Attempt(Handler):
 
     def _try_next(self) -> None:
         """Try the next address. The attempt fails if none is left and none is being tried."""
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
         while self._addresses:
             try:
                 attempt = self._connect(self._addresses.pop(0))
@@ -280,8 +281,10 @@ class Attempt(Handler):
         del self.reactor.attempts[self]
         if self._query is not None:
             self._query.cancel()
-        self._cancel_timer()
-        self._abandon_all()
+        if self._timer is not None:
+            self._cancel_timer()
+        if self._attempts:
+            self._abandon_all()
 
     def _abandon_all(self) -> None:
         attempts, self._attempts = self._attempts, []

@@ -113,7 +113,8 @@ class Endpoint(Handler):
 
         With `linger`, the reactor waits in the background until the sent data has arrived."""
         try:
-            self.getHost()  # remembers the address for calls after the close
+            if self._host is None:
+                self.getHost()  # remembers the address for calls after the close
             if reset:
                 reset_on_close(self.socket)
             elif linger:
