@@ -80,9 +80,11 @@ def test_least_begins_with_the_target_that_has_the_fewest_clients(balancer):
 
 def test_least_counts_clients_that_are_being_connected(balancer):
     own = balancer(LEAST_CONNECTIONS)
-    for number in range(9):
+    for place in (A, A, A, B):
+        own.joined(place, "client")
+    for number in range(5):
         own.began(next(own.targets()), number)
-    assert [len(target.attempts) for target in own.all()] == [3, 3, 3]
+    assert [len(target.attempts) for target in own.all()] == [0, 2, 3]
 
 
 def test_least_takes_turns_among_equals(balancer):
@@ -263,6 +265,14 @@ def test_to_accept_a_client_does_not_bring_up_a_target_that_ends_at_once(balance
     assert not own.joined(A, "client")
     assert states(own)[A] == DOWN
     assert own.passed(A)
+
+
+def test_a_probe_does_not_bring_up_a_target_that_is_the_proxy_itself(balancer):
+    own = balancer(FIRST)
+    own.find(A).leads_back = True
+    own.failed(A, "client", "it leads back")
+    assert not own.passed(A)
+    assert states(own)[A] == DOWN
 
 
 # Targets at run time.

@@ -191,6 +191,12 @@ def test_a_target_that_is_down_is_probed_at_least_as_often_as_checked(clock):
     assert max(world.run(60)) <= 5
 
 
+def test_a_tiny_check_makes_no_busy_loop(clock):
+    world = World(clock, check=1e-9)
+    world.run(1)
+    assert 10 < len(world.connectors) <= 22
+
+
 def test_a_target_that_leads_back_is_not_probed(world):
     world.balancer.find(A).leads_back = True
     world.fail()
@@ -292,7 +298,9 @@ def test_stop_ends_all_probes(world):
     assert world.clock.calls == []
     world.connectors[0].lose()
     world.connectors[1].refuse()
+    world.join()
     world.fail(A)
+    world.health.expect_answer(world.balancer.find(A))
     assert world.clock.calls == []
     assert not any(target.attempts for target in world.balancer.all())
 
@@ -586,6 +594,52 @@ def test_a_probe_speaks_TLS_where_clients_are_connected_with_TLS(timed, time, ce
     pump(timed, lambda: relay.targets()[1]["connect"] is not None, "the handshake")
     relay.stop(0)
     assert [row["state"] for row in relay.targets()] == [DOWN, UP]
+
+
+def let_pass(time, reactor, seconds):
+    """Let time pass in steps, with the reactor running."""
+    for _ in range(round(seconds * 2)):
+        time.advance(0.5)
+        for _ in range(3):
+            reactor.iterate(0)
+
+
+def test_a_server_that_stops_probes_no_longer(timed, time):
+    relay = Relay(timed, [serve(timed, Closer), serve(timed, Echo)], check=1.0)
+    relay.listen("127.0.0.1", 0)
+    let_pass(time, timed, 3)
+    before = [row["failures"] for row in relay.targets()]
+    assert before[0] and not before[1]
+    relay.stop(0)
+    let_pass(time, timed, 10)
+    assert [row["failures"] for row in relay.targets()] == before
+
+
+def test_a_new_target_is_checked_and_an_old_one_no_longer(timed, time):
+    old, new = serve(timed, Closer), serve(timed, Echo)
+    relay = Relay(timed, [old, new], check=1.0)
+    relay.listen("127.0.0.1", 0)
+    relay.set_targets([Target(new), Target(serve(timed, Closer))])
+    let_pass(time, timed, 3)
+    (first, second) = relay.targets()
+    assert (first["state"], second["state"]) == (UP, DOWN)
+    assert first["connect"] is not None
+
+
+def test_a_target_that_is_the_proxy_itself_is_probed_only_until_a_client_finds_it(
+    timed, time, closing
+):
+    number = unused_number()
+    relay = Relay(timed, [("127.0.0.1", number), serve(timed, Echo)], check=1.0)
+    relay.listen("127.0.0.1", number)
+    assert converse(timed, relay, 3, closing) == 3
+    let_pass(time, timed, 5)
+    failures = relay.targets()[0]["failures"]
+    connections = relay.totals().connections
+    let_pass(time, timed, 20)
+    assert relay.targets()[0]["state"] == DOWN
+    assert relay.targets()[0]["failures"] == failures
+    assert relay.totals().connections == connections
 
 
 def test_a_removed_target_keeps_its_clients(timed, closing):

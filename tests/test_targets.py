@@ -89,6 +89,8 @@ def test_a_file_without_a_target_is_enough_if_others_are_given():
          "such as example.internal:80"),
         ("a\0:1", r"f, line 1: 'a\x00:1' is not valid: give PORT, HOST:PORT or [IPV6]:PORT, "
          "such as example.internal:80"),
+        ("[unix:@a]:1", "f, line 1: '[unix:@a]:1' is not valid: give PORT, HOST:PORT or "
+         "[IPV6]:PORT, such as example.internal:80"),
         ("unix:", "f, line 1: 'unix:' is not valid: give a path too, such as unix:/run/x.sock"),
         ("a:1 down", "f, line 1: 'down' is no option; write weight=N, backup, or a # comment"),
         ("a:1 b:2", "f, line 1: 'b:2' is no option; write weight=N, backup, or a # comment"),
