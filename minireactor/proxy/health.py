@@ -93,7 +93,7 @@ class Health:
 
     def update(self) -> None:
         """Probe the targets that the balancer has now, and no others."""
-        targets = [target for target in self._balancer.all() if not target.is_draining]
+        targets = {target: None for target in self._balancer.all() if not target.is_draining}
         for target in {**self._timers, **self._probes}:
             if target not in targets:
                 self._drop(target)
