@@ -261,17 +261,6 @@ def test_ctrl_c_reaches_the_whole_group_and_a_second_one_aborts(start, tmp_path,
     assert command.end()[0] == 0
 
 
-def test_workers_share_a_place_with_other_processes(start, clients):
-    one = start("serve", "echo", "--port", "0", "--reuse-port")
-    one.listening()
-    other = start("serve", "echo", "--port", str(one.port), "--reuse-port")
-    other.listening()
-    one.terminate()
-    status, _, errors = one.end()
-    assert (status, errors) == (0, "")
-    clients(other)
-
-
 def test_sighup_ends_workers_that_have_no_files_to_read_again(echo):
     command = echo()
     os.kill(command.pid, signal.SIGHUP)

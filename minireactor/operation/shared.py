@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from minireactor.address import Address
     from minireactor.internet import Reactor
-    from minireactor.transports.port import Listener, Port
+    from minireactor.transports.port import Port
 
 
 class SharedPort:
@@ -80,10 +80,6 @@ class SharedPort:
     def getHost(self) -> Address:
         """Return the address of the first socket, with its real port number."""
         return self._host
-
-    def listeners(self) -> tuple[Listener, ...]:
-        """Return no handler: the workers accept, so this process has no client to let in."""
-        return ()
 
     def sockets(self) -> list[socket.socket]:
         """Return all sockets of the place; none after stopListening()."""

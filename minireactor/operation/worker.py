@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.core.slices import Walk
 from minireactor.defer import Deferred
 from minireactor.operation.control import Control, connect
-from minireactor.operation.reuse_port import accept_waiting
 from minireactor.view.monitor import Monitor
 from minireactor.view.ranking import BUSIEST, KEYS
 
@@ -108,7 +107,7 @@ class Worker:
             "sample": self._send_sample,
             "close": self._close,
             "marks": self._set_marks,
-            "retire": self._retire,
+            "retire": lambda: server.retire(grace),
             "stop": self.stop,
             "abort": server.abort,
             "reload": reload,
@@ -118,11 +117,6 @@ class Worker:
         connect(self._reactor, self._socket, self._control)
         self._control.send(can_reload=can_reload)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._send_last)
-
-    def _retire(self) -> None:
-        for port in self._server.ports:
-            accept_waiting(port)  # in case nobody else has the socket
-        self._server.retire(self._grace)
 
     def print_by_parent(self) -> None:
         """Let the parent print what this process prints on a terminal, where it shows --watch."""
