@@ -225,9 +225,14 @@ def test_quiet_leaves_warnings_and_the_report_in_the_file(own_root, tmp_path):
     output.announce("listening")
     root.warning("a warning")
     output.report("a report")
+    output.warn("the old file stays in use")
     close_log(options)
     lines = (tmp_path / "log").read_text().splitlines()
-    assert [line.split(" ", 1)[1] for line in lines] == ["WARNING a warning", "INFO a report"]
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "WARNING a warning",
+        "INFO a report",
+        "WARNING the old file stays in use",
+    ]
 
 
 # Fields.

@@ -153,7 +153,7 @@ class Life:
         """Start a successor, unless something stands against it: then say what."""
         reason = self._why_no_restart()
         if reason:
-            self._output.report(f"no restart: {reason}")
+            self._output.report(f"no restart: {reason}", "WARNING")
         else:
             self._restart.begin()
 
@@ -185,7 +185,7 @@ class Life:
 
     def _not_replaced(self, reason: str) -> None:
         if not self._is_draining:
-            self._output.report(f"no restart, this process goes on: {reason}")
+            self._output.report(f"no restart, this process goes on: {reason}", "WARNING")
             self.notifier.ready()
 
 

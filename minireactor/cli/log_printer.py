@@ -60,8 +60,11 @@ class LogPrinter(Printer):
     def announce(self, text: str) -> None:
         self.line(text)
 
-    def report(self, text: str) -> None:
-        self._write_error(self._lines.line("INFO", text))
+    def warn(self, text: str) -> None:
+        self.report(text, "WARNING")
+
+    def report(self, text: str, level: str = "INFO") -> None:
+        self._write_error(self._lines.line(level, text))
 
     def reopen(self) -> None:
         if self._file is not None:

@@ -49,8 +49,14 @@ class Printer:
         """Print what the command itself has to say."""
         self.line(f"minireactor: {text}")
 
-    def report(self, text: str) -> None:
-        """Print a line that was asked for by a signal, on standard error, even if `quiet`."""
+    def warn(self, text: str) -> None:
+        """Print what the command could not do. In a log, this is a warning, even if `quiet`."""
+        self.announce(text)
+
+    def report(self, text: str, level: str = "INFO") -> None:
+        """Print a line that was asked for by a signal, on standard error, even if `quiet`.
+
+        level: the level of the line if it goes to a log."""
         print_error(f"minireactor: {text}")
 
     def reopen(self) -> None:

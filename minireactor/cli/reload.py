@@ -17,18 +17,21 @@ class _Reload(NamedTuple):
 class Reloads:
     """What a signal reads again, each time in a thread, because a disk may be slow.
 
-    report: called with a line of text about each result.
+    report: called with a line of text about each file that is in use from now on.
+    warn: called with a line of text about each file that is bad.
     on_begin, on_end: called before the first file is read, and after the last one."""
 
     def __init__(
         self,
         reactor: Reactor,
         report: Callable[[str], object],
+        warn: Callable[[str], object],
         on_begin: Callable[[], object] = lambda: None,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._report = report
+        self._warn = warn
         self._on_begin, self._on_end = on_begin, on_end
         self._left = 0  # files that are being read
         self._reloads: list[_Reload] = []
@@ -61,14 +64,14 @@ class Reloads:
             found = reload.read()
         except ValueError as error:
             text = f"{reload.old} stays in use: {error}"
-            self._reactor.callFromThread(self._end, lambda: text)
+            self._reactor.callFromThread(self._end, lambda: self._warn(text))
         else:
-            self._reactor.callFromThread(self._end, lambda: reload.use(found))
+            self._reactor.callFromThread(self._end, lambda: self._report(reload.use(found)))
 
-    def _end(self, use: Callable[[], str]) -> None:
+    def _end(self, call: Callable[[], object]) -> None:
         self._left -= 1
         try:
-            self._report(use())
+            call()
         finally:
             if not self._left:
                 self._on_end()

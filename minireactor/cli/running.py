@@ -89,7 +89,8 @@ def run_server(
         else:
             workers.report()
 
-    reloads = Reloads(reactor, output.announce, life.notifier.reloading, life.notifier.ready)
+    notifier = life.notifier
+    reloads = Reloads(reactor, output.announce, output.warn, notifier.reloading, notifier.ready)
     if server.tls is not None:
         reload_certificate(reloads, options, server.tls)
     add_reloads(reloads)
