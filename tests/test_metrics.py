@@ -6,14 +6,18 @@ import itertools
 import re
 import threading
 import urllib.request
+from collections import Counter
 
-from support import Recorder
+import pytest
+from serve_support import Command
+from support import PATIENCE, Recorder
 
 from minireactor import Reactor, __version__
 from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
 from minireactor.view.monitor import SCAN_SECONDS, Monitor
 from minireactor.view.ranking import BATCH
+from minireactor.view.rejected import counts
 from minireactor.view.targets import sources
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -104,6 +108,18 @@ def test_a_metric_that_the_system_does_not_know_is_left_out(wire):
     assert "minireactor_resident_memory_bytes" not in exposition(sample)
 
 
+def test_rejected_clients_have_a_series_for_each_option(wire):
+    monitor = Monitor(wire.reactor)
+    rejected = counts[wire.reactor] = Counter()
+    assert "rejected" not in exposition(monitor.sample())
+    rejected.update({"--max-connections": 1, "--deny": 2})
+    found = parse(exposition(monitor.sample()))["minireactor_rejected_total"]
+    assert list(found[2].items()) == [
+        ('{option="--deny"}', 2),
+        ('{option="--max-connections"}', 1),
+    ]
+
+
 def test_each_target_has_its_series(wire):
     row = {"weight": 1, "backup": False, "connect": 0.25, "reason": ""}
     sources[wire.reactor] = lambda: [
@@ -182,3 +198,27 @@ def test_metrics_are_served_over_http():
     assert kind == CONTENT_TYPE
     assert values(text)["connections_total"] == 0
     assert b"/metrics" in lead
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "echo", "--port", "0"],
+        ["serve", "echo", "--port", "0", "--workers", "1"],
+        ["proxy", "0", "1"],
+    ],
+    ids=["serve", "workers", "proxy"],
+)
+def test_the_metrics_of_a_command_count_rejected_clients(arguments, tmp_path):
+    command = Command(*arguments, "--deny", "127.0.0.1", "--metrics", "0", cwd=tmp_path)
+    try:
+        command.listening()
+        url = re.search(r"http://\S+", command.line_with("metrics on"))[0]
+        with command.connect() as client:
+            assert client.recv(1) == b""
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            text = answer.read().decode()
+    finally:
+        command.close()
+    assert values(text)["rejected_total"] == 1

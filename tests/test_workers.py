@@ -56,6 +56,16 @@ def test_totals_are_added_up_and_the_highest_pending_is_the_highest():
     assert totals["highest_pending"] == 7
 
 
+def test_rejected_clients_are_added_up_by_option_also_of_workers_that_have_ended():
+    one = sample(rejected={"--deny": 2})
+    other = sample(rejected={"--deny": 1, "--allow": 5})
+    ended = {**empty_totals(), "rejected": {"--allow": 10}}
+    found = merged(one, other, sample(), ended=ended)
+    assert found["totals"]["rejected"] == {"--deny": 3, "--allow": 15}
+    assert ended["rejected"] == {"--allow": 10}
+    assert "rejected" not in merged(sample())["totals"]
+
+
 def target(place, state="up", clients=0, failures=0, connect=None, reason=""):
     row = {"target": place, "state": state, "weight": 1, "backup": False, "clients": clients}
     return {**row, "failures": failures, "connect": connect, "reason": reason}

@@ -16,6 +16,7 @@ from minireactor.cli.targets import reload_targets, targets_of
 from minireactor.cli.tls import client_tls, target_tls
 from minireactor.core import flow
 from minireactor.view.output import UsageError
+from minireactor.view.rejected import counts
 
 if TYPE_CHECKING:
     import argparse
@@ -52,6 +53,7 @@ def serve(options: argparse.Namespace) -> int:
         on_event=output.event if options.verbose else None,
         **_common_arguments(options, places),
     )
+    counts[reactor] = server.rejected
     addresses = listen(server, options, places, options.app)
     return run_server(server, options, output, f"{options.app} listening on {addresses}")
 
@@ -108,6 +110,7 @@ def proxy(options: argparse.Namespace) -> int:
         on_event=on_event,
         **_common_arguments(options, places),
     )
+    counts[reactor] = relay.rejected
     sources[reactor] = relay.targets
     addresses = listen(relay, options, places, "the proxy")
     what = f"proxy listening on {addresses}, to {names(targets)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minireactor.view.ranking import NEWEST_FIRST, OLDEST_FIRST
+from minireactor.view.rejected import add_rejected
 from minireactor.view.targets import merge as merge_targets
 
 Sample = dict[str, Any]
@@ -27,6 +28,7 @@ def add_totals(totals: dict[str, Any], more: dict[str, Any]) -> None:
         totals[name] += more[name]
     totals["paused"] = round(totals["paused"], 6)
     totals["highest_pending"] = max(totals["highest_pending"], more["highest_pending"])
+    add_rejected(totals, more.get("rejected", {}))
 
 
 def ended_totals(totals: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import __version__
-from minireactor.view import targets
+from minireactor.view import rejected, targets
 from minireactor.view.monitor import open_monitor
 from minireactor.view.web.http import Site
 
@@ -79,6 +79,7 @@ def exposition(sample: dict[str, Any]) -> str:
             family = f"minireactor_{name.partition('{')[0]}"
             lines += [f"# HELP {family} {what}", f"# TYPE {family} {kind}"]
             lines.append(f"minireactor_{name} {value}")
+    lines += rejected.exposition(sample["totals"])
     lines += targets.exposition(sample.get("targets", []))
     return "\n".join([*lines, ""])
 

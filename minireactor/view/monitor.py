@@ -10,7 +10,8 @@ Samples and events are dicts that `json` can write. Sizes are bytes, times are s
      "lag": the longest delay of the monitor's own timer since the last sample,
      "memory": resident memory of the process, or null,
      "totals": {"connections": all so far, "open": now, "in", "out", "pauses", "highest_pending",
-                "paused": the duration of all pauses, "paused_now": number of paused producers},
+                "paused": the duration of all pauses, "paused_now": number of paused producers,
+                "rejected": only of a server that has rejected clients: see `rejected`},
      "connections": [{"id": 1, 2, 3... in the order of arrival, "peer": "127.0.0.1:40312",
                       "label": what the monitor's `label` returns, else the protocol's class,
                       "state": "open" | "closing" | "ending" | "closed",
@@ -60,6 +61,7 @@ from minireactor import log
 from minireactor.core import events, flow
 from minireactor.transports.connection import Connection
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
+from minireactor.view.rejected import add_rejected, counts
 from minireactor.view.targets import sources
 from minireactor.view.watched import Totals, WatchedConnection
 
@@ -267,6 +269,7 @@ class Monitor:
                 rows.append(self._row(watched, now))
         count = self.count()
         totals = self._totals.values(count)
+        add_rejected(totals, counts.get(self.reactor, {}))
         rest = self._totals.rest(count - len(rows), rows)
         while self._lost and len(rows) < self.limit:
             rows.append(self._lost.popleft())
