@@ -378,6 +378,13 @@ def test_a_place_has_one_socket_for_each_worker_with_the_same_number(shared):
     assert [len(port.share(number)) for number in range(3)] == [1, 1, 1]
 
 
+@BALANCED
+def test_only_a_socket_that_one_worker_has_alone_can_be_lent(shared, tmp_path):
+    port = shared("127.0.0.1", 0, 2)
+    assert port.own_share(1) == port.share(1)
+    assert shared(f"unix:{tmp_path}/x.sock", 0, 2).own_share(1) == []
+
+
 @pytest.mark.parametrize("port_of", ["plain", "workers"])
 def test_a_place_where_somebody_listens_is_refused(shared, closing, port_of):
     if port_of == "plain":

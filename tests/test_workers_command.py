@@ -211,6 +211,22 @@ def test_a_worker_that_dies_at_once_is_started_ever_later(start, tmp_path):
     assert command.end()[0] == 0
 
 
+def test_clients_of_a_worker_that_is_delayed_are_served_by_another_one(echo, clients):
+    command = echo()
+    stays, *_ = workers_of(command)
+    for delay in ("now", "in 1 s", "in 2 s"):
+        wait_until(lambda: len(workers_of(command)) == 2)
+        (victim,) = set(workers_of(command)) - {stays}
+        os.kill(victim, signal.SIGKILL)
+        assert command.error_line().endswith(f"the next one starts {delay}")
+    clients(command, 40)
+    assert workers_of(command) == [stays]
+    wait_until(lambda: len(workers_of(command)) == 2)
+    clients(command, 40)
+    command.terminate()
+    assert command.end()[0] == 0
+
+
 def test_an_app_that_cannot_be_loaded_is_one_error(start):
     status, output, errors = start("serve", "missing:app", "--port", "0").end()
     assert (status, output) == (2, "")

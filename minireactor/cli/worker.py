@@ -52,6 +52,7 @@ def run_worker(
     worker.serve(
         server,
         grace=options.grace,
+        marks=(options.high, options.low),
         reload=reload,
         report=report,
         can_reload=can_reload,

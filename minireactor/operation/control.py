@@ -7,6 +7,8 @@ The parent sends {"do": ...}, and the worker sends figures:
     {"do": "close", "view": number}
     {"do": "marks", "high", "low"}                  of all connections, and of those to come
     {"do": "marks", "high", "low", "view", "id"}    of one connection of that view
+    {"do": "lend", "owner": number, "count": of sockets, whose descriptors have been sent before}
+    {"do": "return", "owner": number}
     {"do": "retire"}, "stop", "abort", "reload" or "report"
 
     {"can_reload": whether the worker reads files again for "reload"}
@@ -27,6 +29,8 @@ from minireactor.basic import LineOnlyReceiver
 from minireactor.protocol import Factory, connectionDone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
 
@@ -49,11 +53,21 @@ class Control(LineOnlyReceiver):
         self._on_message = on_message
         self._on_lost = on_lost
         self.is_lost = False
+        self.descriptors: list[int] = []  # that have been received, and not used yet
 
     def send(self, **message: Any) -> None:
         """Send an object. Does nothing once the connection has ended."""
         if not self.is_lost:
             self.sendLine(json.dumps(message, separators=(",", ":")).encode())
+
+    def send_descriptors(self, descriptors: Sequence[int], **message: Any) -> None:
+        """Send copies of descriptors, then an object. Raises OSError if none is left."""
+        for fd in descriptors:
+            self.transport.sendFileDescriptor(fd)
+        self.send(**message)
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        self.descriptors.append(descriptor)
 
     def lineReceived(self, line: bytes) -> None:
         self._on_message(json.loads(line))

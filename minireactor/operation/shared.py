@@ -89,6 +89,11 @@ class SharedPort:
         """Return the sockets of worker `number`, counted from 0."""
         return shares(self._sockets, self._count)[number]
 
+    def own_share(self, number: int) -> list[socket.socket]:
+        """Return the sockets that no other worker accepts from."""
+        others = [self.share(each) for each in range(self._count) if each != number]
+        return [sock for sock in self.share(number) if not any(sock in share for share in others)]
+
     def stopListening(self) -> None:
         """Close the sockets for this process. They listen until the workers close theirs too."""
         self._opener.about_to_close()

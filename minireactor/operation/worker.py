@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.core.slices import Walk
+from minireactor.core.system import ListeningSocket
 from minireactor.defer import Deferred
 from minireactor.operation.control import Control, connect
 from minireactor.view.monitor import Monitor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.serve.server import Server
     from minireactor.transports.connection import Connection
+    from minireactor.transports.port import Port
     from minireactor.view.watched import WatchedConnection
 
 MAX_EVENTS = 5000  # of one view between two samples; older ones are dropped
@@ -76,6 +78,7 @@ class Worker:
         self.number = number
         self.count = count
         self._views: dict[int, _View] = {}
+        self._borrowed: dict[int, Port] = {}  # by the worker whose sockets they are
         self._done: Deferred[None] = Deferred()
 
     def take_share(self, options: argparse.Namespace) -> None:
@@ -90,6 +93,7 @@ class Worker:
         server: Server,
         *,
         grace: float,
+        marks: tuple[int, int | None],
         reload: Callable[[], object],
         report: Callable[[], object],
         can_reload: bool,
@@ -98,15 +102,19 @@ class Worker:
         """Take orders from the parent, and send it figures, while the reactor runs.
 
         grace: seconds for the transfers that are under way when the server stops.
+        marks: the high and the low mark of the ports.
         reload, report: called for these orders. label: as for a Monitor."""
         self._server = server
         self._reactor = server.reactor
         self._grace = grace
+        self._marks = marks
         self._label = label
         self._orders: dict[str, Callable[..., object]] = {
             "sample": self._send_sample,
             "close": self._close,
             "marks": self._set_marks,
+            "lend": self._borrow,
+            "return": self._give_back,
             "retire": lambda: server.retire(grace),
             "stop": self.stop,
             "abort": server.abort,
@@ -138,6 +146,30 @@ class Worker:
         if not self._done.called:
             self._done.callback(None)
         self.stop()
+
+    # Sockets of a worker that is started anew only after a delay.
+
+    def _borrow(self, owner: int, count: int) -> None:
+        """Accept the clients of another worker too."""
+        received = self._control.descriptors
+        sockets: list[socket.socket] = [ListeningSocket(fileno=fd) for fd in received[:count]]
+        del received[:count]
+        self._give_back(owner)
+        if self._server.stopping or self._server.retired:
+            for sock in sockets:
+                sock.close()
+            return
+        for sock in sockets:
+            sock.setblocking(False)
+        self._server.listen("", 0, *self._marks, sockets=sockets)
+        self._borrowed[owner] = self._server.ports[-1]
+
+    def _give_back(self, owner: int) -> None:
+        """Leave its clients to that worker again."""
+        port = self._borrowed.pop(owner, None)
+        if port is not None:
+            port.stopListening()
+            self._server.ports.remove(port)
 
     # Figures.
 
@@ -186,6 +218,7 @@ class Worker:
             return False
 
         if view is None:
+            self._marks = high, low
             self._server.set_marks(high, low)
             views = list(self._views.values())[:1]  # each of them knows all connections
             connections = [each for found in views for each in found.connections()]

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from minireactor.internet import Reactor
 
 # A worker that has lived for this long is started anew at once. After a shorter life there is a
-# delay from the second death on: 1 s, then twice as long each time, up to MAX_DELAY.
+# delay from the second death on: 1 s, then twice as long each time, up to MAX_DELAY. During the
+# delay, another worker accepts from its sockets.
 STABLE_SECONDS = 10.0
 MAX_DELAY = 30.0
 # Seconds after the grace. A worker that has not ended by then is killed: maybe it is stopped.
@@ -195,6 +196,17 @@ class Workers:
         self.marks = flow.checked_marks(high, low)
         self._send(do="marks", high=self.marks[0], low=self.marks[1])
 
+    def lend(self, number: int) -> None:
+        """Let another worker accept the clients of this one, until return_to() is called."""
+        helper = next((slot for slot in self._slots if slot.is_serving()), None)
+        if helper is not None:
+            own = [sock for port in self.places.values() for sock in port.own_share(number)]
+            helper.lend(number, own)
+
+    def return_to(self, number: int) -> None:
+        """Leave its clients to this worker again."""
+        self._send(do="return", owner=number)
+
     def _send(self, **order: Any) -> None:
         for slot in self._slots:
             slot.send(**order)
@@ -318,6 +330,7 @@ class _Slot:
     def _on_ready(self) -> None:
         self._began = self._reactor.seconds()
         self._owes_totals = True
+        self._workers.return_to(self._number)
 
     def _on_failed(self, reason: str) -> None:
         self.failure = reason
@@ -353,6 +366,8 @@ class _Slot:
         when = f"in {delay:g} s" if delay else "now"
         logger.warning("%s; the next one starts %s", self._how_it_ended, when)
         self._timer = self._reactor.call_later_internal(delay, self.start)
+        if delay:
+            self._workers.lend(self._number)
 
     def stop(self, order: str) -> None:
         """End the process by an order, or at once if it is still starting."""
@@ -373,6 +388,17 @@ class _Slot:
     def send(self, **order: Any) -> None:
         if self._control is not None:
             self._control.send(**order)
+
+    def lend(self, owner: int, sockets: Sequence[socket.socket]) -> None:
+        """Let the process accept from the sockets of another worker."""
+        if self._control is not None and sockets:
+            descriptors = [sock.fileno() for sock in sockets]
+            try:
+                self._control.send_descriptors(
+                    descriptors, do="lend", owner=owner, count=len(descriptors)
+                )
+            except (OSError, RuntimeError) as error:
+                logger.warning("clients of worker %d wait for it: %s", owner + 1, error)
 
     def introduce(self, monitor: WorkersMonitor) -> None:
         if self._control is not None:
