@@ -60,10 +60,10 @@ class Control(LineOnlyReceiver):
         if not self.is_lost:
             self.sendLine(json.dumps(message, separators=(",", ":")).encode())
 
-    def send_descriptors(self, descriptors: Sequence[int], **message: Any) -> None:
-        """Send copies of descriptors, then an object. Raises OSError if none is left."""
-        for fd in descriptors:
-            self.transport.sendFileDescriptor(fd)
+    def send_sockets(self, sockets: Sequence[socket.socket], **message: Any) -> None:
+        """Send copies of sockets, then an object. Raises OSError if no descriptor is left."""
+        for sock in sockets:
+            self.transport.sendFileDescriptor(sock.fileno())
         self.send(**message)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:

@@ -196,12 +196,13 @@ class Workers:
         self.marks = flow.checked_marks(high, low)
         self._send(do="marks", high=self.marks[0], low=self.marks[1])
 
-    def lend(self, number: int) -> None:
-        """Let another worker accept the clients of this one, until return_to() is called."""
+    def lend(self) -> None:
+        """Let a worker accept the clients of all that are delayed, until return_to() is called."""
         helper = next((slot for slot in self._slots if slot.is_serving()), None)
-        if helper is not None:
-            own = [sock for port in self.places.values() for sock in port.own_share(number)]
-            helper.lend(number, own)
+        for number, slot in enumerate(self._slots):
+            if helper is not None and slot.is_delayed:
+                own = [sock for port in self.places.values() for sock in port.own_share(number)]
+                helper.lend(number, own)
 
     def return_to(self, number: int) -> None:
         """Leave its clients to this worker again."""
@@ -258,11 +259,13 @@ class _Slot:
     """The place of one worker: at most one process at a time, started anew when it dies.
 
     failure: why the process could not start, or "".
-    can_reload: whether the process has files to read again."""
+    can_reload: whether the process has files to read again.
+    is_delayed: whether another worker should accept its clients for now."""
 
     def __init__(self, workers: Workers, command: Sequence[str], number: int) -> None:
         self.failure = ""
         self.can_reload = False
+        self.is_delayed = False
         self._workers = workers
         self._reactor = workers.reactor
         self._command = command
@@ -330,7 +333,9 @@ class _Slot:
     def _on_ready(self) -> None:
         self._began = self._reactor.seconds()
         self._owes_totals = True
+        self.is_delayed = False
         self._workers.return_to(self._number)
+        self._workers.lend()  # perhaps no other worker has been there
 
     def _on_failed(self, reason: str) -> None:
         self.failure = reason
@@ -366,8 +371,8 @@ class _Slot:
         when = f"in {delay:g} s" if delay else "now"
         logger.warning("%s; the next one starts %s", self._how_it_ended, when)
         self._timer = self._reactor.call_later_internal(delay, self.start)
-        if delay:
-            self._workers.lend(self._number)
+        self.is_delayed = delay > 0
+        self._workers.lend()
 
     def stop(self, order: str) -> None:
         """End the process by an order, or at once if it is still starting."""
@@ -392,11 +397,8 @@ class _Slot:
     def lend(self, owner: int, sockets: Sequence[socket.socket]) -> None:
         """Let the process accept from the sockets of another worker."""
         if self._control is not None and sockets:
-            descriptors = [sock.fileno() for sock in sockets]
             try:
-                self._control.send_descriptors(
-                    descriptors, do="lend", owner=owner, count=len(descriptors)
-                )
+                self._control.send_sockets(sockets, do="lend", owner=owner, count=len(sockets))
             except (OSError, RuntimeError) as error:
                 logger.warning("clients of worker %d wait for it: %s", owner + 1, error)
 
