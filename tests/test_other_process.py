@@ -154,6 +154,17 @@ parent().ready()
     assert os.path.samefile(folder, tmp_path)
 
 
+def test_a_child_is_not_interrupted_before_it_has_its_handler(reactor, start, tmp_path):
+    calls = start(
+        "import signal, sys; from minireactor.operation.child import parent\n"
+        "mask = lambda: signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+        f"print(mask(), parent() and mask(), file=open({str(tmp_path / 'masks')!r}, 'w'))"
+    )
+    pump(reactor, lambda: calls)
+    assert (tmp_path / "masks").read_text() == "True False\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_command_that_cannot_be_started_raises_and_leaves_no_descriptor(reactor):
     reactor.open()
     before = set(os.listdir("/dev/fd"))

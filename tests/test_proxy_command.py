@@ -320,7 +320,7 @@ def test_verbose_prints_attempts_that_failed(proxy, target, client):
     line = process.line_with("not connected")
     assert line.startswith(f"not connected 127.0.0.1:{number} to 127.0.0.1:{bad}: The peer refused")
     assert process.line() == f"connected 127.0.0.1:{number} to 127.0.0.1:{target.port}"
-    assert f"target 127.0.0.1:{bad} is tried last" in process.error_line()
+    assert f"target 127.0.0.1:{bad} is down: " in process.error_line()
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from minireactor.core.handler import Handler
 from minireactor.operation.handover import passing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
     from minireactor.core.loop import Loop
 
@@ -39,6 +39,7 @@ READY_SECONDS = 30.0  # how long a child may take to start
 CHECK_SECONDS = 1.0
 FIRST_CHECK = 0.005  # seconds; the first check after the child's end of the sockets was closed
 
+_INTERRUPT = {signal.SIGINT}
 _VARIABLE = "MINIREACTOR_PARENT"  # the descriptor of the child's end
 _READY = b"READY"
 _ERROR = b"ERROR "
@@ -117,7 +118,7 @@ class Child(Handler):
         own, theirs = socket.socketpair()
         environment = {**os.environ, **passed, **(variables or {}), _VARIABLE: str(theirs.fileno())}
         try:
-            with theirs:
+            with theirs, _without_interrupts():
                 self._process = subprocess.Popen(
                     command,
                     env=environment,
@@ -211,6 +212,19 @@ class Child(Handler):
         self._socket.close()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT for a while. A child that is started meanwhile begins with SIGINT blocked.
+
+    Otherwise Ctrl-C on the terminal would end a child that is still loading with a traceback. The
+    child lets SIGINT in when it makes its `Parent`: it has a handler then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _how_it_ended(status: int) -> str:
     if status >= 0:
         return f"it ended with status {status}"
@@ -235,6 +249,7 @@ class Parent:
             fd = int(number)
             os.set_inheritable(fd, False)
             self.socket = socket.socket(fileno=fd)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)  # see _without_interrupts()
 
     def ready(self) -> None:
         """Notify the parent that this process serves."""

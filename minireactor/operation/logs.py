@@ -2,7 +2,7 @@
 
 A line has a time in UTC, with milliseconds, and a level:
 
-    2026-11-26T20:13:03.123Z WARNING target 10.0.0.7:80 is tried last for 10 s: Connection refused
+    2026-11-26T20:13:03.123Z WARNING target 10.0.0.7:80 is down: Connection refused
     {"time":"2026-11-26T20:13:03.123Z","level":"WARNING","pid":421,"message":"..."}
 
 A format makes lines, and LogHandler passes the records of `logging` through a format. Only
