@@ -20,6 +20,7 @@ from support import IS_PYPY, PATIENCE
 import minireactor
 from minireactor.cli import options
 from minireactor.cli.commands import main
+from minireactor.cli.options import parse
 from minireactor.cli.process import (
     MAX_DESCRIPTORS,
     RESERVED_DESCRIPTORS,
@@ -276,6 +277,17 @@ def test_serve_listens_at_several_places(command, tmp_path):
     path = tmp_path / "x.sock"
     process = command("serve", "echo", "--listen", "0", "--listen", f"unix:{path}")
     assert f" and unix:{path}, up to " in process.line()
+
+
+@pytest.mark.parametrize("name", ["serve", "proxy"])
+def test_the_examples_of_the_help_are_commands_that_can_be_copied(name, capsys):
+    assert main([name, "--help"]) == 0
+    lines = capsys.readouterr().out.partition("more examples:\n")[2].splitlines()
+    assert len(lines) >= 3
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert (program, parse(arguments).command) == ("minireactor", name)
+        assert len(line) < 80
 
 
 def test_listen_and_port_exclude_each_other(capsys):

@@ -103,6 +103,12 @@ def _add_serve(commands: Any) -> None:
         "Serve an app on a TCP port",
         "echo --watch",
         UNTIL_STOPPED_AND_REPORTS,
+        examples=(
+            "random --seed 1 -v",
+            "file disk.img --host :: --port 8000",
+            "echo --listen 4000 --listen unix:/run/echo.sock",
+            "chat:Chat --workers auto --log chat.log",
+        ),
     )
     add = parser.add_argument
     add(
@@ -164,7 +170,16 @@ def _add_serve(commands: Any) -> None:
 def _add_proxy(commands: Any) -> None:
     what = "Pass connections to a TCP port on to a target"
     parser = add_command(
-        commands, "proxy", what, "8080 example.internal:80", UNTIL_STOPPED_AND_REPORTS
+        commands,
+        "proxy",
+        what,
+        "8080 example.internal:80",
+        UNTIL_STOPPED_AND_REPORTS,
+        examples=(
+            "8080 10.0.0.1:80 10.0.0.2:80 --balance least",
+            ":443 --targets list.txt --tls-cert cert.pem",
+            ":25 10.0.0.3:25 --send-proxy-v2",
+        ),
     )
     add = parser.add_argument
     add(

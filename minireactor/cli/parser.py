@@ -5,10 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from minireactor import __version__
 from minireactor.view.output import UsageError
+
+EXAMPLES = "more examples:\n"
+
+
+class Formatter(argparse.HelpFormatter):
+    """Formats help. The lines of examples stay as they are, so that a person can copy them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(EXAMPLES):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 def formatter(prog: str) -> argparse.HelpFormatter:
@@ -21,7 +33,7 @@ def formatter(prog: str) -> argparse.HelpFormatter:
     if columns <= 0:
         with contextlib.suppress(OSError):  # standard output is no terminal
             columns = os.get_terminal_size(1).columns
-    return argparse.HelpFormatter(prog, max_help_position=28, width=(columns or 80) - 2)
+    return Formatter(prog, max_help_position=28, width=(columns or 80) - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,17 +51,26 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def add_command(
-    commands: Any, name: str, what: str, example: str, more: str = "", description: str = ""
+    commands: Any,
+    name: str,
+    what: str,
+    example: str,
+    more: str = "",
+    description: str = "",
+    examples: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add a command. Return its parser.
 
     The list of commands shows `what`. The command's own help shows `description`, or else `what`
-    followed by `more`, and then the example."""
+    followed by `more`, and then the example. It ends with `examples`, one a line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=f"{what[0].lower()}{what[1:]}",
         description=f"{description or what + more + '.'} Example: minireactor {name} {example}",
         allow_abbrev=False,
+        epilog=EXAMPLES + "".join(f"  minireactor {name} {each}\n" for each in examples)
+        if examples
+        else None,
         formatter_class=formatter,
     )
     return parser
