@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
 
 
-class _ReusingSystem(System):
+class ReusingSystem(System):
     """Makes listening sockets that let other sockets listen at the same place."""
 
     def listening_socket(self, family: int, kind: int, proto: int) -> socket.socket:
@@ -38,7 +38,7 @@ def is_supported() -> bool:
 def reusing_sockets(host: str, port: int) -> list[socket.socket]:
     """Return listening sockets on all addresses of a host. Raises CannotListenError."""
     try:
-        return bound_sockets(_ReusingSystem(), host, port, BACKLOG)
+        return bound_sockets(ReusingSystem(), host, port, BACKLOG)
     except (OSError, OverflowError, ValueError) as error:
         raise CannotListenError(host, port, error) from None
 

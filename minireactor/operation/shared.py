@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.address import from_sockaddr, unix_path
 from minireactor.core.system import System
+from minireactor.operation.reuse_port import ReusingSystem, is_supported
 from minireactor.protocol import Factory
 from minireactor.transports.port import BACKLOG
 from minireactor.transports.tcp import TCPPort, bound_sockets
@@ -119,7 +120,7 @@ def shares(sockets: Sequence[socket.socket], count: int) -> list[list[socket.soc
 def balances() -> bool:
     """Return whether the kernel distributes clients over sockets with the same address."""
     # Elsewhere SO_REUSEPORT exists too, but the newest socket gets all clients.
-    return sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
+    return sys.platform == "linux" and is_supported()
 
 
 def balanced_sockets(host: str, port: int, count: int) -> list[socket.socket]:
@@ -133,7 +134,7 @@ def balanced_sockets(host: str, port: int, count: int) -> list[socket.socket]:
     found: list[socket.socket] = []
     try:
         for _ in range(count):
-            found += bound_sockets(_ReusingPort(), host, port, BACKLOG)
+            found += bound_sockets(ReusingSystem(), host, port, BACKLOG)
             port = found[0].getsockname()[1]
     except BaseException:
         for sock in found:
@@ -152,10 +153,3 @@ class _Probing(System):
 class _Silent(socket.socket):
     def listen(self, backlog: int = 0, /) -> None:
         """Do not listen."""
-
-
-class _ReusingPort(System):
-    def listening_socket(self, family: int, kind: int, proto: int) -> socket.socket:
-        sock = super().listening_socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        return sock
