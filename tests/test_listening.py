@@ -196,7 +196,7 @@ def test_the_successor_serves_with_the_sockets_of_the_old_process(restart, react
 def test_a_successor_that_fails_leaves_the_ports_as_they_were(restart, reactor):
     port, running = restart("raise SystemExit(3)")
     pump(reactor, lambda: running.calls)
-    assert running.calls == ["it ended with status 3"]
+    assert running.calls == ["it has ended with status 3"]
     assert not running.is_starting()
     assert not port.is_adopted
 

@@ -75,8 +75,8 @@ def test_a_child_that_ends_right_after_it_was_ready_is_both(reactor, start):
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("raise SystemExit(3)", "it ended with status 3"),
-        ("import os; os.kill(os.getpid(), 9)", "SIGKILL has ended it"),
+        ("raise SystemExit(3)", "it has ended with status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
         (f"{FAILS}.failed('no\\nport'); 1 / 0", "no port"),
         (f"{FAILS}.failed('a'); parent().ready()", "a"),
     ],

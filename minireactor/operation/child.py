@@ -196,7 +196,7 @@ class Child(Handler):
             return
         if self._deadline.active():
             self._deadline.cancel()
-        self._on_failed(self._error or _how_it_ended(status))
+        self._on_failed(self._error or f"it {how_it_ended(status)}")
 
     def kill(self, reason: str) -> None:
         """End the process at once. If it was not ready, on_failed gets the reason."""
@@ -225,12 +225,13 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _how_it_ended(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """Return how a process has ended, such as "was ended by SIGKILL"; -N stands for signal N."""
     if status >= 0:
-        return f"it ended with status {status}"
+        return f"has ended with status {status}"
     with contextlib.suppress(ValueError):  # a signal without a name
-        return f"{signal.Signals(-status).name} has ended it"
-    return f"signal {-status} has ended it"
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"
 
 
 class Parent:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor.core import flow
 from minireactor.log import logger
 from minireactor.operation import worker
-from minireactor.operation.child import Child
+from minireactor.operation.child import Child, how_it_ended
 from minireactor.operation.control import Control, connect
 from minireactor.operation.monitors import WorkersMonitor
 from minireactor.operation.shared import SharedPort
@@ -84,7 +84,7 @@ class Workers:
         self._slots = [_Slot(self, command, number) for number in range(count)]
         self._killing: Any = None
         self._next_monitor = 0
-        self._counting: WorkersMonitor | None = None  # made by the first count()
+        self._counting: WorkersMonitor | None = None  # made by the first status()
         makers[reactor] = self.monitor
 
     def listen(
@@ -172,7 +172,7 @@ class Workers:
                 logger.warning(
                     "the totals lack the connections of workers that died: %d", self.without_figures
                 )
-            on_stopped, self._on_stopped = self._on_stopped, _do_nothing
+            on_stopped, self._on_stopped = self._on_stopped, lambda: None
             on_stopped()
 
     def is_ending(self) -> bool:
@@ -342,7 +342,7 @@ class _Slot:
         self._ended(f"could not start: {reason}")
 
     def _on_ended(self, status: int) -> None:
-        self._ended(_how_it_ended(status))
+        self._ended(how_it_ended(status))
 
     def _ended(self, how: str) -> None:
         pid = "" if self._child is None else f" (process {self._child.pid})"
@@ -432,17 +432,3 @@ class _Slot:
 def delay_after(deaths: int) -> float:
     """Return for how many seconds a worker's start is delayed, after so many early deaths."""
     return min(MAX_DELAY, 2.0 ** (deaths - 1)) if deaths else 0.0
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"has ended with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was ended by {name}"
-
-
-def _do_nothing() -> None:
-    pass
