@@ -35,7 +35,7 @@ from minireactor.serve import accept_proxy
 from minireactor.serve.accept_proxy import HEADER_SECONDS, HeaderReader
 from minireactor.serve.apps import Echo
 from minireactor.serve.clients import ClientLimits
-from minireactor.serve.server import HEADER_CHECK_SECONDS, WARN_SECONDS, Server
+from minireactor.serve.server import WARN_SECONDS, Server
 from minireactor.testing import Network
 from minireactor.transports.tls_start import SecurePort
 
@@ -387,31 +387,29 @@ def test_limits_for_single_clients_hold_for_the_client_in_the_header(start, join
     assert served(server, 2).calls == ["made"]
 
 
-def test_a_retired_server_waits_for_the_rest_of_a_header(time, timed, start, join):
+def test_a_retired_server_waits_for_the_rest_of_a_header(start, join):
     stopped = []
-    server = start(timed, on_stopped=lambda: stopped.append(True))
+    server = start(on_stopped=lambda: stopped.append(True))
     client = join(server, V1[:10])
     waiting(server, 1)
     server.retire(60)
-    time.advance(HEADER_CHECK_SECONDS)
-    timed.iterate(0)
+    server.reactor.iterate(0)
     assert stopped == []
     client.sendall(V1[10:])
     assert served(server).calls == ["made"]
     client.close()
-    pump(timed, lambda: stopped)
+    pump(server.reactor, lambda: stopped)
 
 
-def test_a_retired_server_ends_after_a_header_that_was_not_completed(time, timed, start, join):
+def test_a_retired_server_ends_after_a_header_that_was_not_completed(start, join):
     stopped = []
-    server = start(timed, on_stopped=lambda: stopped.append(True))
+    server = start(on_stopped=lambda: stopped.append(True))
     client = join(server, V1[:10])
     waiting(server, 1)
     server.retire(60)
     client.close()
     waiting(server, 0)
-    time.advance(HEADER_CHECK_SECONDS)
-    pump(timed, lambda: stopped)
+    assert stopped == [True]
 
 
 def test_stop_ends_connections_without_a_header(start, join):

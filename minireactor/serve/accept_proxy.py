@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
         def refuse(self, refusal: Refusal) -> None: ...
 
+        def stop_if_retired(self) -> None: ...
+
     Serve = Callable[[socket.socket, Any, Union[Address, None]], None]
 
 # Until a header must be complete. The specification asks for at least 3 s, which leave TCP the time
@@ -178,15 +180,16 @@ class PendingHeader(Handler):
             address, host = header.source, from_sockaddr(header.destination)
         sock = self._leave()
         self._port.reactor.guard(self._port, self._serve, sock, address, host)
+        self._server.stop_if_retired()
 
     def _be_late(self) -> None:
         count = len(self._received)
         self._refuse(f"it was not complete after {HEADER_SECONDS:g} s, with {count} bytes")
 
     def _refuse(self, why: str) -> None:
-        self.close()
         sender = format_address(from_sockaddr(self._address))
         self._server.refuse(Refusal("--accept-proxy", f"no PROXY header from {sender}: {why}"))
+        self.close()
 
     def _leave(self) -> socket.socket:
         """Stop watching the socket. Return it."""
@@ -199,6 +202,7 @@ class PendingHeader(Handler):
     def close(self) -> None:
         """Close the connection without a warning. Idempotent."""
         close_socket(self._leave())
+        self._server.stop_if_retired()
 
     def connectionLost(self, reason: Failure) -> None:
         self.close()

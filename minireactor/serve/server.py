@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from minireactor.transports.port import Port
     from minireactor.transports.tls_start import SecurePort
 
-HEADER_CHECK_SECONDS = 0.5  # between checks whether a retired server still waits for a header
 WARN_SECONDS = 10.0  # between two warnings that clients are rejected
 
 
@@ -327,15 +326,14 @@ class Server:
         self.retired = True
         self._close_ports()
         self._retiring = self.reactor.call_later_internal(grace, partial(self.stop, grace))
-        self._stop_if_retired()
+        self.stop_if_retired()
 
-    def _stop_if_retired(self) -> None:
-        """Stop a retired server that has no client left, nor one whose header is incomplete."""
-        if not self.retired or self.stopping or self.connections:
-            return
-        if self.headers is not None and self.headers.waiting:
-            self.reactor.call_later_internal(HEADER_CHECK_SECONDS, self._stop_if_retired)
-        else:
+    def stop_if_retired(self) -> None:
+        """Stop a retired server that has no client left, nor one whose header is incomplete.
+
+        Called after each end of a connection, and of the wait for a header."""
+        is_waiting = self.headers is not None and self.headers.waiting
+        if self.retired and not (self.stopping or self.connections or is_waiting):
             self.stop(0)
 
     def stop(self, grace: float) -> None:
@@ -391,7 +389,7 @@ class Server:
         """Stop the timers, as no connection is left. After stop(), call on_stopped."""
         self._timeouts.stop()
         if not self.stopping:
-            self._stop_if_retired()
+            self.stop_if_retired()
             return
         if self._aborting is not None and self._aborting.active():
             self._aborting.cancel()
