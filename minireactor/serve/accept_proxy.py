@@ -15,7 +15,6 @@ bytes stay in the kernel, where TLS and splice() find them.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Union, cast
@@ -23,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Callable, Union, cast
 from minireactor.address import format_address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket
-from minireactor.serve.clients import Refusal
+from minireactor.serve.clients import Refusal, ip_address
 from minireactor.serve.proxy_header import Header, decode
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:
+    import ipaddress
     from collections.abc import Iterable
     from typing import Protocol
 
@@ -97,9 +97,7 @@ class HeaderReader:
         """Return whether a sender at `address`, as accept() returns it, is trusted."""
         if not isinstance(address, tuple):
             return True
-        sender = ipaddress.ip_address(address[0].partition("%")[0])
-        # A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1.
-        sender = getattr(sender, "ipv4_mapped", None) or sender
+        sender = ip_address(address[0])
         return any(sender in network for network in self.trusted)
 
     def stop(self) -> None:

@@ -28,6 +28,13 @@ MIN_PAUSE = 1e-6  # seconds; less than that is a rounding error
 MAX_CACHED = 10_000
 
 
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address of a peer, as networks contain it: without its scope, IPv4 as such."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    # A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 class Refusal(NamedTuple):
     """Why a client is refused."""
 
@@ -72,9 +79,7 @@ class ClientLimits:
     def _examine(self, host: str) -> _Client:
         if unix_path(host) is not None:
             return _Client("", None)
-        address = ipaddress.ip_address(host.partition("%")[0])
-        # A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1.
-        address = getattr(address, "ipv4_mapped", None) or address
+        address = ip_address(host)
         key = str(address)
         if address.version == 6:
             key = str(ipaddress.ip_network((address, IPV6_BITS), strict=False))
