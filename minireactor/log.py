@@ -14,6 +14,7 @@ from typing import Any, Callable
 from minireactor.failure import Failure, safe_repr
 
 logger = logging.getLogger("minireactor")
+WARN_SECONDS = 10.0  # between two warnings of one kind, for those that peers can cause at will
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., None]:

@@ -30,12 +30,13 @@ from tls_support import Peer, make_certificates
 from minireactor import Reactor
 from minireactor.address import IPv4Address, UNIXAddress
 from minireactor.error import ConnectionLost
+from minireactor.log import WARN_SECONDS
 from minireactor.protocol import Factory
 from minireactor.serve import accept_proxy
 from minireactor.serve.accept_proxy import HEADER_SECONDS, HeaderReader
 from minireactor.serve.apps import Echo
 from minireactor.serve.clients import ClientLimits
-from minireactor.serve.server import WARN_SECONDS, Server
+from minireactor.serve.server import Server
 from minireactor.testing import Network
 from minireactor.transports.tls_start import SecurePort
 

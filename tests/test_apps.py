@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import connect, drain, iterations, pump, receive
 
+from minireactor.log import WARN_SECONDS
 from minireactor.protocol import Factory
 from minireactor.serve import apps
 from minireactor.serve.apps import (
@@ -533,7 +534,7 @@ def test_warnings_about_a_file_are_limited_and_counted(tmp_path, caplog):
     path.write_bytes(b"content")
     factory = FileFactory(str(path))
 
-    for now in (0.0, 0.1, apps.WARNING_SECONDS - 0.1, apps.WARNING_SECONDS, 100.0):
+    for now in (0.0, 0.1, WARN_SECONDS - 0.1, WARN_SECONDS, 100.0):
         factory.warn(now, "no")
 
     assert [record.getMessage() for record in caplog.records] == [

@@ -21,8 +21,9 @@ from minireactor.core import flow
 from minireactor.debugging import mode as debug_mode
 from minireactor.debugging import warnings
 from minireactor.debugging.mode import DebugLoop
-from minireactor.debugging.warnings import WARN_SECONDS, Warnings, place_of
+from minireactor.debugging.warnings import Warnings, place_of
 from minireactor.defer import Deferred, fail
+from minireactor.log import WARN_SECONDS
 from minireactor.proxy import join
 from minireactor.transports.tcp import TCPConnection
 

@@ -28,6 +28,7 @@ from minireactor import Reactor
 from minireactor.address import IPv4Address, IPv6Address
 from minireactor.core import system
 from minireactor.error import CannotListenError, ConnectionDone
+from minireactor.log import WARN_SECONDS
 from minireactor.testing import Clock
 from minireactor.transports import port, tcp
 
@@ -924,7 +925,7 @@ def test_warnings_about_rejected_peers_are_few_and_name_no_class(crowded_port, c
     with no_descriptor_left():
         for number, client in enumerate(waiting):
             if number == 2:
-                own._next_warning -= port.WARN_SECONDS  # as if that long had passed
+                own._next_warning -= WARN_SECONDS  # as if that long had passed
             come(own, [client])
             iterations(reactor)
     first, second = [record.getMessage() for record in caplog.records]

@@ -19,9 +19,10 @@ from minireactor import Reactor
 from minireactor.address import IPv4Address, host_port
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
 from minireactor.failure import Failure
+from minireactor.log import WARN_SECONDS
 from minireactor.proxy import factory, legs
 from minireactor.proxy.balance import LEAST_CONNECTIONS, ROUND_ROBIN, SLOW_SECONDS
-from minireactor.proxy.factory import LOOP_WARNING_SECONDS, Proxy, ProxyFactory
+from minireactor.proxy.factory import Proxy, ProxyFactory
 from minireactor.proxy.relay import Relay
 from minireactor.transports import connector
 from minireactor.transports import kernel as queues
@@ -682,7 +683,7 @@ def test_that_a_target_leads_back_is_said_once_in_a_while(timed, time, start, co
         drain(timed, come(relay))
         pump(timed, lambda: not relay.connections, "the end of both")
         assert len(warnings(caplog)) == count
-        time.advance(LOOP_WARNING_SECONDS / 2)
+        time.advance(WARN_SECONDS / 2)
 
 
 def test_a_client_with_the_port_number_of_a_connection_to_elsewhere_is_accepted(closing):

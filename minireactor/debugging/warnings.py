@@ -10,8 +10,8 @@ from typing import Any, Callable
 
 from minireactor import log
 from minireactor.failure import safe_repr
+from minireactor.log import WARN_SECONDS
 
-WARN_SECONDS = 10.0  # between two warnings of one kind about one place
 MAX_KINDS = 1000  # pairs of kind and place that are remembered
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep

@@ -8,7 +8,7 @@ from minireactor.address import format_address, host_port
 from minireactor.core import flow
 from minireactor.error import ConnectError, ConnectionDone
 from minireactor.failure import Failure
-from minireactor.log import logger
+from minireactor.log import WARN_SECONDS, logger
 from minireactor.protocol import ClientFactory, Factory, Protocol
 from minireactor.proxy import hops
 from minireactor.proxy.balance import EARLY_SECONDS
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from minireactor.transports.connection import Connection
     from minireactor.transports.connector import Connector
     from minireactor.transports.tls_start import SecureConnector
-
-LOOP_WARNING_SECONDS = 10.0  # between two warnings that a target leads back
 
 
 class ProxyFactory(Factory):
@@ -142,7 +140,7 @@ class ProxyFactory(Factory):
         """Log a warning, at most every 10 s: a target of the proxy leads back to the proxy."""
         now = proxy.client.reactor.seconds()
         if now >= self._next_warning:
-            self._next_warning = now + LOOP_WARNING_SECONDS
+            self._next_warning = now + WARN_SECONDS
             logger.warning("%s; give another target, or listen on another port", why)
 
     def ended(self, proxy: Proxy) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from minireactor.basic import FileSender, LineReceiver
 from minireactor.error import ConnectionLost
-from minireactor.log import logger
+from minireactor.log import WARN_SECONDS, logger
 from minireactor.protocol import Factory, Protocol
 from minireactor.transports.closing import Lingering
 from minireactor.transports.sendfile import has_true_size
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 RECLAIMED = 64  # lingering sockets that are closed when no descriptor is left to open a file
-WARNING_SECONDS = 10.0  # between two warnings about one file, however many clients ask for it
 # If the path names a device, open() must not wait for it or make it our controlling terminal.
 _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # flags that this system has
@@ -335,8 +334,8 @@ class FileFactory(Factory):
                 raise BlockingIOError(errno.EAGAIN, "it has nothing to read now", path)
 
     def warn(self, now: float, why: object) -> None:
-        """Log why a client does not get the file; at most one warning in WARNING_SECONDS."""
-        if now - self._warned < WARNING_SECONDS:
+        """Log why a client does not get the file; at most one warning in WARN_SECONDS."""
+        if now - self._warned < WARN_SECONDS:
             self._unreported += 1
             return
         also = f" ({self._unreported:,} more clients since the last warning)"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor import log
 from minireactor.core import events, flow
 from minireactor.core.slices import Walk
-from minireactor.log import logger
+from minireactor.log import WARN_SECONDS, logger
 from minireactor.protocol import Factory
 from minireactor.serve.clients import Refusal
 from minireactor.serve.places import listen_at
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from minireactor.transports.connection import Connection
     from minireactor.transports.port import Port
     from minireactor.transports.tls_start import SecurePort
-
-WARN_SECONDS = 10.0  # between two warnings that clients are rejected
 
 
 class Admission(Factory):

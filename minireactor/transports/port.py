@@ -16,7 +16,7 @@ from minireactor.core.waker import close_socket
 from minireactor.defer import Deferred, fail, succeed
 from minireactor.error import CannotListenError
 from minireactor.failure import Failure
-from minireactor.log import logger
+from minireactor.log import WARN_SECONDS, logger
 from minireactor.transports.closing import Lingering
 from minireactor.transports.connection import Connection
 from minireactor.transports.limits import Limits
@@ -35,7 +35,6 @@ MAX_ACCEPTED = 64
 # Seconds that one listening socket may spend accepting in a loop iteration. This time includes
 # buildProtocol() and connectionMade(). It is shorter than loop.DISPATCH_SECONDS.
 ACCEPT_SECONDS = 0.002
-WARN_SECONDS = 10.0  # between two warnings about rejected peers
 REST_SECONDS = 1.0  # until the next accept(), after the system had no resource for one
 
 _PEER_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM)
