@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 
@@ -50,8 +49,6 @@ COMMAND = re.compile(
 SUBCOMMANDS = ("serve", "proxy", "connect", "demo", "learn", "replay", "trace")
 USE = re.compile(rf"`((?:minireactor )?(?:{'|'.join(SUBCOMMANDS)})(?: [^`]*)?)`")
 PLACEHOLDER = re.compile(r"\b(?:FILE|FOLDER|NAMES?|NN?|PATH|LISTEN|TARGET|PORT)\b")
-# A file that the reader is shown, and so has.
-CAT = re.compile(r"^ {4}\$ cat (\w+)\n((?: {4}(?!\$ ).+\n)+)", re.MULTILINE)
 SAVE_AS = re.compile(r"Save this as `(\w+\.py)`.*?```python\n(.*?)```", re.DOTALL)
 
 
@@ -168,8 +165,6 @@ def run_all(name: str) -> None:
         reader = Reader(Path(folder))
         for program, source in SAVE_AS.findall(text):
             (Path(folder) / program).write_text(source, encoding="utf-8")
-        for name, lines in CAT.findall(text):
-            (Path(folder) / name).write_text(textwrap.dedent(lines), encoding="utf-8")
         try:
             for command in commands_of(text):
                 if reason_not_to_run(command) is None:
