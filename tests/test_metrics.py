@@ -17,8 +17,7 @@ from minireactor.protocol import Factory
 from minireactor.view.metrics import CONTENT_TYPE, Metrics, exposition
 from minireactor.view.monitor import SCAN_SECONDS, Monitor
 from minireactor.view.ranking import BATCH
-from minireactor.view.rejected import counts
-from minireactor.view.targets import sources
+from minireactor.view.sources import rejected_counts, target_rows
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 SAMPLE_LINE = re.compile(
@@ -110,7 +109,7 @@ def test_a_metric_that_the_system_does_not_know_is_left_out(wire):
 
 def test_rejected_clients_have_a_series_for_each_option(wire):
     monitor = Monitor(wire.reactor)
-    rejected = counts[wire.reactor] = Counter()
+    rejected = rejected_counts[wire.reactor] = Counter()
     assert "rejected" not in exposition(monitor.sample())
     rejected.update({"--max-connections": 1, "--deny": 2})
     found = parse(exposition(monitor.sample()))["minireactor_rejected_total"]
@@ -122,7 +121,7 @@ def test_rejected_clients_have_a_series_for_each_option(wire):
 
 def test_each_target_has_its_series(wire):
     row = {"weight": 1, "backup": False, "connect": 0.25, "reason": ""}
-    sources[wire.reactor] = lambda: [
+    target_rows[wire.reactor] = lambda: [
         {"target": "[::1]:80", "state": "up", "clients": 3, "failures": 1, **row},
         {"target": 'unix:/a"b\\c', "state": "draining", "clients": 1, "failures": 0, **row},
         {"target": "a:1", "state": "down", "clients": 0, "failures": 7, **row, "connect": None},

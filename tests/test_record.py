@@ -13,7 +13,7 @@ from support import Recorder as AnyProtocol
 from minireactor import __version__
 from minireactor.view import record
 from minireactor.view.record import INTERVAL, MAX_PAUSES, Recorder, RecordingError, read
-from minireactor.view.targets import sources
+from minireactor.view.sources import target_rows
 
 
 @pytest.fixture
@@ -246,10 +246,10 @@ TARGET = {
 
 
 def test_a_sample_may_have_targets(wire, path):
-    sources[wire.reactor] = lambda: [TARGET, {**TARGET, "connect": None, "state": "draining"}]
+    target_rows[wire.reactor] = lambda: [TARGET, {**TARGET, "connect": None, "state": "draining"}]
     Recorder(wire.reactor, path).close()
     *_, last = read(path)
-    assert last["targets"] == sources[wire.reactor]()
+    assert last["targets"] == target_rows[wire.reactor]()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from minireactor.cli.targets import reload_targets, targets_of
 from minireactor.cli.tls import client_tls, target_tls
 from minireactor.core import flow
 from minireactor.view.output import UsageError
-from minireactor.view.rejected import counts
+from minireactor.view.sources import rejected_counts, target_rows
 
 if TYPE_CHECKING:
     import argparse
@@ -53,7 +53,7 @@ def serve(options: argparse.Namespace) -> int:
         on_event=output.event if options.verbose else None,
         **_common_arguments(options, places),
     )
-    counts[reactor] = server.rejected
+    rejected_counts[reactor] = server.rejected
     addresses = listen(server, options, places, options.app)
     return run_server(server, options, output, f"{options.app} listening on {addresses}")
 
@@ -74,7 +74,6 @@ def proxy(options: argparse.Namespace) -> int:
     """Run the command `proxy`. Return the exit status. Raises UsageError."""
     from minireactor.proxy.relay import Relay
     from minireactor.proxy.targets import names
-    from minireactor.view.targets import sources
 
     try:
         flow.checked_marks(options.high, options.low)
@@ -110,8 +109,8 @@ def proxy(options: argparse.Namespace) -> int:
         on_event=on_event,
         **_common_arguments(options, places),
     )
-    counts[reactor] = relay.rejected
-    sources[reactor] = relay.targets
+    rejected_counts[reactor] = relay.rejected
+    target_rows[reactor] = relay.targets
     addresses = listen(relay, options, places, "the proxy")
     what = f"proxy listening on {addresses}, to {names(targets)}"
 

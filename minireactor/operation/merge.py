@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minireactor.view.monitor import add_rejected
 from minireactor.view.ranking import NEWEST_FIRST, OLDEST_FIRST
-from minireactor.view.rejected import add_rejected
 from minireactor.view.targets import merge as merge_targets
 
 Sample = dict[str, Any]

@@ -28,7 +28,8 @@ from minireactor.operation.control import Control, connect
 from minireactor.operation.monitors import WorkersMonitor
 from minireactor.operation.shared import SharedPort
 from minireactor.serve.totals import Totals
-from minireactor.view.monitor import LIMIT, makers
+from minireactor.view.monitor import LIMIT
+from minireactor.view.sources import monitor_makers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,7 +86,7 @@ class Workers:
         self._killing: Any = None
         self._next_monitor = 0
         self._counting: WorkersMonitor | None = None  # made by the first status()
-        makers[reactor] = self.monitor
+        monitor_makers[reactor] = self.monitor
 
     def listen(
         self,

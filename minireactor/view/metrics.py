@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import __version__
-from minireactor.view import rejected, targets
 from minireactor.view.monitor import open_monitor
 from minireactor.view.web.http import Site
 
@@ -70,18 +69,57 @@ METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
 )
 
 
+# (name, type, help, function from a target's row to the value)
+TARGET_METRICS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], Any]], ...] = (
+    (
+        "target_up",
+        "gauge",
+        "1 if clients are connected to the target, 0 if it is down or draining.",
+        lambda row: int(row["state"] == "up"),
+    ),
+    ("target_clients", "gauge", "Clients joined to the target.", lambda row: row["clients"]),
+    (
+        "target_failures_total",
+        "counter",
+        "Attempts to connect that have failed, of clients and of probes.",
+        lambda row: row["failures"],
+    ),
+    (
+        "target_connect_seconds",
+        "gauge",
+        "Duration of the last attempt to connect that succeeded.",
+        lambda row: row["connect"],
+    ),
+)
+
+
 def exposition(sample: dict[str, Any]) -> str:
     """Return a sample in the text format, without the metrics that this system does not know."""
     lines = []
     for name, kind, what, value_in in METRICS:
-        value = value_in(sample)
-        if value is not None:
-            family = f"minireactor_{name.partition('{')[0]}"
-            lines += [f"# HELP {family} {what}", f"# TYPE {family} {kind}"]
-            lines.append(f"minireactor_{name} {value}")
-    lines += rejected.exposition(sample["totals"])
-    lines += targets.exposition(sample.get("targets", []))
+        name, _, labels = name.partition("{")
+        lines += _family(name, kind, what, [(labels and f"{{{labels}", value_in(sample))])
+    rejected = sample["totals"].get("rejected", {})
+    what = "Clients closed at once, by the option that did not allow them."
+    counts = [(_label("option", option), rejected[option]) for option in sorted(rejected)]
+    lines += _family("rejected_total", "counter", what, counts)
+    rows = sample.get("targets", [])
+    for name, kind, what, value_in in TARGET_METRICS:
+        values = [(_label("target", row["target"]), value_in(row)) for row in rows]
+        lines += _family(name, kind, what, values)
     return "\n".join([*lines, ""])
+
+
+def _family(name: str, kind: str, what: str, values: list[tuple[str, Any]]) -> list[str]:
+    """Return the lines of a metric, with its values by label; none without a known value."""
+    name = f"minireactor_{name}"
+    lines = [f"{name}{label} {value}" for label, value in values if value is not None]
+    return [f"# HELP {name} {what}", f"# TYPE {name} {kind}", *lines] if lines else []
+
+
+def _label(name: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{{{name}="{escaped}"}}'
 
 
 class Metrics:

@@ -11,7 +11,7 @@ Samples and events are dicts that `json` can write. Sizes are bytes, times are s
      "memory": resident memory of the process, or null,
      "totals": {"connections": all so far, "open": now, "in", "out", "pauses", "highest_pending",
                 "paused": the duration of all pauses, "paused_now": number of paused producers,
-                "rejected": only of a server that has rejected clients: see `rejected`},
+                "rejected": {option: clients that it did not allow}, only if there are any},
      "connections": [{"id": 1, 2, 3... in the order of arrival, "peer": "127.0.0.1:40312",
                       "label": what the monitor's `label` returns, else the protocol's class,
                       "state": "open" | "closing" | "ending" | "closed",
@@ -52,8 +52,7 @@ figures from the scan before. The figures in the rows are always current.
 from __future__ import annotations
 
 import os
-import weakref
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -61,11 +60,12 @@ from minireactor import log
 from minireactor.core import events, flow
 from minireactor.transports.connection import Connection
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
-from minireactor.view.rejected import add_rejected, counts
-from minireactor.view.targets import sources
+from minireactor.view.sources import monitor_makers, rejected_counts, target_rows
 from minireactor.view.watched import Totals, WatchedConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
 
@@ -78,13 +78,9 @@ SCAN_SECONDS = 0.001  # of one sample: ten samples a second then take 1 % of a p
 _EVENTS = {events.MADE: "connect", events.PAUSE: "pause", events.RESUME: "resume"}
 
 
-# What makes the monitors of the views of a reactor; without an entry, Monitor does.
-makers: weakref.WeakKeyDictionary[Reactor, Callable[..., Any]] = weakref.WeakKeyDictionary()
-
-
 def open_monitor(reactor: Reactor, *args: Any, **kwargs: Any) -> Monitor:
-    """Return a Monitor for a view of `reactor`, or what stands in for it: see `makers`."""
-    opened: Monitor = makers.get(reactor, Monitor)(reactor, *args, **kwargs)
+    """Return a Monitor for a view of `reactor`, or what stands in for it: see `sources`."""
+    opened: Monitor = monitor_makers.get(reactor, Monitor)(reactor, *args, **kwargs)
     return opened
 
 
@@ -269,7 +265,7 @@ class Monitor:
                 rows.append(self._row(watched, now))
         count = self.count()
         totals = self._totals.values(count)
-        add_rejected(totals, counts.get(self.reactor, {}))
+        add_rejected(totals, rejected_counts.get(self.reactor, {}))
         rest = self._totals.rest(count - len(rows), rows)
         while self._lost and len(rows) < self.limit:
             rows.append(self._lost.popleft())
@@ -283,7 +279,7 @@ class Monitor:
             "connections": rows,
             "rest": rest,
         }
-        targets = sources.get(self.reactor)
+        targets = target_rows.get(self.reactor)
         if targets is not None:
             sample["targets"] = targets()
         return sample
@@ -320,6 +316,14 @@ def label_of(connection: Connection) -> str:
     """Return the name of the protocol's class, or "" without a protocol."""
     protocol = connection.protocol
     return "" if protocol is None else type(protocol).__name__
+
+
+def add_rejected(totals: dict[str, Any], more: Mapping[str, int]) -> None:
+    """Add counts by option to those in `totals`, which has no counts before the first client."""
+    rejected = Counter(totals.get("rejected", {}))
+    rejected.update(more)
+    if rejected:
+        totals["rejected"] = dict(rejected)
 
 
 def resident_memory() -> int | None:
