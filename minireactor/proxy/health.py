@@ -35,7 +35,14 @@ JITTER = 0.25  # each pause is longer or shorter by up to this fraction, so that
 _OUR_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-def is_the_targets_fault(error: BaseException) -> bool:
+def note_failure(balancer: Balancer, place: Place, attempt: object, reason: Failure) -> bool:
+    """Tell the balancer how an attempt has failed. Return whether the target was up until now."""
+    if _is_the_targets_fault(reason.value):
+        return balancer.failed(place, attempt, reason.getErrorMessage())
+    return balancer.gave_up(place, attempt)
+
+
+def _is_the_targets_fault(error: BaseException) -> bool:
     """Return whether a failure to connect is the target's fault, and not our own."""
     if not isinstance(error, (ConnectError, DNSLookupError, ConnectionLost)):
         return False  # for example an exception raised by a factory
@@ -182,10 +189,8 @@ class Health:
         del self._probes[target]
         if reason is None:
             has_changed = self._balancer.passed(target.place)
-        elif is_the_targets_fault(reason.value):
-            has_changed = self._balancer.failed(target.place, probe, reason.getErrorMessage())
         else:
-            has_changed = self._balancer.gave_up(target.place, probe)
+            has_changed = note_failure(self._balancer, target.place, probe, reason)
         probe.cancel()
         if has_changed:
             self.changed(target)

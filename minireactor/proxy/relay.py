@@ -18,7 +18,7 @@ from minireactor.core import events, flow
 from minireactor.log import logger
 from minireactor.proxy import CONNECTED, FAILED, Proxy, ProxyFactory
 from minireactor.proxy.balance import FIRST, Balancer
-from minireactor.proxy.health import Health, is_the_targets_fault
+from minireactor.proxy.health import Health, note_failure
 from minireactor.serve.server import Server
 
 if TYPE_CHECKING:
@@ -150,13 +150,8 @@ class Relay(Server):
             self.health.expect_answer(target)
 
     def failed(self, proxy: Proxy, reason: Failure) -> None:
-        place = proxy.place
-        if is_the_targets_fault(reason.value):
-            has_changed = self.balancer.failed(place, proxy, reason.getErrorMessage())
-        else:
-            has_changed = self.balancer.gave_up(place, proxy)
-        if has_changed:
-            self._has_changed(place)
+        if note_failure(self.balancer, proxy.place, proxy, reason):
+            self._has_changed(proxy.place)
         self._report(FAILED, proxy, reason)
 
     def ended_early(self, proxy: Proxy) -> None:
