@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minireactor.cli.printer import Printer, flush, print_error
 from minireactor.cli.process import (
-    RELOAD_SIGNALS,
-    REPORT_SIGNALS,
-    RESTART_SIGNALS,
+    SIGNALS,
     STOP_SIGNALS,
     open_standard_descriptors,
     raise_descriptor_limit,
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-# Exit statuses. `servers` has another one.
+# Exit statuses. `running` has another one.
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C has ended
 
@@ -37,14 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `argv` does not contain the program's name. Without `argv`, the arguments are the process's own,
     and the process must end after this call."""
-    signals = STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     if argv is None:
         open_standard_descriptors()
         # Until a server runs, Ctrl-C ends the process at once, without a traceback.
         set_handler(signal.SIGINT, signal.SIG_DFL)
         # While the interpreter shuts down, Ctrl-C is ignored.
-        before = dict.fromkeys(signals, signal.SIG_IGN)
+        before = dict.fromkeys(SIGNALS, signal.SIG_IGN)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     finally:

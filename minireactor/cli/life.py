@@ -64,9 +64,9 @@ class Life:
         self._delayed: DelayedCall | None = None  # the end, after --drain-delay
 
     def listen(self, place: Place, listen: Callable[[list[socket.socket] | None], Port]) -> Port:
-        """Do what open_port() does for a place of the server itself, for which --reuse-port holds.
+        """Return the port of the server itself at a place, with --reuse-port if that was given.
 
-        Raises CannotListenError too."""
+        The arguments are those of open_port(). Raises CannotListenError too."""
         if not self._options.reuse_port or place[0].partition(":")[0] in (SYSTEMD, "unix"):
             return self.open_port(place, listen)
 
@@ -150,7 +150,7 @@ class Life:
     # The successor.
 
     def restart(self) -> None:
-        """Start a successor, unless something stands against it: then say what."""
+        """Start a successor, or report why there is none."""
         reason = self._why_no_restart()
         if reason:
             self._output.report(f"no restart: {reason}", "WARNING")

@@ -23,6 +23,7 @@ def _existing(*names: str) -> tuple[signal.Signals, ...]:
 RELOAD_SIGNALS = _existing("SIGHUP")  # reads files again
 REPORT_SIGNALS = _existing("SIGUSR1")  # reports on the connections that do not move
 RESTART_SIGNALS = _existing("SIGUSR2")  # starts a successor
+SIGNALS = STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS
 MAX_DESCRIPTORS = 1024 * 1024  # what Linux allows a process by default (fs.nr_open)
 OPEN_MAX = 10_240  # what macOS allows at least, even if it reports no limit
 # Descriptors for the loop, ports, files, views and name look-ups; at most half of a small limit.

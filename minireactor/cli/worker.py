@@ -6,14 +6,7 @@ import argparse
 import signal
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor.cli.process import (
-    RELOAD_SIGNALS,
-    REPORT_SIGNALS,
-    RESTART_SIGNALS,
-    STOP_SIGNALS,
-    max_connections,
-    set_handler,
-)
+from minireactor.cli.process import SIGNALS, max_connections, set_handler
 from minireactor.operation.child import parent
 from minireactor.operation.worker import worker_of_this_process
 
@@ -46,7 +39,7 @@ def run_worker(
     worker = worker_of_this_process()
     assert worker is not None
     # A terminal sends these to all processes, and the parent passes on what it gets.
-    for number in STOP_SIGNALS + RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS:
+    for number in SIGNALS:
         set_handler(number, _ignore)
     set_handler(signal.SIGTERM, lambda *_: server.reactor.callFromThread(worker.stop))
     worker.serve(
