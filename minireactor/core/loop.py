@@ -223,6 +223,7 @@ class Loop:
             log.err(error, f"in a call of {safe_repr(f)}")
 
     # Handlers. Change the kernel's table first: if that raises, our own tables are still right.
+    # attach() and detach() call no function that has nothing to do: connections are short-lived.
 
     def attach(self, handler: Handler) -> None:
         """Add a handler to the table. The handler gets no events until `update_interest()`."""

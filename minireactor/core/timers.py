@@ -102,7 +102,7 @@ class DelayedCall:
         """Cancel the call.
 
         Raises AlreadyCancelled or AlreadyCalled if the call is no longer to come."""
-        if self.called or self.cancelled:
+        if self.called or self.cancelled:  # a usual cancel makes no call
             self._check_active()
         self.cancelled = 1
         self.serial = self.entry_serial = 0

@@ -38,10 +38,8 @@ def adopt_sockets(reactor: Loop, socks: list[socket.socket], factory: Any) -> Po
     if isinstance(address, UNIXAddress):
         port = UNIXPort(address.name or b"", factory, 50, 0o666, False, reactor)
     else:
-        for sock in socks:
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # accepted sockets inherit it
+        for sock in socks:  # accepted sockets inherit the option
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = TCPPort(address.port, factory, 50, address.host, reactor)
     port.is_adopted = True
     reactor.open()

@@ -120,7 +120,7 @@ class Port(Limits, Listener):
 
     def pause_accepting(self) -> None:
         """Leave new clients in the kernel's queue, until resume_accepting()."""
-        for listener in (self, *self._further):
+        for listener in self.listeners():
             listener.reading = False
             self.reactor.unregister(listener)
 
