@@ -35,12 +35,12 @@ def balancer(time):
 
 def order(own):
     """Return all targets in the order for the next client."""
-    return list(own.targets())
+    return list(own.places())
 
 
 def firsts(own, count):
     """Return how many of the next clients each target gets first."""
-    return Counter(next(own.targets()) for _ in range(count))
+    return Counter(next(own.places()) for _ in range(count))
 
 
 def states(own):
@@ -59,12 +59,12 @@ def test_first_is_always_the_order_that_was_given(balancer):
 
 def test_round_robin_begins_one_further_each_time(balancer):
     own = balancer(ROUND_ROBIN)
-    assert [next(own.targets()) for _ in range(4)] == [A, B, C, A]
+    assert [next(own.places()) for _ in range(4)] == [A, B, C, A]
 
 
 def test_round_robin_spreads_the_turns_of_a_heavy_target(balancer):
     own = balancer(ROUND_ROBIN, Target(A, weight=5), Target(B), Target(C))
-    turns = [next(own.targets()) for _ in range(14)]
+    turns = [next(own.places()) for _ in range(14)]
     assert turns == [A, A, B, A, C, A, A] * 2
 
 
@@ -83,7 +83,7 @@ def test_least_counts_clients_that_are_being_connected(balancer):
     for place in (A, A, A, B):
         own.joined(place, "client")
     for number in range(5):
-        own.began(next(own.targets()), number)
+        own.began(next(own.places()), number)
     assert [len(target.attempts) for target in own.all()] == [0, 2, 3]
 
 
@@ -94,7 +94,7 @@ def test_least_takes_turns_among_equals(balancer):
 def test_least_divides_the_clients_by_weight(balancer):
     own = balancer(LEAST_CONNECTIONS, Target(A, weight=3), Target(B))
     for number in range(40):
-        own.joined(next(own.targets()), number)
+        own.joined(next(own.places()), number)
     assert [target.clients for target in own.all()] == [30, 10]
 
 
@@ -225,7 +225,7 @@ def test_clients_that_give_up_do_not_count_against_a_target_that_answers(balance
 
 def test_a_client_that_comes_to_the_next_target_gets_one_that_is_good_by_then(balancer):
     own = balancer(FIRST)
-    targets = own.targets()
+    targets = own.places()
     assert next(targets) == A
     own.failed(B, "another client", "it is broken")
     assert list(targets) == [C, B]
@@ -314,14 +314,14 @@ def test_a_target_that_comes_back_while_it_drains_has_its_clients_still(balancer
     own.set_targets([Target(B)])
     changes = own.set_targets([Target(A), Target(B)])
     assert str(changes) == "added a:80"
-    assert next(own.targets()) == B
+    assert next(own.places()) == B
     own.left(A, True)
     assert states(own) == {A: UP, B: UP}
 
 
 def test_a_client_that_tries_one_target_after_the_other_sees_new_ones(balancer):
     own = balancer(FIRST)
-    targets = own.targets()
+    targets = own.places()
     assert next(targets) == A
     own.set_targets([Target(A), Target(("d", 1))])
     assert list(targets) == [("d", 1)]
@@ -353,6 +353,6 @@ def test_an_attempt_that_fails_ends_the_drain(balancer, time):
 
 def test_each_target_has_a_turn_after_a_change(balancer):
     own = balancer(ROUND_ROBIN)
-    list(islice(own.targets(), 2))
+    list(islice(own.places(), 2))
     own.set_targets([Target(C), Target(A, weight=2)])
     assert firsts(own, 6) == {C: 2, A: 4}

@@ -243,10 +243,10 @@ def test_what_is_our_own_fault_is_not_the_targets(clock):
 def test_a_probe_without_an_answer_makes_clients_avoid_the_target(clock):
     world = World(clock, check=5.0, chance=lambda: 0.0)
     world.advance(0.1)
-    assert next(world.balancer.targets()) == A
+    assert next(world.balancer.places()) == A
     world.connectors[1].connect()
     world.advance(SLOW_SECONDS)
-    assert next(world.balancer.targets()) == B
+    assert next(world.balancer.places()) == B
 
 
 # When there is no answer.
@@ -366,7 +366,7 @@ def black_hole_run(seed, balance, seconds=60):
     network.run(seconds + 20)
     network.come_back("hole").listenTCP(80, Factory.forProtocol(Echo))
     network.run(MAX_BACKOFF * (1 + JITTER) + 10 + EARLY_SECONDS)
-    states = [row["state"] for row in relay.targets()]
+    states = [row["state"] for row in relay.target_rows()]
     relay.health.stop()
     network.finish()
     network.close()
@@ -475,11 +475,11 @@ def test_a_target_that_accepts_and_closes_gets_no_further_clients(
     relay = Relay(timed, [serve(timed, protocol), serve(timed, Echo)], balance=balance)
     relay.listen("127.0.0.1", 0)
     assert converse(timed, relay, 40, closing) == 40 - EARLY_ENDS
-    assert [row["state"] for row in relay.targets()] == [DOWN, UP]
+    assert [row["state"] for row in relay.target_rows()] == [DOWN, UP]
     for _ in range(3):  # probes find the same
-        failures = relay.targets()[0]["failures"]
+        failures = relay.target_rows()[0]["failures"]
         time.advance(MAX_BACKOFF * (1 + JITTER))
-        pump(timed, lambda: relay.targets()[0]["failures"] > failures, "a probe")  # noqa: B023
+        pump(timed, lambda: relay.target_rows()[0]["failures"] > failures, "a probe")  # noqa: B023
         assert converse(timed, relay, 5, closing) == 5
     (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert warning.endswith("is down: it has ended 3 connections at once, without a byte")
@@ -498,12 +498,12 @@ def test_a_server_that_reads_a_message_and_ends_stays_usable(timed, time, closin
     relay.listen("127.0.0.1", 0)
     converse(timed, relay, 20, closing)
     assert messages == [b"x"] * 20
-    assert [row["state"] for row in relay.targets()] == [DOWN, DOWN]
+    assert [row["state"] for row in relay.target_rows()] == [DOWN, DOWN]
     for _ in range(3):  # the probe begins, connects, and has held its connection
         time.advance(EARLY_SECONDS * (1 + JITTER))
         for _ in range(20):
             timed.iterate(0.001)
-    assert [row["state"] for row in relay.targets()] == [UP, UP]
+    assert [row["state"] for row in relay.target_rows()] == [UP, UP]
 
 
 def test_a_client_that_ends_first_does_not_count_against_the_target(timed, closing):
@@ -511,7 +511,7 @@ def test_a_client_that_ends_first_does_not_count_against_the_target(timed, closi
     relay.listen("127.0.0.1", 0)
     for number in range(2 * EARLY_ENDS):
         client = closing(connect(relay.ports[0]))
-        pump(timed, lambda: relay.targets()[0]["clients"] == 1, "the target")
+        pump(timed, lambda: relay.target_rows()[0]["clients"] == 1, "the target")
         client.close()
         pump(timed, lambda: not relay.connections, "the end")
         assert relay.balancer.all()[0].early_ends == 0, number
@@ -523,13 +523,13 @@ def test_a_target_that_ends_later_does_not_count(timed, time, closing):
     relay.listen("127.0.0.1", 0)
     for _ in range(EARLY_ENDS):
         client = closing(connect(relay.ports[0]))
-        pump(timed, lambda: relay.targets()[0]["clients"] == 1, "the target")
+        pump(timed, lambda: relay.target_rows()[0]["clients"] == 1, "the target")
         time.advance(EARLY_SECONDS)
         listener.accept()[0].close()
         drain(timed, client)
         client.close()
         pump(timed, lambda: not relay.connections, "the end")
-    assert relay.targets()[0]["failures"] == 0
+    assert relay.target_rows()[0]["failures"] == 0
 
 
 def test_a_target_that_comes_back_is_used_again_without_a_client_that_tries(
@@ -545,7 +545,7 @@ def test_a_target_that_comes_back_is_used_again_without_a_client_that_tries(
         time.advance(EARLY_SECONDS * (1 + JITTER))
         for _ in range(20):
             timed.iterate(0.001)
-    assert [row["state"] for row in relay.targets()] == [UP, UP]
+    assert [row["state"] for row in relay.target_rows()] == [UP, UP]
     assert relay.totals().connections == 1
     assert caplog.records[-1].getMessage() == f"target 127.0.0.1:{number} is up again"
 
@@ -555,7 +555,7 @@ def test_views_show_no_probe(timed, time):
     relay = Relay(timed, [serve(timed, Protocol)], check=1.0)
     relay.listen("127.0.0.1", 0)
     time.advance(1)
-    pump(timed, lambda: relay.targets()[0]["connect"] is not None, "the probe")
+    pump(timed, lambda: relay.target_rows()[0]["connect"] is not None, "the probe")
     # The server of this test is watched, the proxy is not.
     assert [row["label"] for row in monitor.sample()["connections"]] == ["Protocol"]
     monitor.close()
@@ -590,10 +590,10 @@ def test_a_probe_speaks_TLS_where_clients_are_connected_with_TLS(timed, time, ce
     relay = Relay(timed, [plain, good], target_tls=tls, check=1.0)
     relay.listen("127.0.0.1", 0)
     time.advance(1)
-    pump(timed, lambda: relay.targets()[0]["failures"], "the plain target")
-    pump(timed, lambda: relay.targets()[1]["connect"] is not None, "the handshake")
+    pump(timed, lambda: relay.target_rows()[0]["failures"], "the plain target")
+    pump(timed, lambda: relay.target_rows()[1]["connect"] is not None, "the handshake")
     relay.stop(0)
-    assert [row["state"] for row in relay.targets()] == [DOWN, UP]
+    assert [row["state"] for row in relay.target_rows()] == [DOWN, UP]
 
 
 def let_pass(time, reactor, seconds):
@@ -608,11 +608,11 @@ def test_a_server_that_stops_probes_no_longer(timed, time):
     relay = Relay(timed, [serve(timed, Closer), serve(timed, Echo)], check=1.0)
     relay.listen("127.0.0.1", 0)
     let_pass(time, timed, 3)
-    before = [row["failures"] for row in relay.targets()]
+    before = [row["failures"] for row in relay.target_rows()]
     assert before[0] and not before[1]
     relay.stop(0)
     let_pass(time, timed, 10)
-    assert [row["failures"] for row in relay.targets()] == before
+    assert [row["failures"] for row in relay.target_rows()] == before
 
 
 def test_a_new_target_is_checked_and_an_old_one_no_longer(timed, time):
@@ -621,7 +621,7 @@ def test_a_new_target_is_checked_and_an_old_one_no_longer(timed, time):
     relay.listen("127.0.0.1", 0)
     relay.set_targets([Target(new), Target(serve(timed, Closer))])
     let_pass(time, timed, 3)
-    (first, second) = relay.targets()
+    (first, second) = relay.target_rows()
     assert (first["state"], second["state"]) == (UP, DOWN)
     assert first["connect"] is not None
 
@@ -634,11 +634,11 @@ def test_a_target_that_is_the_proxy_itself_is_probed_only_until_a_client_finds_i
     relay.listen("127.0.0.1", number)
     assert converse(timed, relay, 3, closing) == 3
     let_pass(time, timed, 5)
-    failures = relay.targets()[0]["failures"]
+    failures = relay.target_rows()[0]["failures"]
     connections = relay.totals().connections
     let_pass(time, timed, 20)
-    assert relay.targets()[0]["state"] == DOWN
-    assert relay.targets()[0]["failures"] == failures
+    assert relay.target_rows()[0]["state"] == DOWN
+    assert relay.target_rows()[0]["failures"] == failures
     assert relay.totals().connections == connections
 
 
@@ -646,10 +646,10 @@ def test_a_removed_target_keeps_its_clients(timed, closing):
     relay = Relay(timed, [serve(timed, Echo)])
     relay.listen("127.0.0.1", 0)
     client = closing(connect(relay.ports[0]))
-    pump(timed, lambda: relay.targets()[0]["clients"] == 1, "the target")
+    pump(timed, lambda: relay.target_rows()[0]["clients"] == 1, "the target")
     changes = relay.set_targets([Target(serve(timed, Echo))])
     assert (len(changes.added), len(changes.removed)) == (1, 1)
-    assert sorted(row["state"] for row in relay.targets()) == ["draining", UP]
+    assert sorted(row["state"] for row in relay.target_rows()) == ["draining", UP]
     client.sendall(b"x")
     client.setblocking(True)
     for _ in range(50):
@@ -657,4 +657,4 @@ def test_a_removed_target_keeps_its_clients(timed, closing):
     assert client.recv(1) == b"x"
     assert converse(timed, relay, 3, closing) == 3
     client.close()
-    pump(timed, lambda: len(relay.targets()) == 1, "the end of the drain")
+    pump(timed, lambda: len(relay.target_rows()) == 1, "the end of the drain")

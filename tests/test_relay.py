@@ -478,7 +478,7 @@ def test_a_target_is_not_to_blame_for_descriptors_that_we_lack(
         pump(reactor, lambda: relay.ends, "the end")
     assert os.strerror(errno.EMFILE) in relay.ends[0]
     assert drain(reactor, client) == b""
-    assert next(relay.balancer.targets()) == target.place
+    assert next(relay.balancer.places()) == target.place
     assert caplog.records == []
 
 
@@ -511,7 +511,7 @@ def test_a_target_is_not_blamed_for_what_is_our_own_fault(start, target, error, 
     conversation.place = target.place
     relay.trying(conversation)
     relay.failed(conversation, Failure(error))
-    assert next(relay.balancer.targets()) == target.place
+    assert next(relay.balancer.places()) == target.place
     assert warnings(caplog) == []
 
 
@@ -521,7 +521,7 @@ def test_a_target_is_blamed_for_what_is_its_fault(start, target, error):
     conversation = Proxy(relay._relay_factory)
     conversation.place = target.place
     relay.failed(conversation, Failure(error))
-    assert [*relay.balancer.targets()][-1] == target.place
+    assert [*relay.balancer.places()][-1] == target.place
 
 
 # What others raise.
@@ -643,7 +643,7 @@ def test_a_client_of_a_proxy_that_is_one_of_its_targets_gets_another(
     pump(reactor, lambda: "connected" in relay.events, "the other target")
     target.accept().sendall(b"welcome")
     assert receive(reactor, client, 7) == b"welcome"
-    assert next(relay.balancer.targets()) == target.place
+    assert next(relay.balancer.places()) == target.place
     assert len(warnings(caplog)) == 2
 
 

@@ -245,7 +245,7 @@ def test_the_program_in_the_readme_runs(reactor, tmp_path, monkeypatch):
     names = {"reactor": reactor}
     program = re.search("```python\n(.*?)```", section(), re.DOTALL)[1]
     exec(program.replace("8080", "0"), names)
-    assert [row["target"] for row in names["relay"].targets()] == ["10.0.0.3:80"]
+    assert [row["target"] for row in names["relay"].target_rows()] == ["10.0.0.3:80"]
     names["relay"].stop(0)
 
 

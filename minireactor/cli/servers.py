@@ -110,7 +110,7 @@ def proxy(options: argparse.Namespace) -> int:
         **_common_arguments(options, places),
     )
     rejected_counts[reactor] = relay.rejected
-    target_rows[reactor] = relay.targets
+    target_rows[reactor] = relay.target_rows
     addresses = listen(relay, options, places, "the proxy")
     what = f"proxy listening on {addresses}, to {names(targets)}"
 

@@ -98,8 +98,8 @@ class Balancer:
                 self._targets[known.place] = known
         return changes
 
-    def targets(self) -> Iterator[Place]:
-        """Yield the targets for one client; each one is chosen when the client needs it."""
+    def places(self) -> Iterator[Place]:
+        """Yield the targets for one client; each one is chosen when the client needs that one."""
         if len(self._targets) == 1:
             return iter(tuple(self._targets))
         return self._one_by_one()

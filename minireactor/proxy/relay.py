@@ -194,7 +194,7 @@ class Relay(Server):
         self.health.update()
         return changes
 
-    def targets(self) -> list[dict[str, Any]]:
+    def target_rows(self) -> list[dict[str, Any]]:
         """Return the state of each target, for the views: see Target.row()."""
         return [target.row() for target in self.balancer.all()]
 
@@ -279,7 +279,7 @@ class RelayFactory(ProxyFactory):
         self._relay = relay
 
     def targets(self) -> Iterable[Place]:
-        return self._relay.balancer.targets()
+        return self._relay.balancer.places()
 
     def all_targets(self) -> Iterable[Place]:
         return [target.place for target in self._relay.balancer.all() if not target.is_draining]
