@@ -35,8 +35,8 @@ _SECRET = "MINIREACTOR_SECRET"  # of the dashboard's address
 class Life:
     """The life of a server's process.
 
-    Makes all that the process has inherited its own, and removes it from the environment. So make
-    this object before any code of the application runs.
+    Takes over what the process has inherited, and removes the variables about that from the
+    environment. So make this object before any code of the application runs.
 
     places: where the server is going to listen.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Restart:
-    """Starts a successor of this process, and says what became of it. Grammar of the calls:
+    """Starts a successor of this process, and reports whether it serves. Grammar of the calls:
 
     begin: on_begin (on_replaced | on_failed)
 

@@ -165,7 +165,7 @@ class Worker:
         self._borrowed[owner] = self._server.ports[-1]
 
     def _give_back(self, owner: int) -> None:
-        """Leave its clients to that worker again."""
+        """Stop accepting the clients of that worker."""
         port = self._borrowed.pop(owner, None)
         if port is not None:
             port.stopListening()

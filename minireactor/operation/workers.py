@@ -55,7 +55,7 @@ class Workers:
 
     command: the command line of a worker; it is the same as that of the parent.
     count: the number of workers, 1 or more.
-    on_stopped: called once, after stop(), when the last worker has ended.
+    on_stopped: called once, after stop() or retire(), when the last worker has ended.
 
     size: the number of workers.
     stopping, retired: whether stop() or retire() has been called.
@@ -166,7 +166,7 @@ class Workers:
             slot.kill()
 
     def ended(self) -> None:
-        """Notice that a worker has ended. At the end, the last one's end calls on_stopped."""
+        """Note that a worker has ended. The last one calls on_stopped after stop() or retire()."""
         if self.is_ending() and not any(slot.is_alive() for slot in self._slots):
             self._cancel_killing()
             if self.without_figures:
@@ -206,7 +206,7 @@ class Workers:
                 helper.lend(number, own)
 
     def return_to(self, number: int) -> None:
-        """Leave its clients to this worker again."""
+        """Let no other worker accept the clients of worker `number`."""
         self._send(do="return", owner=number)
 
     def _send(self, **order: Any) -> None:

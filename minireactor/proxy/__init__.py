@@ -1,7 +1,8 @@
 """Join two connections, so that each is the producer and the consumer of the other.
 
-`legs` joins two connections, `factory` makes a proxy of that, and `relay` makes the command. See
-README.md in this folder for how a stalled reader stops a distant writer.
+`legs` joins two connections, `factory` makes a proxy of that, and `relay` makes the command. For
+`relay`, `targets` lists the targets, `balance` orders them, and `health` probes them.
+See README.md in this folder for how a stalled reader stops a distant writer.
 
 May import `streams`, `internet`, `transports`, `core` and the kit; `relay` and `factory` import
 `serve` too.
