@@ -82,7 +82,7 @@ def run_server(
     def stop(*_: Any) -> None:
         reactor.callFromThread(life.stop)
 
-    def look() -> None:
+    def reopen_and_report() -> None:
         output.reopen()  # first, so that the report is in the new file
         if workers is None:
             _report(reactor, options, output)
@@ -104,7 +104,7 @@ def run_server(
     elif options.workers is not None:
         from minireactor.cli.worker import run_worker
 
-        return run_worker(server, options, reload, bool(reloads), look, label)
+        return run_worker(server, options, reload, bool(reloads), reopen_and_report, label)
     with contextlib.ExitStack() as views:
         pages = views.enter_context(contextlib.ExitStack())
         messages = [what_it_does if most is None else f"{what_it_does}, up to {most} connections"]
@@ -128,7 +128,7 @@ def run_server(
         for number in RELOAD_SIGNALS:
             set_handler(number, reload)
         for number in REPORT_SIGNALS:
-            set_handler(number, lambda *_: reactor.callFromThread(look))
+            set_handler(number, lambda *_: reactor.callFromThread(reopen_and_report))
         life.begin(server, output, pages.close)
         for message in messages:
             output.announce(message)

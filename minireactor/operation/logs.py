@@ -134,7 +134,8 @@ class LogHandler(logging.Handler):
     lines: makes a line of each record.
     write: called with each line; without it, lines go to the sys.stderr of that moment.
     seconds: a clock that only runs forward.
-    later: called with seconds and write_counts(), which is to be called after that time.
+    later: called as `later(seconds, call)`; makes the call after that time. Without it, a count
+        waits for the next record.
     """
 
     def __init__(

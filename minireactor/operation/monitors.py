@@ -42,6 +42,7 @@ class WorkersMonitor:
     """Watches the connections of all workers. Its parent calls joined(), received() and left().
 
     number: names this monitor in orders to workers. count: the number of slots for workers.
+    close: called by close(), with this monitor.
     limit, order: as for a Monitor."""
 
     def __init__(

@@ -51,7 +51,9 @@ class WorkersFailed(Exception):
 
 
 class Workers:
-    """The workers of a command. listen()* start() stop()*
+    """The workers of a command. Grammar of the calls:
+
+    listen()* start() [retire()] stop()*
 
     command: the command line of a worker; it is the same as that of the parent.
     count: the number of workers, 1 or more.
