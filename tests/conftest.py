@@ -14,6 +14,7 @@ import time
 import pytest
 from proxy_support import MODES
 from scripted import Wire
+from serve_support import FakeTime
 from support import PATIENCE
 
 from minireactor import Reactor
@@ -62,6 +63,20 @@ def pytest_runtest_protocol(item):
 def reactor():
     """A reactor for one test, which runs it by iterate() or run(). It is closed afterwards."""
     own = Reactor()
+    yield own
+    own.close()
+
+
+@pytest.fixture(name="time")
+def fake_time():
+    """Time for `timed`."""
+    return FakeTime()
+
+
+@pytest.fixture
+def timed(time):
+    """A reactor on real sockets, whose time only the test moves."""
+    own = Reactor(seconds=time)
     yield own
     own.close()
 

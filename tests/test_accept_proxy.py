@@ -10,7 +10,6 @@ from ipaddress import ip_network
 
 import pytest
 from proxy_support import end_of
-from serve_support import FakeTime
 from support import (
     OneFactory,
     Recorder,
@@ -43,19 +42,6 @@ from minireactor.transports.tls_start import SecurePort
 LOOPBACK = ip_network("127.0.0.0/8")
 V1, V2 = GOOD["v1 TCP4"][0], GOOD["v2 TCP4"][0]
 MEGABYTE = 1024 * 1024
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
-
-
-@pytest.fixture
-def timed(time):
-    """A reactor whose time only the test moves."""
-    own = Reactor(seconds=time)
-    yield own
-    own.close()
 
 
 @pytest.fixture

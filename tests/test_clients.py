@@ -7,10 +7,8 @@ import socket
 from ipaddress import ip_network
 
 import pytest
-from serve_support import FakeTime
 from support import connect, drain, iterations, pump, receive
 
-from minireactor import Reactor
 from minireactor.protocol import Factory
 from minireactor.serve import clients
 from minireactor.serve.apps import Echo
@@ -121,18 +119,6 @@ def test_without_a_rate_there_is_no_pause():
 
 
 # In a server.
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
-
-
-@pytest.fixture
-def timed(time):
-    own = Reactor(seconds=time)
-    yield own
-    own.close()
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import logging
 
 import pytest
 from proxy_support import listening, unused_number
-from serve_support import FakeTime
 from support import connect, drain, pump
 
-from minireactor import Reactor
 from minireactor.error import ConnectError, ConnectionDone, ConnectionRefusedError
 from minireactor.failure import Failure
 from minireactor.protocol import ClientFactory, Factory, Protocol
@@ -410,19 +408,6 @@ def test_one_seed_gives_the_same_run():
 
 
 # With real sockets.
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
-
-
-@pytest.fixture
-def timed(time):
-    """A reactor whose time only the test moves."""
-    own = Reactor(seconds=time)
-    yield own
-    own.close()
 
 
 class Closer(Protocol):

@@ -30,7 +30,6 @@ from proxy_support import (
     unused_number,
 )
 from scripted import Wire
-from serve_support import FakeTime
 from support import (
     HalfCloseable,
     Recorder,
@@ -347,11 +346,6 @@ def test_legs_are_gone_when_both_connections_are(wire, joined):
 # A limited rate, on time of the test's own.
 
 RATE = 10_000  # bytes a second
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
 
 
 @pytest.fixture

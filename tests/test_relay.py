@@ -12,10 +12,8 @@ import weakref
 
 import pytest
 from proxy_support import end_of, full, listening, other, send_until_it_sticks, unused_number
-from serve_support import FakeTime
 from support import PATIENCE, OneFactory, connect, drain, iterations, pump, receive, reset
 
-from minireactor import Reactor
 from minireactor.address import IPv4Address, host_port
 from minireactor.error import CannotListenError, ConnectError, DNSLookupError
 from minireactor.failure import Failure
@@ -33,19 +31,6 @@ needs_first_packets = pytest.mark.skipif(
 
 PLENTY = bytes(32 * 1024 * 1024)
 SIDES = ["client", "target"]
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
-
-
-@pytest.fixture
-def timed(time):
-    """A reactor whose time only the test moves."""
-    own = Reactor(seconds=time)
-    yield own
-    own.close()
 
 
 class Target:

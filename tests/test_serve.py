@@ -10,7 +10,6 @@ import sys
 import weakref
 
 import pytest
-from serve_support import FakeTime
 from support import (
     HalfCloseable,
     Recorder,
@@ -35,19 +34,6 @@ from minireactor.testing import Network
 from minireactor.transports.kernel import receive_queue, send_queue
 
 MEGABYTE = 1024 * 1024
-
-
-@pytest.fixture
-def time():
-    return FakeTime()
-
-
-@pytest.fixture
-def timed(time):
-    """A reactor whose time only the test moves."""
-    own = Reactor(seconds=time)
-    yield own
-    own.close()
 
 
 @pytest.fixture
