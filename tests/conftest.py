@@ -14,7 +14,7 @@ import time
 import pytest
 from proxy_support import MODES
 from scripted import Wire
-from serve_support import FakeTime
+from serve_support import Command, FakeTime
 from support import PATIENCE
 
 from minireactor import Reactor
@@ -101,6 +101,12 @@ def closing():
             return resource
 
         yield later
+
+
+@pytest.fixture
+def command(tmp_path, closing):
+    """command(*arguments) starts a Command in an empty directory. It ends with the test."""
+    return lambda *arguments: closing(Command(*arguments, cwd=tmp_path))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import types
 
 import pytest
 from readme_commands import SUBCOMMANDS
-from serve_support import ROOT, Command, read_all, read_line
+from serve_support import ROOT, read_all, read_line
 from support import IS_PYPY, PATIENCE
 
 import minireactor
@@ -29,20 +29,6 @@ from minireactor.cli.process import (
 )
 
 QUESTION = b"how many random integers do you want?\r\n"
-
-
-@pytest.fixture
-def command(tmp_path):
-    """command(*arguments) starts a Command in an empty directory. It ends with the test."""
-    running = []
-
-    def command(*arguments):
-        running.append(Command(*arguments, cwd=tmp_path))
-        return running[-1]
-
-    yield command
-    for process in running:
-        process.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import time
 from itertools import chain
 
 import pytest
-from serve_support import Command, FakeTime
+from serve_support import FakeTime
 from support import PATIENCE, Recorder, pump, served
 
 from minireactor.error import CannotListenError
@@ -618,14 +618,6 @@ def test_a_connection_that_is_not_there_has_no_marks(reactor, closing, board, nu
 
 
 # The commands.
-
-
-@pytest.fixture
-def command(tmp_path, closing):
-    def start(*arguments):
-        return closing(Command(*arguments, cwd=str(tmp_path)))
-
-    return start
 
 
 class Printed:

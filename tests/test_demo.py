@@ -9,7 +9,7 @@ import socket
 import stat
 
 import pytest
-from serve_support import Command, FakeTime
+from serve_support import FakeTime
 from support import PATIENCE, iterations, pump
 from test_dashboard import Printed, ask, change, receive_until, request, samples, stream, visit
 
@@ -434,14 +434,6 @@ def test_a_slow_reader_reads_so_many_bytes_a_second(closing):
 
 
 # The command.
-
-
-@pytest.fixture
-def command(tmp_path, closing):
-    def start(*arguments):
-        return closing(Command(*arguments, cwd=str(tmp_path)))
-
-    return start
 
 
 @pytest.mark.slow

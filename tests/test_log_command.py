@@ -12,7 +12,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from serve_support import Command, read_all
+from serve_support import read_all
 from support import PATIENCE
 
 from minireactor.cli.commands import main
@@ -23,20 +23,6 @@ from minireactor.view.output import lines_dropped
 
 needs_SIGUSR1 = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="has no SIGUSR1")
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ \S|  \S")  # or of a traceback
-
-
-@pytest.fixture
-def command(tmp_path):
-    """command(*arguments) starts a Command in `tmp_path`. It ends with the test."""
-    running = []
-
-    def command(*arguments):
-        running.append(Command(*arguments, cwd=tmp_path))
-        return running[-1]
-
-    yield command
-    for process in running:
-        process.close()
 
 
 @pytest.fixture
