@@ -272,6 +272,14 @@ def test_a_subscriber_that_raises_is_removed(monitor, join, caplog):
     assert len(caplog.records) == 1
 
 
+def test_a_subscription_may_be_ended_twice_and_after_the_monitor(monitor):
+    end, other = monitor.subscribe(print), monitor.subscribe(repr)
+    end()
+    end()
+    monitor.close()
+    other()
+
+
 def test_a_closed_monitor_closes_the_views_of_its_workers(monitor, join):
     control = join(0)
     monitor.close()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import log
 from minireactor.operation.merge import add_totals, empty_totals, ended_totals, merge
 from minireactor.view.monitor import LIMIT, resident_memory
 from minireactor.view.ranking import BUSIEST
+from minireactor.view.subscribers import Subscribers
 
 if TYPE_CHECKING:
     from minireactor.internet import Reactor
     from minireactor.operation.control import Control
+    from minireactor.view.subscribers import Subscriber
 
     Sample = dict[str, Any]
 
@@ -64,7 +65,7 @@ class WorkersMonitor:
         self._sources: dict[Control, _Source] = {}
         self._offsets = [0] * count
         self._ended = empty_totals()
-        self._subscribers: list[Callable[[dict[str, Any]], object]] = []
+        self._subscribers = Subscribers()
         self._events: list[dict[str, Any]] = []
         self._waiting: list[Callable[[Sample], object]] = []
         self._timer: Any = None
@@ -127,10 +128,11 @@ class WorkersMonitor:
 
     # What the views call.
 
-    def subscribe(self, subscriber: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
-        """Call `subscriber` with each event, shortly before the next sample."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with each event, shortly before the next sample.
+
+        Returns a callable that ends this."""
+        return self._subscribers.add(subscriber)
 
     def count(self) -> int:
         """Return the number of open connections."""
@@ -214,14 +216,7 @@ class WorkersMonitor:
         events, self._events = self._events, []
         for event in sorted(events, key=lambda event: event["time"]):
             event["time"] = round(max(event["time"], earliest) - self._began, 6)
-            for subscriber in list(self._subscribers):
-                try:
-                    subscriber(event)
-                except (KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException:
-                    log.err(None, f"{subscriber!r}, a subscriber of a monitor, is removed")
-                    self._subscribers.remove(subscriber)
+            self._subscribers.notify(event)
 
 
 class _Remote:

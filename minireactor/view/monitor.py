@@ -56,11 +56,11 @@ from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
-from minireactor import log
 from minireactor.core import events, flow
 from minireactor.transports.connection import Connection
 from minireactor.view.ranking import BATCH, BUSIEST, Ranking
 from minireactor.view.sources import monitor_makers, rejected_counts, target_rows
+from minireactor.view.subscribers import Subscribers
 from minireactor.view.watched import Totals, WatchedConnection
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ if TYPE_CHECKING:
 
     from minireactor.failure import Failure
     from minireactor.internet import Reactor
-
-    Subscriber = Callable[[dict[str, Any]], object]
+    from minireactor.view.subscribers import Subscriber
 
 LIMIT = 50  # rows of a sample
 LAG_INTERVAL = 0.05  # seconds between the timer calls whose delay is the lag
@@ -115,7 +114,7 @@ class Monitor:
         self._lost: deque[dict[str, Any]] = deque(maxlen=LIMIT)  # rows, since the last sample
         self._totals = Totals(reactor)
         self._ranking = Ranking(reactor, self._totals)
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers()
         self._lag = 0.0
         self._timer_due: float | None = None
         reactor.add_observer(self._on_event)
@@ -157,13 +156,7 @@ class Monitor:
 
         The call comes in the middle of a connection's work: the subscriber should only note the
         event. A subscriber that raises is logged and removed."""
-        self._subscribers.append(subscriber)
-
-        def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
-
-        return unsubscribe
+        return self._subscribers.add(subscriber)
 
     def _on_event(self, event: str, connection: Connection, reason: Failure | None) -> None:
         if event == events.MADE:
@@ -221,16 +214,9 @@ class Monitor:
         self._notify("lost", watched, reason=reason.getErrorMessage())
 
     def _notify(self, event: str, watched: WatchedConnection, **more: str) -> None:
-        for subscriber in self._subscribers.copy():
+        if self._subscribers:
             fields = {"type": "event", "time": self._now(), "event": event, "id": watched.id}
-            try:
-                subscriber({**fields, "peer": watched.peer, **more})
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException:
-                log.err(None, f"{subscriber!r}, a subscriber of a monitor, failed and is removed")
-                if subscriber in self._subscribers:
-                    self._subscribers.remove(subscriber)
+            self._subscribers.notify({**fields, "peer": watched.peer, **more})
 
     # Samples.
 
