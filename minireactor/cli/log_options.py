@@ -6,6 +6,7 @@ import argparse
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
+    """Add the options about the log, in a group of their own."""
     add = parser.add_argument_group("log").add_argument
     add(
         "--log",

@@ -228,4 +228,5 @@ class _Remote:
         self._number = number
 
     def setWriteBufferLimits(self, high: int, low: int) -> None:
+        """Let the worker set the marks of the connection."""
         self._control.send(do="marks", high=high, low=low, view=self._view, id=self._number)

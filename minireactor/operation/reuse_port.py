@@ -2,8 +2,8 @@
 
 Each process has a queue of its own for new clients, and the system chooses a queue for each client.
 A process that closes its socket resets the clients in its queue. So accept_waiting() empties the
-queue before. A client whose handshake ends between these two steps is still reset, unless Linux has
-been told to move such clients to another process (sysctl net.ipv4.tcp_migrate_req=1).
+queue before. A client whose handshake ends between these two steps is still reset. Linux can move
+such a client to another process instead (sysctl net.ipv4.tcp_migrate_req=1).
 """
 
 from __future__ import annotations

@@ -322,6 +322,7 @@ class _Slot:
         return self._child is not None or self._control is not None
 
     def is_serving(self) -> bool:
+        """Return whether the process has said that it is ready."""
         return self._child is not None and self._child.is_ready
 
     def is_starting(self) -> bool:
@@ -386,6 +387,7 @@ class _Slot:
         self.send(do=order)
 
     def kill(self) -> None:
+        """Kill a process that does not end, and say so in the log."""
         if self._child is not None:
             logger.warning("worker %d is killed: it does not end", self._number + 1)
             self._workers.aborted += 1  # nobody knows how many connections it had
@@ -394,6 +396,7 @@ class _Slot:
     # Its control connection.
 
     def send(self, **order: Any) -> None:
+        """Send an order to the process, if there is one: see `control`."""
         if self._control is not None:
             self._control.send(**order)
 
@@ -406,6 +409,7 @@ class _Slot:
                 logger.warning("clients of worker %d wait for it: %s", owner + 1, error)
 
     def introduce(self, monitor: WorkersMonitor) -> None:
+        """Let a monitor know the process, if there is one."""
         if self._control is not None:
             monitor.joined(self._control, self._number)
 

@@ -1,8 +1,8 @@
 """Probe the targets of a proxy: connect to those that are down until one connection is good.
 
-A probe is an attempt to connect that the proxy makes itself, so that no client waits for it. A
-target passes if it is connected, if its TLS handshake is complete where the proxy speaks TLS, and
-if it then sends a byte or keeps the connection for EARLY_SECONDS.
+A probe is an attempt to connect that the proxy makes itself, so that no client waits for it. Where
+the proxy speaks TLS to the targets, the handshake is a part of the attempt. A target passes if it
+then sends a byte, or keeps the connection for EARLY_SECONDS.
 """
 
 from __future__ import annotations

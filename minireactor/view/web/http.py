@@ -225,9 +225,11 @@ class Site(Factory):
     def make_room(self, host: str) -> bool:
         """Reset one connection in favour of a new one from `host`. Return whether there was one.
 
-        It is the oldest connection that is not being answered, of the address that has the most. An
-        address loses nothing to `host` if it has no more connections than `host` has. If all are
-        being answered, an address loses one only if it still has as many as `host` afterwards."""
+        Connections that are not being answered go first, then those of the address that has the
+        most, then the oldest. Which connections may go:
+            not being answered: those of `host`, and of addresses that have more than `host` has;
+            being answered: those of addresses that keep as many as `host` has with the new one.
+        """
         counts = Counter(each.host for each in self.connections)
 
         def may_go(each: _Http) -> bool:
