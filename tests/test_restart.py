@@ -308,6 +308,20 @@ def test_a_second_restart_is_refused_while_one_is_under_way(app, tmp_path):
     service.pids.append(int(REPLACED.match(service.line_with(" serves from now on"))[1]))
 
 
+def test_signals_that_come_while_a_process_starts_are_handled_once_it_serves(service, tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "slow").touch()
+    found = service("app:App", "--port", "0")
+    starting(tmp_path)
+    found.signal(signal.SIGUSR1)  # the default of both would end the process
+    found.signal(signal.SIGUSR2)
+    (tmp_path / "slow").unlink()
+    port = found.port()
+    found.pids.append(int(REPLACED.match(found.line_with(" serves from now on"))[1]))
+    with connect(port) as sock:
+        assert talk(sock, b"x") == b"x"
+
+
 def test_the_end_also_ends_a_successor_that_is_starting(app, tmp_path):
     service, port = app
     (tmp_path / "slow").touch()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.address import host_port
-from minireactor.cli.process import RESTART_SIGNALS, STOP_SIGNALS, set_handler
+from minireactor.cli.process import (
+    RELOAD_SIGNALS,
+    REPORT_SIGNALS,
+    RESTART_SIGNALS,
+    STOP_SIGNALS,
+    set_handler,
+)
 from minireactor.cli.view_options import CORE
 from minireactor.operation.child import parent, same_command
 from minireactor.operation.handover import SYSTEMD, HandoverError
@@ -43,6 +50,10 @@ class Life:
     Raises UsageError if what has been inherited is not valid."""
 
     def __init__(self, options: argparse.Namespace, places: Iterable[Place]) -> None:
+        # By default, these signals would end a process that is still starting.
+        self._early: set[int] = set()
+        for number in RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS:
+            set_handler(number, lambda number, _: self._early.add(number))
         self._options = options
         self._command = same_command(options.argv)
         self._folder: str | None = None
@@ -119,6 +130,8 @@ class Life:
         self.listening.own()
         self._parent.ready()
         self.notifier.ready()
+        for number in self._early:
+            signal.raise_signal(number)  # it came before its handler
 
     # The end.
 
