@@ -137,7 +137,10 @@ def run(*arguments, **options):
         ("8080 --targets /nowhere/list", "cannot read '/nowhere/list': No such file"),
         ("8080 80 --targets /", "cannot read '/': Is a directory"),
         ("8080 80 --targets /dev/null", "'/dev/null' is no regular file; give a file of targets"),
-        ("8080 80 --check fast", "argument --check: 'fast' is not valid"),
+        (
+            "8080 80 --check fast",
+            "argument --check: 'fast' is not valid: give a number of seconds, or 0 to check only",
+        ),
         ("65536 80", "argument LISTEN: '65536' is not valid: give PORT, HOST:PORT, [IPV6]:PORT"),
         ("localhost 80", "argument LISTEN: 'localhost' is not valid"),
         ("localhost: 80", "argument LISTEN: 'localhost:' is not valid"),

@@ -34,7 +34,7 @@ def add_targets(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--check",
-        type=values.timeout,
+        type=values.check,
         metavar="SECONDS",
         help="connect to each target about this often, and give no client to one that fails; 0: "
         "only to targets that have failed (default: 0)",

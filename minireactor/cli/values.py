@@ -82,6 +82,12 @@ def timeout(text: str) -> float | None:
     return _seconds(text, "give a number of seconds, or 0 for no limit") or None
 
 
+def check(text: str) -> float | None:
+    """Return a number of seconds, or None for 0."""
+    fix = "give a number of seconds, or 0 to check only targets that have failed"
+    return _seconds(text, fix) or None
+
+
 def grace(text: str) -> float:
     """Return a number of seconds, which may be 0."""
     return _seconds(text, "give a number of seconds, 0 or more")
