@@ -297,6 +297,23 @@ def test_a_successor_that_cannot_start_leaves_the_old_process_in_service(app, tm
     service.restart()
 
 
+def test_a_restart_without_a_free_descriptor_fails_with_the_fix(service):
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("this system cannot limit another process")
+    found = service("echo", "--port", "0")
+    port = found.port()
+    used = len(os.listdir(f"/proc/{found.pid}/fd"))
+    limits = resource.prlimit(found.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(found.pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+    found.signal(signal.SIGUSR2)
+    reason = "Too many open files; raise the limit (ulimit -n)"
+    assert found.first.error_line() == f"minireactor: no restart, this process goes on: {reason}"
+    resource.prlimit(found.pid, resource.RLIMIT_NOFILE, limits)
+    with connect(port) as sock:
+        assert talk(sock, b"x") == b"x"
+
+
 def test_a_second_restart_is_refused_while_one_is_under_way(app, tmp_path):
     service, _ = app
     (tmp_path / "slow").touch()

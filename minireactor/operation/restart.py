@@ -7,6 +7,7 @@ live as long as one process has the sockets, so a client that waits there is ser
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Callable
 
 from minireactor.operation.child import READY_SECONDS, Child
@@ -68,7 +69,9 @@ class Restart:
                 on_failed=self._failed,
             )
         except OSError as error:
-            self._on_failed(f"{error.strerror}: {self._command[0]}")
+            is_full = error.errno == errno.EMFILE
+            fix = "; raise the limit (ulimit -n)" if is_full else f": {self._command[0]}"
+            self._on_failed(f"{error.strerror}{fix}")
 
     def is_starting(self) -> bool:
         """Return whether a successor is starting."""
