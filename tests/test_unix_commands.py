@@ -132,6 +132,17 @@ def test_metrics_are_served_on_a_path(command, closing):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not installed")
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "with a worker"])
+def test_a_start_that_fails_at_a_later_place_removes_the_file(folder, closing, more):
+    taken = closing(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+    arguments = ("--listen", "unix:a.sock", "--listen", str(taken), *more)
+    status, _, errors = closing(Command("serve", "echo", *arguments, cwd=folder)).end()
+    assert status == 2
+    assert errors.count("\n") == 1, errors
+    assert not os.path.exists("a.sock")
+
+
 def test_a_real_client_talks_to_serve(echo):
     done = subprocess.run(
         ["socat", "-t5", "-", "UNIX-CONNECT:echo.sock"],

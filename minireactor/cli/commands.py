@@ -83,13 +83,17 @@ def _run_loop_command(
     """Run a command with a loop, which must never wait for its own output. Return the status."""
     from minireactor.cli.engines import engine
     from minireactor.cli.log_printer import close_log, dropped_note
-    from minireactor.view.output import standard_streams
+    from minireactor.view.output import UsageError, standard_streams
 
     options.descriptors = raise_descriptor_limit()
     with standard_streams(dropped_note(options)) as options.flush:
         try:
             with engine(options):
                 return command(options) or 0
+        except UsageError:
+            if hasattr(options, "life"):
+                options.life.listening.close()
+            raise
         finally:
             close_log(options)
 

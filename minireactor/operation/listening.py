@@ -73,6 +73,11 @@ class Listening:
                 sock.close()
         self._by_name.clear()
 
+    def close(self) -> None:
+        """Close all ports, because this process cannot serve. Removes the files that it owns."""
+        for port in self.ports.values():
+            port.stopListening()
+
     def sockets(self) -> dict[str, list[socket.socket]]:
         """Return the listening sockets, by place, for handover.passing()."""
         return {place: port.sockets() for place, port in self.ports.items() if port.sockets()}
