@@ -65,7 +65,7 @@ def test_all_IPv6_addresses_with_the_same_first_64_bits_are_one_client():
     limits.joined("2001:db8::1")
     assert limits.refusal("2001:db8::2:3") == (
         "--max-per-client",
-        "2001:db8::/64 has 1 connections",
+        "2001:db8::/64 has 1 connection",
     )
     assert limits.refusal("2001:db8:0:1::1") is None
 

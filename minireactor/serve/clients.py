@@ -96,7 +96,8 @@ class ClientLimits:
             return refusal
         if self._connected.get(key, 0) < self._most:
             return None
-        return Refusal("--max-per-client", f"{key} has {self._most} connections")
+        count = "1 connection" if self._most == 1 else f"{self._most} connections"
+        return Refusal("--max-per-client", f"{key} has {count}")
 
     def joined(self, host: str) -> None:
         """Count a connection of a client."""
