@@ -6,10 +6,12 @@ import gc
 import logging
 import os
 import socket
+import subprocess
 import sys
 import weakref
 
 import pytest
+from serve_support import ROOT
 from support import (
     HalfCloseable,
     Recorder,
@@ -1014,3 +1016,9 @@ def test_a_file_that_could_block_is_not_sent(tmp_path, start, join, reactor, cap
     with pytest.raises(ConnectionResetError):
         drain(reactor, join(server))
     assert "it is no regular file" in caplog.text
+
+
+def test_a_server_without_limits_for_clients_loads_nothing_for_them():
+    code = "import sys, minireactor.serve.server; print('minireactor.serve.clients' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Callable, Union, cast
 from minireactor.address import format_address, from_sockaddr
 from minireactor.core.handler import Handler
 from minireactor.core.waker import close_socket
-from minireactor.serve.clients import Refusal, ip_address
+from minireactor.serve.clients import ip_address
 from minireactor.serve.proxy_header import Header, decode
+from minireactor.serve.refusal import Refusal
 from minireactor.transports.closing import Lingering
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from minireactor.address import unix_path
+from minireactor.serve.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,13 +34,6 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(host.partition("%")[0])
     # A port that serves both IPv6 and IPv4 reports 127.0.0.1 as ::ffff:127.0.0.1.
     return getattr(address, "ipv4_mapped", None) or address
-
-
-class Refusal(NamedTuple):
-    """Why a client is refused."""
-
-    option: str
-    why: str
 
 
 class _Client(NamedTuple):

@@ -20,8 +20,8 @@ from minireactor.core import events, flow
 from minireactor.core.slices import Walk
 from minireactor.log import WARN_SECONDS, logger
 from minireactor.protocol import Factory
-from minireactor.serve.clients import Refusal
 from minireactor.serve.places import listen_at
+from minireactor.serve.refusal import Refusal
 from minireactor.serve.timeouts import Timeouts, still_in
 from minireactor.serve.totals import Totals
 from minireactor.transports.keepalive import set_keepalive
