@@ -17,6 +17,7 @@ from minireactor.cli.process import (
     set_handler,
 )
 from minireactor.cli.view_options import CORE
+from minireactor.core.timers import cancel_if_active
 from minireactor.operation.child import parent, same_command
 from minireactor.operation.handover import SYSTEMD, HandoverError
 from minireactor.operation.listening import Listening
@@ -146,8 +147,7 @@ class Life:
                 self._output.announce(f"draining: clients are accepted for {delay:g} s more")
                 self._delayed = self._server.reactor.call_later_internal(delay, self._stop)
                 return
-        if self._delayed is not None and self._delayed.active():
-            self._delayed.cancel()
+        cancel_if_active(self._delayed)
         self._stop()
 
     def _stop(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Generic, TypeVar
 
 from minireactor import log
+from minireactor.core.timers import cancel_if_active
 from minireactor.failure import Failure, safe_repr
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class Walk(Generic[_Each]):
         """Visit no more connections. Idempotent."""
         self._left = iter(())
         self._finished = None
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
 
     def _go_on(self) -> None:
         seconds = self._reactor.seconds

@@ -150,6 +150,12 @@ class DelayedCall:
         return f"<DelayedCall {safe_repr(self.func)} at {self.time:.3f} ({state})>"
 
 
+def cancel_if_active(call: DelayedCall | None) -> None:
+    """Cancel a call that is still to come. Do nothing for None, and for any other call."""
+    if call is not None and call.active():
+        call.cancel()
+
+
 class TimerQueue:
     """A queue of delayed calls, ordered by time.
 

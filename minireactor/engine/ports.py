@@ -6,6 +6,7 @@ from typing import Any
 
 from minireactor import error, log
 from minireactor.core import flow
+from minireactor.core.timers import cancel_if_active
 from minireactor.engine.transport import Bridge, as_failure
 from minireactor.failure import Failure, safe_repr
 from minireactor.protocol import Protocol
@@ -121,8 +122,7 @@ class Connecting(Limited):
 
     def _end(self, state: str) -> None:
         self.state = state
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
 
     def disconnect(self) -> None:
         if self.state == "connecting":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
+from minireactor.core.timers import cancel_if_active
 from minireactor.operation.merge import add_totals, empty_totals, ended_totals, merge
 from minireactor.view.monitor import LIMIT, resident_memory
 from minireactor.view.ranking import BUSIEST
@@ -177,8 +178,7 @@ class WorkersMonitor:
 
     def _answer(self) -> None:
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancel_if_active(timer)
         waiting, self._waiting = self._waiting, []
         if waiting:
             sample = self._merged()

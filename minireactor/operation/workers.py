@@ -21,6 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor.core import flow
+from minireactor.core.timers import cancel_if_active
 from minireactor.log import logger
 from minireactor.operation import worker
 from minireactor.operation.child import Child, how_it_ended
@@ -146,7 +147,7 @@ class Workers:
         self._close_ports()
         for slot in self._slots:
             slot.stop("stop")
-        self._cancel_killing()
+        cancel_if_active(self._killing)
         self._killing = self.reactor.call_later_internal(grace + KILL_SECONDS, self._kill)
         self.ended()
 
@@ -156,12 +157,8 @@ class Workers:
 
     def _abort(self) -> None:
         self._send(do="abort")
-        self._cancel_killing()
+        cancel_if_active(self._killing)
         self._killing = self.reactor.call_later_internal(KILL_SECONDS, self._kill)
-
-    def _cancel_killing(self) -> None:
-        if self._killing is not None and self._killing.active():
-            self._killing.cancel()
 
     def _kill(self) -> None:
         for slot in self._slots:
@@ -170,7 +167,7 @@ class Workers:
     def ended(self) -> None:
         """Note that a worker has ended. The last one calls on_stopped after stop() or retire()."""
         if self.is_ending() and not any(slot.is_alive() for slot in self._slots):
-            self._cancel_killing()
+            cancel_if_active(self._killing)
             if self.without_figures:
                 logger.warning(
                     "the totals lack the connections of workers that died: %d", self.without_figures
@@ -380,8 +377,7 @@ class _Slot:
 
     def stop(self, order: str) -> None:
         """End the process by an order, or at once if it is still starting."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
         if self._child is not None and not self._child.is_ready:
             self._child.send_signal(signal.SIGTERM)
         self.send(do=order)

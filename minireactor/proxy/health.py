@@ -12,6 +12,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Callable
 
+from minireactor.core.timers import cancel_if_active
 from minireactor.error import ConnectError, ConnectionLost, DNSLookupError
 from minireactor.failure import Failure
 from minireactor.protocol import ClientFactory, Protocol
@@ -215,8 +216,7 @@ class Probe(ClientFactory):
     def cancel(self) -> None:
         """End the attempt or the connection. Idempotent."""
         timer, self.timer = self.timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancel_if_active(timer)
         connector, self.connector = self.connector, None
         if connector is not None:
             connector.disconnect()

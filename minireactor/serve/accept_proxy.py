@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Union, cast
 
 from minireactor.address import format_address, from_sockaddr
 from minireactor.core.handler import Handler
+from minireactor.core.timers import cancel_if_active
 from minireactor.core.waker import close_socket
 from minireactor.serve.clients import ip_address
 from minireactor.serve.proxy_header import Header, decode
@@ -194,8 +195,7 @@ class PendingHeader(Handler):
         """Stop watching the socket. Return it."""
         self._reader.waiting.discard(self)
         self._port.reactor.detach(self)
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
         return self._socket
 
     def close(self) -> None:

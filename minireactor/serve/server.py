@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor import log
 from minireactor.core import events, flow
 from minireactor.core.slices import Walk
+from minireactor.core.timers import cancel_if_active
 from minireactor.log import WARN_SECONDS, logger
 from minireactor.protocol import Factory
 from minireactor.serve.places import listen_at
@@ -343,8 +344,7 @@ class Server:
             self.abort()
             return
         self.stopping = True
-        if self._retiring is not None and self._retiring.active():
-            self._retiring.cancel()
+        cancel_if_active(self._retiring)
         self._close_ports()
         if self.headers is not None:
             self.headers.stop()
@@ -355,8 +355,7 @@ class Server:
         self._end_all(self._let_finish)
 
     def _close_ports(self) -> None:
-        if self._resuming is not None and self._resuming.active():
-            self._resuming.cancel()
+        cancel_if_active(self._resuming)
         for port in self.ports:
             port.stopListening()
 
@@ -389,8 +388,7 @@ class Server:
         if not self.stopping:
             self.stop_if_retired()
             return
-        if self._aborting is not None and self._aborting.active():
-            self._aborting.cancel()
+        cancel_if_active(self._aborting)
         self.reactor.remove_observer(self._observe)
         stopped, self._on_stopped = self._on_stopped, None
         if stopped is not None:

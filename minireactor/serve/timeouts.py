@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from minireactor.core.slices import Walk
+from minireactor.core.timers import cancel_if_active
 from minireactor.transports.kernel import receive_queue, send_queue
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ class Timeouts:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        if self._sweep_timer is not None and self._sweep_timer.active():
-            self._sweep_timer.cancel()
+        cancel_if_active(self._sweep_timer)
         self._sweep_timer = None
 
     def _sweep_later(self, began: float) -> None:

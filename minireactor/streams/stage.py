@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from minireactor import log
 from minireactor.core import flow
 from minireactor.core.buffer import as_bytes
+from minireactor.core.timers import cancel_if_active
 from minireactor.failure import safe_repr
 
 if TYPE_CHECKING:
@@ -334,8 +335,7 @@ class Stage:
 
     def _cancel(self) -> None:
         call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
+        cancel_if_active(call)
 
     # Endings.
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from minireactor.address import format_address
 from minireactor.core import events
+from minireactor.core.timers import cancel_if_active
 from minireactor.proxy import CONNECTED
 from minireactor.proxy.relay import Relay
 from minireactor.serve.server import Server
@@ -354,8 +355,7 @@ class Demo:
         return low == LOW_MARKS[self.low](high)
 
     def _show_notice(self, notice: str, seconds: float | None = None) -> None:
-        if self._notice_timer is not None and self._notice_timer.active():
-            self._notice_timer.cancel()
+        cancel_if_active(self._notice_timer)
         self.notice = notice
         if seconds is not None:
             self._notice_timer = self.reactor.callLater(seconds, self._show_notice, "")

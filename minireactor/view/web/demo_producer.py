@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
+from minireactor.core.timers import cancel_if_active
 from minireactor.protocol import Factory, Protocol
 from minireactor.view.web.demo_sockets import KIB, limit_sending
 
@@ -91,8 +92,7 @@ class Source:
         self._transport.write(LETTER * count)  # last: this may pause us
 
     def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
 
 
 class Stream(Protocol):

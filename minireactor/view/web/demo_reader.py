@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from minireactor.core.timers import cancel_if_active
 from minireactor.transports.kernel import receive_queue
 from minireactor.view.web.demo_sockets import limit_receiving, limit_segments
 
@@ -72,8 +73,7 @@ class SlowReader:
     def _rest(self) -> None:
         self._tokens = 0.0
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancel_if_active(timer)
         if self._socket is not None:
             self._reactor.removeReader(self)
 

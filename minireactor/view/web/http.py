@@ -32,6 +32,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Callable
 
 from minireactor import log
+from minireactor.core.timers import cancel_if_active
 from minireactor.protocol import Factory, Protocol
 from minireactor.serve.places import listen_at
 from minireactor.transports.port import BACKLOG
@@ -422,8 +423,7 @@ class _Http(Protocol):
         self._timer = self.transport.reactor.call_later_internal(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_if_active(self._timer)
 
     def _time_out(self) -> None:
         if self.transport.pending and self.transport.bytes_out == self._stuck_at:
