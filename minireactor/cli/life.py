@@ -48,6 +48,8 @@ class Life:
 
     places: where the server is going to listen.
 
+    command: the command line that starts this program again.
+
     Raises UsageError if what has been inherited is not valid."""
 
     def __init__(self, options: argparse.Namespace, places: Iterable[Place]) -> None:
@@ -56,7 +58,7 @@ class Life:
         for number in RELOAD_SIGNALS + REPORT_SIGNALS + RESTART_SIGNALS:
             set_handler(number, lambda number, _: self._early.add(number))
         self._options = options
-        self._command = same_command(options.argv)
+        self.command = same_command(options.argv)
         self._folder: str | None = None
         with contextlib.suppress(OSError):  # somebody has removed the current directory
             self._folder = os.getcwd()
@@ -111,7 +113,7 @@ class Life:
         self._server, self._output, self._close_views = server, output, close_views
         self._restart = Restart(
             server.reactor,
-            self._command,
+            self.command,
             self.listening,
             cwd=self._folder,
             on_begin=self._begin_restart,

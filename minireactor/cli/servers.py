@@ -32,13 +32,10 @@ def serve(options: argparse.Namespace) -> int:
 
     places = _places_of_serve(options)
     options.life = Life(options, places)
-    if options.workers is not None:
-        from minireactor.cli.worker import is_worker
+    if _is_parent(options):
+        from minireactor.cli.workers import run_workers
 
-        if not is_worker(options):
-            from minireactor.cli.workers import run_workers
-
-            return run_workers(options, places, options.app, f"{options.app} listening on")
+        return run_workers(options, places, options.app, f"{options.app} listening on")
     try:
         flow.checked_marks(options.high, options.low)
         if options.seed is not None and options.app != "random":
@@ -56,6 +53,15 @@ def serve(options: argparse.Namespace) -> int:
     rejected_counts[reactor] = server.rejected
     addresses = listen(server, options, places, options.app)
     return run_server(server, options, output, f"{options.app} listening on {addresses}")
+
+
+def _is_parent(options: argparse.Namespace) -> bool:
+    """Return whether workers serve for this process. A worker gets its share of the limits."""
+    if options.workers is None:
+        return False
+    from minireactor.cli.worker import is_worker
+
+    return not is_worker(options)
 
 
 def _places_of_serve(options: argparse.Namespace) -> list[Place]:
@@ -83,14 +89,11 @@ def proxy(options: argparse.Namespace) -> int:
     places = [options.place, *options.listen]
     targets = targets_of(options, places)
     options.life = Life(options, places)
-    if options.workers is not None:
-        from minireactor.cli.worker import is_worker
+    if _is_parent(options):
+        from minireactor.cli.workers import run_workers
 
-        if not is_worker(options):
-            from minireactor.cli.workers import run_workers
-
-            what = "proxy listening on"
-            return run_workers(options, places, "the proxy", what, f", to {names(targets)}")
+        what = "proxy listening on"
+        return run_workers(options, places, "the proxy", what, f", to {names(targets)}")
     output = open_log(options, reactor)
     if options.quiet:
         on_event = None

@@ -10,7 +10,6 @@ from minireactor import reactor
 from minireactor.cli.log_printer import open_log
 from minireactor.cli.process import stop
 from minireactor.cli.running import listen, run_server
-from minireactor.operation.child import same_command
 from minireactor.operation.workers import Workers, WorkersFailed
 from minireactor.view.output import UsageError
 
@@ -39,7 +38,7 @@ def run_workers(
             f"{count}; give at least one connection for each worker"
         )
     output = open_log(options, reactor)
-    workers = Workers(reactor, same_command(options.argv), count, lambda: stop(reactor))
+    workers = Workers(reactor, options.life.command, count, lambda: stop(reactor))
     server = cast("Server", workers)  # it has the methods that are called here
     addresses = listen(server, options, places, what)
     try:
